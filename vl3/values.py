@@ -1,0 +1,221 @@
+"""The values that cross a border between parts: small, frozen, without behaviour of their own.
+
+A decoded clip, the grid its patches form, the patches, which tokens the pruner keeps, what a reply
+was made of. Nothing here knows a model, a file format or a user interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Clip:
+    """Frames with the times at which they are shown; an image is a clip of one frame without time.
+
+    Shapes: frames_TYX3 - uint8 RGB, upright (rotation and EXIF orientation already applied)
+            times_s - one presentation time per frame, seconds from the start of the source;
+                      None for a still image
+    """
+
+    frames_TYX3: np.ndarray
+    times_s: tuple[float, ...] | None
+    source: str
+    lost_frames: int = 0
+
+    def __post_init__(self) -> None:
+        shape, kind = self.frames_TYX3.shape, self.frames_TYX3.dtype
+        if len(shape) != 4 or shape[-1] != 3 or shape[0] < 1 or kind != np.uint8:
+            raise ValueError(
+                f"a clip needs uint8 frames of shape (frames, height, width, 3) - got {kind} {shape}"
+            )
+        if self.times_s is None:
+            if shape[0] != 1:
+                raise ValueError(
+                    f"{shape[0]} frames without times; pass times_s, one presentation time in "
+                    "seconds per frame"
+                )
+        elif len(self.times_s) != shape[0]:
+            raise ValueError(f"{shape[0]} frames but {len(self.times_s)} times in times_s")
+
+    @property
+    def is_image(self) -> bool:
+        return self.times_s is None
+
+    def __len__(self) -> int:
+        return self.frames_TYX3.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Patches of one clip or image: frames x rows x cols, merged merge x merge into tokens."""
+
+    frames: int
+    rows: int
+    cols: int
+    merge: int
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.rows, self.cols, self.merge) < 1:
+            raise ValueError(f"every side of a grid is at least 1 - got {self}")
+        if self.rows % self.merge or self.cols % self.merge:
+            raise ValueError(
+                f"a grid of {self.rows} x {self.cols} patches cannot be merged "
+                f"{self.merge} x {self.merge}; choose sizes with vl3.vision.fit_grid"
+            )
+
+    @property
+    def patches_per_frame(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def num_patches(self) -> int:
+        return self.frames * self.rows * self.cols
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.rows * self.cols // self.merge**2
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames * self.tokens_per_frame
+
+    @property
+    def token_rows(self) -> int:
+        return self.rows // self.merge
+
+    @property
+    def token_cols(self) -> int:
+        return self.cols // self.merge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Patches:
+    """Flattened patches of one or more clips, packed one after the other.
+
+    Shapes: pixels_NP - uint8 grey levels 0..255 (or float32 already normalised to about -1..1),
+                        block order (see vl3.vision.patchify), each patch channel -> row -> column
+            grids - one Grid per clip or image; their patches add up to N
+    """
+
+    pixels_NP: torch.Tensor
+    grids: tuple[Grid, ...]
+
+    def __post_init__(self) -> None:
+        expected = sum(grid.num_patches for grid in self.grids)
+        if self.pixels_NP.ndim != 2 or self.pixels_NP.shape[0] != expected:
+            raise ValueError(
+                f"pixels of shape {tuple(self.pixels_NP.shape)} do not fill grids of "
+                f"{expected} patches"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Keep:
+    """Which merged tokens the language model sees, and how much each of them had changed.
+
+    Shapes: keep_M - bool, True where the token is kept
+            change_M - float32, the pruner's distance of every token, in the unit of its mode;
+                       infinity where a token had nothing to be compared with (always kept)
+            placeholder_M - bool, True where a token below the threshold was kept only so that its
+                            frame has min_tokens tokens
+    """
+
+    keep_M: torch.Tensor
+    change_M: torch.Tensor
+    placeholder_M: torch.Tensor
+    grids: tuple[Grid, ...]
+    mode: str
+    threshold: float
+
+    @property
+    def kept_per_frame(self) -> list[list[int]]:
+        """Kept tokens of every frame of every clip."""
+        counts, start = [], 0
+        for grid in self.grids:
+            frames = self.keep_M[start : start + grid.num_tokens].view(grid.frames, -1)
+            counts.append(frames.sum(dim=1).tolist())
+            start += grid.num_tokens
+        return counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a clip will cost, known from its container before a frame is decoded."""
+
+    source: str
+    times_s: tuple[float, ...] | None
+    height_px: int
+    width_px: int
+    grid: Grid
+    duration_s: float | None
+
+    @property
+    def num_frames(self) -> int:
+        return self.grid.frames
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens before pruning."""
+        return self.grid.num_tokens
+
+    @property
+    def spacing_s(self) -> float | None:
+        """Mean distance between two frames in seconds; None for one frame or an image."""
+        if self.times_s is None or len(self.times_s) < 2:
+            return None
+        return (self.times_s[-1] - self.times_s[0]) / (len(self.times_s) - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ledger:
+    """Where tokens and time of one reply went. Counts in tokens, times in seconds."""
+
+    frames: int = 0
+    visual_tokens: int = 0
+    kept_tokens: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    new_tokens: int = 0
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+    encoded_clips: int = 0
+    reused_clips: int = 0
+    first_token_s: float = 0.0
+    total_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed of the answer after its first token."""
+        rest = self.total_s - self.first_token_s
+        return (self.new_tokens - 1) / rest if self.new_tokens > 1 and rest > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """A finished (or stopped) answer and everything needed to reproduce it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt: str
+    settings: dict
+    ledger: Ledger
+    stopped: bool = False
+    truncated: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Progress of a reply: what is being done and how far it is (done of total)."""
+
+    name: str
+    done: int = 0
+    total: int = 0

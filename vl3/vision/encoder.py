@@ -1,0 +1,165 @@
+"""The vision encoder: SigLIP's pre-norm blocks at any resolution, with 2D-RoPE.
+
+Patches of all frames are packed into one sequence, so the linear layers see one big matrix;
+attention stays inside a frame. Frames of equal size are a batch for attention, other sizes follow
+as further batches: memory and time grow linearly with frames, no mask is ever built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from vl3.config import VL3VisionConfig
+from vl3.values import Grid
+from vl3.vision import rope2d
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Attention islands of a packed sequence: runs of frames that have the same grid.
+
+    runs: (frames, patches per frame, angle_NR of one frame) in the order of the sequence
+    """
+
+    runs: tuple[tuple[int, int, torch.Tensor], ...]
+
+
+class Attend(nn.Module):
+    """Softmax attention inside each frame; q and k arrive here already rotated.
+
+    A module of its own without weights, so that what enters it can be looked at from outside.
+    """
+
+    def __init__(self, eager: bool) -> None:
+        super().__init__()
+        self.eager = eager
+
+    def forward(self, q_NHC, k_NHC, v_NHC, segments: Segments) -> torch.Tensor:
+        outputs, start = [], 0
+        for frames, length, _ in segments.runs:
+            part = slice(start, start + frames * length)
+            start = part.stop
+            q, k, v = (x[part].unflatten(0, (frames, length)).transpose(1, 2)
+                       for x in (q_NHC, k_NHC, v_NHC))  # fmt: skip
+            out = self._plain(q, k, v) if self.eager else F.scaled_dot_product_attention(q, k, v)
+            outputs.append(out.transpose(1, 2).flatten(0, 1))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    @staticmethod
+    def _plain(q, k, v) -> torch.Tensor:
+        # On a CPU the backward pass of the fused attention is slower than this at small sizes.
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return weights.softmax(dim=-1) @ v
+
+
+class Attention(nn.Module):
+    def __init__(self, config: VL3VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.head_channels = config.head_channels
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.attend = Attend(eager=config._attn_implementation == "eager")
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_ND: torch.Tensor, segments: Segments) -> torch.Tensor:
+        q, k, v = (layer(x_ND).unflatten(-1, (-1, self.head_channels))
+                   for layer in (self.q, self.k, self.v))  # fmt: skip
+        q, k = self._rotate(q, segments), self._rotate(k, segments)
+        return self.out(self.attend(q, k, v, segments).flatten(-2))
+
+    @staticmethod
+    def _rotate(x_NHC: torch.Tensor, segments: Segments) -> torch.Tensor:
+        parts, start = [], 0
+        for frames, length, angle_NR in segments.runs:
+            part = x_NHC[start : start + frames * length].unflatten(0, (frames, length))
+            parts.append(rope2d.rotate(part, angle_NR).flatten(0, 1))
+            start += frames * length
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: VL3VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(x_ND)))
+
+
+class Block(GradientCheckpointingLayer):
+    """Pre-norm transformer block; attention stays inside each frame."""
+
+    def __init__(self, config: VL3VisionConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x_ND: torch.Tensor, segments: Segments) -> torch.Tensor:
+        x_ND = x_ND + self.attention(self.norm1(x_ND), segments)
+        return x_ND + self.mlp(self.norm2(x_ND))
+
+
+class VisionEncoder(nn.Module):
+    """Patch features of frames and images of any size.
+
+    Source: VideoLLaMA3 modeling_videollama3_encoder.py. Differences: attention of one frame never
+    reaches another whatever the attention implementation (the official eager path leaks, its sdpa
+    path builds a dense mask over all patches).
+    Cost: linear in frames, quadratic in patches per frame; memory linear in patches.
+    """
+
+    def __init__(self, config: VL3VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Conv2d(
+            3, config.hidden_size, config.patch_size, stride=config.patch_size
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, pixels_NP: torch.Tensor, grids: tuple[Grid, ...]) -> torch.Tensor:
+        """Features after the final norm, before down-sampling.
+
+        Shapes: pixels_NP - uint8 levels, or floats already normalised to [-1, 1]; block order
+                returns x_ND - in the dtype of the weights
+        """
+        segments = self.segments(grids, pixels_NP.device)
+        x_ND = self.embed(pixels_NP)
+        for block in self.blocks:
+            x_ND = block(x_ND, segments)
+        return self.norm(x_ND)
+
+    def embed(self, pixels_NP: torch.Tensor) -> torch.Tensor:
+        """Patch embedding; the convolution of the checkpoint is a plain product on cut patches."""
+        weight = self.patch_embedding.weight
+        if pixels_NP.dtype == torch.uint8:
+            pixels_NP = (pixels_NP.float() / 255 - 0.5) / 0.5
+        return F.linear(pixels_NP.to(weight.dtype), weight.flatten(1), self.patch_embedding.bias)
+
+    def segments(self, grids: tuple[Grid, ...], device: torch.device) -> Segments:
+        """Runs of equal frames with their rotation angles; neighbours of one size join."""
+        runs: list[tuple[int, Grid]] = []
+        for grid in grids:
+            shape = (grid.rows, grid.cols, grid.merge)
+            if runs and shape == (runs[-1][1].rows, runs[-1][1].cols, runs[-1][1].merge):
+                runs[-1] = (runs[-1][0] + grid.frames, grid)
+            else:
+                runs.append((grid.frames, grid))
+        channels, theta = self.config.head_channels, self.config.rope_theta
+        return Segments(tuple(
+            (frames, grid.patches_per_frame,
+             rope2d.angles(rope2d.positions(grid, device), channels, theta))
+            for frames, grid in runs
+        ))  # fmt: skip

@@ -1,0 +1,45 @@
+"""Frames to patches and back. The only two functions that know the order of patches.
+
+Raster order goes row by row. Block order, used everywhere between patchify and downsample, keeps
+the merge x merge patches that become one token next to each other. A grid of 2 x 4, merge 2:
+
+    raster   0 1 2 3      block   0 1 4 5
+             4 5 6 7              2 3 6 7
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vl3.values import Grid
+
+
+def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Patches of one clip in block order, each flattened channel -> row -> column.
+
+    Shapes: frames_TYX3 - any dtype, Y and X whole multiples of the grid's rows and cols
+            returns pixels_NP - same dtype, P = 3 * patch * patch
+    Source: VideoLLaMA3 image_processing_videollama3.py:_preprocess (temporal patch 1).
+    """
+    frames = torch.as_tensor(frames_TYX3)
+    T, Y, X, _ = frames.shape
+    patch, rest = divmod(Y, grid.rows)
+    if rest or X != grid.cols * patch or grid.frames != T:
+        raise ValueError(f"{T} frames of {X} x {Y} pixels do not fill {grid}; resize them to it")
+    m, rows, cols = grid.merge, grid.token_rows, grid.token_cols
+    split = frames.view(T, rows, m, patch, cols, m, patch, 3)
+    return split.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(grid.num_patches, -1)
+
+
+def unpatchify(pixels_NP: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """The frames that patchify cut up: its exact inverse.
+
+    Shapes: pixels_NP - patches of one clip, block order
+            returns frames_TYX3 - same dtype
+    """
+    patch = round((pixels_NP.shape[1] // 3) ** 0.5)
+    m, rows, cols = grid.merge, grid.token_rows, grid.token_cols
+    split = pixels_NP.view(grid.frames, rows, cols, m, m, 3, patch, patch)
+    joined = split.permute(0, 1, 3, 6, 2, 4, 7, 5)
+    return joined.reshape(grid.frames, grid.rows * patch, grid.cols * patch, 3)

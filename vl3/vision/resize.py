@@ -1,0 +1,82 @@
+"""How many patches a picture gets: the official grid arithmetic under a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, floor, sqrt
+
+from vl3.values import Grid
+
+MAX_ASPECT = 1000  # sides apart by more than this leave no readable picture at any budget
+
+
+def fit_grid(
+    sizes: Sequence[tuple[int, int, int]],
+    merge: int | Sequence[int],
+    budget_tokens: int,
+    *,
+    patch: int = 14,
+    min_tokens: int = 16,
+) -> list[Grid]:
+    """Grids of the clips and images of one prompt, which share budget_tokens visual tokens.
+
+    sizes: (frames, height, width) in pixels per clip; an image has one frame.
+    merge: patches per side merged into one token, one number or one per clip.
+    The picture is then resized to rows * patch x cols * patch pixels. Sides are rounded to whole
+    tokens, so the aspect ratio is kept only approximately. The minimum of min_tokens beats the
+    budget: very many frames can exceed it (official behaviour; callers plan fewer frames).
+
+    Raises: ValueError for a picture without area or with extreme sides.
+    Source: VideoLLaMA3 image_processing (simple_batched_resize for one merge size, batched_resize
+            for several). Difference: with several merge sizes the official rule can round a side
+            to 0 pixels, here a side has at least one token.
+    """
+    merges = [merge] * len(sizes) if isinstance(merge, int) else list(merge)
+    if len(merges) != len(sizes):
+        raise ValueError(f"{len(sizes)} sizes but {len(merges)} merge sizes")
+    for _, height, width in sizes:
+        if min(height, width) < 1 or max(height, width) > MAX_ASPECT * min(height, width):
+            raise ValueError(
+                f"a picture of {width} x {height} pixels cannot be shown to the model; its sides "
+                f"may differ by a factor of {MAX_ASPECT} at most"
+            )
+    if len(set(merges)) > 1:
+        return _fit_mixed(sizes, merges, budget_tokens, patch)
+    num_frames = sum(frames for frames, _, _ in sizes)
+    return [
+        _fit_one(size, factor, budget_tokens, num_frames, patch, min_tokens)
+        for size, factor in zip(sizes, merges)
+    ]
+
+
+def _fit_one(size, merge, budget_tokens, num_frames, patch, min_tokens) -> Grid:
+    frames, height, width = size
+    side = patch * merge
+    least_px = min_tokens * side * side
+    most_px = budget_tokens * side * side // num_frames
+    rows, cols = round(height / side), round(width / side)
+    if rows * cols * side * side > most_px:
+        shrink = sqrt(height * width / most_px)
+        rows, cols = floor(height / shrink / side), floor(width / shrink / side)
+    if rows * cols * side * side < least_px:
+        grow = sqrt(least_px / (height * width))
+        rows, cols = ceil(height * grow / side), ceil(width * grow / side)
+    return Grid(frames=frames, rows=rows * merge, cols=cols * merge, merge=merge)
+
+
+def _fit_mixed(sizes, merges, budget_tokens, patch) -> list[Grid]:
+    wanted = sum(
+        frames * ceil(height / (patch * merge)) * ceil(width / (patch * merge))
+        for (frames, height, width), merge in zip(sizes, merges)
+    )
+    shrink = sqrt(wanted / budget_tokens)
+    grids = []
+    for (frames, height, width), merge in zip(sizes, merges):
+        side = patch * merge
+        if wanted > budget_tokens:
+            rows, cols = floor(height / shrink / side), floor(width / shrink / side)
+        else:
+            rows, cols = round(height / side), round(width / side)
+        rows, cols = max(1, rows), max(1, cols)
+        grids.append(Grid(frames=frames, rows=rows * merge, cols=cols * merge, merge=merge))
+    return grids
