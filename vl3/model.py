@@ -6,6 +6,7 @@ Read this first. pixels -> vision -> downsample -> connector -> keep -> splice -
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from vl3 import layouts
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
 from vl3.values import Grid
@@ -54,6 +56,26 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.connector = MLPConnector(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """The model of a checkpoint folder in any whole-model layout, strictly.
+
+        Takes what transformers' from_pretrained takes (dtype, device_map, quantization_config ...).
+        Hub ids are resolved by vl3.weights.resolve first.
+        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        names = layouts.tensor_names(folder)
+        layout = layouts.detect(folder, names)
+        config = kwargs.pop("config", None) or layouts.read_config(folder)
+        model, info = super().from_pretrained(
+            folder, *args, config=config, output_loading_info=True, trust_remote_code=False,
+            key_mapping=layouts.key_mapping(layout, names), **kwargs,
+        )  # fmt: skip
+        layouts.check_loaded(folder, layout, info)
+        model._weight_conversions = None  # or save_pretrained would write their names, not ours
+        return model
 
     def forward(
         self,
@@ -152,9 +174,11 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ids = torch.tensor(self.config.slot_token_ids, device=input_ids.device)
         return torch.isin(input_ids, ids)
 
-    def prepare_inputs_for_generation(self, *args, is_first_iteration=False, **kwargs) -> dict:
+    def prepare_inputs_for_generation(
+        self, *args, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ) -> dict:
         inputs = super().prepare_inputs_for_generation(
-            *args, is_first_iteration=is_first_iteration, **kwargs
+            *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs = {key: value for key, value in inputs.items() if key not in VISUAL_INPUTS}

@@ -142,11 +142,12 @@ class VisionEncoder(nn.Module):
         return self.norm(x_ND)
 
     def embed(self, pixels_NP: torch.Tensor) -> torch.Tensor:
-        """Patch embedding; the convolution of the checkpoint is a plain product on cut patches."""
-        weight = self.patch_embedding.weight
+        """Patch embedding: the checkpoint's convolution, one output per cut patch."""
         if pixels_NP.dtype == torch.uint8:
             pixels_NP = (pixels_NP.float() / 255 - 0.5) / 0.5
-        return F.linear(pixels_NP.to(weight.dtype), weight.flatten(1), self.patch_embedding.bias)
+        patch = self.config.patch_size
+        pixels = pixels_NP.to(self.patch_embedding.weight.dtype).view(-1, 3, patch, patch)
+        return self.patch_embedding(pixels).flatten(1)
 
     def segments(self, grids: tuple[Grid, ...], device: torch.device) -> Segments:
         """Runs of equal frames with their rotation angles; neighbours of one size join."""

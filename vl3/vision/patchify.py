@@ -22,6 +22,8 @@ def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor
             returns pixels_NP - same dtype, P = 3 * patch * patch
     Source: VideoLLaMA3 image_processing_videollama3.py:_preprocess (temporal patch 1).
     """
+    if isinstance(frames_TYX3, np.ndarray) and not frames_TYX3.flags.writeable:
+        frames_TYX3 = frames_TYX3.copy()  # torch shares memory with writable arrays only
     frames = torch.as_tensor(frames_TYX3)
     T, Y, X, _ = frames.shape
     patch, rest = divmod(Y, grid.rows)

@@ -7,8 +7,6 @@ from math import ceil, floor, sqrt
 
 from vl3.values import Grid
 
-MAX_ASPECT = 1000  # sides apart by more than this leave no readable picture at any budget
-
 
 def fit_grid(
     sizes: Sequence[tuple[int, int, int]],
@@ -26,7 +24,7 @@ def fit_grid(
     tokens, so the aspect ratio is kept only approximately. The minimum of min_tokens beats the
     budget: very many frames can exceed it (official behaviour; callers plan fewer frames).
 
-    Raises: ValueError for a picture without area or with extreme sides.
+    Raises: ValueError for a picture without area.
     Source: VideoLLaMA3 image_processing (simple_batched_resize for one merge size, batched_resize
             for several). Difference: with several merge sizes the official rule can round a side
             to 0 pixels, here a side has at least one token.
@@ -35,11 +33,8 @@ def fit_grid(
     if len(merges) != len(sizes):
         raise ValueError(f"{len(sizes)} sizes but {len(merges)} merge sizes")
     for _, height, width in sizes:
-        if min(height, width) < 1 or max(height, width) > MAX_ASPECT * min(height, width):
-            raise ValueError(
-                f"a picture of {width} x {height} pixels cannot be shown to the model; its sides "
-                f"may differ by a factor of {MAX_ASPECT} at most"
-            )
+        if min(height, width) < 1:
+            raise ValueError(f"a picture of {width} x {height} pixels has no area")
     if len(set(merges)) > 1:
         return _fit_mixed(sizes, merges, budget_tokens, patch)
     num_frames = sum(frames for frames, _, _ in sizes)
