@@ -1,0 +1,244 @@
+"""The frames and stamps of the official VideoLLaMA 3 reader, for parity with published numbers.
+
+The official reader runs ffmpeg's fps filter with round=down on the whole clip or on a range given
+as -ss/-t, and reads gif files and ranges under one second by frame number instead. What it gives
+depends on details of ffmpeg 5.1: how a range is trimmed, what ends a stream, how a late first frame
+is filled. They are reproduced here on presentation times; nothing but the frames given is decoded.
+
+Source: mm_utils.load_video and load_video_from_ids of VideoLLaMA3; ffmpeg 5.1.9 (vf_fps, trim,
+ffmpeg.c).
+Differences: a rotated clip comes out upright and pixels square (the official reader scrambles the
+first and ignores the second); `size` resizes RGB by PIL instead of YUV by swscale.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vl3.video.container import local_file, open_video, pick_stream, shown_name
+from vl3.video.decode import Losses
+from vl3.video.errors import VideoError
+from vl3.video.frames import read_picks, timeline_of
+from vl3.video.sample import fps_filter_picks, middle_picks, thin
+from vl3.video.timeline import Timeline
+
+_US = Fraction(1, 1_000_000)
+_GIF_FPS = 25.0
+_MAX_FRAMES = 768
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """What the official reader takes from ffprobe; seconds."""
+
+    duration_s: float
+    stream_start_s: float
+    container_start_us: int
+    average_fps: float
+    num_streams: int
+
+
+def picks(
+    path: Path,
+    timeline: Timeline,
+    *,
+    start_time: float | None = None,
+    end_time: float | None = None,
+    fps: float | None = 1,
+    max_frames: int | None = 180,
+    precise_time: bool = False,
+    temporal_factor: int = 1,
+) -> tuple[list[int], tuple[float, ...]]:
+    """Timeline indices (repetitions possible, maybe none) and the stamps the official reader gives.
+
+    Raises: VideoError - where the official reader fails
+    """
+    short = start_time is not None and end_time is not None and end_time - start_time < 1
+    header = _header(path, timeline)
+    if short or path.suffix == ".gif":
+        chosen, times_s = _by_number(path, timeline, header, start_time, end_time, fps, max_frames)
+    else:
+        if fps is None:
+            raise VideoError("The official way of sampling needs fps.")
+        chosen, times_s = _by_filter(timeline, header, start_time, end_time, fps, precise_time)
+        if max_frames is not None and len(chosen) > max_frames:
+            kept = thin(len(chosen), max_frames).tolist()
+            chosen, times_s = [chosen[k] for k in kept], [times_s[k] for k in kept]
+    if temporal_factor > 1 and chosen:
+        extra = temporal_factor - len(chosen) % temporal_factor
+        chosen = chosen + chosen[-1:] * extra
+        times_s = times_s + [times_s[-1] + (k + 1) / (fps or 1) for k in range(extra)]
+    return chosen, tuple(times_s)
+
+
+def read_official(
+    path: str | os.PathLike,
+    *,
+    start_time: float | None = None,
+    end_time: float | None = None,
+    fps: float | None = 1,
+    max_frames: int | None = 180,
+    size: int | None = None,
+    size_divisible: int = 1,
+    precise_time: bool = False,
+    temporal_factor: int = 1,
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """frames_TYX3 (uint8 RGB, maybe T = 0) and times_s as the official load_video gives them.
+
+    size: length of the shorter side; size_divisible: both sides are cut down to multiples of it
+    precise_time: trim after sampling instead of before
+    temporal_factor: the last frame is repeated up to a multiple of it, and at least once
+
+    Raises: VideoError - where the official reader fails too, and for unreadable files
+    """
+    found = local_file(path)
+    timeline = timeline_of(found, 30.0)
+    chosen, times_s = picks(
+        found,
+        timeline,
+        start_time=start_time,
+        end_time=end_time,
+        fps=fps,
+        max_frames=max_frames,
+        precise_time=precise_time,
+        temporal_factor=temporal_factor,
+    )
+
+    def resize(num_frames: int, height: int, width: int) -> tuple[int, int]:
+        scale = 1 if size is None else size / min(height, width)
+        height, width = round(height * scale), round(width * scale)
+        return height // size_divisible * size_divisible, width // size_divisible * size_divisible
+
+    wanted = sorted(set(chosen)) or [0]
+    frames, given = read_picks(found, timeline, wanted, resize, Losses(), untagged="bt601")
+    if not chosen:
+        return frames[:0], ()
+    return expanded(frames, given, chosen, times_s)
+
+
+def expanded(
+    frames_TYX3: np.ndarray,
+    given: list[tuple[int, int]],
+    chosen: list[int],
+    times_s: tuple[float, ...],
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Decoded frames laid out in the order of `chosen`, repetitions included.
+
+    A frame that could not be decoded is left out together with its stamp.
+    """
+    if [asked for asked, _ in given] == chosen:
+        return frames_TYX3, times_s
+    place = {asked: at for at, (asked, _) in enumerate(given)}
+    kept = [k for k, index in enumerate(chosen) if index in place]
+    order = [place[chosen[k]] for k in kept]
+    return frames_TYX3[order], tuple(times_s[k] for k in kept)
+
+
+def _by_number(path, timeline, header, start_s, end_s, fps, max_frames):
+    """Ranges under a second and gif files: frame numbers at an assumed constant rate."""
+    video_fps = _GIF_FPS if path.suffix == ".gif" else header.average_fps
+    first, last = 0, len(timeline) - 1
+    if start_s is not None and end_s is not None:
+        start_s, end_s = sorted((max(start_s, 0.0), max(end_s, 0.0)))
+        end_s = start_s + 1 if start_s == end_s else end_s
+    if start_s is not None:
+        first = max(int(start_s * video_fps) - 1, 0)
+    if end_s is not None:
+        last = min(int(end_s * video_fps) - 1, last)
+    count = max(last - first + 1, 0)
+    limit = _MAX_FRAMES if max_frames is None else max_frames
+    chosen = [first + k for k in middle_picks(count, video_fps, fps, limit)]
+    if not chosen:
+        raise VideoError(
+            f"The official way of sampling fails on {shown_name(path)} with this range and fps; "
+            "choose mode='exact'."
+        )
+    return chosen, [index / video_fps for index in chosen]
+
+
+def _by_filter(timeline, header, start_s, end_s, fps, precise_time):
+    """The whole clip or a range through the fps filter."""
+    trim = start_s is not None or end_s is not None
+    first_s, length_s = header.stream_start_s, header.duration_s
+    if start_s is not None:
+        first_s = max(header.stream_start_s, start_s)
+        length_s -= first_s - start_s
+    if end_s is not None:
+        length_s = min(length_s, end_s - first_s)
+    skip_us, keep_us = _microseconds(first_s), _microseconds(length_s)
+    if trim and keep_us <= 0:
+        return [], []
+    rate = Fraction(str(fps)).limit_denominator(1_001_000)
+    tick = timeline.time_base
+    origin_us = header.container_start_us + (skip_us if trim and not precise_time else 0)
+    pts_F = timeline.pts_F - _rescaled(origin_us, _US, tick)
+    end_pts = timeline.end_pts - _rescaled(origin_us, _US, tick)
+    low = 0
+    if trim and not precise_time:
+        low, high, end_pts = _trimmed(pts_F, end_pts, _rescaled(keep_us, _US, tick))
+        pts_F = pts_F[low:high]
+    first_slot, shown = fps_filter_picks(pts_F, end_pts, tick, rate)
+    if trim and precise_time:
+        start_slot = _rescaled(skip_us, _US, 1 / rate)
+        shown = shown[max(start_slot - first_slot, 0) :][: _rescaled(keep_us, _US, 1 / rate)]
+        first_slot = max(first_slot - start_slot, 0)
+    if shown and header.num_streams > 1:
+        # constant-rate output: ffmpeg fills a late start by repeating the first frame, unless the
+        # file has a single stream
+        shown = shown[:1] * max(first_slot, 0) + shown
+    stamps = np.arange(first_s, first_s + length_s + 1 / fps, 1 / fps)[: len(shown)].tolist()
+    return [low + k for k in shown][: len(stamps)], stamps
+
+
+def _trimmed(pts_F: np.ndarray, end_pts: int, keep_ticks: int) -> tuple[int, int, int]:
+    """First and end index of what a trim from 0 for keep_ticks passes on, and when it ends.
+
+    The length counts from the first frame passed; the first frame past it ends the stream.
+    """
+    low = int(np.searchsorted(pts_F, 0))
+    if low == len(pts_F):
+        return low, low, end_pts
+    high = int(np.searchsorted(pts_F, pts_F[low] + keep_ticks))
+    return low, high, int(pts_F[high]) if high < len(pts_F) else end_pts
+
+
+def _header(path: Path, timeline: Timeline) -> _Header:
+    if path.suffix == ".webp":
+        return _Header(
+            duration_s=timeline.duration_s,
+            stream_start_s=0.0,
+            container_start_us=0,
+            average_fps=len(timeline) / timeline.duration_s,
+            num_streams=1,
+        )
+    with open_video(path) as container:
+        stream = pick_stream(container, shown_name(path))
+        start = stream.start_time if stream.start_time is not None else int(timeline.pts_F[0])
+        duration_s = (container.duration or 0) * float(_US)
+        if not container.format.name.startswith("mpeg"):
+            # ffmpeg 5.1 reports the absolute end for these containers, newer ones the length
+            duration_s = max(duration_s, float(timeline.end_pts * timeline.time_base))
+        return _Header(
+            duration_s=duration_s,
+            stream_start_s=round(float(start * stream.time_base), 6),
+            container_start_us=container.start_time or 0,
+            average_fps=float(stream.average_rate or 25),
+            num_streams=len(container.streams),
+        )
+
+
+def _microseconds(seconds: float) -> int:
+    """Whole microseconds, cut and not rounded: how ffmpeg reads a time from its command line."""
+    return int(Decimal(repr(float(seconds))) * 1_000_000)
+
+
+def _rescaled(value: int, from_base: Fraction, to_base: Fraction) -> int:
+    """value in another time base, half away from zero."""
+    exact = abs(value) * from_base / to_base
+    return (1 if value >= 0 else -1) * int(exact + Fraction(1, 2))

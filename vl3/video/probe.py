@@ -1,0 +1,155 @@
+"""What a file says about itself: header and first frame, nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from vl3.video.animation import webp_timeline
+from vl3.video.container import local_file, open_video, pick_stream, shown_name
+from vl3.video.errors import VideoError
+from vl3.video.images import image_format, image_size, is_animated_webp, is_image
+from vl3.video.pixels import orientation
+from vl3.video.timeline import packets
+from vl3.video.worker import Beat, watched
+
+_PACKETS_TRIED = 250
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """A file's own statement; duration_s, num_frames and fps may be missing or wrong in it.
+
+    height_px, width_px: as displayed, i.e. after rotation and with square pixels
+    rotation_deg: clockwise turn that makes the stored picture upright, after mirroring
+    start_s: time of the first frame in the file's own clock; clips count from 0
+    num_frames: None where the file does not say
+    """
+
+    path: Path
+    kind: str
+    duration_s: float | None
+    num_frames: int | None
+    height_px: int
+    width_px: int
+    rotation_deg: int = 0
+    mirrored: bool = False
+    fps: float | None = None
+    time_base: Fraction | None = None
+    start_s: float = 0.0
+    codec: str = ""
+    container: str = ""
+    has_audio: bool = False
+    interlaced: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        return self.kind == "image"
+
+
+def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
+    """What the header of a video or picture says, without decoding more than the first frame.
+
+    Raises: VideoError - one sentence: missing, empty, incomplete, no video stream, a URL, ...
+    """
+    found = local_file(path)
+    if is_image(found):
+        height, width = image_size(found)
+        return Probe(
+            path=found,
+            kind="image",
+            duration_s=None,
+            num_frames=1,
+            height_px=height,
+            width_px=width,
+            codec=image_format(found),
+            container=image_format(found),
+        )
+    if is_animated_webp(found):
+        return _probe_webp(found)
+    return next(watched(shown_name(found), timeout_s, lambda beat: _probe(found, beat)))
+
+
+def _probe_webp(path: Path) -> Probe:
+    timeline, (height, width) = webp_timeline(path), image_size(path)
+    return Probe(
+        path=path,
+        kind="video",
+        duration_s=timeline.duration_s,
+        num_frames=len(timeline),
+        height_px=height,
+        width_px=width,
+        fps=len(timeline) / timeline.duration_s,
+        time_base=timeline.time_base,
+        codec="webp",
+        container="webp",
+    )
+
+
+def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
+    name = shown_name(path)
+    with open_video(path) as container:
+        stream = pick_stream(container, name)
+        frame = first_frame(container, stream, name, beat)
+        turn = orientation(frame, stream)
+        height, width = turn.display_size(frame.height, frame.width)
+        yield Probe(
+            path=path,
+            kind="video",
+            duration_s=_duration_s(container, stream),
+            num_frames=stream.frames or None,
+            height_px=height,
+            width_px=width,
+            rotation_deg=turn.clockwise_deg,
+            mirrored=turn.mirrored,
+            fps=float(stream.average_rate) if stream.average_rate else None,
+            time_base=stream.time_base,
+            start_s=float((stream.start_time or 0) * stream.time_base),
+            codec=stream.codec_context.name,
+            container=container.format.name,
+            has_audio=bool(container.streams.audio),
+            interlaced=bool(frame.interlaced_frame),
+        )
+
+
+def first_frame(container, stream, name: str, beat: Beat) -> av.VideoFrame:
+    """The first frame that can be decoded.
+
+    Raises: VideoError - there is none among the first packets
+    """
+    stream.thread_type = "SLICE"  # frame threads would only delay the first frame
+    seen = 0
+    for packet in packets(container, stream, beat):
+        seen += 1
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.FFmpegError:
+            frames = []
+        if frames:
+            return frames[0]
+        if seen >= _PACKETS_TRIED:
+            break
+    try:
+        frames = stream.codec_context.decode(None) if seen else []
+    except av.error.FFmpegError:
+        frames = []
+    if not frames:
+        codec = stream.codec_context.name
+        raise VideoError(
+            f"No video frames found in {name}: nothing in its {codec} stream can be decoded."
+            if seen
+            else f"No video frames found in {name}: the file holds none or is cut off."
+        )
+    return frames[0]
+
+
+def _duration_s(container, stream) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None

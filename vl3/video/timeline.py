@@ -1,0 +1,165 @@
+"""When each frame of a file is shown and where decoding can start: a packet scan, no decoding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from vl3.video.container import open_video, pick_stream, shown_name
+from vl3.video.errors import VideoError
+from vl3.video.worker import Beat, watched
+
+# A frame of these is built on the ones before it whatever its keyframe flag says.
+_NO_SEEK = {"gif", "apng", "webp"}
+# Here a packet can be half a frame (one field), and then carries no time of its own.
+_FIELD_CODECS = {"h264", "hevc", "vvc"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Timeline:
+    """Frames of one video stream in the order they are shown, and the packets that carry them.
+
+    Shapes: pts_F - int64 presentation times of the F frames, ascending, ticks of time_base
+            packet_F - int64, index of the packet (in file order) that carries each frame
+            keys_G - int64, indices of the packets at which decoding can start
+            packet_pts_N - int64 per packet in file order; _NO_PTS where it has none
+            packet_dts_N - the same for decoding times
+    end_pts is when the last frame ends. by_order: the file has no presentation times, so frames
+    are counted instead (estimated is then True).
+    """
+
+    pts_F: np.ndarray
+    packet_F: np.ndarray
+    keys_G: np.ndarray
+    packet_pts_N: np.ndarray
+    packet_dts_N: np.ndarray
+    end_pts: int
+    time_base: Fraction
+    estimated: bool = False
+    by_order: bool = False
+    seekable: bool = True
+    missing_frames: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pts_F)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Seconds from the first shown frame."""
+        return (self.pts_F - self.pts_F[0]) * float(self.time_base)
+
+    @property
+    def duration_s(self) -> float:
+        return float((self.end_pts - int(self.pts_F[0])) * self.time_base)
+
+
+NO_PTS = np.iinfo(np.int64).min
+
+
+def scan(path: Path, timeout_s: float = 30.0) -> Timeline:
+    """The timeline of a file; remembered for the last few files while they do not change.
+
+    Raises: VideoError - no frames, or nothing read for timeout_s seconds
+    """
+    state = path.stat()
+    return _remembered(path, state.st_size, state.st_mtime_ns, timeout_s)
+
+
+@functools.lru_cache(maxsize=8)
+def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
+    return next(watched(shown_name(path), timeout_s, lambda beat: _scan(path, beat)))
+
+
+def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
+    name = shown_name(path)
+    with open_video(path) as container:
+        stream = pick_stream(container, name)
+        rows = np.array(
+            [
+                (_ticks(p.pts), _ticks(p.dts), p.duration or 0, p.is_keyframe, p.is_discard)
+                for p in packets(container, stream, beat)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 5)
+        if not len(rows):
+            raise VideoError(f"No video frames found in {name}.")
+        yield _timeline(rows, stream, container.format.name)
+
+
+def packets(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, beat: Beat
+) -> Iterator[av.Packet]:
+    """The stream's packets in file order; damaged stretches are stepped over."""
+    source, failures = container.demux(stream), 0
+    while failures < 100:
+        beat()
+        try:
+            packet = next(source, None)
+        except av.error.InvalidDataError:
+            source, failures = container.demux(stream), failures + 1
+            continue
+        except av.error.FFmpegError:
+            return
+        if packet is None:
+            return
+        if packet.size:
+            yield packet
+
+
+def _ticks(value: int | None) -> int:
+    return int(NO_PTS) if value is None else value
+
+
+def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) -> Timeline:
+    pts, dts, length, key, hidden = rows.T
+    codec = stream.codec_context.name
+    keys = np.flatnonzero(key)
+    timed = pts != NO_PTS
+    by_order = not timed.all() and (codec not in _FIELD_CODECS or timed.mean() < 0.4)
+    if by_order:
+        packet, shown = np.arange(len(rows)), _guess_times(dts, stream)
+    else:
+        usable = timed & (hidden == 0)
+        if len(keys):
+            # what comes before the first keyframe, in the file or on screen, cannot be decoded
+            usable[: keys[0]] = False
+            usable &= pts >= pts[keys[0]]
+        if not usable.any():
+            usable = timed
+        packet = np.flatnonzero(usable)
+        packet = packet[np.argsort(pts[packet], kind="stable")]
+        shown = pts[packet]
+    last = int(length[packet[-1]]) or _frame_ticks(stream)
+    cut = max(0, stream.frames - len(rows)) if "mp4" in kind else 0
+    return Timeline(
+        pts_F=shown,
+        packet_F=packet,
+        keys_G=keys,
+        packet_pts_N=pts,
+        packet_dts_N=dts,
+        end_pts=int(shown[-1]) + last,
+        time_base=stream.time_base,
+        estimated=by_order,
+        by_order=by_order,
+        seekable=not by_order and codec not in _NO_SEEK and len(keys) > 1,
+        missing_frames=cut,
+    )
+
+
+def _guess_times(dts: np.ndarray, stream: av.video.stream.VideoStream) -> np.ndarray:
+    """Presentation times of a file without any: its decoding times, else an even spacing."""
+    if (dts != NO_PTS).all() and len(np.unique(dts)) == len(dts):
+        return np.sort(dts)
+    return np.arange(len(dts)) * _frame_ticks(stream)
+
+
+def _frame_ticks(stream: av.video.stream.VideoStream) -> int:
+    rate = stream.average_rate or stream.guessed_rate or 25
+    return max(1, round(1 / (rate * stream.time_base)))

@@ -1,0 +1,89 @@
+"""Running a decoder where it can be given up: a daemon thread watched for progress.
+
+A decoder that hangs sits in C code and cannot be interrupted. It runs in a daemon thread, reports
+each packet and frame through `beat`, and is abandoned when the beat stops; the process can still
+exit. A caller that stops listening ends the thread at its next beat.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from vl3.video.errors import VideoError
+
+T = TypeVar("T")
+Beat = Callable[[], None]
+
+
+class _StoppedError(Exception):
+    """The caller no longer listens."""
+
+
+class _Line:
+    """Hand-over between the thread that decodes and the thread that waits for it."""
+
+    def __init__(self) -> None:
+        self.items: queue.Queue = queue.Queue(maxsize=1)
+        self.stopped = threading.Event()
+        self.last_beat_s = time.monotonic()
+
+    def beat(self) -> None:
+        if self.stopped.is_set():
+            raise _StoppedError
+        self.last_beat_s = time.monotonic()
+
+    def put(self, kind: str, value: object = None) -> None:
+        while True:
+            self.beat()
+            try:
+                return self.items.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+
+def watched(name: str, timeout_s: float, produce: Callable[[Beat], Iterator[T]]) -> Iterator[T]:
+    """Yields what `produce(beat)` yields, computed in a thread that is given up when it stalls.
+
+    Raises: VideoError - no beat for timeout_s seconds; whatever `produce` raises
+    """
+    line = _Line()
+    threading.Thread(target=_work, args=(line, produce), name=f"read {name}", daemon=True).start()
+    try:
+        while True:
+            kind, value = _next(line, name, timeout_s)
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        line.stopped.set()
+
+
+def _work(line: _Line, produce: Callable[[Beat], Iterator[T]]) -> None:
+    try:
+        for item in produce(line.beat):
+            line.put("item", item)
+        line.put("end")
+    except _StoppedError:
+        return
+    except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+        if not line.stopped.is_set():
+            line.items.put(("error", error))
+
+
+def _next(line: _Line, name: str, timeout_s: float) -> tuple[str, object]:
+    while True:
+        left_s = line.last_beat_s + timeout_s - time.monotonic()
+        try:
+            return line.items.get(timeout=max(left_s, 0.01))
+        except queue.Empty:
+            if time.monotonic() - line.last_beat_s >= timeout_s:
+                raise VideoError(
+                    f"Reading {name} was given up: no progress for {timeout_s:g} s; the file may "
+                    "be damaged or its disk too slow (raise timeout_s for slow disks)."
+                ) from None
