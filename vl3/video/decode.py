@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vl3.video.container import open_video, pick_stream, shown_name
@@ -81,6 +80,101 @@ def stretches(timeline: Timeline, wanted: list[int]) -> list[Stretch]:
     return found
 
 
+class _Source:
+    """An open file and the place reached in it; owns the container."""
+
+    def __init__(self, path: Path, timeline: Timeline, beat: Beat, losses: Losses) -> None:
+        self.path, self.timeline, self.beat, self.losses = path, timeline, beat, losses
+        self.can_seek = True
+        self._open()
+
+    def _open(self) -> None:
+        self.container = open_video(self.path)
+        self.stream = pick_stream(self.container, shown_name(self.path))
+        self.stream.thread_type = "AUTO"
+        self._packets = packets(self.container, self.stream, self.beat)
+        self._next: int | None = 0
+
+    def close(self) -> None:
+        self.container.close()
+
+    def seek(self, packet: int) -> None:
+        """Goes to a keyframe packet or a place before it."""
+        pts = int(self.timeline.packet_pts_N[packet])
+        dts = int(self.timeline.packet_dts_N[packet])
+        try:
+            # demuxers seek by decoding time, which is the earlier of the two
+            self.container.seek(pts if dts == NO_PTS else min(pts, dts), stream=self.stream)
+        except av.error.FFmpegError:
+            raise _SeekMissedError from None
+        self._packets = packets(self.container, self.stream, self.beat)
+        self._next = None
+
+    def rewind(self, packet: int) -> None:
+        """Makes the packet reachable by reading on: from here, or else from the start."""
+        if self._next is None or self._next > packet:
+            self.close()
+            self._open()
+        elif self.stream.codec_context.is_open:
+            self.stream.codec_context.flush_buffers()
+
+    def packets(self, stretch: Stretch) -> Iterator[av.Packet | None]:
+        """The packets of a stretch, then None, which makes the decoder give what it still holds.
+
+        Raises: _SeekMissedError - after a seek, packets are not the ones of the scan
+        """
+        known = self.timeline.packet_pts_N
+        sought = self._next is None
+        for packet in self._packets:
+            pts = NO_PTS if packet.pts is None else packet.pts
+            if self._next is None:
+                self._next = _place_of(pts, known)
+                if self._next is None:
+                    continue
+            if sought and (self._next > stretch.first or pts != known[self._next]):
+                raise _SeekMissedError
+            sought = sought and self._next < stretch.first
+            self._next += 1
+            if self._next > stretch.first:
+                yield packet
+            if self._next > stretch.last:
+                break
+        yield None
+
+    def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame]:
+        """Decoded frames of a stretch; damaged packets are counted and left out."""
+        for packet in self.packets(stretch):
+            self.losses.packets += packet is not None
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                self.losses.lost += 1
+                continue
+            for frame in frames:
+                self.beat()
+                yield frame
+
+    def placed(self, stretch: Stretch) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Good frames of a stretch with their place in the timeline, in the order shown."""
+        counted = 0
+        for frame in self.frames(stretch):
+            if self.timeline.by_order:
+                index, counted = counted, counted + 1
+            elif frame.pts is None:
+                continue
+            else:
+                index = int(np.searchsorted(self.timeline.pts_F, frame.pts, side="right")) - 1
+            if frame.is_corrupt:
+                self.losses.lost += 1
+            elif 0 <= index < len(self.timeline):
+                yield index, frame
+
+
+def _place_of(pts: int, packet_pts_N: np.ndarray) -> int | None:
+    found = np.flatnonzero(packet_pts_N == pts) if pts != NO_PTS else ()
+    return int(found[0]) if len(found) else None
+
+
 def decoded(
     path: Path, timeline: Timeline, wanted: list[int], beat: Beat, losses: Losses
 ) -> Iterator[Shown]:
@@ -90,21 +184,21 @@ def decoded(
     before it takes its place if it was not given already; else nothing is given.
     Raises: VideoError - more than half of what was decoded is damaged
     """
-    container = open_video(path)
+    source = _Source(path, timeline, beat, losses)
     try:
         for stretch in stretches(timeline, wanted):
             pending = deque(stretch.wanted)
-            if stretch.seek:
+            if stretch.seek and source.can_seek:
                 try:
-                    yield from _attempt(container, path, timeline, stretch, pending, beat, losses)
+                    source.seek(stretch.first)
+                    yield from _attempt(source, stretch, pending)
                     continue
                 except _SeekMissedError:
-                    container.close()
-                    container = open_video(path)
-            linear = Stretch(stretch.first, stretch.last, tuple(pending))
-            yield from _attempt(container, path, timeline, linear, pending, beat, losses)
+                    source.can_seek = False
+            source.rewind(stretch.first)
+            yield from _attempt(source, replace(stretch, seek=False), pending)
     finally:
-        container.close()
+        source.close()
     if losses.lost > _MAX_LOST_SHARE * losses.packets:
         raise VideoError(
             f"{shown_name(path)} is too damaged: {losses.lost} of {losses.packets} frames read "
@@ -112,19 +206,14 @@ def decoded(
         )
 
 
-def _attempt(
-    container: InputContainer,
-    path: Path,
-    timeline: Timeline,
-    stretch: Stretch,
-    pending: deque[int],
-    beat: Beat,
-    losses: Losses,
-) -> Iterator[Shown]:
-    """The frames of one stretch; takes from `pending` what it has dealt with."""
-    stream = pick_stream(container, shown_name(path))
+def _attempt(source: _Source, stretch: Stretch, pending: deque[int]) -> Iterator[Shown]:
+    """The frames of one stretch; takes from `pending` what it has dealt with.
+
+    Raises: _SeekMissedError - after a seek a wanted frame is missing though nothing was damaged
+    """
+    losses, stream = source.losses, source.stream
     lost_before, spare = losses.lost, None
-    for index, frame in _placed(container, stream, timeline, stretch, beat, losses):
+    for index, frame in source.placed(stretch):
         while pending and pending[0] < index:
             if stretch.seek and losses.lost == lost_before:
                 raise _SeekMissedError
@@ -140,90 +229,3 @@ def _attempt(
         raise _SeekMissedError
     if pending and spare:
         yield Shown(pending.popleft(), *spare, stream)
-
-
-def _placed(
-    container: InputContainer,
-    stream: VideoStream,
-    timeline: Timeline,
-    stretch: Stretch,
-    beat: Beat,
-    losses: Losses,
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Good frames of a stretch with their place in the timeline, in the order they are shown."""
-    counted = 0
-    for frame in _frames(container, stream, timeline, stretch, beat, losses):
-        if timeline.by_order:
-            index, counted = counted, counted + 1
-        elif frame.pts is None:
-            continue
-        else:
-            index = int(np.searchsorted(timeline.pts_F, frame.pts, side="right")) - 1
-        if frame.is_corrupt:
-            losses.lost += 1
-        elif 0 <= index < len(timeline):
-            yield index, frame
-
-
-def _frames(
-    container: InputContainer,
-    stream: VideoStream,
-    timeline: Timeline,
-    stretch: Stretch,
-    beat: Beat,
-    losses: Losses,
-) -> Iterator[av.VideoFrame]:
-    if not stream.codec_context.is_open:
-        stream.thread_type = "AUTO"
-    for packet in _packets(container, stream, timeline, stretch, beat):
-        try:
-            losses.packets += packet is not None
-            frames = stream.codec_context.decode(packet)
-        except av.error.FFmpegError:
-            losses.lost += 1
-            continue
-        for frame in frames:
-            beat()
-            yield frame
-
-
-def _packets(
-    container: InputContainer,
-    stream: VideoStream,
-    timeline: Timeline,
-    stretch: Stretch,
-    beat: Beat,
-) -> Iterator[av.Packet | None]:
-    """The packets of a stretch, then None, which makes the decoder give what it still holds."""
-    index = None
-    if stretch.seek:
-        _seek(container, stream, timeline, stretch.first)
-    else:
-        index = 0
-    for packet in packets(container, stream, beat):
-        if index is None:
-            same = (
-                np.flatnonzero(timeline.packet_pts_N == packet.pts)
-                if packet.pts is not None
-                else ()
-            )
-            if not len(same):
-                continue
-            index = int(same[0])
-            if index > stretch.first:
-                raise _SeekMissedError
-        if index >= stretch.first:
-            yield packet
-        index += 1
-        if index > stretch.last:
-            break
-    yield None
-
-
-def _seek(container: InputContainer, stream: VideoStream, timeline: Timeline, packet: int) -> None:
-    pts, dts = int(timeline.packet_pts_N[packet]), int(timeline.packet_dts_N[packet])
-    try:
-        # demuxers seek by decoding time, which is the earlier of the two
-        container.seek(pts if dts == NO_PTS else min(pts, dts), stream=stream)
-    except av.error.FFmpegError:
-        raise _SeekMissedError from None

@@ -122,7 +122,9 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) 
     codec = stream.codec_context.name
     keys = np.flatnonzero(key)
     timed = pts != NO_PTS
-    by_order = not timed.all() and (codec not in _FIELD_CODECS or timed.mean() < 0.4)
+    fields = codec in _FIELD_CODECS
+    # avi has no presentation times; what stands there for these codecs is made up from file order
+    by_order = kind == "avi" if fields and timed.mean() >= 0.4 else not timed.all()
     if by_order:
         packet, shown = np.arange(len(rows)), _guess_times(dts, stream)
     else:
