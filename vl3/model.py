@@ -20,10 +20,10 @@ from vl3.connectors import MLPConnector
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample
 
-# Without gradients the encoder runs over at most this many patches at a time, so that its memory
-# does not grow with the clip and a stop is noticed soon. Frames never see each other: the result
-# does not depend on where a clip is cut.
-CHUNK_PATCHES = 4096
+# Without gradients the encoder runs over at most this many patches at a time (one frame at least),
+# so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
+# other: the result does not depend on where a clip is cut.
+CHUNK_PATCHES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 
 VISUAL_INPUTS = ("pixel_values", "grid_thw", "merge_sizes", "keep_mask", "visual_embeds")
 
@@ -144,7 +144,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if torch.is_grad_enabled():
             return downsample(self.vision(pixel_values, grids), grids)
         features, start, total = [], 0, pixel_values.shape[0]
-        for chunk in chunk_grids(grids, CHUNK_PATCHES):
+        for chunk in chunk_grids(grids, CHUNK_PATCHES[self.device.type]):
             stop = start + sum(grid.num_patches for grid in chunk)
             pixels = pixel_values[start:stop].to(self.device)
             features.append(downsample(self.vision(pixels, chunk), chunk))

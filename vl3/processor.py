@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from vl3 import layouts, prompt, video
 from vl3.values import Clip, Grid, Keep, Patches
+from vl3.video.images import image_size
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
 
@@ -46,6 +47,7 @@ class ProcessorSettings:
     fps: float = 1.0
     max_frames: int = 180
     sampling: str = "exact"
+    system_prompt: bool = True  # chats start with the official system prompt
     prune: PruneSettings | None = field(default_factory=PruneSettings)
 
 
@@ -64,9 +66,12 @@ class Medium:
             T, Y, X, _ = self.source.frames_TYX3.shape
             return (T, Y, X), self.source.times_s
         if self.is_image:
-            return (1, *image_size(self.source)), None
-        schedule = video.schedule(self.source, **self.sampling(settings))
-        return (len(schedule.times_s), schedule.height_px, schedule.width_px), schedule.times_s
+            if isinstance(self.source, str | Path):
+                return (1, *image_size(Path(self.source))), None
+            return video.read_image(self.source).frames_TYX3.shape[:3], None
+        times_s = video.schedule(self.source, **self.sampling(settings)).times_s
+        shown = video.probe(self.source)
+        return (len(times_s), shown.height_px, shown.width_px), times_s
 
     def sampling(self, settings: ProcessorSettings) -> dict:
         """fps, max_frames, start, end and mode, the part's own before the processor's."""
@@ -241,9 +246,13 @@ def find_media(messages: Sequence[dict]) -> list[Medium]:
                         f"end, mode - got {sorted(source)}"
                     )
                 source = source["path"]
-            is_image = kind == "image" or (isinstance(source, Clip) and source.is_image)
-            media.append(Medium(part, is_image, source, options))
+            media.append(Medium(part, kind == "image" or _is_image(source), source, options))
     return media
+
+
+def _is_image(source) -> bool:
+    """Whether what a message calls a video is a still picture."""
+    return source.is_image if isinstance(source, Clip) else video.is_image(source)
 
 
 def annotate(messages, media: Sequence[Medium], clips: Sequence[Clip]) -> list[dict]:
@@ -288,13 +297,6 @@ def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Te
     }
 
 
-def image_size(source) -> tuple[int, int]:
-    """Height and width of an image as displayed."""
-    if isinstance(source, np.ndarray):
-        return source.shape[0], source.shape[1]
-    return video.image_size(source)
-
-
 def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
     """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
     if clip.frames_TYX3.shape[1:3] == size:
@@ -307,10 +309,13 @@ def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
 
 
 def load_tokenizer(folder: Path):
-    """The checkpoint's tokenizer, from its files alone (no remote code)."""
-    if (folder / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="left")
-    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    """The checkpoint's tokenizer, from its files alone (no remote code).
+
+    Raises: LayoutError when tokenizer.json is absent.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise layouts.LayoutError(f"{folder.name} has no tokenizer.json; copy it from the base model")
+    return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
 
 
 def read_settings(folder: Path, patch: int) -> ProcessorSettings:

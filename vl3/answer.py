@@ -1,0 +1,236 @@
+"""From a prompt to tokens: prefill with a reusable prefix, then one token at a time.
+
+The key/value cache is filled in fixed steps: up to the end of each medium, then the text that
+follows. A later question about the same media finds its prefix already there, and because a cold
+run takes exactly the same steps, both give the same numbers and the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import DynamicCache, LogitsProcessorList
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+PREFILL_TOKENS = {"cpu": 256, "cuda": 2048, "mps": 512}  # per step, so that a stop is noticed
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody pressed stop
+    """The work was stopped from outside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoding:
+    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.max_new_tokens >= 1, f"max_new_tokens is 1 or more - got {self.max_new_tokens}"),
+            (self.temperature >= 0, f"temperature is 0 or more - got {self.temperature}"),
+            (0 < self.top_p <= 1, f"top_p is above 0 and at most 1 - got {self.top_p}"),
+            (self.repetition_penalty > 0,
+             f"repetition_penalty is above 0 - got {self.repetition_penalty}"),
+        )  # fmt: skip
+        for holds, sentence in checks:
+            if not holds:
+                raise ValueError(sentence)
+
+    def processors(self, prompt_tokens: int) -> LogitsProcessorList:
+        """What is done to the logits before a token is chosen.
+
+        The repetition penalty counts new tokens only, as in the official code.
+        """
+        steps = LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            steps.append(
+                RepetitionPenaltyLogitsProcessor(
+                    self.repetition_penalty, prompt_ignore_length=prompt_tokens
+                )
+            )
+        if self.temperature > 0:
+            steps.append(TemperatureLogitsWarper(self.temperature))
+            if self.top_p < 1.0:
+                steps.append(TopPLogitsWarper(self.top_p))
+        return steps
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """A key/value cache filled up to the end of the last medium of some prompt.
+
+    keys: digest of everything the cache depends on, at the end of each medium
+    ends: the positions of those ends
+    """
+
+    cache: DynamicCache = field(default_factory=DynamicCache)
+    keys: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(
+            layer.keys.nbytes + layer.values.nbytes
+            for layer in self.cache.layers
+            if layer.is_initialized
+        )
+
+    def clear(self) -> None:
+        self.cache, self.keys, self.ends = DynamicCache(), (), ()
+
+    def crop_to(self, keys: Sequence[str]) -> int:
+        """Keeps the part that a prompt with these keys shares; its number of tokens."""
+        common = 0
+        while common < min(len(keys), len(self.keys)) and keys[common] == self.keys[common]:
+            common += 1
+        self.keys, self.ends = self.keys[:common], self.ends[:common]
+        return self.drop_rest()
+
+    def drop_rest(self) -> int:
+        """Drops what was computed after the last medium; the number of tokens left."""
+        length = self.ends[-1] if self.ends else 0
+        extra = self.cache.get_seq_length() - length
+        if length == 0:
+            self.cache = DynamicCache()
+        elif extra > 0:
+            self.cache.crop(-extra)
+        return length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A rendered prompt whose media are encoded.
+
+    ids: prompt token ids; ends: position after the last slot of each medium; media_keys: what each
+    medium's tokens depend on; embeds: gives the visual tokens [K, E] of medium number i
+    """
+
+    ids: list[int]
+    ends: tuple[int, ...]
+    media_keys: tuple[str, ...]
+    embeds: Callable[[int], torch.Tensor]
+
+    def keys(self) -> tuple[str, ...]:
+        """Digest of the prompt up to the end of each medium."""
+        digest, keys, start = hashlib.sha256(), [], 0
+        for end, media_key in zip(self.ends, self.media_keys):
+            digest.update(repr((self.ids[start:end], media_key)).encode())
+            keys.append(digest.hexdigest())
+            start = end
+        return tuple(keys)
+
+
+def tokens(
+    model,
+    question: Question,
+    decoding: Decoding,
+    prefix: Prefix,
+    eos_token_ids: Sequence[int],
+    on_prefilled: Callable[[int], None] | None = None,
+) -> Iterator[int]:
+    """New token ids, one at a time, without the end token.
+
+    prefix is extended for the next question; on_prefilled gets the number of tokens it had ready.
+    """
+    prompt_ids = torch.tensor([question.ids], device=model.device)
+    logits = _prefill(model, question, prompt_ids, prefix, on_prefilled)
+    chooser = torch.Generator(device=model.device).manual_seed(decoding.seed)
+    processors = decoding.processors(len(question.ids))
+    sequence = prompt_ids
+    try:
+        for step in range(decoding.max_new_tokens):
+            scores = processors(sequence, logits.float())
+            if decoding.temperature > 0:
+                token = torch.multinomial(scores.softmax(-1), 1, generator=chooser)
+            else:
+                token = scores.argmax(-1, keepdim=True)
+            if token.item() in eos_token_ids:
+                return
+            yield int(token.item())
+            if step + 1 < decoding.max_new_tokens:
+                sequence = torch.cat([sequence, token], dim=1)
+                logits = _step(model, prefix.cache, model.get_input_embeddings()(token))
+    finally:
+        prefix.drop_rest()
+
+
+@torch.no_grad()
+def _prefill(model, question: Question, ids_BL, prefix: Prefix, on_prefilled) -> torch.Tensor:
+    """Logits after the whole prompt; prefix then holds all media of this prompt."""
+    keys = question.keys()
+    ready = prefix.crop_to(keys)
+    if on_prefilled is not None:
+        on_prefilled(ready)
+    start = ready
+    for index in range(len(prefix.keys), len(question.ends)):
+        end = question.ends[index]
+        part = ids_BL[:, start:end]
+        embeds = model.splice(part, model.get_input_embeddings()(part), question.embeds(index))
+        _fill(model, prefix.cache, embeds)
+        prefix.keys, prefix.ends = keys[: index + 1], question.ends[: index + 1]
+        start = end
+    rest = model.get_input_embeddings()(ids_BL[:, start:])
+    return _fill(model, prefix.cache, rest)
+
+
+def _fill(model, cache: DynamicCache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
+    """Runs a piece of the prompt through the language model in bounded steps; last logits."""
+    logits = None
+    for part in embeds_BLE.split(PREFILL_TOKENS[model.device.type], dim=1):
+        logits = _step(model, cache, part)
+    return logits
+
+
+@torch.no_grad()
+def _step(model, cache: DynamicCache, embeds_BLE: torch.Tensor) -> torch.Tensor:
+    output = model(
+        inputs_embeds=embeds_BLE, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
+    return output.logits[:, -1]
+
+
+@contextmanager
+def interruptible(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Within it, once stopped() holds, a pass through the model ends at its next layer (Stopped)."""
+
+    def check(*_) -> None:
+        if stopped():
+            raise Stopped
+
+    layers = [*model.vision.blocks, *model.language.model.layers]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pieces(token_ids: Iterator[int], decode: Callable[[list[int]], str]) -> Iterator[tuple]:
+    """(token id, new text) of a stream; text waits until its last character is complete."""
+    seen: list[int] = []
+    written = ""
+    for token in token_ids:
+        seen.append(token)
+        text = decode(seen)
+        if text.endswith("\ufffd"):
+            yield token, ""
+            continue
+        yield token, text[len(written) :]
+        written = text
+    if seen and (text := decode(seen)) != written:
+        yield None, text[len(written) :]

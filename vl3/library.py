@@ -1,0 +1,160 @@
+"""Clips that were decoded and encoded once, kept within a bound and found again by content."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vl3 import video
+from vl3.processor import Medium, ProcessorSettings, cut, decide
+from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Stage
+
+OnStage = Callable[[Stage], None]
+SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Video:
+    """A clip or image that was decoded, planned and encoded once.
+
+    features_MD: one vector per merged token, before pruning and connector, on the model's device
+    key: digest of content, range, sampling and grid; pruning does not enter it
+    """
+
+    clip: Clip
+    grid: Grid
+    keep: Keep
+    plan: Plan
+    ledger: Ledger
+    features_MD: torch.Tensor
+    key: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.features_MD.nbytes + self.clip.frames_TYX3.nbytes
+
+    @property
+    def answer_key(self) -> str:
+        """Digest of everything the language model sees of this video."""
+        kept = hashlib.sha256(self.keep.keep_M.numpy().tobytes()).hexdigest()
+        return f"{self.key}-{kept}"
+
+
+class Library:
+    """The encoded clips of one studio, least recently used first, at most cache_bytes in all."""
+
+    def __init__(self, model, processor, cache_bytes: int) -> None:
+        self.model, self.processor, self.cache_bytes = model, processor, cache_bytes
+        self._videos: OrderedDict[str, Video] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(known.nbytes for known in self._videos.values())
+
+    def clear(self) -> None:
+        self._videos.clear()
+
+    def plan(self, medium: Medium, settings: ProcessorSettings) -> Plan:
+        """What a medium will cost, from headers alone."""
+        (frames, height, width), times_s = medium.measure(settings)
+        (grid,) = self.processor.grids([medium], settings)
+        path = medium.source if isinstance(medium.source, str | Path) else None
+        timed = path is not None and not medium.is_image
+        return Plan(
+            source=Path(path).name if path else getattr(medium.source, "source", "picture"),
+            times_s=times_s,
+            height_px=height,
+            width_px=width,
+            grid=replace(grid, frames=frames),
+            duration_s=video.probe(path).duration_s if timed else None,
+        )
+
+    def open(
+        self, medium: Medium, settings: ProcessorSettings, on_stage: OnStage
+    ) -> tuple[Video, bool]:
+        """The encoded medium, and whether it was known already."""
+        plan = self.plan(medium, settings)
+        key = _key(medium, settings, plan)
+        if (known := self._videos.get(key)) is not None:
+            self._videos.move_to_end(key)
+            on_stage(Stage("Video already encoded, reused"))
+            return self.repruned(known, settings), True
+        fresh = self._encode(medium, settings, plan, key, on_stage)
+        self._remember(fresh)
+        return fresh, False
+
+    def repruned(self, known: Video, settings: ProcessorSettings) -> Video:
+        """The same video under the pruner settings asked for; its features do not change."""
+        keep = decide(cut([known.clip], [known.grid]), settings.prune)
+        ledger = replace(known.ledger, kept_tokens=int(keep.keep_M.sum()))
+        return replace(known, keep=keep, ledger=ledger)
+
+    def _encode(self, medium, settings, plan: Plan, key: str, on_stage: OnStage) -> Video:
+        started = time.perf_counter()
+        on_stage(Stage("Reading frames", 0, plan.num_frames))
+        clip = medium.read(
+            settings, plan.grid, lambda done, total: on_stage(Stage("Reading frames", done, total))
+        )
+        grid = replace(plan.grid, frames=len(clip))
+        patches = cut([clip], [grid])
+        decoded = time.perf_counter()
+        features = self._features(patches, on_stage)
+        encoded = time.perf_counter()
+        on_stage(Stage("Removing repeated patches"))
+        keep = decide(patches, settings.prune)
+        ledger = Ledger(
+            frames=grid.frames, visual_tokens=grid.num_tokens,
+            kept_tokens=int(keep.keep_M.sum()), encoded_clips=1,
+            decode_s=decoded - started, encode_s=encoded - decoded,
+        )  # fmt: skip
+        return Video(
+            clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features, key=key
+        )  # fmt: skip
+
+    def _features(self, patches: Patches, on_stage: OnStage) -> torch.Tensor:
+        (grid,) = patches.grids
+
+        def progress(done: int, _total: int) -> None:
+            on_stage(Stage("Encoding video", done // grid.patches_per_frame, grid.frames))
+
+        on_stage(Stage("Encoding video", 0, grid.frames))
+        size, merge = [grid.frames, grid.rows, grid.cols], grid.merge
+        with torch.no_grad():
+            return self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
+
+    def _remember(self, fresh: Video) -> None:
+        self._videos[fresh.key] = fresh
+        while len(self._videos) > 1 and self.nbytes > self.cache_bytes:
+            self._videos.popitem(last=False)
+
+
+def _key(medium: Medium, settings: ProcessorSettings, plan: Plan) -> str:
+    chosen = medium.sampling(settings) | asdict(plan.grid) | {"is_image": medium.is_image}
+    return f"{content_digest(medium.source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
+
+
+def content_digest(source) -> str:
+    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
+    digest = hashlib.sha256()
+    if isinstance(source, str | Path):
+        size = Path(source).stat().st_size
+        digest.update(str(size).encode())
+        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
+        with open(source, "rb") as file:
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(BLOCK_BYTES))
+        return digest.hexdigest()
+    clip = source if isinstance(source, Clip) else video.read_image(source)
+    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
+    digest.update(clip.frames_TYX3.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""One reply in the making: open its media, render the prompt, stream the text, keep the books."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+
+import psutil
+import torch
+
+from vl3 import answer, prompt
+from vl3.answer import Decoding, Prefix, Question, Stopped
+from vl3.library import Library, Video
+from vl3.processor import ProcessorSettings, annotate, find_media
+from vl3.values import Ledger, Reply, Stage
+
+
+class TooLong(ValueError):  # noqa: N818
+    """A prompt that does not fit the model's context."""
+
+
+class OutOfMemory(RuntimeError):  # noqa: N818
+    """The device ran out of memory even with a smaller plan."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A conversation to answer, and how. stopped() is asked between the layers of the model."""
+
+    messages: Sequence[dict]
+    settings: ProcessorSettings
+    decoding: Decoding
+    stopped: Callable[[], bool]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """What is known of a reply while it is being made."""
+
+    started: float = field(default_factory=time.perf_counter)
+    videos: list[tuple[Video, bool]] = field(default_factory=list)
+    prompt: prompt.Prompt | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    reused_tokens: int = 0
+    first_token_s: float | None = None
+    stopped: bool = False
+
+
+def make(library: Library, prefix: Prefix, request: Request) -> Iterator[Stage | str | Reply]:
+    """Stages, pieces of text and the Reply; once short of memory, again with a smaller plan.
+
+    Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
+    """
+    written = False
+    try:
+        for event in _attempt(library, prefix, request):
+            written = written or isinstance(event, str)
+            yield event
+        return
+    except (RuntimeError, MemoryError) as error:
+        if written or not is_out_of_memory(error):
+            raise
+    release(library, prefix)
+    smaller = shrunk(request.settings)
+    note = (
+        f"Memory was short: answered with at most {smaller.max_frames} frames and "
+        f"{smaller.budget_tokens} visual tokens."
+    )
+    try:
+        yield from _attempt(library, prefix, replace(request, settings=smaller, notes=(note,)))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        release(library, prefix)
+        where = "computer" if library.model.device.type == "cpu" else "GPU"
+        raise OutOfMemory(
+            f"The {where} ran out of memory while encoding. Your video is kept. "
+            f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
+        ) from error
+
+
+def shrunk(settings: ProcessorSettings) -> ProcessorSettings:
+    """Settings that need about half the memory."""
+    return replace(
+        settings,
+        max_frames=max(1, settings.max_frames // 2),
+        budget_tokens=max(settings.min_tokens, settings.budget_tokens // 2),
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a device or the computer running out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def release(library: Library, prefix: Prefix) -> None:
+    """Forgets encoded clips and the prompt's cache, and gives their memory back."""
+    library.clear()
+    prefix.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _attempt(library, prefix, request: Request) -> Iterator[Stage | str | Reply]:
+    model, processor, state = library.model, library.processor, Progress()
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    try:
+        with answer.interruptible(model, request.stopped):
+            yield from _open_media(library, request, state)
+            question = _question(model, processor, request, state)
+            yield Stage("Answering")
+            stream = answer.tokens(
+                model, question, _within_context(model, question, request.decoding), prefix,
+                end_tokens(model, processor),
+                lambda ready: setattr(state, "reused_tokens", ready),
+            )  # fmt: skip
+            yield from _write(stream, processor, request, state)
+    except Stopped:
+        state.stopped = True
+    yield _reply(model, request, state)
+
+
+def _write(stream, processor, request: Request, state: Progress) -> Iterator[str]:
+    for token, piece in answer.pieces(stream, processor.decode):
+        if state.first_token_s is None:
+            state.first_token_s = time.perf_counter() - state.started
+        if token is not None:
+            state.token_ids.append(token)
+        if piece:
+            state.text += piece
+            yield piece
+        if request.stopped():
+            stream.close()
+            raise Stopped
+
+
+def _open_media(library: Library, request: Request, state: Progress) -> Iterator[Stage]:
+    """Opens every medium of the messages in order, telling the stages as they come."""
+    opened: dict[int, Video] = {}
+    messages = [_with_clips(message, opened) for message in request.messages]
+    media = find_media(messages)
+    for medium in media:
+        if (known := opened.get(id(medium.source))) is not None:
+            state.videos.append((library.repruned(known, request.settings), True))
+            yield Stage("Video already encoded, reused")
+        else:
+            video = yield from _staged(
+                lambda on_stage, medium=medium: library.open(medium, request.settings, on_stage),
+                request.stopped,
+            )
+            state.videos.append(video)
+    clips = [video.clip for video, _ in state.videos]
+    counts = [n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames]
+    state.prompt = prompt.render(
+        annotate(messages, media, clips), library.processor.tokenizer, library.processor.slot_ids,
+        counts, add_system_prompt=request.settings.system_prompt, add_generation_prompt=True,
+    )  # fmt: skip
+
+
+def _with_clips(message: dict, opened: dict[int, Video]) -> dict:
+    """The message with opened videos replaced by their clips, which are noted in opened."""
+    if isinstance(message["content"], str):
+        return message
+
+    def clip_of(part):
+        if isinstance(part, dict) and isinstance(part.get("video"), Video):
+            video = part["video"]
+            opened[id(video.clip)] = video
+            return {"type": "video", "video": video.clip}
+        return part
+
+    return message | {"content": [clip_of(part) for part in message["content"]]}
+
+
+def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Stage, None, object]:
+    """Runs work(on_stage) beside us, yields its stages, returns its value or raises its error."""
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def on_stage(stage: Stage) -> None:
+        if closed.is_set() or stopped():
+            raise Stopped
+        events.put(stage)
+
+    def run() -> None:
+        try:
+            events.put(("done", work(on_stage)))
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            events.put(("failed", error))
+
+    worker = threading.Thread(target=run, name="vl3-open", daemon=True)
+    worker.start()
+    try:
+        while isinstance(event := events.get(), Stage):
+            yield event
+    finally:
+        closed.set()
+        worker.join()
+    kind, value = event
+    if kind == "failed":
+        raise value
+    return value
+
+
+def _question(model, processor, request: Request, state: Progress) -> Question:
+    """The prompt with its media as the prefill wants them."""
+    spans = state.prompt.spans
+    frames = accumulate(video.grid.frames for video, _ in state.videos)
+    ends = tuple(sum(spans[count - 1]) for count in frames)
+    limit = model.config.text_config.max_position_embeddings
+    if len(state.prompt.ids) >= limit:
+        raise TooLong(
+            f"{len(state.prompt.ids):,} tokens exceed the limit {limit:,}. Lower frames per second, "
+            "shorten the clip, or raise the pruning threshold.".replace(",", " ", 0)
+        )
+
+    def embeds(index: int) -> torch.Tensor:
+        video = state.videos[index][0]
+        keep_M = video.keep.keep_M.to(video.features_MD.device)
+        with torch.no_grad():
+            return model.project(video.features_MD[keep_M])
+
+    keys = tuple(video.answer_key for video, _ in state.videos)
+    return Question(state.prompt.ids, ends, keys, embeds)
+
+
+def _within_context(model, question: Question, decoding: Decoding) -> Decoding:
+    room = model.config.text_config.max_position_embeddings - len(question.ids)
+    return replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))
+
+
+def end_tokens(model, processor) -> frozenset[int]:
+    """Token ids that end an answer."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    ids = [*ids, processor.tokenizer.eos_token_id]
+    ids.append(processor.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    return frozenset(token for token in ids if token is not None)
+
+
+def _reply(model, request: Request, state: Progress) -> Reply:
+    total_s = time.perf_counter() - state.started
+    fresh = [video for video, reused in state.videos if not reused]
+    if model.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(model.device)
+    else:
+        peak = psutil.Process().memory_info().rss
+    ledger = Ledger(
+        frames=sum(video.grid.frames for video, _ in state.videos),
+        visual_tokens=sum(video.grid.num_tokens for video, _ in state.videos),
+        kept_tokens=sum(video.ledger.kept_tokens for video, _ in state.videos),
+        prompt_tokens=len(state.prompt.ids) if state.prompt else 0,
+        reused_tokens=state.reused_tokens,
+        new_tokens=len(state.token_ids),
+        decode_s=sum(video.ledger.decode_s for video in fresh),
+        encode_s=sum(video.ledger.encode_s for video in fresh),
+        encoded_clips=len(fresh),
+        reused_clips=len(state.videos) - len(fresh),
+        first_token_s=total_s if state.first_token_s is None else state.first_token_s,
+        total_s=total_s,
+        peak_memory_bytes=peak,
+    )
+    media = {key: value for key, value in asdict(request.settings).items() if key in MEDIA_SETTINGS}
+    return Reply(
+        text=state.text,
+        token_ids=tuple(state.token_ids),
+        prompt=state.prompt.text if state.prompt else "",
+        settings=asdict(request.decoding) | media,
+        ledger=ledger,
+        stopped=state.stopped,
+        truncated=len(state.token_ids) >= request.decoding.max_new_tokens,
+        notes=request.notes,
+    )
+
+
+MEDIA_SETTINGS = ("fps", "max_frames", "budget_tokens", "sampling", "prune")

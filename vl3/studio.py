@@ -1,0 +1,201 @@
+"""The application without a user interface: open a video, ask about it, keep what was computed.
+
+The page, the notebooks, the terminal and scripts all go through here, so the same clip, question
+and settings give the same text everywhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vl3 import reply as replies
+from vl3.answer import Decoding, Prefix, Stopped
+from vl3.library import Library, OnStage, Video
+from vl3.processor import Medium, ProcessorSettings, PruneSettings, find_media
+from vl3.reply import OutOfMemory, Request, TooLong
+from vl3.values import Plan, Reply, Stage
+from vl3.weights.load import LARGE, Loaded
+from vl3.weights.load import load as load_weights
+
+__all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "load"]
+
+CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
+SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
+
+
+class Studio:
+    """A loaded model with its own memory of encoded clips.
+
+    Studios made by fork share the weights and nothing else; one of them computes at a time.
+    """
+
+    def __init__(self, loaded: Loaded, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.model, self.processor = loaded.model, loaded.processor
+        self._loaded = loaded
+        self._library = Library(loaded.model, loaded.processor, cache_bytes)
+        self._prefix = Prefix()
+        self._busy = threading.Lock()
+
+    def fork(self) -> Studio:
+        """Another studio on the same weights, with empty caches."""
+        other = Studio(self._loaded, cache_bytes=self._library.cache_bytes)
+        other._busy = self._busy
+        return other
+
+    def release(self) -> None:
+        """Forgets every encoded clip and frees its memory."""
+        replies.release(self._library, self._prefix)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory held by encoded clips and by the last prompt's key/value cache."""
+        return self._library.nbytes + self._prefix.nbytes
+
+    @property
+    def settings(self) -> ProcessorSettings:
+        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU."""
+        settings = self.processor.settings
+        if self.model.device.type == "cpu" and self.model.num_parameters() >= LARGE:
+            return replace(settings, **SMALL_PLAN)
+        return settings
+
+    @property
+    def card(self) -> dict:
+        """What is loaded, in plain values: name, size, format, device, limits, defaults."""
+        settings, loaded = self.settings, self._loaded
+        return {
+            "name": loaded.name,
+            "path": str(loaded.folder),
+            "parameters": self.model.num_parameters(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "quantize": loaded.quantized.kind if loaded.quantized else None,
+            "adapter": loaded.adapter,
+            "is_nano": loaded.is_nano,
+            "context_tokens": self.model.config.text_config.max_position_embeddings,
+            "defaults": {
+                "fps": settings.fps,
+                "max_frames": settings.max_frames,
+                "budget_tokens": settings.budget_tokens,
+                "max_new_tokens": Decoding().max_new_tokens,
+            },
+            "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
+            "note": str(loaded.quantized) if loaded.quantized else "",
+        }
+
+    def plan(
+        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
+    ) -> Plan:
+        """What a file will cost, from its container alone; open then keeps to it.
+
+        Raises: vl3.video.VideoError or ValueError in one sentence.
+        """
+        medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        return self._library.plan(medium, self._chosen(budget_tokens))
+
+    def open(
+        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None,
+        on_stage: OnStage | None = None,
+    ) -> Video:  # fmt: skip
+        """A video or image, decoded and encoded; at once if it was opened before.
+
+        path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
+        budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
+        Raises: vl3.video.VideoError or ValueError in one sentence.
+        """
+        medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        with self._busy:
+            video, _ = self._library.open(
+                medium, self._chosen(budget_tokens), on_stage or (lambda stage: None)
+            )
+        return video
+
+    def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
+        """The answer about one or several opened videos (or files), piece by piece."""
+        media = video if isinstance(video, list | tuple) else [video]
+        parts = [{"type": "video", "video": medium} for medium in media]
+        asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+        messages = [{"role": "system", "content": system}] if system else []
+        stream = self.stream([*messages, *history, asked], **settings)
+        return (piece for piece in stream if isinstance(piece, str))
+
+    def reply(self, messages: Sequence[dict], **settings) -> Reply:
+        """The whole answer to a conversation; takes what stream takes."""
+        *_, last = self.stream(messages, **settings)
+        return last
+
+    def stream(
+        self,
+        messages: Sequence[dict],
+        *,
+        budget_tokens: int | None = None,
+        prune: dict | str | None = "model",
+        stop: threading.Event | None = None,
+        **decoding,
+    ) -> Iterator[Stage | str | Reply]:
+        """Stages of the work, then pieces of text, last the Reply.
+
+        messages: HF style; media parts as vl3.processor.find_media takes them, or an opened Video.
+        decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed (vl3.answer.Decoding)
+        prune: "model" for the checkpoint's setting, None for off, or mode, threshold, min_tokens
+        Every medium has the token budget for itself, so that adding one never changes the others
+        (the official processor shares one budget over a prompt; with one medium both agree).
+        Setting stop, or closing the iterator, ends the computation at the model's next layer.
+        Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
+        """
+        if not messages:
+            raise ValueError("there is no message to answer; pass at least one user message")
+        stop = stop or threading.Event()
+        request = Request(
+            messages, self._chosen(budget_tokens, prune), Decoding(**decoding), stop.is_set
+        )
+        return self._in_turn(request, stop)
+
+    def _in_turn(self, request: Request, stop) -> Iterator[Stage | str | Reply]:
+        with self._turn(stop):
+            yield from replies.make(self._library, self._prefix, request)
+
+    @contextmanager
+    def _turn(self, stop: threading.Event) -> Iterator[None]:
+        """Waits for the model while another studio computes; stop ends the waiting."""
+        while not self._busy.acquire(timeout=0.05):
+            if stop.is_set():
+                raise Stopped
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
+        settings = self.settings
+        if budget_tokens is not None:
+            settings = replace(settings, budget_tokens=int(budget_tokens))
+        if prune != "model":
+            settings = replace(settings, prune=PruneSettings(**prune) if prune else None)
+        return settings
+
+
+def load(
+    model=None, *, device="auto", dtype="auto", quantize=None, adapter=None, offline=False
+) -> Studio:
+    """A studio for a checkpoint folder or hub id; without one, for the bundled nano model.
+
+    quantize: None, "nf4" or "int8"; adapter: a peft folder; offline: never touch the network.
+    Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
+    """
+    loaded = load_weights(
+        model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
+    )
+    return Studio(loaded)
+
+
+def _medium(source, **options) -> Medium:
+    """The medium that a message with this source and these options would hold."""
+    given = {key: value for key, value in options.items() if value is not None}
+    source = {"path": source, **given} if given else source
+    part = {"type": "video", "video": source}
+    (medium,) = find_media([{"role": "user", "content": [part]}])
+    return medium

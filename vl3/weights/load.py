@@ -1,0 +1,99 @@
+"""One door for every checkpoint: a path or hub id to a model that can answer, and its processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vl3 import layouts
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.weights import quantize as quantization
+from vl3.weights.hub import BUNDLED, resolve
+
+LARGE = 500_000_000  # parameters from which a CPU holds the weights in bfloat16 rather than float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A model ready to answer, and where it came from."""
+
+    model: VL3ForConditionalGeneration
+    processor: VL3Processor
+    name: str
+    folder: Path
+    adapter: str | None
+    quantized: quantization.Quantized | None
+
+    @property
+    def is_nano(self) -> bool:
+        return self.folder == BUNDLED
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    quantize: str | None = None,
+    adapter: str | Path | None = None,
+    offline: bool = False,
+) -> Loaded:
+    """A checkpoint of any whole-model layout, on the device, in evaluation mode.
+
+    dtype "auto" is bfloat16 on a GPU, float32 on a CPU up to 500 M parameters and bfloat16 above.
+    quantize: None, "nf4" or "int8"; adapter: a peft folder applied to the loaded model.
+    Raises: LayoutError, ValueError or ImportError in one sentence.
+    """
+    folder = resolve(name, offline=offline)
+    target = pick_device(device)
+    config = layouts.read_config(folder)
+    kind = pick_dtype(dtype, target, count_parameters(config))
+    extra = {"quantization_config": quantization.settings(quantize, kind)} if quantize else {}
+    model = VL3ForConditionalGeneration.from_pretrained(
+        folder, config=config, dtype=kind, device_map={"": target}, **extra
+    )
+    if adapter is not None:
+        if not Path(adapter, "adapter_config.json").is_file():
+            raise layouts.LayoutError(
+                f"{Path(adapter).name} is no adapter folder: it has no adapter_config.json"
+            )
+        model.load_adapter(str(adapter))
+    return Loaded(
+        model=model.eval(),
+        processor=VL3Processor.from_pretrained(folder),
+        name=Path(name).name if name and Path(name).is_dir() else str(name or "nano"),
+        folder=folder,
+        adapter=str(adapter) if adapter else None,
+        quantized=quantization.inspect(model, quantize) if quantize else None,
+    )
+
+
+def pick_device(device: str) -> torch.device:
+    """The device asked for; "auto" takes CUDA, then Apple's GPU, then the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device, parameters: int) -> torch.dtype:
+    """The number format asked for, or the one that suits the device and the size."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        small_on_cpu = device.type == "cpu" and parameters < LARGE
+        return torch.float32 if small_on_cpu else torch.bfloat16
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in named:
+        raise ValueError(f"no dtype {dtype!r}; choose auto, {', '.join(named)}")
+    return named[dtype]
+
+
+def count_parameters(config) -> int:
+    """Parameters of a model of these sizes, without building it in memory."""
+    with torch.device("meta"):
+        return VL3ForConditionalGeneration(config).num_parameters()

@@ -1,0 +1,84 @@
+"""4-bit and 8-bit weights through bitsandbytes: linears of the language model only.
+
+Vision encoder, connector and output head stay in 16 or 32 bits: quantizing them costs answers and
+saves little.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+KINDS = ("nf4", "int8")
+LEFT_ALONE = ("vision", "connector", "lm_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What a load quantized: module names and the bytes they hold now and held in 16 bits."""
+
+    kind: str
+    modules: tuple[str, ...]
+    bytes_now: int
+    bytes_16bit: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind}: {len(self.modules)} linear layers of the language model, "
+            f"{self.bytes_16bit / 2**20:.0f} MiB as 16-bit, {self.bytes_now / 2**20:.0f} MiB now; "
+            "vision, connector and head are untouched"
+        )
+
+
+def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The bitsandbytes configuration for "nf4" or "int8".
+
+    Raises: ValueError for another kind, ImportError when bitsandbytes is not installed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no quantization {kind!r}; choose {' or '.join(KINDS)}, or none")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(
+            f"quantize={kind!r} needs bitsandbytes; install it with pip install bitsandbytes, or "
+            "load without quantization"
+        )
+    skip = list(LEFT_ALONE)
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=skip,
+    )
+
+
+def inspect(model: nn.Module, kind: str) -> Quantized:
+    """Which layers of a loaded model are quantized, after checking that they are the right ones.
+
+    Raises: RuntimeError when a layer that must stay whole was quantized, or none was.
+    """
+    import bitsandbytes as bnb
+
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
+    }
+    wrong = [name for name in layers if not name.startswith("language.model.")]
+    if wrong or not layers:
+        raise RuntimeError(
+            f"quantization touched {len(layers)} layers, of which these must stay whole: "
+            f"{', '.join(wrong) or 'none'}; bitsandbytes and transformers do not fit together"
+        )
+    return Quantized(
+        kind=kind,
+        modules=tuple(layers),
+        bytes_now=sum(module.weight.nbytes for module in layers.values()),
+        bytes_16bit=sum(2 * m.in_features * m.out_features for m in layers.values()),
+    )
