@@ -29,8 +29,10 @@ def webp_timeline(path: Path) -> Timeline:
         keys_G=order[:1],
         packet_pts_N=pts_F,
         packet_dts_N=pts_F,
+        packet_pos_N=np.full(len(delays_ms), -1),
         end_pts=int(sum(delays_ms)),
         time_base=Fraction(1, 1000),
+        skippable=False,
         seekable=False,
     )
 

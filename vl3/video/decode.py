@@ -58,7 +58,7 @@ def stretches(timeline: Timeline, wanted: list[int]) -> list[Stretch]:
     A stretch is left, and the next one sought, only when a whole group of pictures lies between.
     """
     packet = timeline.packet_F
-    if not timeline.seekable:
+    if not timeline.skippable:
         return [Stretch(0, int(packet[wanted].max()), tuple(wanted))]
     keys = timeline.keys_G
     by_time = keys[np.argsort(timeline.packet_pts_N[keys], kind="stable")]
@@ -85,7 +85,7 @@ class _Source:
 
     def __init__(self, path: Path, timeline: Timeline, beat: Beat, losses: Losses) -> None:
         self.path, self.timeline, self.beat, self.losses = path, timeline, beat, losses
-        self.can_seek = True
+        self.can_seek = timeline.seekable
         self._open()
 
     def _open(self) -> None:
@@ -128,7 +128,7 @@ class _Source:
         for packet in self._packets:
             pts = NO_PTS if packet.pts is None else packet.pts
             if self._next is None:
-                self._next = _place_of(pts, known)
+                self._next = _place_of(packet, self.timeline)
                 if self._next is None:
                     continue
             if sought and (self._next > stretch.first or pts != known[self._next]):
@@ -170,8 +170,14 @@ class _Source:
                 yield index, frame
 
 
-def _place_of(pts: int, packet_pts_N: np.ndarray) -> int | None:
-    found = np.flatnonzero(packet_pts_N == pts) if pts != NO_PTS else ()
+def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:
+    """Index of a packet in the scan, by its place in the file, or by its time if unknown."""
+    if packet.pos is not None and packet.pos >= 0:
+        found = np.flatnonzero(timeline.packet_pos_N == packet.pos)
+    else:
+        found = (
+            np.flatnonzero(timeline.packet_pts_N == packet.pts) if packet.pts is not None else ()
+        )
     return int(found[0]) if len(found) else None
 
 

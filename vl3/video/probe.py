@@ -16,7 +16,7 @@ from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
 from vl3.video.images import image_format, image_size, is_animated_webp, is_image
 from vl3.video.pixels import orientation
-from vl3.video.timeline import packets
+from vl3.video.timeline import codec_name, packets
 from vl3.video.worker import Beat, watched
 
 _PACKETS_TRIED = 250
@@ -111,7 +111,7 @@ def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
             fps=float(stream.average_rate) if stream.average_rate else None,
             time_base=stream.time_base,
             start_s=float((stream.start_time or 0) * stream.time_base),
-            codec=stream.codec_context.name,
+            codec=codec_name(stream),
             container=container.format.name,
             has_audio=bool(container.streams.audio),
             interlaced=bool(frame.interlaced_frame),
@@ -140,7 +140,7 @@ def first_frame(container, stream, name: str, beat: Beat) -> av.VideoFrame:
     except av.error.FFmpegError:
         frames = []
     if not frames:
-        codec = stream.codec_context.name
+        codec = codec_name(stream)
         raise VideoError(
             f"No video frames found in {name}: nothing in its {codec} stream can be decoded."
             if seen

@@ -17,7 +17,10 @@ from vl3.video.errors import VideoError
 from vl3.video.worker import Beat, watched
 
 # A frame of these is built on the ones before it whatever its keyframe flag says.
-_NO_SEEK = {"gif", "apng", "webp"}
+_NO_SKIP = {"gif", "apng", "webp"}
+# Others lose or shift times after a seek (MPEG program streams do); they are read through instead,
+# without decoding what is not needed.
+_SEEKABLE = {"mov", "matroska", "mpegts", "flv"}
 # Here a packet can be half a frame (one field), and then carries no time of its own.
 _FIELD_CODECS = {"h264", "hevc", "vvc"}
 
@@ -31,8 +34,10 @@ class Timeline:
             keys_G - int64, indices of the packets at which decoding can start
             packet_pts_N - int64 per packet in file order; _NO_PTS where it has none
             packet_dts_N - the same for decoding times
+            packet_pos_N - where in the file each packet starts, -1 where unknown
     end_pts is when the last frame ends. by_order: the file has no presentation times, so frames
-    are counted instead (estimated is then True).
+    are counted instead (estimated is then True). skippable: decoding can start at any keyframe.
+    seekable: and the container finds its keyframes again with the same times.
     """
 
     pts_F: np.ndarray
@@ -40,10 +45,12 @@ class Timeline:
     keys_G: np.ndarray
     packet_pts_N: np.ndarray
     packet_dts_N: np.ndarray
+    packet_pos_N: np.ndarray
     end_pts: int
     time_base: Fraction
     estimated: bool = False
     by_order: bool = False
+    skippable: bool = True
     seekable: bool = True
     missing_frames: int = 0
 
@@ -83,11 +90,18 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
         stream = pick_stream(container, name)
         rows = np.array(
             [
-                (_ticks(p.pts), _ticks(p.dts), p.duration or 0, p.is_keyframe, p.is_discard)
+                (
+                    _ticks(p.pts),
+                    _ticks(p.dts),
+                    -1 if p.pos is None else p.pos,
+                    p.duration or 0,
+                    p.is_keyframe,
+                    p.is_discard,
+                )
                 for p in packets(container, stream, beat)
             ],
             dtype=np.int64,
-        ).reshape(-1, 5)
+        ).reshape(-1, 6)
         if not len(rows):
             raise VideoError(f"No video frames found in {name}.")
         yield _timeline(rows, stream, container.format.name)
@@ -113,13 +127,18 @@ def packets(
             yield packet
 
 
+def codec_name(stream: av.video.stream.VideoStream) -> str:
+    """The name of the format ("av1"), not of the library that decodes it."""
+    return stream.codec_context.codec.canonical_name
+
+
 def _ticks(value: int | None) -> int:
     return int(NO_PTS) if value is None else value
 
 
 def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) -> Timeline:
-    pts, dts, length, key, hidden = rows.T
-    codec = stream.codec_context.name
+    pts, dts, pos, length, key, hidden = rows.T
+    codec = codec_name(stream)
     keys = np.flatnonzero(key)
     timed = pts != NO_PTS
     fields = codec in _FIELD_CODECS
@@ -146,11 +165,13 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) 
         keys_G=keys,
         packet_pts_N=pts,
         packet_dts_N=dts,
+        packet_pos_N=pos,
         end_pts=int(shown[-1]) + last,
         time_base=stream.time_base,
         estimated=by_order,
         by_order=by_order,
-        seekable=not by_order and codec not in _NO_SEEK and len(keys) > 1,
+        skippable=not by_order and codec not in _NO_SKIP and len(keys) > 1,
+        seekable=bool(_SEEKABLE & set(kind.split(","))),
         missing_frames=cut,
     )
 
