@@ -1,0 +1,204 @@
+"""A model to a folder that others can load: the official layout, transformers' own, or ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+
+from vl3 import layouts
+from vl3.layouts import NATIVE, OFFICIAL, LayoutError
+from vl3.processor import VL3Processor
+
+KINDS = ("own", "official", "native")
+NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
+
+
+def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own") -> None:
+    """Writes model, processor and tokenizer to folder in one of the layouts of KINDS.
+
+    "native" loads with transformers' VideoLlama3ForConditionalGeneration and gives the same
+    logits; "official" has the tensor names and config.json of the released checkpoints, whose
+    Python files are not part of it.
+    Raises: LayoutError for a quantized model, an adapter, or what a layout cannot express.
+    """
+    if kind not in KINDS:
+        raise LayoutError(f"no layout {kind!r}; choose {', '.join(KINDS)}")
+    if getattr(model, "quantization_method", None) is not None:
+        raise LayoutError("a quantized model cannot be exported; load it without quantize first")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise LayoutError("a model with an adapter cannot be exported; merge the adapter first")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "own":
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return
+    layout = OFFICIAL if kind == "official" else NATIVE
+    config = _official(model, processor) if kind == "official" else _native(model, processor)
+    save_torch_state_dict(_named(model, layout), folder, max_shard_size="5GB")
+    processor.tokenizer.save_pretrained(folder)
+    _write(folder, "generation_config.json", model.generation_config.to_diff_dict())
+    for name, content in config.items():
+        _write(folder, name, content)
+    _plain_tokenizer(folder)
+    template = chat_template(kind)
+    if kind == "official":
+        _write(folder, "chat_template.json", {"chat_template": template})
+    else:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _named(model, layout) -> dict[str, torch.Tensor]:
+    """The weights under the layout's names, a tied head once."""
+    tied = model.config.tie_word_embeddings
+    return {
+        layout.there(name): tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "language.lm_head.weight")
+    }
+
+
+def _official(model, processor: VL3Processor) -> dict[str, dict]:
+    settings = processor.settings
+    if model.config.video_token_id is not None:
+        raise LayoutError(
+            "this model marks videos with a token of their own, which the official layout does "
+            "not have; export to the native layout"
+        )
+    return {
+        "config.json": layouts.official_config(model.config, prune=settings.prune is not None),
+        "preprocessor_config.json": {
+            "image_processor_type": "Videollama3ImageProcessor",
+            "processor_class": "Videollama3Qwen2Processor",
+            **_picture_steps(),
+            "patch_size": settings.patch,
+            "min_tokens": settings.min_tokens,
+            "max_tokens": settings.budget_tokens,
+        },
+        "processor_config.json": {
+            "processor_class": "Videollama3Qwen2Processor",
+            "fps": settings.fps,
+            "max_frames": settings.max_frames,
+            "image_merge_size": settings.image_merge,
+            "video_merge_size": settings.video_merge,
+        },
+    }
+
+
+def _native(model, processor: VL3Processor) -> dict[str, dict]:
+    settings, tokenizer = processor.settings, processor.tokenizer
+    ids = {}
+    for name in (NATIVE_IMAGE, NATIVE_VIDEO):
+        ids[name] = tokenizer.get_vocab().get(name)
+        if ids[name] is None:
+            raise LayoutError(
+                f"the tokenizer has no {name}, which transformers' video_llama_3 marks visual "
+                "tokens with; export to the official layout"
+            )
+    config = layouts.native_config(
+        model.config, image_token_id=ids[NATIVE_IMAGE], video_token_id=ids[NATIVE_VIDEO]
+    )
+    shared = _picture_steps() | {"patch_size": settings.patch, "temporal_patch_size": 1}
+
+    def edges(merge: int) -> dict:
+        per_token = (settings.patch * merge) ** 2
+        return {
+            "shortest_edge": settings.min_tokens * per_token,
+            "longest_edge": settings.budget_tokens * per_token,
+        }
+
+    image = shared | {
+        "image_processor_type": "VideoLlama3ImageProcessor",
+        "merge_size": settings.image_merge,
+        "size": edges(settings.image_merge),
+    }
+    video = shared | {
+        "video_processor_type": "VideoLlama3VideoProcessor",
+        "merge_size": settings.video_merge,
+        "size": edges(settings.video_merge),
+        "fps": settings.fps,
+        "max_frames": settings.max_frames,
+        "do_sample_frames": True,
+        "return_metadata": True,
+        "use_token_compression": settings.prune is not None,
+    }
+    processors = {
+        "processor_class": "VideoLlama3Processor",
+        "image_processor": image,
+        "video_processor": video,
+    }
+    return {"config.json": config, "processor_config.json": processors}
+
+
+def _picture_steps() -> dict:
+    half = [0.5, 0.5, 0.5]
+    return {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": half,
+        "image_std": half,
+    }
+
+
+def _write(folder: Path, name: str, content: dict) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain_tokenizer(folder: Path) -> None:
+    """Names the tokenizer class that both layouts use, which any transformers version knows."""
+    config = layouts.read_json(folder, "tokenizer_config.json")
+    _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})
+
+
+def chat_template(kind: str) -> str:
+    """The prompt format of vl3.prompt as a Jinja template, for programs that want one.
+
+    The official processor expands one placeholder per frame and knows the times; transformers'
+    processor writes the times itself, so there a video is one placeholder.
+    """
+    from vl3.prompt import SYSTEM_PROMPT
+
+    if kind == "official":
+        image = "{{- image_token + '\\n' -}}"
+        video = (
+            "{%- for i in range(part['num_frames']) -%}"
+            "{%- if 'timestamps' in part -%}"
+            "{{- 'Time ' + part['timestamps'][i] | round(1) | string + 's:' -}}{%- endif -%}"
+            "{{- image_token + ('\\n' if loop.last else ',') -}}{%- endfor -%}"
+        )
+    else:
+        image = "{{- '<|image_pad|>\\n' -}}"
+        video = "{{- '<|video_pad|>\\n' -}}"
+    system = f"'<|im_start|>system\\n{SYSTEM_PROMPT}<|im_end|>\\n'"
+    return (
+        "{%- for turn in messages -%}"
+        "{%- if loop.first and add_system_prompt and turn['role'] != 'system' -%}"
+        f"{{{{- {system} -}}}}"
+        "{%- endif -%}"
+        "{%- set kind = 'stream' if turn['role'] == 'stream' else 'im' -%}"
+        "{{- '<|' + kind + '_start|>' + turn['role'] + '\\n' -}}"
+        "{%- if turn['content'] is string -%}"
+        "{{- turn['content'] + '<|' + kind + '_end|>\\n' -}}"
+        "{%- else -%}"
+        "{%- for part in turn['content'] -%}"
+        "{%- if part is string -%}{{- part -}}"
+        "{%- elif part['type'] == 'text' or 'text' in part -%}{{- part['text'] -}}"
+        "{%- elif part['type'] == 'image' or 'image' in part -%}"
+        "{%- if 'timestamp' in part -%}"
+        "{{- 'Time ' + part['timestamp'] | round(1) | string + 's: ' -}}{%- endif -%}"
+        f"{image}"
+        "{%- elif part['type'] == 'video' or 'video' in part -%}"
+        f"{video}"
+        "{%- endif -%}{%- endfor -%}"
+        "{{- '<|' + kind + '_end|>' + ('\\n' if kind == 'im' else '') -}}"
+        "{%- endif -%}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
