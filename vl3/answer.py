@@ -24,7 +24,7 @@ from transformers.generation.logits_process import (
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048, "mps": 512}  # per step, so that a stop is noticed
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody pressed stop
+class Stopped(Exception):
     """The work was stopped from outside."""
 
 
@@ -205,7 +205,7 @@ def _step(model, cache: DynamicCache, embeds_BLE: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def interruptible(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[None]:
-    """Within it, once stopped() holds, a pass through the model ends at its next layer (Stopped)."""
+    """Within it, a pass through the model raises Stopped at its next layer once stopped() holds."""
 
     def check(*_) -> None:
         if stopped():

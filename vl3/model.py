@@ -31,10 +31,10 @@ VISUAL_INPUTS = ("pixel_values", "grid_thw", "merge_sizes", "keep_mask", "visual
 class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A vision encoder, a connector and a causal language model from transformers.
 
-    Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the pruner's
-    mask is computed before the model runs (the prompt holds one slot per *kept* token), so batches
-    larger than one work with pruning on; tokens are dropped before the connector, which gives the
-    same numbers because the connector works on each token alone.
+    Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the mask
+    of the pruner is computed before the model runs (the prompt holds one slot per *kept* token), so
+    batches larger than one work with pruning on; tokens are dropped before the connector, which
+    gives the same numbers because the connector works on each token alone.
     """
 
     config: VL3Config
@@ -226,9 +226,7 @@ def chunk_grids(grids: Sequence[Grid], most_patches: int) -> list[tuple[Grid, ..
                 room = most_patches
                 continue
             fits = max(1, fits)
-            chunks[-1].append(
-                Grid(frames=fits, rows=grid.rows, cols=grid.cols, merge=grid.merge)
-            )
+            chunks[-1].append(Grid(frames=fits, rows=grid.rows, cols=grid.cols, merge=grid.merge))
             left -= fits
             room -= fits * grid.patches_per_frame
     return [tuple(chunk) for chunk in chunks]

@@ -314,7 +314,9 @@ def load_tokenizer(folder: Path):
     Raises: LayoutError when tokenizer.json is absent.
     """
     if not (folder / "tokenizer.json").is_file():
-        raise layouts.LayoutError(f"{folder.name} has no tokenizer.json; copy it from the base model")
+        raise layouts.LayoutError(
+            f"{folder.name} has no tokenizer.json; copy it from the base model"
+        )
     return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
 
 

@@ -31,7 +31,7 @@ class Prompt:
     """A rendered conversation.
 
     text: what the template gives, one placeholder per frame
-    ids, labels: token ids with one slot per visual token; labels are IGNORE where nothing is learned
+    ids, labels: token ids with one slot per visual token; IGNORE where nothing is learned
     spans: (first position, slots) of every frame or image, in order
     """
 

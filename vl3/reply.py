@@ -20,11 +20,11 @@ from vl3.processor import ProcessorSettings, annotate, find_media
 from vl3.values import Ledger, Reply, Stage
 
 
-class TooLong(ValueError):  # noqa: N818
+class TooLong(ValueError):
     """A prompt that does not fit the model's context."""
 
 
-class OutOfMemory(RuntimeError):  # noqa: N818
+class OutOfMemory(RuntimeError):
     """The device ran out of memory even with a smaller plan."""
 
 
@@ -161,7 +161,9 @@ def _open_media(library: Library, request: Request, state: Progress) -> Iterator
             )
             state.videos.append(video)
     clips = [video.clip for video, _ in state.videos]
-    counts = [n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames]
+    counts = [
+        n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
+    ]
     state.prompt = prompt.render(
         annotate(messages, media, clips), library.processor.tokenizer, library.processor.slot_ids,
         counts, add_system_prompt=request.settings.system_prompt, add_generation_prompt=True,
@@ -221,8 +223,8 @@ def _question(model, processor, request: Request, state: Progress) -> Question:
     limit = model.config.text_config.max_position_embeddings
     if len(state.prompt.ids) >= limit:
         raise TooLong(
-            f"{len(state.prompt.ids):,} tokens exceed the limit {limit:,}. Lower frames per second, "
-            "shorten the clip, or raise the pruning threshold.".replace(",", " ", 0)
+            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. Lower frames per second, "
+            "shorten the clip, or raise the pruning threshold."
         )
 
     def embeds(index: int) -> torch.Tensor:

@@ -33,7 +33,8 @@ class Clip:
         shape, kind = self.frames_TYX3.shape, self.frames_TYX3.dtype
         if len(shape) != 4 or shape[-1] != 3 or shape[0] < 1 or kind != np.uint8:
             raise ValueError(
-                f"a clip needs uint8 frames of shape (frames, height, width, 3) - got {kind} {shape}"
+                "a clip needs uint8 frames of shape (frames, height, width, 3) - got "
+                f"{kind} {shape}"
             )
         if self.times_s is None:
             if shape[0] != 1:

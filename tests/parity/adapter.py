@@ -14,9 +14,9 @@ from vl3.model import VL3ForConditionalGeneration, to_grids
 from vl3.processor import VL3Processor, annotate, cut, find_media
 from vl3.prompt import render
 from vl3.values import Clip, Patches
+from vl3.video.official import read_official
 from vl3.vision import fit_grid
 from vl3.vision.prune import prune as diff_fp
-from vl3.video.official import read_official
 
 
 class Adapter(Base):  # noqa: F821 - given by the checking script

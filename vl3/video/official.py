@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from av.container import InputContainer
 
 from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.decode import Losses
@@ -227,10 +228,24 @@ def _header(path: Path, timeline: Timeline) -> _Header:
         return _Header(
             duration_s=duration_s,
             stream_start_s=round(float(start * stream.time_base), 6),
-            container_start_us=container.start_time or 0,
+            container_start_us=_container_start_us(container),
             average_fps=float(stream.average_rate or 25),
             num_streams=len(container.streams),
         )
+
+
+def _container_start_us(container: InputContainer) -> int:
+    """When the file starts, in microseconds, as ffmpeg 5.1 has it.
+
+    In Matroska it counts the encoder delay of the sound, so the start can be below 0.
+    """
+    start_us = container.start_time or 0
+    if "matroska" not in container.format.name or not container.streams.audio:
+        return start_us
+    first = next(container.demux(container.streams.audio[0]), None)
+    if first is None or first.pts is None:
+        return start_us
+    return min(start_us, _rescaled(first.pts, first.time_base, _US))
 
 
 def _microseconds(seconds: float) -> int:

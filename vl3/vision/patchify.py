@@ -27,7 +27,7 @@ def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor
     frames = torch.as_tensor(frames_TYX3)
     T, Y, X, _ = frames.shape
     patch, rest = divmod(Y, grid.rows)
-    if rest or X != grid.cols * patch or grid.frames != T:
+    if rest or grid.cols * patch != X or grid.frames != T:
         raise ValueError(f"{T} frames of {X} x {Y} pixels do not fill {grid}; resize them to it")
     m, rows, cols = grid.merge, grid.token_rows, grid.token_cols
     split = frames.view(T, rows, m, patch, cols, m, patch, 3)

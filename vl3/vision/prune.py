@@ -88,8 +88,10 @@ def change(
     """
     if mode == "rlt":
         std = torch.tensor(IMAGENET_STD, device=current_MP.device).view(1, 1, 3, 1)
-        by_channel = _absolute(reference_MP, current_MP).float().view(
-            len(current_MP), -1, 3, patch_values // 3
+        by_channel = (
+            _absolute(reference_MP, current_MP)
+            .float()
+            .view(len(current_MP), -1, 3, patch_values // 3)
         )
         scale = 1 / 255 if current_MP.dtype == torch.uint8 else LEVELS_PER_UNIT / 255
         return (by_channel / std).mean(dim=(1, 2, 3)) * scale

@@ -1,0 +1,174 @@
+"""Ask about videos and images in a terminal.
+
+With a question, the answer goes to standard output and progress to standard error. Without one, a
+conversation starts: type a question per line, /video FILE to add a video or image, /new to start
+over, /quit (or Ctrl-D) to leave. Ctrl-C stops an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import vl3
+from vl3.values import Reply, Stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("question", nargs="?", help="what to ask; without it, a conversation")
+    parser.add_argument("--model", help="checkpoint folder or hub id (default: the bundled nano)")
+    parser.add_argument(
+        "--video",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="video or image; may be repeated",
+    )
+    parser.add_argument("--fps", type=float, help="frames per second to look at")
+    parser.add_argument("--max-frames", type=int, help="at most this many frames")
+    parser.add_argument("--start", type=float, metavar="S", help="from this second of the video")
+    parser.add_argument("--end", type=float, metavar="S", help="to this second of the video")
+    parser.add_argument("--budget-tokens", type=int, help="visual tokens before pruning")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--system", help="system prompt instead of the model's own")
+    parser.add_argument("--quantize", choices=("nf4", "int8"), help="4- or 8-bit language model")
+    parser.add_argument("--adapter", metavar="FOLDER", help="peft adapter to apply")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument(
+        "--details", action="store_true", help="tokens, times and memory at the end"
+    )
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Exit code 0 after an answer, 2 for what a user can mend (one sentence on standard error)."""
+    try:
+        studio = vl3.load(
+            chosen.model, device=chosen.device, dtype=chosen.dtype, quantize=chosen.quantize,
+            adapter=chosen.adapter, offline=chosen.offline,
+        )  # fmt: skip
+        if note := studio.card["note"]:
+            print(note, file=sys.stderr)
+        if chosen.question is None:
+            return _converse(studio, chosen)
+        messages = [*_system(chosen), _turn(chosen.question, chosen.video, chosen)]
+        _answer(studio, messages, chosen)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _converse(studio, chosen: argparse.Namespace) -> int:
+    print(f"{studio.card['name']}: ask about the video; /video FILE, /new, /quit", file=sys.stderr)
+    history, waiting = _system(chosen), list(chosen.video)
+    for line in _lines():
+        if line in ("/quit", "/exit"):
+            break
+        if line == "/new":
+            history, waiting = _system(chosen), list(chosen.video)
+        elif line.startswith("/video "):
+            waiting.append(line.removeprefix("/video ").strip())
+        elif line.startswith("/"):
+            print("commands: /video FILE, /new, /quit", file=sys.stderr)
+        else:
+            asked = _turn(line, waiting, chosen)
+            try:
+                reply = _answer(studio, [*history, asked], chosen)
+            except (ValueError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                waiting = []
+                continue
+            history += [asked, {"role": "assistant", "content": reply.text}]
+            waiting = []
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if line:
+            yield line
+
+
+def _system(chosen: argparse.Namespace) -> list[dict]:
+    return [{"role": "system", "content": chosen.system}] if chosen.system else []
+
+
+def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
+    options = {"fps": chosen.fps, "max_frames": chosen.max_frames, "start": chosen.start,
+               "end": chosen.end}  # fmt: skip
+    options = {key: value for key, value in options.items() if value is not None}
+    parts = [{"type": "video", "video": {"path": file, **options}} for file in files]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+
+
+def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
+    """Prints an answer as it comes; Ctrl-C stops it."""
+    stop, reply, progress = threading.Event(), None, _Progress()
+    stream = studio.stream(
+        messages, max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature,
+        top_p=chosen.top_p, repetition_penalty=chosen.repetition_penalty, seed=chosen.seed,
+        budget_tokens=chosen.budget_tokens, stop=stop,
+    )  # fmt: skip
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        for event in stream:
+            if isinstance(event, Stage):
+                progress.show(event)
+            elif isinstance(event, str):
+                progress.clear()
+                print(event, end="", flush=True)
+            else:
+                reply = event
+    finally:
+        signal.signal(signal.SIGINT, before)
+        progress.clear()
+    print()
+    stopped = [f"(stopped after {reply.ledger.new_tokens} tokens)"] if reply.stopped else []
+    for note in (*stopped, *reply.notes):
+        print(note, file=sys.stderr)
+    if chosen.details:
+        print(_details(reply), file=sys.stderr)
+    return reply
+
+
+class _Progress:
+    """A line on standard error that is rewritten, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self.width = 0
+
+    def show(self, stage: Stage) -> None:
+        if not sys.stderr.isatty():
+            return
+        line = f"{stage.name} {stage.done}/{stage.total}" if stage.total else stage.name
+        print(f"\r{line:<{self.width}}", end="", file=sys.stderr, flush=True)
+        self.width = max(self.width, len(line))
+
+    def clear(self) -> None:
+        if self.width:
+            print("\r" + " " * self.width + "\r", end="", file=sys.stderr, flush=True)
+            self.width = 0
+
+
+def _details(reply: Reply) -> str:
+    ledger = reply.ledger
+    return (
+        f"{ledger.frames} frames, {ledger.visual_tokens} visual tokens, {ledger.kept_tokens} kept; "
+        f"prompt {ledger.prompt_tokens} tokens ({ledger.reused_tokens} reused); "
+        f"{ledger.new_tokens} new tokens at {ledger.tokens_per_s:.1f}/s, first after "
+        f"{ledger.first_token_s:.2f} s; memory {ledger.peak_memory_bytes / 2**30:.2f} GiB"
+    )

@@ -1,0 +1,100 @@
+"""A conversation as rows for a chat component: Markdown text that is safe to show, and files.
+
+What people and models write is shown as written: it can make text bold, but it cannot make
+elements, images or links. Only the links to moments of the video are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vl3.viz import times, words
+from vl3.viz.conversation import Turn
+
+# Breaks the syntax without being seen; taken out again by plain().
+_INVISIBLE = "\u200b"
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_LINK = re.compile(r"\](?=[(\[:])")
+_BARE = re.compile(r"(https?|ftp|mailto|www)(?=[:.])", re.IGNORECASE)
+
+
+def inert(text: str) -> str:
+    """The text for Markdown, unable to make an element, an image, a link or an entity."""
+    text = text.replace(_INVISIBLE, "").replace("&", f"&{_INVISIBLE}")
+    text = _BARE.sub(rf"\1{_INVISIBLE}", text)
+    return _LINK.sub(f"]{_INVISIBLE}", _TAG.sub(f"<{_INVISIBLE}", text))
+
+
+def plain(text: str) -> str:
+    """The text as it was written, from what inert() made of it."""
+    return text.replace(_INVISIBLE, "")
+
+
+def rows(turns: Sequence[Turn]) -> list[dict]:
+    """Two rows for each turn, in order: the question with its media, then the answer."""
+    return [row for turn in turns for row in (_question(turn), _answer(turn, turns))]
+
+
+def turn_of(row: int | Sequence[int]) -> int:
+    """Which turn a row of the chat belongs to."""
+    return (row if isinstance(row, int) else row[0]) // 2
+
+
+def _question(turn: Turn) -> dict:
+    pictures = [{"path": item.poster or item.path} for item in turn.attachments]
+    return {"role": "user", "content": [*pictures, inert(turn.question)]}
+
+
+def captions(turn: Turn) -> list[str]:
+    """One line for each attachment: name and what it costs."""
+    lines = [f"{item.name} · {item.caption}" for item in turn.attachments]
+    if turn.fresh and lines:
+        lines[0] += " · new context"
+    return lines
+
+
+def _answer(turn: Turn, turns: Sequence[Turn]) -> dict:
+    # The page moves these under the pictures of the question, where text would become editable.
+    attached = "".join(_span("attached", caption) for caption in captions(turn))
+    return {"role": "assistant", "content": attached + _answer_text(turn, turns)}
+
+
+def _answer_text(turn: Turn, turns: Sequence[Turn]) -> str:
+    if turn.status == "working" and not turn.answer:
+        return _span("stage", turn.stage or "Waiting")
+    if turn.status == "failed":
+        return _span("problem", turn.problem)
+    key, duration_s = subject(turn, turns)
+    # A blank line first: after an inline element Markdown would not see a list or a heading.
+    return "\n\n" + times.link(inert(turn.answer), key, duration_s) + _ending(turn)
+
+
+def _ending(turn: Turn) -> str:
+    """What stands under an answer: how it ended, what it cost."""
+    if turn.status == "working":
+        return ""
+    lines = []
+    if turn.status == "stopped":
+        tokens = turn.reply.ledger.new_tokens if turn.reply else 0
+        lines.append(f"(stopped after {words.plural(tokens, 'token')})")
+    elif turn.reply and turn.reply.truncated:
+        lines.append("(cut off at the limit of new tokens)")
+    if turn.reply:
+        notes = [words.cost(turn.reply.ledger), words.pruned(turn.reply.ledger)]
+        lines += [" · ".join(filter(None, notes)), *turn.reply.notes]
+    return "\n\n" + "<br>".join(_span("foot", line) for line in lines)
+
+
+def subject(turn: Turn, turns: Sequence[Turn]) -> tuple[str, float | None]:
+    """Key and length of the video whose times an answer names: the last one attached so far."""
+    so_far = [*turns[: turns.index(turn)], turn] if turn in turns else [turn]
+    for earlier in reversed(so_far):
+        videos = [item for item in earlier.attachments if not item.is_image]
+        if videos:
+            return videos[-1].key, videos[-1].duration_s
+    return "", None
+
+
+def _span(kind: str, text: str) -> str:
+    return f'<span class="{kind}">{inert(text)}</span>'

@@ -1,0 +1,155 @@
+"""A conversation as values: what was asked about what, what came back, what the model gets to see.
+
+A Turn is one question with its attachments and its answer. A turn marked fresh starts a new
+context: the model sees the turns from the last fresh one on. Turns without an answer (failed, or
+stopped before the first token) stay visible but are not sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from vl3.values import Plan, Reply, Stage
+from vl3.viz import words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """One video or image of a question, and how it is read. path is never shown."""
+
+    path: str
+    name: str
+    key: str
+    is_image: bool = False
+    fps: float | None = None
+    max_frames: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    budget_tokens: int | None = None
+    poster: str | None = None
+    facts: tuple[str, ...] = field(default=(), compare=False)
+    plan: Plan | None = field(default=None, compare=False)
+
+    @property
+    def caption(self) -> str:
+        return words.attached(self.plan) if self.plan else ""
+
+    @property
+    def duration_s(self) -> float | None:
+        return self.plan.duration_s if self.plan else None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.path, self.poster) if self.poster else (self.path,)
+
+    def part(self) -> dict:
+        """The attachment as a part of a message."""
+        if self.is_image:
+            return {"type": "image", "image": self.path}
+        video = {
+            "path": self.path,
+            "fps": self.fps,
+            "max_frames": self.max_frames,
+            "start": self.start_s,
+            "end": self.end_s,
+        }
+        return {"type": "video", "video": {k: v for k, v in video.items() if v is not None}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A question and its answer. status: "working", "done", "stopped" or "failed"."""
+
+    question: str
+    attachments: tuple[Attachment, ...] = ()
+    fresh: bool = False
+    answer: str = ""
+    stage: str = ""
+    status: str = "working"
+    problem: str = ""
+    reused: bool = False
+    reply: Reply | None = None
+
+    @property
+    def was_answered(self) -> bool:
+        return self.status in ("done", "stopped") and bool(self.answer)
+
+
+def context(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns the next question builds on: answered ones, from the last fresh one on."""
+    fresh = [index for index, turn in enumerate(turns) if turn.fresh]
+    return tuple(turn for turn in turns[fresh[-1] if fresh else 0 :] if turn.was_answered)
+
+
+def next_turn(
+    turns: Sequence[Turn],
+    question: str,
+    current: Attachment | None = None,
+    extra: Iterable[Attachment] = (),
+) -> Turn:
+    """The turn that asks the question about the current video and the extra attachments.
+
+    The current video is attached unless the context holds it already, read the same way. If it
+    replaces another video, or is read in another way, the turn is fresh.
+    """
+    extra = tuple(extra)
+    seen = [item for turn in context(turns) for item in turn.attachments]
+    if current is None or current in seen:
+        return Turn(question=question, attachments=extra)
+    attachments = (current, *(item for item in extra if item != current))
+    return Turn(question=question, attachments=attachments, fresh=bool(turns))
+
+
+def messages(turns: Sequence[Turn], turn: Turn, system: str = "") -> list[dict]:
+    """What the model gets: the context of earlier turns, then the question of this one."""
+    rows = [{"role": "system", "content": system}] if system.strip() else []
+    for earlier in () if turn.fresh else context(turns):
+        rows += [_asked(earlier), {"role": "assistant", "content": earlier.answer}]
+    return [*rows, _asked(turn)]
+
+
+def _asked(turn: Turn) -> dict:
+    parts = [attachment.part() for attachment in turn.attachments]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": turn.question}]}
+
+
+def stage_line(stage: Stage) -> str:
+    """Reading frames 24/64; the bare name where there is nothing to count."""
+    return f"{stage.name} {stage.done}/{stage.total}" if stage.total else stage.name
+
+
+def follow(
+    stream: Iterable[Stage | str | Reply], turn: Turn, interval_s: float = 0.07
+) -> Iterator[Turn]:
+    """The turn as it grows while the stream runs: at most one version per interval_s.
+
+    A new stage, the first words and the finished reply are shown at once.
+    """
+    shown_s, name = 0.0, None
+    for event in stream:
+        urgent = True
+        if isinstance(event, Reply):
+            turn = finish(turn, event)
+        elif isinstance(event, Stage):
+            urgent, name = event.name != name, event.name
+            turn = replace(turn, stage=stage_line(event), reused=turn.reused or _is_reuse(event))
+        else:
+            urgent = not turn.answer
+            turn = replace(turn, answer=turn.answer + event, stage="")
+        if urgent or monotonic() - shown_s >= interval_s:
+            shown_s = monotonic()
+            yield turn
+    if turn.status == "working":
+        yield replace(turn, status="stopped", stage="")
+
+
+def finish(turn: Turn, reply: Reply) -> Turn:
+    """The turn with its reply."""
+    status = "stopped" if reply.stopped else "done"
+    return replace(turn, answer=reply.text, reply=reply, status=status, stage="")
+
+
+def _is_reuse(stage: Stage) -> bool:
+    return "reused" in stage.name

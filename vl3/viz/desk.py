@@ -1,0 +1,365 @@
+"""What the page does, without the page: take a file, say what it costs, ask, stop, try again.
+
+Every method takes the visitor it acts for. A wrong step raises Refused: a title, and one sentence
+that says what to do instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from vl3.viz import details, times, transcript, words
+from vl3.viz.conversation import Attachment, Turn, context, follow, messages, next_turn
+from vl3.viz.media import Media, file_url
+from vl3.viz.refused import Refused
+from vl3.viz.visitors import Visitor, Visitors
+
+
+class Desk:
+    """One model, its visitors and the folder with their files.
+
+    load(model, quantize, adapter) gives a studio, so that nothing here imports a model; refusals
+    names the errors that are a user's to mend, each with the title it is shown under.
+    """
+
+    def __init__(
+        self,
+        load: Callable[..., Any],
+        media: Media,
+        refusals: Mapping[type[Exception], str],
+        **first: str | None,
+    ) -> None:
+        self._load = load
+        self.visitors = Visitors(partial(load, **first))
+        self.media = media
+        self.refusals = dict(refusals)
+        self.examples: list[dict] = []
+
+    @property
+    def card(self) -> dict:
+        return self.visitors.studio.card
+
+    def refusal(self, error: Exception) -> Refused | None:
+        """The error as one that can be shown; None where it is none of the known kinds."""
+        if isinstance(error, Refused):
+            return error
+        for kind, title in self.refusals.items():
+            if isinstance(error, kind):
+                return Refused(title, str(error))
+        return None
+
+    def load(self, model: str, quantize: str, adapter: str) -> None:
+        """Another model for every visitor; the one before stays where this one fails."""
+        chosen = {"model": model, "quantize": quantize, "adapter": adapter}
+        chosen = {
+            key: value if value not in ("", "none") else None for key, value in chosen.items()
+        }
+        try:
+            self.visitors.replace_studio(partial(self._load, **chosen))
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "Unknown reason."
+            raise Refused("Cannot load this model", reason) from error
+
+    # files
+
+    def take(self, visitor: Visitor, path: str) -> None:
+        """Makes the uploaded file the current video of the visitor."""
+        visitor.current = self.media.attach(path)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forgets visitors long gone, and removes files beyond the limit that nobody uses."""
+        self.visitors.sweep()
+        examples = [path for clip in self.examples for path in clip["item"].files]
+        self.media.trim({*self.visitors.paths(), *examples})
+
+    def keep_tidy(self, every_s: float) -> None:
+        """Tidies up for ever; to be run in a thread of its own."""
+        while True:
+            sleep(every_s)
+            self.tidy()
+
+    def offer(self, clips: Path) -> None:
+        """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
+        index = clips / "examples.json"
+        for entry in json.loads(index.read_text("utf-8")) if index.is_file() else []:
+            clip = {"item": self.media.adopt(clips / entry["file"]), "title": entry["title"]}
+            self.examples.append({**clip, "questions": entry["questions"]})
+
+    def take_example(self, visitor: Visitor, index: int) -> None:
+        """Makes a bundled clip the current video."""
+        visitor.current = _chosen(self.examples, index)["item"]
+
+    def example_question(self, index: int, number: int) -> str:
+        """A suggested question of a bundled clip."""
+        return _chosen(_chosen(self.examples, index)["questions"], number)
+
+    # plan
+
+    def planned(self, visitor: Visitor, item: Attachment, reading: Mapping) -> Attachment:
+        """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
+        budget_tokens = _whole(reading["budget_tokens"], "Token budget")
+        if item.is_image:
+            item = replace(item, budget_tokens=budget_tokens)
+        else:
+            item = replace(
+                item,
+                start_s=times.parse(reading["start"], "From"),
+                end_s=times.parse(reading["end"], "To"),
+                fps=_positive(reading["fps"], "Frames per second"),
+                max_frames=_whole(reading["max_frames"], "Max frames"),
+                budget_tokens=budget_tokens,
+            )
+            _check_range(item)
+        plan = visitor.studio.plan(
+            item.path,
+            fps=item.fps,
+            max_frames=item.max_frames,
+            start=item.start_s,
+            end=item.end_s,
+            budget_tokens=item.budget_tokens,
+        )
+        return replace(item, plan=plan)
+
+    def budget(self, visitor: Visitor, reading: Mapping, max_new_tokens: int) -> words.Budget:
+        """The budget line of the current video; a wrong setting is said in the same place."""
+        if visitor.current is None:
+            return words.NO_BUDGET
+        try:
+            visitor.current = self.planned(visitor, visitor.current, reading)
+        except (Refused, ValueError, *self.refusals) as error:
+            return words.Budget(str(error), "refused")
+        return words.budget(visitor.current.plan, self.room(max_new_tokens))
+
+    def room(self, max_new_tokens: int) -> int:
+        """Tokens that fit beside the longest answer asked for."""
+        return max(int(self.card["context_tokens"]) - int(max_new_tokens or 0), 1)
+
+    def is_encoded(self, visitor: Visitor) -> bool:
+        """Whether the current video, read as it is set, needs no more encoding."""
+        return visitor.current is not None and visitor.current in visitor.encoded
+
+    # questions
+
+    def ask(
+        self,
+        visitor: Visitor,
+        question: str,
+        files: list[str],
+        reading: Mapping,
+        settings: Mapping,
+    ) -> None:
+        """Puts the question at the end of the conversation, ready to be answered."""
+        if not question.strip():
+            raise Refused("Nothing to send", "Write a question first.")
+        whole = {**reading, "start": None, "end": None}
+        extra = [self.planned(visitor, self.media.attach(path), whole) for path in files]
+        current = visitor.current and self.planned(visitor, visitor.current, reading)
+        seen = any(turn.attachments for turn in context(visitor.turns))
+        if not (current or extra or seen):
+            raise Refused("No video yet", "Upload a video, then ask about it.")
+        turn = next_turn(visitor.turns, question.strip(), current, extra)
+        self._check_room(turn, settings)
+        visitor.begin([*visitor.turns, turn])
+
+    def _check_room(self, turn: Turn, settings: Mapping) -> None:
+        tokens = sum(item.plan.num_tokens for item in turn.attachments)
+        room = self.room(settings["max_new_tokens"])
+        if tokens > room and settings["prune"] is None:
+            raise Refused("Video too long for this setting", words.over_limit(tokens, room))
+
+    def ask_again(self, visitor: Visitor, index: int = -1, question: str | None = None) -> None:
+        """Asks an earlier question once more, or another one in its place; later turns go."""
+        if not visitor.turns:
+            raise Refused("Nothing to try again", "Ask a question first.")
+        turn = visitor.turns[index]
+        question = turn.question if question is None else question.strip()
+        if not question:
+            raise Refused("Nothing to send", "Write a question first.")
+        turns = visitor.turns[: len(visitor.turns) - 1 if index == -1 else index]
+        new = Turn(question=question, attachments=turn.attachments, fresh=turn.fresh)
+        visitor.begin([*turns, new])
+
+    def undo(self, visitor: Visitor) -> str:
+        """Takes the last question back; its text."""
+        if not visitor.turns:
+            raise Refused("Nothing to undo", "Ask a question first.")
+        visitor.end()
+        last = visitor.turns[-1]
+        visitor.turns = visitor.turns[:-1]
+        return last.question
+
+    def clear(self, visitor: Visitor) -> None:
+        """An empty conversation; the current video stays."""
+        visitor.end()
+        visitor.turns = []
+
+    def stop(self, visitor: Visitor) -> bool:
+        """Ends the answer; True where it had not begun, so that nobody else will say so."""
+        if not visitor.waiting:
+            visitor.stop.set()
+            return False
+        visitor.end()
+        visitor.turns = [
+            *visitor.turns[:-1],
+            replace(visitor.turns[-1], status="stopped", stage=""),
+        ]
+        return True
+
+    def answer(self, visitor: Visitor, settings: Mapping, system: str = "") -> Iterator[list[Turn]]:
+        """The conversation as the waiting answer grows. Ends early when another run begins."""
+        if not visitor.waiting:
+            return
+        visitor.waiting, run, stop = False, visitor.run, visitor.stop
+        earlier, turn = visitor.turns[:-1], visitor.turns[-1]
+        budget_tokens = next((item.budget_tokens for item in turn.attachments), None)
+        with visitor.working:
+            stream = visitor.studio.stream(
+                messages(earlier, turn, system),
+                **settings,
+                budget_tokens=budget_tokens or _budget_of(earlier),
+                stop=stop,
+            )
+            try:
+                with closing(stream):
+                    for version in follow(stream, turn):
+                        if visitor.run != run:
+                            return
+                        turn = version
+                        visitor.turns = [*earlier, turn]
+                        yield visitor.turns
+                visitor.encoded.update(item for item in turn.attachments)
+            except tuple(self.refusals) as error:
+                if visitor.run == run:
+                    visitor.turns = [*earlier, replace(turn, status="failed", problem=str(error))]
+                    yield visitor.turns
+                raise self.refusal(error) from error
+            finally:
+                stop.set()
+
+    def give_up(self, visitor: Visitor) -> None:
+        """Marks a turn that nothing works on any more: the answer ended without saying how."""
+        if visitor.turns and visitor.turns[-1].status == "working" and not visitor.waiting:
+            problem = "The answer failed. Try again; the log of the server says why."
+            visitor.turns = [
+                *visitor.turns[:-1],
+                replace(visitor.turns[-1], status="failed", problem=problem),
+            ]
+
+    def recall(self, visitor: Visitor, key: object) -> Attachment:
+        """An earlier video of the conversation, as the current one again."""
+        for turn in reversed(visitor.turns):
+            for item in turn.attachments:
+                if item.key == key:
+                    visitor.current = item
+                    return item
+        raise Refused("Video not found", "It is no part of this conversation. Upload it again.")
+
+    def ask_once(self, path: str, question: str, video: Mapping, options: Mapping) -> str:
+        """The answer to one question about one file, outside any conversation."""
+        if not question.strip():
+            raise Refused("Nothing to send", "Write a question first.")
+        item = self.media.attach(path)
+        names = {"start": "start_s", "end": "end_s"}
+        chosen = {names.get(key, key): value for key, value in video.items()}
+        item = item if item.is_image else replace(item, **chosen)
+        studio = self.visitors.studio.fork()
+        try:
+            turn = Turn(question=question.strip(), attachments=(item,))
+            return studio.reply(messages((), turn), **options).text
+        finally:
+            studio.release()
+
+    # what the page shows
+
+    def player(self, visitor: Visitor) -> dict:
+        """The value of the player: the current file, its facts, whether it is encoded."""
+        item = visitor.current
+        if item is None:
+            return {}
+        return {
+            "url": file_url(item.path),
+            "kind": "image" if item.is_image else "video",
+            "facts": item.facts,
+            "key": item.key,
+            "badge": "Video already encoded, reused" if item in visitor.encoded else "",
+        }
+
+    def gallery(self, selected: int = -1) -> dict:
+        """The value of the examples: title, picture and questions of each clip."""
+        clips = [
+            {
+                "title": clip["title"],
+                "url": file_url(clip["item"].poster),
+                "questions": clip["questions"],
+            }
+            for clip in self.examples
+        ]
+        return {"clips": clips, "selected": selected}
+
+    def header(self) -> dict:
+        return {"facts": words.model_facts(self.card), "note": words.model_note(self.card)}
+
+    def details(self, visitor: Visitor, system: str = "") -> dict:
+        """The value of the run details: the ledger of the last answer and how to repeat it."""
+        if not visitor.turns or visitor.turns[-1].reply is None:
+            return {}
+        *earlier, turn = visitor.turns
+        return {
+            "rows": details.ledger_rows(turn.reply.ledger),
+            "blocks": details.blocks(earlier, turn, self.card, system),
+        }
+
+    def export(self, visitor: Visitor, kind: str) -> dict:
+        """The conversation as a file to save. kind: "Markdown", "JSON" or "WebVTT"."""
+        if not visitor.turns:
+            raise Refused("Nothing to export", "Ask a question first.")
+        suffix, media_type, write = transcript.FORMATS[kind]
+        text = write(visitor.turns, self.card)
+        if text is None:
+            raise Refused("Nothing to export", "No answer names a time, so WebVTT would be empty.")
+        return {"name": f"conversation.{suffix}", "type": media_type, "text": text}
+
+
+def _chosen(items: list, index: object) -> Any:
+    """The item of an index that came from a browser."""
+    if not isinstance(index, int) or not 0 <= index < len(items):
+        raise Refused("Nothing chosen", "Choose one of the examples.")
+    return items[index]
+
+
+def _budget_of(turns: list[Turn]) -> int | None:
+    for turn in reversed(turns):
+        for item in turn.attachments:
+            return item.budget_tokens
+    return None
+
+
+def _check_range(item: Attachment) -> None:
+    start_s, end_s = item.start_s, item.end_s
+    if start_s is not None and end_s is not None and start_s >= end_s:
+        raise Refused(
+            "Nothing between these times",
+            f"From {times.typed(start_s)} is not before To {times.typed(end_s)}. "
+            "Move From earlier or To later.",
+        )
+
+
+def _positive(value: float | None, what: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 < float(value) < float("inf"):
+        raise Refused("Setting out of range", f"{what} is {value}. Enter a number above 0.")
+    return float(value)
+
+
+def _whole(value: float | None, what: str) -> int | None:
+    number = _positive(value, what)
+    return None if number is None else max(int(number), 1)

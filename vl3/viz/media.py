@@ -1,0 +1,79 @@
+"""Uploaded files as attachments: checked, described, with a small picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from vl3.viz import uploads, words
+from vl3.viz.conversation import Attachment
+from vl3.viz.refused import Refused
+
+POSTER_PX = 320
+
+
+class Media:
+    """The folder of files and the package that reads them (vl3.video, handed in)."""
+
+    def __init__(self, folder: Path, video: Any, limit_bytes: int) -> None:
+        self.folder = folder
+        self._video = video
+        self._limit_bytes = limit_bytes
+
+    def attach(self, path: str) -> Attachment:
+        """The file, if it lies in the folder and can be read.
+
+        Raises: Refused, or the reader's own error with one sentence for the user.
+        """
+        if not uploads.contains(self.folder, path):
+            raise Refused("Cannot read this file", "The file is gone. Upload it again.")
+        probe = self._video.probe(path)
+        item = Attachment(
+            path=path,
+            name=Path(path).name,
+            key=key_of(path),
+            is_image=probe.is_image,
+            facts=tuple(words.media_facts(probe)),
+        )
+        return replace(item, poster=self._poster(item))
+
+    def adopt(self, path: Path) -> Attachment:
+        """The same for a file from elsewhere, of which the folder gets a copy."""
+        return self.attach(str(uploads.adopt(self.folder, path)))
+
+    def trim(self, in_use: Collection[str]) -> None:
+        """Removes files not in use, oldest first, until the folder is within its limit."""
+        uploads.trim(self.folder, self._limit_bytes, in_use)
+
+    def _poster(self, item: Attachment) -> str:
+        """The path of a small JPEG of the first frame, next to the file; made once."""
+        target = Path(item.path).with_name(f"{item.key}.jpg")
+        if not target.exists():
+            clip = (
+                self._video.read_image(item.path)
+                if item.is_image
+                else self._video.read(item.path, max_frames=1)
+            )
+            image = Image.fromarray(clip.frames_TYX3[0])
+            image.thumbnail((POSTER_PX, POSTER_PX))
+            image.save(target, quality=82)
+        return str(target)
+
+
+def key_of(path: str) -> str:
+    """A short name for an uploaded file that tells nothing about where it lies.
+
+    The folder of an upload is named after its content, so equal files have equal keys.
+    """
+    return hashlib.sha256(path.encode()).hexdigest()[:12]
+
+
+def file_url(path: str) -> str:
+    """Where the page finds a file of the folder, relative to its own address."""
+    return f"gradio_api/file={quote(path)}"

@@ -1,0 +1,153 @@
+"""Who is talking: one entry for each browser session, found by its key, freed when it ends.
+
+Each visitor has its own fork of the studio, so that videos, text and caches of one are never seen
+by another. A visitor who leaves is freed at once; its conversation stays for a short while, since
+a browser that lost its connection may come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event, Lock, RLock
+from time import monotonic
+from typing import Any
+
+from vl3.viz.conversation import Attachment, Turn
+
+LEFT_S = 120.0
+IDLE_S = 3600.0
+END_S = 5.0
+
+
+@dataclass(eq=False)
+class Visitor:
+    """What one browser session holds."""
+
+    studio: Any
+    model_number: int = 0
+    turns: list[Turn] = field(default_factory=list)
+    current: Attachment | None = None
+    encoded: set[Attachment] = field(default_factory=set)
+    run: int = 0
+    waiting: bool = False
+    stop: Event = field(default_factory=Event)
+    working: Lock = field(default_factory=Lock)
+    used_s: float = field(default_factory=monotonic)
+    left_s: float | None = None
+
+    def begin(self, turns: list[Turn]) -> None:
+        """A new question, last of the turns: whatever ran before ends, the next run is this one."""
+        self.stop.set()
+        self.stop = Event()
+        self.turns = turns
+        self.run += 1
+        self.waiting = True
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.turns) and self.turns[-1].status == "working"
+
+    def end(self) -> None:
+        """Nothing runs and nothing waits to run."""
+        self.stop.set()
+        self.waiting = False
+        self.run += 1
+
+    def paths(self) -> set[str]:
+        """The files this visitor can still see or ask about."""
+        items = [item for turn in self.turns for item in turn.attachments]
+        if self.current:
+            items.append(self.current)
+        return {path for item in items for path in item.files}
+
+    def free(self) -> None:
+        """Stops the work and drops the caches, once the work has ended."""
+        self.end()
+        ended = self.working.acquire(timeout=END_S)
+        try:
+            if self.studio is not None:
+                self.studio.release()
+        finally:
+            if ended:
+                self.working.release()
+
+
+class Visitors:
+    """The visitors by session key. Owns their forks."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self.studio = load()
+        self.model_number = 0
+        self._visitors: dict[str, Visitor] = {}
+        self._lock = RLock()
+
+    def __len__(self) -> int:
+        return sum(visitor.left_s is None for visitor in self._visitors.values())
+
+    def get(self, key: str | None) -> Visitor:
+        """The visitor of the key, made at the first call; one from before a new model is renewed.
+
+        Raises: ValueError without a key, so that no two people can share a nameless visitor.
+        """
+        if not key:
+            raise ValueError("This request belongs to no browser session. Reload the page.")
+        with self._lock:
+            visitor = self._visitors.get(key)
+            if visitor is None:
+                visitor = Visitor(self.studio.fork(), self.model_number)
+                self._visitors[key] = visitor
+            elif visitor.model_number != self.model_number:
+                visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
+                visitor.encoded = set()
+            visitor.used_s, visitor.left_s = monotonic(), None
+            return visitor
+
+    def leave(self, key: str | None) -> None:
+        """The page of the visitor was closed: work and caches end now."""
+        with self._lock:
+            visitor = self._visitors.get(key or "")
+        if visitor is not None:
+            visitor.left_s = monotonic()
+            visitor.encoded = set()
+            visitor.free()
+
+    def sweep(self, left_s: float = LEFT_S, idle_s: float = IDLE_S) -> int:
+        """Forgets who left or has been idle for longer than that; how many they were."""
+        now_s = monotonic()
+        with self._lock:
+            gone = [
+                key
+                for key, visitor in self._visitors.items()
+                if now_s - visitor.used_s > idle_s
+                or (visitor.left_s is not None and now_s - visitor.left_s > left_s)
+            ]
+            removed = [self._visitors.pop(key) for key in gone]
+        for visitor in removed:
+            visitor.free()
+        return len(removed)
+
+    def paths(self) -> set[str]:
+        """Every file that some visitor still uses."""
+        with self._lock:
+            visitors = list(self._visitors.values())
+        return {path for visitor in visitors for path in visitor.paths()}
+
+    def replace_studio(self, load: Callable[[], Any]) -> None:
+        """Another model for everybody; the old one goes first, so that both need not fit at once.
+
+        Where the new one cannot be loaded the old one is loaded again, and the error is raised.
+        """
+        with self._lock:
+            for visitor in self._visitors.values():
+                visitor.free()
+                visitor.studio = None
+            self.model_number += 1
+            self.studio = None
+            try:
+                self.studio = load()
+                self._load = load
+            finally:
+                if self.studio is None:
+                    self.studio = self._load()

@@ -1,0 +1,153 @@
+"""The short lines a page shows: clock times, counts, the budget, what was attached, what it cost.
+
+Plain text only: nothing here escapes or marks up, the page that shows a line does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vl3.values import Ledger, Plan
+
+NO_BREAK = "\u00a0"
+NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
+
+
+def clock(time_s: float) -> str:
+    """The time as a player shows it: 0:12, 1:04, 1:02:03."""
+    whole_s = int(time_s + 1e-6)
+    minutes, seconds = divmod(whole_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def count(number: int) -> str:
+    """The number with its thousands apart, never broken over two lines: 9 216."""
+    return f"{number:,}".replace(",", NO_BREAK)
+
+
+def plural(number: int, noun: str) -> str:
+    """1 frame, 64 frames."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def memory(size_bytes: float) -> str:
+    """3.2 GB, 412 MB (powers of ten, as disks and cards are sold)."""
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{max(size_bytes / 1e6, 0):.0f} MB"
+
+
+def parameters(number: int) -> str:
+    """7.6 B, 5.2 M parameters."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit} parameters"
+    return plural(number, "parameter")
+
+
+def spacing(plan: Plan) -> str | None:
+    """One frame every 1.0 s; None where there is a single frame."""
+    if plan.spacing_s is None:
+        return None
+    return f"one frame every {plan.spacing_s:.{1 if plan.spacing_s >= 0.95 else 2}f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The budget line and its bar. state: "empty", "fits", "over" or "refused"."""
+
+    text: str
+    state: str
+    filled: float = 0.0
+
+    def as_value(self) -> dict:
+        return {"text": self.text, "state": self.state, "filled": round(self.filled, 4)}
+
+
+NO_BUDGET = Budget("", "empty")
+
+
+def budget(plan: Plan, limit_tokens: int) -> Budget:
+    """What the clip will cost, and whether it fits, from arithmetic alone."""
+    if plan.num_tokens > limit_tokens:
+        return Budget(over_limit(plan.num_tokens, limit_tokens), "over", 1.0)
+    grid, tokens = plan.grid, f"{count(plan.num_tokens)} tokens of {count(limit_tokens)}"
+    size = f"{grid.rows} × {grid.cols} patches"
+    if plan.times_s is None:
+        text = f"Image of {size} · {tokens}"
+    else:
+        text = f"{plural(plan.num_frames, 'frame')} of {size} · {tokens}"
+        if every := spacing(plan):
+            text += f" · {every}"
+    return Budget(text, "fits", plan.num_tokens / limit_tokens)
+
+
+def over_limit(tokens: int, limit_tokens: int) -> str:
+    """The sentence that refuses a clip by arithmetic."""
+    return (
+        f"{count(tokens)} tokens exceed the limit {count(limit_tokens)}. Lower frames per second, "
+        "shorten the clip, or raise the pruning threshold."
+    )
+
+
+def attached(plan: Plan) -> str:
+    """What a question carried: 0:00–1:04 · 64 frames · 9 216 tokens."""
+    tokens = f"{count(plan.num_tokens)} tokens"
+    if plan.times_s is None:
+        return f"image · {tokens}"
+    times = f"{clock(plan.times_s[0])}–{clock(plan.times_s[-1])}"
+    return f"{times} · {plural(plan.num_frames, 'frame')} · {tokens}"
+
+
+def cost(ledger: Ledger) -> str:
+    """The footer of an answer: 142 tokens · 38 tokens/s · first 1.4 s · 3.2 GB."""
+    parts = [plural(ledger.new_tokens, "token")]
+    if ledger.tokens_per_s:
+        parts.append(f"{ledger.tokens_per_s:.0f} tokens/s")
+    parts.append(f"first {ledger.first_token_s:.1f} s")
+    if ledger.peak_memory_bytes:
+        parts.append(memory(ledger.peak_memory_bytes))
+    return " · ".join(parts)
+
+
+def pruned(ledger: Ledger) -> str:
+    """9 216 → 3 871 visual tokens; empty where pruning removed nothing."""
+    if ledger.kept_tokens == ledger.visual_tokens:
+        return ""
+    return f"{count(ledger.visual_tokens)} → {count(ledger.kept_tokens)} visual tokens"
+
+
+def model_facts(card: Mapping) -> list[str]:
+    """The facts of a model card that the header shows, most telling first."""
+    facts = [str(card["name"]), parameters(card["parameters"])]
+    facts.append(str(card["quantize"] or card["dtype"]).removeprefix("torch."))
+    facts.append(f"adapter {card['adapter']}" if card["adapter"] else "no adapter")
+    facts.append(str(card["device"]))
+    if card["weights_bytes"]:
+        facts.append(memory(card["weights_bytes"]))
+    return facts
+
+
+def model_note(card: Mapping) -> str:
+    """What a person has to know about the model before believing it; often empty."""
+    return NANO_NOTE if card["is_nano"] else str(card.get("note") or "")
+
+
+def media_facts(probe) -> list[str]:
+    """The probe line: name, length, size, frame rate, codec, and what was set right."""
+    facts = [probe.path.name]
+    if probe.duration_s is not None:
+        facts.append(clock(probe.duration_s) if probe.duration_s >= 10 else _short(probe))
+    facts.append(f"{probe.width_px} × {probe.height_px}")
+    if probe.fps:
+        facts.append(f"{probe.fps:.4g} fps")
+    facts.append(probe.codec)
+    if probe.rotation_deg or probe.mirrored:
+        facts.append("turned upright")
+    return [fact for fact in facts if fact]
+
+
+def _short(probe) -> str:
+    return f"{probe.duration_s:.1f} s"
