@@ -34,7 +34,7 @@ class Attachment:
 
     @property
     def caption(self) -> str:
-        return words.attached(self.plan) if self.plan else ""
+        return words.attached(self.plan, self.start_s, self.end_s) if self.plan else ""
 
     @property
     def duration_s(self) -> float | None:

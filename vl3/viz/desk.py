@@ -142,10 +142,6 @@ class Desk:
         """Tokens that fit beside the longest answer asked for."""
         return max(int(self.card["context_tokens"]) - int(max_new_tokens or 0), 1)
 
-    def is_encoded(self, visitor: Visitor) -> bool:
-        """Whether the current video, read as it is set, needs no more encoding."""
-        return visitor.current is not None and visitor.current in visitor.encoded
-
     # questions
 
     def ask(
@@ -235,7 +231,6 @@ class Desk:
                         turn = version
                         visitor.turns = [*earlier, turn]
                         yield visitor.turns
-                visitor.encoded.update(item for item in turn.attachments)
             except tuple(self.refusals) as error:
                 if visitor.run == run:
                     visitor.turns = [*earlier, replace(turn, status="failed", problem=str(error))]
@@ -289,7 +284,7 @@ class Desk:
             "kind": "image" if item.is_image else "video",
             "facts": item.facts,
             "key": item.key,
-            "badge": "Video already encoded, reused" if item in visitor.encoded else "",
+            "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
         }
 
     def gallery(self, selected: int = -1) -> dict:

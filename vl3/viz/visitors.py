@@ -13,7 +13,7 @@ from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
-from vl3.viz.conversation import Attachment, Turn
+from vl3.viz.conversation import Attachment, Turn, context
 
 LEFT_S = 120.0
 IDLE_S = 3600.0
@@ -28,7 +28,6 @@ class Visitor:
     model_number: int = 0
     turns: list[Turn] = field(default_factory=list)
     current: Attachment | None = None
-    encoded: set[Attachment] = field(default_factory=set)
     run: int = 0
     waiting: bool = False
     stop: Event = field(default_factory=Event)
@@ -47,6 +46,11 @@ class Visitor:
     @property
     def is_busy(self) -> bool:
         return bool(self.turns) and self.turns[-1].status == "working"
+
+    def has_reused(self, item: Attachment) -> bool:
+        """Whether the last answer took the item from the cache instead of encoding it."""
+        seen = [old for turn in context(self.turns) for old in turn.attachments]
+        return bool(self.turns) and self.turns[-1].reused and item in seen
 
     def end(self) -> None:
         """Nothing runs and nothing waits to run."""
@@ -100,7 +104,6 @@ class Visitors:
                 self._visitors[key] = visitor
             elif visitor.model_number != self.model_number:
                 visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
-                visitor.encoded = set()
             visitor.used_s, visitor.left_s = monotonic(), None
             return visitor
 
@@ -110,7 +113,6 @@ class Visitors:
             visitor = self._visitors.get(key or "")
         if visitor is not None:
             visitor.left_s = monotonic()
-            visitor.encoded = set()
             visitor.free()
 
     def sweep(self, left_s: float = LEFT_S, idle_s: float = IDLE_S) -> int:

@@ -92,13 +92,14 @@ def over_limit(tokens: int, limit_tokens: int) -> str:
     )
 
 
-def attached(plan: Plan) -> str:
+def attached(plan: Plan, start_s: float | None = None, end_s: float | None = None) -> str:
     """What a question carried: 0:00–1:04 · 64 frames · 9 216 tokens."""
     tokens = f"{count(plan.num_tokens)} tokens"
     if plan.times_s is None:
         return f"image · {tokens}"
-    times = f"{clock(plan.times_s[0])}–{clock(plan.times_s[-1])}"
-    return f"{times} · {plural(plan.num_frames, 'frame')} · {tokens}"
+    start_s = plan.times_s[0] if start_s is None else start_s
+    end_s = (plan.duration_s or plan.times_s[-1]) if end_s is None else end_s
+    return f"{clock(start_s)}–{clock(end_s)} · {plural(plan.num_frames, 'frame')} · {tokens}"
 
 
 def cost(ledger: Ledger) -> str:

@@ -1,0 +1,425 @@
+"""The browser page: run `python app.py` and open the address it prints.
+
+Layout and wiring only. What the page does is in vl3/viz/desk.py, what it says in vl3/viz/words.py,
+how it looks in assets/web.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+import vl3
+import vl3.studio
+import vl3.video
+from vl3.viz import chat as chat_rows
+from vl3.viz import estimate, settings, times, uploads
+from vl3.viz import options as cli
+from vl3.viz.desk import Desk
+from vl3.viz.media import Media
+from vl3.viz.policy import OnlyThisServer
+from vl3.viz.refused import Refused
+from vl3.viz.visitors import Visitor
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUICK = {"queue": False, **QUIET}
+ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
+SWEEP_S = 30.0
+
+
+def widget(kind: str, value: dict | None = None, events: tuple[str, ...] = ()) -> gr.HTML:
+    """An element that assets/web/page.js draws from its value; no text ever enters a template."""
+    # Gradio offers the events whose quoted names stand in the script.
+    names = ", ".join(repr(name) for name in events)
+    return gr.HTML(
+        value or {},
+        html_template=f'<div class="vl3-{kind}"></div>',
+        js_on_load=f"window.vl3.mount('{kind}', element, props, watch, trigger, [{names}])",
+        apply_default_css=False,
+        elem_id=kind,
+    )
+
+
+class Page:
+    """The page for one desk: its components, and which handler listens to which."""
+
+    def __init__(self, desk: Desk, can_load: bool = True) -> None:
+        self.desk, self.can_load = desk, can_load
+        with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
+            self.header = widget("header", desk.header())
+            with gr.Row(elem_id="halves"):
+                with gr.Column(scale=5, min_width=320, elem_id="left"):
+                    self._video_half(desk.card["defaults"])
+                with gr.Column(scale=7, min_width=320, elem_id="right"):
+                    self._conversation_half()
+            with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
+                self._settings(desk.card["defaults"])
+            self._wire_video()
+            self._wire_conversation()
+            self._wire_settings()
+            self.demo.unload(self.leave)
+            gr.api(self.ask, api_name="ask", **ON_GPU)
+
+    def _video_half(self, defaults: dict) -> None:
+        self.drop = gr.File(label="Video or image", file_types=MEDIA, elem_id="drop", height=220)
+        self.player = widget("player", events=("recall",))
+        with gr.Row(elem_id="reading"):
+            start = gr.Textbox(label="From", placeholder="0:00", max_lines=1, min_width=64)
+            end = gr.Textbox(label="To", placeholder="end", max_lines=1, min_width=64)
+            fps = gr.Number(defaults["fps"], label="Frames per s", min_width=64)
+            frames = gr.Number(defaults["max_frames"], label="Max frames", min_width=64)
+            budget = gr.Number(defaults["budget_tokens"], label="Token budget", min_width=64)
+        self.reading = [start, end, fps, frames, budget]
+        self.budget = widget("budget")
+        self.gallery = widget("gallery", self.desk.gallery(), events=("example", "question"))
+
+    def _conversation_half(self) -> None:
+        self.chat = gr.Chatbot(
+            elem_id="chat",
+            show_label=False,
+            label="Conversation",
+            placeholder="Upload a video, then ask about it.",
+            editable="user",
+            buttons=["copy"],
+            feedback_options=None,
+            latex_delimiters=[],
+            height=None,
+        )
+        self.queue = gr.Markdown(elem_id="queue")
+        self.box = gr.MultimodalTextbox(
+            elem_id="ask",
+            placeholder="Ask about the video",
+            show_label=False,
+            file_types=MEDIA,
+            file_count="multiple",
+            max_plain_text_length=20_000,
+        )
+        with gr.Row(elem_id="actions"):
+            self.again = gr.Button("Try again", size="sm", elem_id="again")
+            self.undo = gr.Button("Undo", size="sm", elem_id="undo")
+            self.clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
+            gr.Markdown("Export", elem_id="export-label")
+            names = ("Markdown", "JSON", "WebVTT")
+            self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
+        self.saver = widget("saver")
+        self.details = widget("details")
+
+    def _settings(self, defaults: dict) -> None:
+        with gr.Group(visible=self.can_load):
+            gr.Markdown("### Model")
+            self.model = gr.Textbox(label="Model", placeholder="folder or hub id; empty: nano")
+            self.quantize = gr.Dropdown(["none", "nf4", "int8"], value="none", label="Quantization")
+            self.adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
+            self.estimate = gr.Markdown(elem_id="estimate")
+            self.load = gr.Button("Load", elem_id="load")
+        gr.Markdown("### Answers")
+        temperature = gr.Number(0, label="Temperature", info="0 is greedy", minimum=0, step=0.1)
+        top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05)
+        longest = gr.Number(defaults["max_new_tokens"], label="Max new tokens", minimum=1)
+        penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
+        seed = gr.Number(0, label="Seed", precision=0)
+        system = gr.Textbox(label="System prompt", lines=2)
+        gr.Markdown("### Pruning")
+        prune = gr.Checkbox(True, label="Remove repeated patches")
+        threshold = gr.Number(None, label="Threshold", info="Empty: the model's own", minimum=0)
+        gr.Markdown("### Appearance")
+        self.theme = gr.Radio(["System", "Light", "Dark"], value="System", label="Theme")
+        self.longest = longest
+        self.answer = [temperature, top_p, longest, penalty, seed, prune, threshold, system]
+
+    # wiring
+
+    def _told(self, function: Callable) -> Callable:
+        """The method as a handler: it gets visitor and event; known errors become toasts."""
+
+        def call(request: gr.Request, event: gr.EventData, *values):
+            with self._toasts():
+                return function(self.visitor(request), _data(event), *values)
+
+        def stream(request: gr.Request, event: gr.EventData, *values):
+            with self._toasts():
+                yield from function(self.visitor(request), _data(event), *values)
+
+        return stream if inspect.isgeneratorfunction(function) else call
+
+    def _on(self, event: Callable, function: Callable, inputs=None, outputs=None, **options):
+        return event(self._told(function), inputs, outputs, **{**QUICK, **options})
+
+    def _wire_video(self) -> None:
+        plan = [*self.reading, self.longest]
+        shown = [self.drop, self.player, self.budget, self.gallery]
+        taken = self._on(
+            self.drop.upload, self.on_upload, [self.drop, *plan], [*shown, *self.reading]
+        )
+        taken.failure(lambda: None, None, self.drop, **QUICK)
+        self._on(self.gallery.example, self.on_example, plan, [*shown, *self.reading])
+        self._on(self.player.recall, self.on_recall, plan, [*shown, *self.reading])
+        for field in plan:
+            self._on(field.change, self.on_plan, plan, shown[1:3], trigger_mode="always_last")
+
+    def _wire_conversation(self) -> None:
+        asked = (
+            (self.box.submit, self.on_ask, [self.box]),
+            (self.gallery.question, self.on_question, []),
+            (self.again.click, self.on_again, []),
+            (self.chat.edit, self.on_edit, []),
+        )
+        for event, function, inputs in asked:
+            fields = [*inputs, *self.reading, *self.answer]
+            begun = self._on(event, function, fields, [self.chat, self.box])
+            run = begun.success(
+                self._told(self.on_answer),
+                self.answer,
+                self.chat,
+                show_progress="minimal",
+                show_progress_on=self.queue,
+                api_visibility="private",
+                **ON_GPU,
+            )
+            for ended in (run.then, run.failure):
+                shown = [self.chat, self.box, self.player, self.details]
+                self._on(ended, self.on_ended, self.answer, shown)
+        self._on(self.box.stop, self.on_stop, None, [self.chat, self.box])
+        self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
+        self._on(self.clear.click, self.on_clear, None, [self.chat, self.box, self.details])
+        for button in self.exports:
+            self._on(button.click, self.on_export, button, self.saver)
+
+    def _wire_settings(self) -> None:
+        self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
+        self.demo.load(self.desk.header, None, self.header, **QUICK)
+        chosen = [self.model, self.quantize, self.adapter]
+        for field in (self.model, self.quantize):
+            self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
+        options = {**QUIET, "queue": True, "show_progress": "minimal", **ON_GPU}
+        shown = [self.header, self.player, *self.reading, self.longest]
+        self._on(
+            self.load.click, self.on_load, chosen, shown, show_progress_on=self.estimate, **options
+        )
+
+    @contextmanager
+    def _toasts(self) -> Iterator[None]:
+        try:
+            yield
+        except (Refused, *self.desk.refusals) as error:
+            refused = self.desk.refusal(error)
+            message, title = html.escape(str(refused)), html.escape(refused.title)
+            raise gr.Error(message, title=title, print_exception=False) from None
+
+    def visitor(self, request: gr.Request) -> Visitor:
+        return self.desk.visitors.get(request.session_hash)
+
+    def leave(self, request: gr.Request) -> None:
+        self.desk.visitors.leave(request.session_hash)
+
+    # the video
+
+    def _video(self, visitor: Visitor, values: tuple, selected: int = -1) -> tuple:
+        """What the left half shows after another video was chosen."""
+        drop = gr.File(value=None, visible="hidden" if visitor.current else True)
+        return drop, *self.on_plan(visitor, {}, *values), self.desk.gallery(selected)
+
+    def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict]:
+        *fields, longest = values
+        budget = self.desk.budget(visitor, settings.reading(fields), longest)
+        return self.desk.player(visitor), budget.as_value()
+
+    def on_upload(self, visitor: Visitor, event: dict, path: str, *values) -> tuple:
+        self.desk.take(visitor, path)
+        values = ("", "", *values[2:])
+        return *self._video(visitor, values), *values[:-1]
+
+    def on_example(self, visitor: Visitor, event: dict, *values) -> tuple:
+        self.desk.take_example(visitor, event.get("index"))
+        values = ("", "", *values[2:])
+        return *self._video(visitor, values, event["index"]), *values[:-1]
+
+    def on_recall(self, visitor: Visitor, event: dict, *values) -> tuple:
+        item = self.desk.recall(visitor, event.get("key"))
+        times_ = times.typed(item.start_s), times.typed(item.end_s)
+        values = (*times_, item.fps or values[2], item.max_frames or values[3], *values[4:])
+        return *self._video(visitor, values), *values[:-1]
+
+    # the conversation
+
+    def _begun(self, visitor: Visitor) -> tuple:
+        box = gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn="Stop")
+        return chat_rows.rows(visitor.turns), box
+
+    def _rows(self, visitor: Visitor, **box) -> tuple:
+        """The conversation, and the ask box with the button that fits."""
+        if not visitor.is_busy:
+            box |= {"submit_btn": True, "stop_btn": False}
+        return chat_rows.rows(visitor.turns), gr.MultimodalTextbox(**box)
+
+    def on_ask(self, visitor: Visitor, event: dict, message: dict, *values) -> tuple:
+        text, files = message.get("text") or "", message.get("files") or []
+        self.desk.ask(visitor, text, files, *settings.split(values))
+        return self._begun(visitor)
+
+    def on_question(self, visitor: Visitor, event: dict, *values) -> tuple:
+        question = self.desk.example_question(event.get("index"), event.get("number"))
+        self.desk.ask(visitor, question, [], *settings.split(values))
+        return self._begun(visitor)
+
+    def on_again(self, visitor: Visitor, event: dict, *values) -> tuple:
+        self.desk.ask_again(visitor)
+        return self._begun(visitor)
+
+    def on_edit(self, visitor: Visitor, event: dict, *values) -> tuple:
+        turn = chat_rows.turn_of(event["index"])
+        self.desk.ask_again(visitor, turn, chat_rows.plain(str(event["value"])))
+        return self._begun(visitor)
+
+    def on_answer(self, visitor: Visitor, event: dict, *values) -> Iterator[list[dict]]:
+        for turns in self.desk.answer(visitor, *settings.answer(values)):
+            yield chat_rows.rows(turns)
+
+    def on_ended(self, visitor: Visitor, event: dict, *values) -> tuple:
+        self.desk.give_up(visitor)
+        shown = self.desk.player(visitor), self.desk.details(visitor, settings.answer(values)[1])
+        return *self._rows(visitor), *shown
+
+    def on_stop(self, visitor: Visitor, event: dict) -> tuple:
+        if self.desk.stop(visitor):
+            return self._rows(visitor)
+        return gr.skip(), gr.skip()
+
+    def on_undo(self, visitor: Visitor, event: dict) -> tuple:
+        question = self.desk.undo(visitor)
+        box = {"value": {"text": question, "files": []}}
+        return *self._rows(visitor, **box), self.desk.details(visitor)
+
+    def on_clear(self, visitor: Visitor, event: dict) -> tuple:
+        self.desk.clear(visitor)
+        return *self._rows(visitor), {}
+
+    def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
+        return self.desk.export(visitor, kind)
+
+    # the model
+
+    def on_estimate(self, visitor: Visitor, event: dict, model: str, quantize: str) -> str:
+        return estimate.sentence(model, quantize)
+
+    def on_load(self, visitor: Visitor, event: dict, model: str, quantize: str, adapter: str):
+        if not self.can_load:
+            raise Refused("Not possible", "The model is chosen by whoever started this page.")
+        self.desk.load(model, quantize, adapter)
+        known = self.desk.card["defaults"]
+        fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
+        return self.desk.header(), self.desk.player(visitor), gr.skip(), gr.skip(), *fields
+
+    # for scripts
+
+    def ask(
+        self,
+        file: gr.FileData,
+        question: str,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> str:
+        """Answers a question about one video or image file; the text that the page would show."""
+        with self._toasts():
+            video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
+            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+            return self.desk.ask_once(file["path"], question, video, options)
+
+
+def _data(event: gr.EventData | None) -> dict:
+    data = event._data if event is not None else None
+    return data if isinstance(data, dict) else {}
+
+
+def build(desk: Desk, can_load: bool = True) -> gr.Blocks:
+    """The page as a Gradio application, its queue included."""
+    demo = Page(desk, can_load).demo
+    return demo.queue(max_size=16, default_concurrency_limit=4)
+
+
+def look() -> dict:
+    """How the page looks, as arguments of launch(): everything comes from this server."""
+    script = (ASSETS / "web" / "page.js").read_text("utf-8")
+    font = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
+    return {
+        "theme": gr.themes.Monochrome(
+            font=font, font_mono=mono, radius_size="md", spacing_size="sm"
+        ),
+        "css_paths": ASSETS / "web" / "page.css",
+        "head": f"<script>{script}</script>",
+    }
+
+
+def launch_options(max_upload: str) -> dict:
+    """The closed settings of launch(): no telemetry, no folders, nothing from elsewhere."""
+    return {
+        "max_file_size": max_upload,
+        "allowed_paths": [],
+        "blocked_paths": [str(ASSETS.parent)],
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "state_session_capacity": 64,
+        "footer_links": ["api"],
+        "ssr_mode": False,
+        "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]},
+        "quiet": True,
+        **look(),
+    }
+
+
+def refusals() -> dict[type[Exception], str]:
+    """The errors that a user can mend, with the title they are shown under."""
+    return {
+        vl3.studio.OutOfMemory: "Out of memory",
+        vl3.studio.TooLong: "Video too long for this setting",
+        vl3.video.VideoError: "Cannot read this file",
+        ValueError: "Not possible",
+    }
+
+
+def main() -> None:
+    options = cli.parse()
+    folder = uploads.prepare(options.data_dir)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    load = partial(vl3.load, device=options.device, dtype=options.dtype, offline=options.offline)
+    first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
+    media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
+    desk = Desk(load, media, refusals(), **first)
+    desk.offer(ASSETS / "clips")
+    port = cli.free_port(options.host, options.port)
+    if port != options.port:
+        print(f"Port {options.port} is taken, using {port}.")
+    threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
+    print(f"vl3 is at http://{options.host}:{port}", flush=True)
+    build(desk, can_load=options.auth is None).launch(
+        server_name=options.host,
+        server_port=port,
+        share=options.share,
+        auth=tuple(options.auth.split(":", 1)) if options.auth else None,
+        inbrowser=options.open,
+        **launch_options(options.max_upload),
+    )
+
+
+if __name__ == "__main__":
+    main()

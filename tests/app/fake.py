@@ -1,0 +1,159 @@
+"""A studio whose timing a test decides: the contract of vl3.load(), answers without a model.
+
+Reading and planning are real (containers are probed, frames counted); only the words are scripted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import vl3.video
+from vl3.values import Grid, Ledger, Plan, Reply, Stage
+
+CARD = {
+    "name": "fake",
+    "path": "fake",
+    "parameters": 5_200_000,
+    "dtype": "float32",
+    "device": "cpu",
+    "quantize": None,
+    "adapter": None,
+    "is_nano": True,
+    "context_tokens": 16_384,
+    "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 128},
+    "weights_bytes": 21_000_000,
+    "note": "",
+}
+
+
+class FakeOutOfMemory(RuntimeError):
+    """What the app is told to show as out of memory."""
+
+
+@dataclass
+class Script:
+    """What every answer says and how long each step takes. Shared by all forks."""
+
+    answer: str = "A red circle moves right. At 0:01 it turns blue, until Time 2.0s."
+    word_s: float = 0.005
+    stage_s: float = 0.0
+    raises: Exception | None = None
+    raises_after_words: int = 0
+    log: list = field(default_factory=list)
+
+
+class FakeStudio:
+    def __init__(self, script: Script | None = None, name: str = "root", card: dict | None = None):
+        self.script = script or Script()
+        self.name = name
+        self.card = card or CARD
+        self.caches: set = set()
+        self.released = 0
+        self.running = threading.Event()
+
+    def fork(self) -> FakeStudio:
+        fork = FakeStudio(self.script, f"fork{len(self.script.log)}", self.card)
+        self.script.log.append(("fork", fork))
+        return fork
+
+    def release(self) -> None:
+        self.caches.clear()
+        self.released += 1
+
+    def plan(
+        self, path, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
+    ) -> Plan:
+        if Path(path).suffix in (".jpg", ".png"):
+            grid = Grid(frames=1, rows=24, cols=36, merge=1)
+            return Plan(
+                source=str(path),
+                times_s=None,
+                height_px=336,
+                width_px=504,
+                grid=grid,
+                duration_s=None,
+            )
+        probe = vl3.video.probe(path)
+        schedule = vl3.video.schedule(path, fps or 1.0, max_frames or 64, start, end)
+        grid = Grid(frames=len(schedule.times_s), rows=8, cols=12, merge=2)
+        return Plan(
+            source=str(path),
+            times_s=tuple(schedule.times_s),
+            height_px=112,
+            width_px=168,
+            grid=grid,
+            duration_s=probe.duration_s,
+        )
+
+    def stream(self, messages, *, stop=None, max_new_tokens=128, prune="model", **settings):
+        stop = stop or threading.Event()
+        self.running.set()
+        try:
+            yield from self._run(messages, stop, max_new_tokens, {"prune": prune, **settings})
+        finally:
+            self.running.clear()
+
+    def reply(self, messages, **settings) -> Reply:
+        return [event for event in self.stream(messages, **settings) if isinstance(event, Reply)][
+            -1
+        ]
+
+    def _run(self, messages, stop, max_new_tokens, settings):
+        begin_s = time.monotonic()
+        items = [
+            repr(part.get("video") or part.get("image"))
+            for message in messages
+            for part in (message["content"] if isinstance(message["content"], list) else [])
+            if part["type"] != "text"
+        ]
+        new = [item for item in items if item not in self.caches]
+        yield from self._stages(new, stop)
+        if not stop.is_set():
+            self.caches.update(items)
+        words = self.script.answer.split(" ")[:max_new_tokens]
+        said, first_s = [], 0.0
+        for number, word in enumerate(words):
+            if self.script.raises and number >= self.script.raises_after_words:
+                raise self.script.raises
+            if stop.wait(self.script.word_s):
+                break
+            said.append(word if not said else f" {word}")
+            first_s = first_s or time.monotonic() - begin_s
+            yield said[-1]
+        self.script.log.append(("answered", self.name, messages, settings))
+        ledger = Ledger(
+            frames=4 * len(items),
+            visual_tokens=96 * len(items),
+            kept_tokens=60 * len(items),
+            prompt_tokens=120,
+            new_tokens=len(said),
+            first_token_s=first_s,
+            total_s=time.monotonic() - begin_s,
+            encoded_clips=len(new),
+            reused_clips=len(items) - len(new),
+            peak_memory_bytes=412_000_000,
+        )
+        yield Reply(
+            text="".join(said),
+            token_ids=tuple(range(len(said))),
+            prompt="<prompt>",
+            settings={"max_new_tokens": max_new_tokens, **settings},
+            ledger=ledger,
+            stopped=stop.is_set(),
+        )
+
+    def _stages(self, new, stop):
+        for done in range(1, 5) if new else ():
+            if stop.wait(self.script.stage_s):
+                return
+            yield Stage("Reading frames", done, 4)
+        for name in ("Encoding video", "Removing repeated patches") if new else ():
+            if stop.wait(self.script.stage_s):
+                return
+            yield Stage(name)
+        if not new:
+            yield Stage("Video already encoded, reused")
+        yield Stage("Answering")
