@@ -341,8 +341,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True,
                         help="folder of the run; a run found there is continued")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=Recipe().minutes,
-                        help="wall-clock minutes of training (default: %(default)s); the curriculum "
-                        "and the learning rate are spread over them")  # fmt: skip
+                        help="wall-clock minutes of training, over which curriculum and learning "
+                        "rate are spread (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=Recipe().seed,
                         help="decides weights and scenes (default: %(default)s)")  # fmt: skip
     options = parser.parse_args()
