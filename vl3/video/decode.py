@@ -17,7 +17,8 @@ from vl3.video.errors import VideoError
 from vl3.video.timeline import NO_PTS, Timeline, packets
 from vl3.video.worker import Beat
 
-_MAX_LOST_SHARE = 0.5
+_MAX_DAMAGED_SHARE = 0.5
+_MAX_LOST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,10 @@ class Stretch:
 
 @dataclass(slots=True)
 class Losses:
-    """How many packets were decoded, and how many of them were damaged."""
+    """Packets decoded, those damaged, and frames lost: damaged or built on a damaged one."""
 
     packets: int = 0
+    damaged: int = 0
     lost: int = 0
 
 
@@ -86,6 +88,7 @@ class _Source:
     def __init__(self, path: Path, timeline: Timeline, beat: Beat, losses: Losses) -> None:
         self.path, self.timeline, self.beat, self.losses = path, timeline, beat, losses
         self.can_seek = timeline.seekable
+        self._spoiled: list[range] = []
         self._open()
 
     def _open(self) -> None:
@@ -141,33 +144,54 @@ class _Source:
                 break
         yield None
 
-    def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame]:
-        """Decoded frames of a stretch; damaged packets are counted and left out."""
+    def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame | None]:
+        """Decoded frames of a stretch; None in place of a damaged packet."""
         for packet in self.packets(stretch):
             self.losses.packets += packet is not None
+            if packet is not None and packet.is_corrupt:
+                self._damage(self._next - 1)
             try:
                 frames = self.stream.codec_context.decode(packet)
             except av.error.FFmpegError:
+                # frame threads report an error a few packets late
+                self._damage(self._next - 1 - self.stream.codec_context.thread_count)
                 self.losses.lost += 1
+                yield None
                 continue
             for frame in frames:
                 self.beat()
                 yield frame
 
     def placed(self, stretch: Stretch) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Good frames of a stretch with their place in the timeline, in the order shown."""
+        """Good frames of a stretch with their place in the timeline, in the order shown.
+
+        Frames from a damaged one to the next keyframe are not good: they are built on it.
+        """
         counted = 0
         for frame in self.frames(stretch):
             if self.timeline.by_order:
                 index, counted = counted, counted + 1
-            elif frame.pts is None:
+            elif frame is None or frame.pts is None:
                 continue
             else:
                 index = int(np.searchsorted(self.timeline.pts_F, frame.pts, side="right")) - 1
+            if frame is None or not 0 <= index < len(self.timeline):
+                continue
+            packet = int(self.timeline.packet_F[index])
             if frame.is_corrupt:
+                self._damage(packet)
+            if frame.is_corrupt or any(packet in spoiled for spoiled in self._spoiled):
                 self.losses.lost += 1
-            elif 0 <= index < len(self.timeline):
+            else:
                 yield index, frame
+
+    def _damage(self, packet: int) -> None:
+        self.losses.damaged += 1
+        keys = self.timeline.keys_G
+        if len(keys) < len(self.timeline.packet_pts_N):
+            after = keys[np.searchsorted(keys, self._next - 1, side="right") :]
+            until = int(after[0]) if len(after) else len(self.timeline.packet_pts_N)
+            self._spoiled.append(range(max(packet, 0), until))
 
 
 def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:
@@ -188,7 +212,7 @@ def decoded(
 
     wanted is ascending without repetition. Where a wanted frame is damaged, the last good one
     before it takes its place if it was not given already; else nothing is given.
-    Raises: VideoError - more than half of what was decoded is damaged
+    Raises: VideoError - more than half of what was decoded is damaged, or hardly a frame is left
     """
     source = _Source(path, timeline, beat, losses)
     try:
@@ -205,10 +229,15 @@ def decoded(
             yield from _attempt(source, replace(stretch, seek=False), pending)
     finally:
         source.close()
-    if losses.lost > _MAX_LOST_SHARE * losses.packets:
+    _refuse_ruins(path, losses)
+
+
+def _refuse_ruins(path: Path, losses: Losses) -> None:
+    damaged = losses.damaged > _MAX_DAMAGED_SHARE * losses.packets
+    if damaged or losses.lost > _MAX_LOST_SHARE * losses.packets:
         raise VideoError(
-            f"{shown_name(path)} is too damaged: {losses.lost} of {losses.packets} frames read "
-            "could not be decoded; use another copy."
+            f"{shown_name(path)} is too damaged: {max(losses.lost, losses.damaged)} of "
+            f"{losses.packets} frames read could not be decoded; use another copy."
         )
 
 

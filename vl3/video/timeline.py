@@ -104,7 +104,13 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
         ).reshape(-1, 6)
         if not len(rows):
             raise VideoError(f"No video frames found in {name}.")
-        yield _timeline(rows, stream, container.format.name)
+        timeline = _timeline(rows, stream, container.format.name)
+    if timeline.missing_frames > len(rows):
+        raise VideoError(
+            f"{name} is incomplete: only {len(rows)} of its {timeline.missing_frames + len(rows)} "
+            "frames are there; wait for the upload or copy the file again."
+        )
+    yield timeline
 
 
 def packets(
