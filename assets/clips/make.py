@@ -40,7 +40,7 @@ SCENES = {
     "square_leaves.mp4": scene(
         8, (150, 152, 158),
         sprite("orange", "square", 32, (0, 4), "left", 10.0, 90, 30),
-        sprite("purple", "circle", 34, (3, 8), "down", 9.0, 40, 42),
+        sprite("purple", "circle", 34, (3, 8), "down", 9.0, 92, 42),
     ),
 }  # fmt: skip
 
