@@ -23,9 +23,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def shared() -> Path:
     """The folder with recorded official outputs and real clips, beside the repository."""
     if not (SHARED / "fixtures").is_dir():
-        pytest.skip(
-            "needs ../shared (recorded official outputs), which is not beside this checkout"
-        )
+        pytest.skip("needs ../shared (recorded official outputs), not beside this checkout")
     return SHARED
 
 
