@@ -14,9 +14,10 @@ from av.video.stream import VideoStream
 
 from vl3.video.container import open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
-from vl3.video.timeline import NO_PTS, Timeline, packets
+from vl3.video.timeline import NO_PTS, Timeline, codec_name, packets
 from vl3.video.worker import Beat
 
+_SKIPS_UNREFERENCED = {"h264", "hevc"}
 _MAX_DAMAGED_SHARE = 0.5
 _MAX_LOST_SHARE = 0.9
 
@@ -146,8 +147,13 @@ class _Source:
 
     def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame | None]:
         """Decoded frames of a stretch; None in place of a damaged packet."""
+        wanted = self._needed(stretch)
         for packet in self.packets(stretch):
             self.losses.packets += packet is not None
+            if wanted:
+                # frames that nothing is built on are decoded only where they are wanted
+                chosen = "DEFAULT" if self._next - 1 in wanted else "NONREF"
+                self.stream.codec_context.skip_frame = chosen
             if packet is not None and packet.is_corrupt:
                 self._damage(self._next - 1)
             try:
@@ -184,6 +190,13 @@ class _Source:
                 self.losses.lost += 1
             else:
                 yield index, frame
+
+    def _needed(self, stretch: Stretch) -> set[int]:
+        """Packets of the wanted frames (and second fields); empty if all are to be decoded."""
+        if codec_name(self.stream) not in _SKIPS_UNREFERENCED or self.timeline.by_order:
+            return set()
+        carriers = self.timeline.packet_F[list(stretch.wanted)]
+        return {*carriers.tolist(), *(carriers + 1).tolist()}
 
     def _damage(self, packet: int) -> None:
         self.losses.damaged += 1

@@ -90,7 +90,7 @@ def _convert(frame: av.VideoFrame, layout: str, untagged: str) -> np.ndarray:
 
 
 def _deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:
-    """One whole picture from the first field alone, so that no neighbour has to be decoded."""
+    """One whole picture from the later field alone, so that no neighbour has to be decoded."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)

@@ -138,7 +138,7 @@ def _picks(
         )
     tick_s = float(timeline.time_base)
     picks = exact_picks(
-        timeline.times_s, end_s, fps, max_frames, start_s, slack_s=min(tick_s / 2, 5e-4) + 1e-9
+        timeline.times_s, end_s, fps, max_frames, start_s, slack_s=min(tick_s / 2, 5e-4) + 1e-6
     )
     return picks, tuple(timeline.times_s[picks].tolist())
 

@@ -26,7 +26,7 @@ def exact_picks(
     fps: float,
     max_frames: int | None,
     start_s: float = 0.0,
-    slack_s: float = 5e-4,
+    slack_s: float = 5.01e-4,
 ) -> list[int]:
     """Indices of the frames shown at start, start + 1/fps, ... before end; none twice, never none.
 
