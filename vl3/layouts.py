@@ -103,14 +103,15 @@ NATIVE = Layout(
     ),
 )
 SIGLIP_NAVIT = Layout("siglip_navit", _prefixed(_VISION_BLOCK, "", "vision."))
+# The hub's SigLIP nests its vision half, a vision model saved on its own does not. Its fixed
+# positions, pooling head and text half have no place in the encoder.
+_SIGLIP_ONLY = ("embeddings.position_embedding.*", "embeddings.position_ids", "head.*")
 SIGLIP = Layout(
     "siglip",
-    _prefixed(_VISION_BLOCK, "vision_model.", "vision."),
-    # SigLIP's fixed positions, pooling head and text half have no place in the encoder
+    (*_prefixed(_VISION_BLOCK, "vision_model.", "vision."), *SIGLIP_NAVIT.pairs),
     dropped=(
-        "vision_model.embeddings.position_embedding.*",
-        "vision_model.embeddings.position_ids",
-        "vision_model.head.*",
+        *_SIGLIP_ONLY,
+        *(f"vision_model.{name}" for name in _SIGLIP_ONLY),
         "text_model.*",
         "logit_scale",
         "logit_bias",

@@ -70,8 +70,8 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         layout = layouts.detect(folder, names)
         config = kwargs.pop("config", None) or layouts.read_config(folder)
         model, info = super().from_pretrained(
-            folder, *args, config=config, output_loading_info=True, trust_remote_code=False,
-            key_mapping=layouts.key_mapping(layout, names), **kwargs,
+            folder, *args, config=config, output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, key_mapping=layouts.key_mapping(layout, names), **kwargs,
         )  # fmt: skip
         layouts.check_loaded(folder, layout, info)
         model._weight_conversions = None  # or save_pretrained would write their names, not ours
