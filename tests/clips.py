@@ -68,10 +68,9 @@ def write_clip(
     start); without it frames follow each other at fps. clockwise_deg, then mirrored are what a
     player must do to show the picture upright: the pixels are stored turned the other way.
     Interlaced: codec_options={"x264-params": "tff=1"} or, for mpeg2video, {"flags": "+ildct+ilme"}.
-    matrix: AVColorSpace number of the tag and of the conversion. audio_s: seconds of silence.
+    matrix: AVColorSpace number, for tag and conversion. audio_s: seconds of silence.
     """
-    if pictures is None:
-        pictures = [numbered(k, *size) for k in range(count)]
+    pictures = pictures or [numbered(k, *size) for k in range(count)]
     stored = [_stored(picture, clockwise_deg, mirrored) for picture in pictures]
     time_base = time_base or 1 / Fraction(fps)
     with av.open(str(path), "w", options=format_options or {}) as container:
