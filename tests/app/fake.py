@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import vl3.video
+from vl3.processor import ProcessorSettings
 from vl3.values import Grid, Ledger, Plan, Reply, Stage
 
 CARD = {
@@ -50,6 +51,7 @@ class FakeStudio:
         self.script = script or Script()
         self.name = name
         self.card = card or CARD
+        self.settings = ProcessorSettings()
         self.caches: set = set()
         self.released = 0
         self.running = threading.Event()
@@ -64,7 +66,7 @@ class FakeStudio:
         self.released += 1
 
     def plan(
-        self, path, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
+        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
     ) -> Plan:
         if Path(path).suffix in (".jpg", ".png"):
             grid = Grid(frames=1, rows=24, cols=36, merge=1)

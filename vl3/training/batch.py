@@ -222,7 +222,7 @@ def random_sample(
     families: dict[str, float],
     tokens: Remembered,
     questions: int = 8,
-    unpruned: float = 0.0,
+    pruned: bool = True,
 ) -> Sample:
     """A fresh scene of the level with up to that many questions, some of them in longer talks."""
     while True:
@@ -231,7 +231,6 @@ def random_sample(
         if qas:
             break
     clip = film(scene, rng, level)
-    pruned = rng.random() >= unpruned
     return build_sample(clip, _talks(qas, rng), tokens, pruned)
 
 

@@ -32,6 +32,7 @@ from vl3.training.world import Level
 
 log = logging.getLogger("vl3.training.nano")
 
+FIRST_FAMILIES = {"colour": 1.0, "shape": 1.5, "caption": 0.7, "exist": 0.6, "about": 0.02}
 IMAGE_FAMILIES = {
     "colour": 1.5,
     "shape": 1.5,
@@ -81,32 +82,42 @@ class Phase:
     seconds: tuple[int, int] = (2, 2)
     sprites: tuple[int, int] = (1, 3)
     sizes_px: tuple[tuple[int, int], ...] = SQUARE
+    image_sprites: tuple[int, int] = (1, 4)
+    image_families: dict[str, float] = field(default_factory=lambda: dict(IMAGE_FAMILIES))
+    questions: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything that decides a run, apart from the speed of the machine."""
 
-    minutes: float = 52.0
+    minutes: float = 60.0
     seed: int = 1
     images_per_batch: int = 24
-    frames_per_batch: int = 96
-    questions: int = 8
+    frames_per_batch: int = 84
     matrix_lr: float = 6e-3
     other_lr: float = 2.5e-3
     weight_decay: float = 0.02
     warmup_steps: int = 30
-    decay_from: float = 0.45
-    unpruned: float = 0.08
+    decay_from: float = 0.5
+    unpruned: float = 0.1
     shaky: float = 0.2
     rescaled: float = 0.15
     digits: float = 0.12
     tokenizer_scenes: int = 6000
     phases: tuple[Phase, ...] = field(
         default=(
-            Phase("images", 0.18, 1.0, sprites=(1, 4)),
-            Phase("short clips", 0.36, 0.15, (2, 6), (1, 2)),
-            Phase("clips", 0.87, 0.10, (3, 10)),
+            Phase(
+                "one shape",
+                0.12,
+                1.0,
+                image_sprites=(1, 1),
+                image_families=FIRST_FAMILIES,
+                questions=4,
+            ),
+            Phase("images", 0.26, 1.0),
+            Phase("short clips", 0.40, 0.15, (2, 6), (1, 2)),
+            Phase("clips", 0.88, 0.10, (3, 10)),
             Phase("long clips", 1.0, 0.10, (4, 16), sizes_px=FRAME_SIZES),
         )
     )
@@ -145,21 +156,25 @@ def draw_batch(recipe: Recipe, tokens: Remembered, step: int, progress: float) -
     """The batch of a step, decided by the seed, the step and the phase alone."""
     rng = random.Random(f"{recipe.seed} {step}")
     phase = next(phase for phase in recipe.phases if progress <= phase.until)
-    imperfect = {"digits": recipe.digits, "shaky": recipe.shaky, "rescaled": recipe.rescaled}
+    pruned = rng.random() >= recipe.unpruned
+    noisy = 0.0 if pruned else 0.6
+    imperfect = {
+        "digits": recipe.digits,
+        "shaky": recipe.shaky,
+        "noisy": noisy,
+        "rescaled": recipe.rescaled,
+    }
     size_px = rng.choice(phase.sizes_px)
     if rng.random() < phase.images:
-        families, count = IMAGE_FAMILIES, recipe.images_per_batch
-        level = Level(seconds=(0, 0), sprites=(1, 4), sizes_px=(size_px,), **imperfect)
+        families, count, seconds = phase.image_families, recipe.images_per_batch, 0
+        sprites = phase.image_sprites
     else:
         seconds = rng.randint(*phase.seconds)
         families, count = CLIP_FAMILIES, max(1, recipe.frames_per_batch // max(3, seconds))
-        level = Level(
-            seconds=(seconds, seconds), sprites=phase.sprites, sizes_px=(size_px,), **imperfect
-        )
-    samples = [
-        random_sample(rng, level, families, tokens, recipe.questions, recipe.unpruned)
-        for _ in range(count)
-    ]
+        sprites = phase.sprites
+    level = Level(seconds=(seconds, seconds), sprites=sprites, sizes_px=(size_px,), **imperfect)
+    questions = phase.questions
+    samples = [random_sample(rng, level, families, tokens, questions, pruned) for _ in range(count)]
     return collate(samples, tokens.pad_token_id)
 
 

@@ -27,7 +27,7 @@ from vl3.training.world import Level, film, sample_scene
 from vl3.values import Clip
 
 IMAGES = Level(seconds=(0, 0), sprites=(1, 4), digits=0.3)
-CLIPS = Level(seconds=(3, 10), sprites=(1, 3), digits=0.3, shaky=0.2, rescaled=0.15)
+CLIPS = Level(seconds=(3, 10), sprites=(1, 3), digits=0.3, shaky=0.2, noisy=0.05, rescaled=0.15)
 STILL_FAMILIES = ("colour", "shape", "count", "exist", "yesno", "caption", "absent", "digit")
 FIRST_SEED = 1_000_000  # training draws its scenes from text seeds, which never meet these
 BATCH = 16

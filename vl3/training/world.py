@@ -100,8 +100,9 @@ class Scene:
 class Level:
     """How hard the scenes of one part of the curriculum are.
 
-    seconds (0, 0) gives still images. shaky is the share of clips whose pixels change a little from
-    frame to frame, as a video codec makes them; rescaled the share drawn large and resized.
+    seconds (0, 0) gives still images. Of the clips, a share is shaky (boxes of pixels change a
+    little from frame to frame, as a video codec makes them), noisy (all pixels do) or rescaled
+    (drawn large and resized).
     """
 
     seconds: tuple[int, int]
@@ -109,6 +110,7 @@ class Level:
     sizes_px: tuple[tuple[int, int], ...] = ((112, 112),)
     digits: float = 0.0
     shaky: float = 0.0
+    noisy: float = 0.0
     rescaled: float = 0.0
 
 
@@ -327,8 +329,9 @@ def film(scene: Scene, rng: random.Random, level: Level) -> Clip:
         )
     else:
         frames_TYX3 = render(scene)
-    if not scene.is_image and rng.random() < level.shaky:
+    kind = rng.random()
+    if not scene.is_image and kind < level.noisy + level.shaky:
         noise = np.random.default_rng(rng.getrandbits(32))
-        frames_TYX3 = shake(frames_TYX3, noise, whole=rng.random() < 0.3)
+        frames_TYX3 = shake(frames_TYX3, noise, whole=kind < level.noisy)
     times_s = None if scene.is_image else scene.times_s
     return Clip(frames_TYX3=frames_TYX3, times_s=times_s, source=f"scene {scene.seed}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import sleep
@@ -45,6 +45,12 @@ class Desk:
     @property
     def card(self) -> dict:
         return self.visitors.studio.card
+
+    @property
+    def prune(self) -> dict | None:
+        """How the model prunes by itself; None if it does not."""
+        prune = self.visitors.studio.settings.prune
+        return asdict(prune) if prune else None
 
     def refusal(self, error: Exception) -> Refused | None:
         """The error as one that can be shown; None where it is none of the known kinds."""
@@ -219,7 +225,7 @@ class Desk:
         with visitor.working:
             stream = visitor.studio.stream(
                 messages(earlier, turn, system),
-                **settings,
+                **self._as_model(settings),
                 budget_tokens=budget_tokens or _budget_of(earlier),
                 stop=stop,
             )
@@ -238,6 +244,14 @@ class Desk:
                 raise self.refusal(error) from error
             finally:
                 stop.set()
+
+    def _as_model(self, settings: Mapping) -> dict:
+        """The settings, with a threshold that is the model's own left to the model."""
+        prune = settings["prune"]
+        if isinstance(prune, dict) and self.prune:
+            own = prune["threshold"] == self.prune["threshold"]
+            prune = "model" if own else {**self.prune, **prune}
+        return {**settings, "prune": prune}
 
     def give_up(self, visitor: Visitor) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
@@ -309,7 +323,7 @@ class Desk:
         *earlier, turn = visitor.turns
         return {
             "rows": details.ledger_rows(turn.reply.ledger),
-            "blocks": details.blocks(earlier, turn, self.card, system),
+            "blocks": details.blocks(earlier, turn, self.card, self.prune, system),
         }
 
     def export(self, visitor: Visitor, kind: str) -> dict:

@@ -6,10 +6,22 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pprint import pformat
 
 from vl3.values import Ledger, Reply
 from vl3.viz import words
-from vl3.viz.conversation import Attachment, Turn, messages
+from vl3.viz.conversation import Turn, context, messages
+
+# The arguments of Studio.reply that a person may have changed, as they are when left alone.
+DEFAULTS = {
+    "max_new_tokens": 512,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "seed": 0,
+    "budget_tokens": None,
+    "prune": None,
+}
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -39,15 +51,20 @@ def _share(part: int, whole: int) -> str:
     return f"{words.count(part)} ({100 * part / whole:.0f} %)"
 
 
-def blocks(turns: Sequence[Turn], turn: Turn, card: Mapping, system: str = "") -> list[dict]:
-    """Settings, prompt and code of an answered turn, as titled texts."""
-    settings = turn.reply.settings
-    code = python_code(turns, turn, card, settings, system)
+def blocks(
+    turns: Sequence[Turn], turn: Turn, card: Mapping, prune: Mapping | None, system: str = ""
+) -> list[dict]:
+    """Settings, prompt and code of an answered turn, as titled texts. prune: the model's own."""
+    chosen = {
+        name: value
+        for name, value in turn.reply.settings.items()
+        if name in DEFAULTS and value != {**DEFAULTS, **card["defaults"], "prune": prune}[name]
+    }
     return [
         {"title": "Settings", "text": settings_json(turn.reply)},
         {"title": "Prompt", "text": turn.reply.prompt},
-        {"title": "Python", "text": code},
-        {"title": "Command line", "text": shell_code(turn, card, settings, system)},
+        {"title": "Python", "text": python_code(turns, turn, card, chosen, system)},
+        {"title": "Command line", "text": shell_code(turns, turn, card, chosen, system)},
     ]
 
 
@@ -61,50 +78,50 @@ def python_code(
 ) -> str:
     """A script that gives the same answer with `import vl3`; media by file name."""
     named = messages([_named(item) for item in turns], _named(turn), system)
-    arguments = [f"    {key}={value!r}," for key, value in settings.items()]
+    arguments = "".join(f", {key}={value!r}" for key, value in settings.items())
     return "\n".join(
         [
             "import vl3",
             "",
             f"studio = vl3.load({_load_arguments(card)})",
-            f"messages = {_literal(named)}",
-            "reply = studio.reply(",
-            "    messages,",
-            *arguments,
-            ")",
+            f"messages = {pformat(named, width=88, sort_dicts=False)}",
+            f"reply = studio.reply(messages{arguments})",
             "print(reply.text)",
             "",
         ]
     )
 
 
-def shell_code(turn: Turn, card: Mapping, settings: Mapping, system: str = "") -> str:
-    """A command that asks the same single question; earlier turns are not part of it."""
-    words_ = ["python", "-m", "train_cli", "chat"]
-    for key in ("quantize", "adapter"):
-        if card[key]:
-            words_ += [f"--{key}", str(card[key])]
+def shell_code(
+    turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mapping, system: str = ""
+) -> str:
+    """A command that asks the question about the same media.
+
+    Earlier questions are not part of it, and neither is a changed pruning; both are in the Python.
+    """
+    command = ["python", "-m", "train_cli", "chat", turn.question]
     if not card["is_nano"]:
-        words_ += ["--model", str(card["path"])]
-    for item in turn.attachments:
-        words_ += _media_flags(item)
-    for key, value in settings.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            words_ += [f"--{key.replace('_', '-')}", f"{value}"]
-    if system.strip():
-        words_ += ["--system", system]
-    return shlex.join([*words_, "--question", turn.question])
+        command += ["--model", str(card["path"])]
+    command += _flags({name: card[name] for name in ("quantize", "adapter") if card[name]})
+    so_far = [item for old in (*context(turns), turn) for item in old.attachments]
+    media = turn.attachments if turn.fresh else so_far
+    for item in media:
+        command += ["--video", item.name]
+    videos = [item for item in media if not item.is_image]
+    if videos:
+        last = videos[-1]
+        command += _flags({"fps": last.fps, "max_frames": last.max_frames})
+        command += _flags({"start": last.start_s, "end": last.end_s})
+    command += _flags({name: value for name, value in settings.items() if name != "prune"})
+    return shlex.join(command + _flags({"system": system.strip() or None}))
 
 
-def _media_flags(item: Attachment) -> list[str]:
-    if item.is_image:
-        return ["--image", item.name]
-    flags = ["--video", item.name]
-    chosen = {"fps": item.fps, "max-frames": item.max_frames}
-    chosen |= {"start": item.start_s, "end": item.end_s}
-    for key, value in chosen.items():
+def _flags(values: Mapping) -> list[str]:
+    flags = []
+    for name, value in values.items():
         if value is not None:
-            flags += [f"--{key}", f"{value:g}"]
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            flags += [f"--{name.replace('_', '-')}", shown]
     return flags
 
 
@@ -118,8 +135,3 @@ def _named(turn: Turn) -> Turn:
     """The turn with file names where it had paths: they are the server's, not the reader's."""
     items = tuple(replace(item, path=item.name) for item in turn.attachments)
     return replace(turn, attachments=items)
-
-
-def _literal(value: list) -> str:
-    """The list as Python source, one message a line."""
-    return "[\n" + "".join(f"    {item!r},\n" for item in value) + "]"

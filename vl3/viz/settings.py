@@ -26,8 +26,8 @@ def reading(values: Sequence) -> dict:
 def answer(values: Sequence) -> tuple[dict, str]:
     """The settings of an answer and the system prompt, from the fields ANSWER in order.
 
-    A field left empty has its default; pruning is "model" (as the model has it), None (off) or
-    the threshold that was typed.
+    A field left empty has its default. Pruning is None (off), or a threshold; an empty threshold
+    is the model's own way ("model").
     """
     fields = dict(zip(ANSWER, values, strict=True))
     settings = {

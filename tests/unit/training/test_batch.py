@@ -28,7 +28,7 @@ def nano():
 
 def clip_and_talks(seconds, shaky=0.0):
     rng = random.Random(11 + seconds)
-    level = Level(seconds=(seconds, seconds), sprites=(2, 3), shaky=shaky, sizes_px=((112, 140),))
+    level = Level(seconds=(seconds, seconds), sprites=(2, 3), noisy=shaky, sizes_px=((112, 140),))
     scene = sample_scene(rng, level)
     families = ("colour", "count", "exist", "caption") if scene.is_image else tuple(FAMILIES)
     qas = ask_many(scene, rng, dict.fromkeys(families, 1.0), 5)

@@ -15,10 +15,9 @@ TINY = Recipe(
     minutes=0.2,
     images_per_batch=4,
     frames_per_batch=12,
-    questions=4,
     warmup_steps=3,
     tokenizer_scenes=200,
-    phases=(Phase("images", 0.5, 1.0), Phase("clips", 1.0, 0.2, (3, 4))),
+    phases=(Phase("images", 0.5, 1.0, questions=4), Phase("clips", 1.0, 0.2, (3, 4), questions=4)),
 )
 
 

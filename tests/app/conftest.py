@@ -1,0 +1,185 @@
+"""One server a module, a fresh browser context a test; no request may leave this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_IS_E2E_TEST", "1")
+REPO = Path(__file__).resolve().parents[2]
+for folder in (REPO, REPO / "tests", REPO / "tests" / "app"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+]
+ALLOWED_CONSOLE = ("Method not implemented.",)
+
+
+@dataclass
+class Server:
+    """A running page: its address, its desk, and the script its fake studio follows (if fake)."""
+
+    url: str
+    desk: object
+    script: object = None
+
+
+@contextmanager
+def serving(desk, **options) -> Iterator[Server]:
+    """Serves the page of the desk on a free loopback port, in this process."""
+    import app
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    demo = app.build(desk)
+    demo.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        prevent_thread_lock=True,
+        **{**app.launch_options("20mb"), **options},
+    )
+    try:
+        yield Server(f"http://127.0.0.1:{port}", desk)
+    finally:
+        demo.close()
+
+
+@pytest.fixture(scope="module")
+def upload_folder(tmp_path_factory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("uploads")
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["GRADIO_TEMP_DIR"]
+    else:
+        os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@pytest.fixture(scope="module")
+def server(upload_folder) -> Iterator[Server]:
+    """The page on a fake studio whose script the tests rewrite."""
+    from fake import FakeOutOfMemory, FakeStudio, Script
+
+    import vl3.video
+    from vl3.viz.desk import Desk
+    from vl3.viz.media import Media
+
+    script = Script()
+    refusals = {
+        FakeOutOfMemory: "Out of memory",
+        vl3.video.VideoError: "Cannot read this file",
+        ValueError: "Not possible",
+    }
+    media = Media(upload_folder, vl3.video, 10**9)
+    desk = Desk(lambda **chosen: FakeStudio(script), media, refusals)
+    with serving(desk) as running:
+        running.script = script
+        yield running
+
+
+@pytest.fixture
+def script(server):
+    """The script of the fake studio, as it was before the test once the test is over."""
+    from fake import Script
+
+    vars(server.script).update(vars(Script()))
+    yield server.script
+    vars(server.script).update(vars(Script()))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def new_page(browser):
+    """Opens guarded pages, each in its own context; at the end nothing may have gone wrong."""
+    contexts, asked_outside, problems = [], [], []
+
+    def guard(route) -> None:
+        url = route.request.url
+        if url.startswith(("data:", "blob:")) or urlsplit(url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            asked_outside.append(url)
+            route.abort()
+
+    def note(message) -> None:
+        if message.type == "error" and message.text not in ALLOWED_CONSOLE:
+            problems.append(message.text)
+
+    def open_page(server: Server, width=1280, height=900, scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            accept_downloads=True,
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        context.route("**/*", guard)
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(server.url)
+        page.locator("#ask textarea").wait_for()
+        page.locator("#header h1").wait_for()
+        return page
+
+    open_page.problems = problems
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert asked_outside == []
+    assert problems == []
+
+
+@pytest.fixture
+def page(new_page, server, script):
+    return new_page(server)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A clip of 4 s at 12 frames per second that browsers can play."""
+    import clips
+
+    path = tmp_path_factory.mktemp("media") / "four seconds.mp4"
+    return clips.write_clip(path, 48, 12, size=(96, 160))
+
+
+@pytest.fixture(scope="session")
+def other_clip(tmp_path_factory) -> Path:
+    import clips
+
+    path = tmp_path_factory.mktemp("media") / "two.mp4"
+    return clips.write_clip(path, 24, 12, size=(96, 160))

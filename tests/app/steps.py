@@ -1,0 +1,42 @@
+"""What a person does on the page, one function a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+
+def upload(page: Page, path: Path) -> None:
+    """Uploads and waits until the page says what the file is."""
+    page.locator("#drop input[type=file]").set_input_files(str(path))
+    expect(page.locator("#player .facts")).to_contain_text(path.name)
+
+
+def type_and_send(page: Page, question: str) -> None:
+    page.locator("#ask textarea").fill(question)
+    page.locator("#ask textarea").press("Enter")
+
+
+def ask(page: Page, question: str, number: int = 1) -> str:
+    """Asks, waits for the end of the number-th answer, and gives its text."""
+    type_and_send(page, question)
+    return answer(page, number)
+
+
+def answer(page: Page, number: int = 1) -> str:
+    """The text of the number-th answer, once it has ended."""
+    row = page.locator("#chat .bot-row").nth(number - 1)
+    expect(row.locator(".foot, .problem").first).to_be_visible()
+    expect(page.locator("#ask .submit-button")).to_be_visible()
+    return row.locator(".message-content").inner_text()
+
+
+def toast(page: Page) -> str:
+    """The text of the message that popped up; closes it."""
+    body = page.get_by_test_id("toast-body").first
+    expect(body).to_be_visible()
+    text = body.inner_text()
+    body.locator(".toast-close").click()
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    return text
