@@ -65,17 +65,16 @@ class Library:
 
     def plan(self, medium: Medium, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
-        (frames, height, width), times_s = medium.measure(settings)
-        (grid,) = self.processor.grids([medium], settings)
+        measured = medium.measure(settings)
+        (grid,) = self.processor.grids([medium], [measured], settings)
         path = medium.source if isinstance(medium.source, str | Path) else None
-        timed = path is not None and not medium.is_image
         return Plan(
             source=Path(path).name if path else getattr(medium.source, "source", "picture"),
-            times_s=times_s,
-            height_px=height,
-            width_px=width,
-            grid=replace(grid, frames=frames),
-            duration_s=video.probe(path).duration_s if timed else None,
+            times_s=measured.times_s,
+            height_px=measured.height_px,
+            width_px=measured.width_px,
+            grid=grid,
+            duration_s=measured.duration_s,
         )
 
     def open(

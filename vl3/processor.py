@@ -51,6 +51,17 @@ class ProcessorSettings:
     prune: PruneSettings | None = field(default_factory=PruneSettings)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What headers say of a medium: frames that will be read, their size, times and the length."""
+
+    frames: int
+    height_px: int
+    width_px: int
+    times_s: tuple[float, ...] | None = None
+    duration_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Medium:
     """An image or a video of a message, not read yet."""
@@ -60,18 +71,19 @@ class Medium:
     source: object
     options: dict
 
-    def measure(self, settings: ProcessorSettings) -> tuple[tuple[int, int, int], tuple | None]:
-        """(frames, height, width) and the frames' times, from headers alone."""
+    def measure(self, settings: ProcessorSettings) -> Measured:
+        """Its size, from headers and packets; nothing is decoded but a first frame."""
         if isinstance(self.source, Clip):
-            T, Y, X, _ = self.source.frames_TYX3.shape
-            return (T, Y, X), self.source.times_s
+            return Measured(*self.source.frames_TYX3.shape[:3], self.source.times_s)
         if self.is_image:
             if isinstance(self.source, str | Path):
-                return (1, *image_size(Path(self.source))), None
-            return video.read_image(self.source).frames_TYX3.shape[:3], None
-        times_s = video.schedule(self.source, **self.sampling(settings)).times_s
+                return Measured(1, *image_size(Path(self.source)))
+            return Measured(*video.read_image(self.source).frames_TYX3.shape[:3])
+        planned = video.schedule(self.source, **self.sampling(settings))
         shown = video.probe(self.source)
-        return (len(times_s), shown.height_px, shown.width_px), times_s
+        return Measured(
+            len(planned), shown.height_px, shown.width_px, planned.times_s, planned.duration_s
+        )
 
     def sampling(self, settings: ProcessorSettings) -> dict:
         """fps, max_frames, start, end and mode, the part's own before the processor's."""
@@ -176,7 +188,7 @@ class VL3Processor:
         patches = keep = None
         annotated, counts = messages, []
         if media:
-            grids = self.grids(media, settings)
+            grids = self.grids(media, [medium.measure(settings) for medium in media], settings)
             clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
             grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
             patches = cut(clips, grids)
@@ -189,10 +201,12 @@ class VL3Processor:
         )  # fmt: skip
         return rendered, patches, keep
 
-    def grids(self, media: Sequence[Medium], settings: ProcessorSettings) -> list[Grid]:
-        """Grids of the media of one prompt under their common budget; headers only."""
+    def grids(
+        self, media: Sequence[Medium], measured: Sequence[Measured], settings: ProcessorSettings
+    ) -> list[Grid]:
+        """Grids of the media of one prompt under their common budget."""
         return fit_grid(
-            [medium.measure(settings)[0] for medium in media],
+            [(size.frames, size.height_px, size.width_px) for size in measured],
             [settings.image_merge if medium.is_image else settings.video_merge
              for medium in media],
             settings.budget_tokens, patch=settings.patch, min_tokens=settings.min_tokens,

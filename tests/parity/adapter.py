@@ -31,7 +31,8 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         processor, settings = model.processor, model.processor.settings
         messages = [_message(turn, frames or {}) for turn in conversation]
         media = find_media(messages)
-        grids = processor.grids(media, settings) if media else []
+        sizes = [medium.measure(settings) for medium in media]
+        grids = processor.grids(media, sizes, settings) if media else []
         clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
         rendered = render(
             annotate(messages, media, clips), processor.tokenizer, processor.slot_ids,

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 
 import vl3
-from clips import write_clip
 from vl3.answer import Decoding, Stopped
 from vl3.reply import OutOfMemory, TooLong
 from vl3.values import Clip, Reply, Stage
@@ -244,7 +244,7 @@ def test_out_of_memory_is_retried_with_a_smaller_plan(studio, film, error):
 
 def test_out_of_memory_twice_is_refused_in_words_and_the_next_question_works(studio, film):
     hook = fail_once(studio.model, 2, torch.OutOfMemoryError("no"))
-    with pytest.raises(OutOfMemory, match="ran out of memory.*Try max frames 45 or 4-bit"):
+    with pytest.raises(OutOfMemory, match=r"ran out of memory.*Try max frames 45 or 4-bit"):
         studio.reply(ask(film), max_new_tokens=2)
     hook.remove()
     assert studio.cached_bytes == 0
