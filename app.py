@@ -35,7 +35,7 @@ from vl3.viz.visitors import Visitor
 ASSETS = Path(__file__).resolve().parent / "assets"
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-QUICK = {"queue": False, **QUIET}
+QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
 ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
 SWEEP_S = 30.0
 
@@ -96,12 +96,14 @@ class Page:
             buttons=["copy"],
             feedback_options=None,
             latex_delimiters=[],
+            group_consecutive_messages=False,  # a text beside a picture cannot be edited otherwise
             height=None,
         )
         self.queue = gr.Markdown(elem_id="queue")
         self.box = gr.MultimodalTextbox(
             elem_id="ask",
             placeholder="Ask about the video",
+            label="Question",
             show_label=False,
             file_types=MEDIA,
             file_count="multiple",
@@ -125,18 +127,27 @@ class Page:
             self.adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
             self.estimate = gr.Markdown(elem_id="estimate")
             self.load = gr.Button("Load", elem_id="load")
-        gr.Markdown("### Answers")
-        temperature = gr.Number(0, label="Temperature", info="0 is greedy", minimum=0, step=0.1)
-        top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05)
-        longest = gr.Number(defaults["max_new_tokens"], label="Max new tokens", minimum=1)
-        penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
-        seed = gr.Number(0, label="Seed", precision=0)
-        system = gr.Textbox(label="System prompt", lines=2)
-        gr.Markdown("### Pruning")
-        prune = gr.Checkbox(True, label="Remove repeated patches")
-        threshold = gr.Number(None, label="Threshold", info="Empty: the model's own", minimum=0)
-        gr.Markdown("### Appearance")
-        self.theme = gr.Radio(["System", "Light", "Dark"], value="System", label="Theme")
+        with gr.Group():
+            gr.Markdown("### Answers")
+            with gr.Row():
+                temperature = gr.Number(0, label="Temperature", minimum=0, step=0.1, min_width=80)
+                top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=80)
+            with gr.Row():
+                longest = gr.Number(
+                    defaults["max_new_tokens"], label="Max new tokens", minimum=1, min_width=80
+                )
+                seed = gr.Number(0, label="Seed", precision=0, min_width=80)
+            penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
+            system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
+        with gr.Group():
+            gr.Markdown("### Pruning")
+            prune = gr.Checkbox(bool(self.desk.prune), label="Remove repeated patches")
+            threshold = gr.Number(
+                (self.desk.prune or {}).get("threshold"), label="Threshold", step=0.1
+            )
+        with gr.Group():
+            gr.Markdown("### Appearance")
+            self.theme = gr.Radio(["System", "Light", "Dark"], value="System", label="Theme")
         self.longest = longest
         self.answer = [temperature, top_p, longest, penalty, seed, prune, threshold, system]
 
@@ -156,7 +167,9 @@ class Page:
         return stream if inspect.isgeneratorfunction(function) else call
 
     def _on(self, event: Callable, function: Callable, inputs=None, outputs=None, **options):
-        return event(self._told(function), inputs, outputs, **{**QUICK, **options})
+        # Through the queue (though never behind an answer): outside of it, a toast is also an
+        # HTTP error in the browser's console.
+        return event(self._told(function), inputs, outputs, **{**QUIET, **options})
 
     def _wire_video(self) -> None:
         plan = [*self.reading, self.longest]
@@ -168,7 +181,8 @@ class Page:
         self._on(self.gallery.example, self.on_example, plan, [*shown, *self.reading])
         self._on(self.player.recall, self.on_recall, plan, [*shown, *self.reading])
         for field in plan:
-            self._on(field.change, self.on_plan, plan, shown[1:3], trigger_mode="always_last")
+            followed = {"trigger_mode": "always_last", "queue": False}
+            self._on(field.change, self.on_plan, plan, shown[1:3], **followed)
 
     def _wire_conversation(self) -> None:
         asked = (
@@ -191,8 +205,8 @@ class Page:
             )
             for ended in (run.then, run.failure):
                 shown = [self.chat, self.box, self.player, self.details]
-                self._on(ended, self.on_ended, self.answer, shown)
-        self._on(self.box.stop, self.on_stop, None, [self.chat, self.box])
+                self._on(ended, self.on_ended, self.answer, shown, queue=False)
+        self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
         self._on(self.clear.click, self.on_clear, None, [self.chat, self.box, self.details])
         for button in self.exports:
@@ -204,20 +218,22 @@ class Page:
         chosen = [self.model, self.quantize, self.adapter]
         for field in (self.model, self.quantize):
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
-        options = {**QUIET, "queue": True, "show_progress": "minimal", **ON_GPU}
+        options = {"show_progress": "minimal", **ON_GPU}
         shown = [self.header, self.player, *self.reading, self.longest]
         self._on(
             self.load.click, self.on_load, chosen, shown, show_progress_on=self.estimate, **options
         )
 
     @contextmanager
-    def _toasts(self) -> Iterator[None]:
+    def _toasts(self, markup: bool = True) -> Iterator[None]:
         try:
             yield
         except (Refused, *self.desk.refusals) as error:
             refused = self.desk.refusal(error)
-            message, title = html.escape(str(refused)), html.escape(refused.title)
-            raise gr.Error(message, title=title, print_exception=False) from None
+            message = str(refused)
+            if markup:  # Gradio 6.31 shows every toast under the name of its kind, not its title
+                message = f"<strong>{html.escape(refused.title)}</strong><br>{html.escape(message)}"
+            raise gr.Error(message, title=refused.title, print_exception=False) from None
 
     def visitor(self, request: gr.Request) -> Visitor:
         return self.desk.visitors.get(request.session_hash)
@@ -338,7 +354,7 @@ class Page:
         seed: int = 0,
     ) -> str:
         """Answers a question about one video or image file; the text that the page would show."""
-        with self._toasts():
+        with self._toasts(markup=False):
             video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             return self.desk.ask_once(file["path"], question, video, options)

@@ -33,7 +33,7 @@ window.vl3 = (() => {
   function header(root, value) {
     root.replaceChildren(
       make("h1", {}, "vl3"),
-      make("p", { class: "facts", "aria-label": "Model" }, ...dotted(value.facts || [])),
+      make("p", { class: "facts" }, ...dotted(value.facts || [])),
       make("p", { class: "note" }, value.note || ""),
       make("button", { title: "Light or dark (D)", "aria-label": "Light or dark", onclick: flip }, "◐"),
       make("button", { title: "Keys (?)", "aria-label": "Keys", onclick: help }, "?"),
@@ -53,11 +53,9 @@ window.vl3 = (() => {
     const line = root.querySelector(".probe");
     if (!line) return;
     const badge = value.badge ? make("span", { class: "badge", role: "status" }, value.badge) : null;
-    line.replaceChildren(
-      make("p", { class: "facts" }, ...dotted(value.facts || [])),
-      ...(badge ? [badge] : []),
-      make("button", { class: "link", onclick: choose }, "Replace"),
-    );
+    const facts = make("p", { class: "facts" }, ...dotted(value.facts || []));
+    if (badge) facts.append(badge);
+    line.replaceChildren(facts, make("button", { class: "link", onclick: choose }, "Replace"));
   }
 
   function screen(value) {
@@ -199,12 +197,13 @@ window.vl3 = (() => {
     let pictures = [];
     for (const row of document.querySelectorAll("#chat .user-row, #chat .bot-row")) {
       if (row.classList.contains("user-row")) {
-        pictures = row.querySelectorAll(".image-container");
+        pictures.push(...row.querySelectorAll(".image-container"));
         continue;
       }
       row.querySelectorAll(".attached").forEach((from, i) => {
         if (pictures[i]) captionOf(pictures[i], from.textContent);
       });
+      pictures = [];
     }
     // The raw Markdown as a name would be read out in place of the text.
     for (const message of document.querySelectorAll("#chat [data-testid][aria-label]")) {

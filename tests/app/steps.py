@@ -36,7 +36,7 @@ def toast(page: Page) -> str:
     """The text of the message that popped up; closes it."""
     body = page.get_by_test_id("toast-body").first
     expect(body).to_be_visible()
-    text = body.inner_text()
+    text = body.locator(".toast-messages").inner_text()
     body.locator(".toast-close").click()
     expect(page.get_by_test_id("toast-body")).to_have_count(0)
     return text

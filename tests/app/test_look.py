@@ -1,0 +1,61 @@
+"""Accessibility, themes and narrow screens."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+from steps import ask, upload
+
+axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+
+def serious(page) -> list[str]:
+    """The serious and critical findings of axe on the page as it is, one line each."""
+    found = axe_module.Axe().run(page).response["violations"]
+    return [
+        f"{item['id']} ({item['impact']}): {item['nodes'][0]['html'][:200]}"
+        for item in found
+        if item["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(new_page, server, script, clip, scheme):
+    page = new_page(server, scheme=scheme)
+    assert ("dark" in (page.locator("body").get_attribute("class") or "")) == (scheme == "dark")
+    assert serious(page) == []
+    upload(page, clip)
+    ask(page, "When?")
+    page.locator("#details summary").click()
+    assert serious(page) == []
+    page.locator(".sidebar .toggle-button").click()
+    expect(page.get_by_label("Temperature", exact=True)).to_be_visible()
+    page.wait_for_timeout(400)
+    assert serious(page) == []
+
+
+def test_a_phone_shows_everything_in_order_without_sideways_scrolling(
+    new_page, server, script, clip
+):
+    page = new_page(server, width=390, height=844)
+    wide = "document.documentElement.scrollWidth - window.innerWidth"
+    assert page.evaluate(wide) <= 0
+    upload(page, clip)
+    ask(page, "When?")
+    assert page.evaluate(wide) <= 0
+    tops = [page.locator(name).bounding_box()["y"] for name in ("#player", "#ask", "#chat")]
+    assert tops == sorted(tops)
+    assert len(set(tops)) == 3
+    page.locator("#details summary").click()
+    assert page.evaluate(wide) <= 0
+
+
+def test_theme_follows_the_choice(page):
+    page.locator(".sidebar .toggle-button").click()
+    page.get_by_label("Dark", exact=True).check()
+    page.wait_for_function("document.body.classList.contains('dark')")
+    background = "getComputedStyle(document.querySelector('#chat')).backgroundColor"
+    dark = page.evaluate(background)
+    page.get_by_label("System", exact=True).check()
+    page.wait_for_function("!document.body.classList.contains('dark')")
+    assert page.evaluate(background) != dark
