@@ -1,0 +1,81 @@
+"""The terminal: same text as the library, a conversation, one sentence for what went wrong."""
+
+import io
+
+import pytest
+from clips import write_clip
+
+import vl3
+from train_cli.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "clip with spaces.mp4"
+    write_clip(path, 24, 4, size=(96, 96))
+    return str(path)
+
+
+def said(studio, clip, question, **options):
+    parts = [{"type": "video", "video": {"path": clip, **options}},
+             {"type": "text", "text": question}]  # fmt: skip
+    return studio.reply([{"role": "user", "content": parts}], max_new_tokens=6).text
+
+
+def test_one_question_gives_the_text_of_the_library(tiny_folder, clip, capsys):
+    arguments = ["chat", "--model", str(tiny_folder), "--video", clip, "--max-new-tokens", "6"]
+    assert main([*arguments, "--fps", "2", "--end", "3", "--details", "What?"]) == 0
+    out, err = capsys.readouterr()
+    expected = said(vl3.load(tiny_folder), clip, "What?", fps=2.0, end=3.0)
+    assert out == expected + "\n"
+    assert "6 frames" in err
+    assert "6 new tokens" in err
+
+
+def test_a_conversation(tiny_folder, clip, capsys, monkeypatch):
+    lines = ["First?", "/video missing.mp4", "Second?", "/nonsense", "Third?", "/new", "/quit"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    arguments = ["chat", "--model", str(tiny_folder), "--video", clip, "--max-new-tokens", "4"]
+    assert main([*arguments, "--details"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) >= 2
+    assert err.count("new tokens") == 2, "the question about the missing file has no answer"
+    assert "missing.mp4" in err
+    assert err.count("(0 reused)") == 1, "the second question starts from the first one's video"
+    assert "commands:" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--model", "no such thing", "?"], "no folder"),
+     (["--video", "gone.mp4", "?"], "gone.mp4"),
+     (["--temperature", "-1", "?"], "temperature")],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tiny_folder, capsys):
+    model = [] if "--model" in arguments else ["--model", str(tiny_folder)]
+    assert main(["chat", *model, *arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert words in last
+
+
+def test_the_quantized_layers_are_told(tiny_folder, capsys):
+    pytest.importorskip("bitsandbytes")
+    arguments = ["--model", str(tiny_folder), "--quantize", "nf4", "--max-new-tokens", "1", "?"]
+    assert main(["chat", *arguments]) == 0
+    assert "nf4: 14 linear layers of the language model" in capsys.readouterr().err
+
+
+def test_doctor_gives_a_verdict(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("torch", "device", "VideoLLaMA3-2B", "verdict         ready"):
+        assert word in out
+
+
+def test_help_explains(capsys):
+    with pytest.raises(SystemExit):
+        main(["chat", "--help"])
+    out = capsys.readouterr().out
+    assert "frames per second to look at" in out
+    assert "/video FILE" in out
