@@ -7,6 +7,7 @@ saves little.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +28,11 @@ class Quantized:
     bytes_16bit: int
 
     def __str__(self) -> str:
+        kinds = dict.fromkeys(name.rsplit(".", 1)[1] for name in self.modules)
         return (
-            f"{self.kind}: {len(self.modules)} linear layers of the language model, "
-            f"{self.bytes_16bit / 2**20:.0f} MiB as 16-bit, {self.bytes_now / 2**20:.0f} MiB now; "
-            "vision, connector and head are untouched"
+            f"{self.kind}: {len(self.modules)} linear layers of the language model "
+            f"({', '.join(kinds)} of every layer), {self.bytes_16bit / 2**20:.1f} MiB in 16 bits, "
+            f"{self.bytes_now / 2**20:.1f} MiB now; {', '.join(LEFT_ALONE)} are untouched"
         )
 
 
@@ -48,6 +50,8 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
         )
     skip = list(LEFT_ALONE)
     if kind == "int8":
+        # It works in float16 inside and says so at every layer of every step.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
         load_in_4bit=True,
