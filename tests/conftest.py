@@ -13,7 +13,8 @@ import torch
 
 from vl3.config import VL3Config, VL3VisionConfig
 from vl3.model import VL3ForConditionalGeneration
-from vl3.processor import ProcessorSettings, VL3Processor
+from vl3.processor import VL3Processor
+from vl3.settings import ProcessorSettings
 from vl3.training.tokenizer import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

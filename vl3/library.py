@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from vl3 import video
-from vl3.processor import Medium, ProcessorSettings, cut, decide
+from vl3.media import Medium
+from vl3.processor import cut, decide
+from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Stage
 
 OnStage = Callable[[Stage], None]

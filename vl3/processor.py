@@ -7,101 +7,19 @@ frames decoded, each resized to its grid at once. What the pruner drops never be
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from vl3 import layouts, prompt, video
+from vl3 import layouts, prompt
+from vl3.media import Measured, Medium, annotate, find_media
+from vl3.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
 from vl3.values import Clip, Grid, Keep, Patches
-from vl3.video.images import image_size
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
-
-CONFIG_FILE = "processor_config.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSettings:
-    """How DiffFP decides; see vl3.vision.prune."""
-
-    mode: str = "official"
-    threshold: float = 0.1
-    min_tokens: int = 1
-    keep: str = "earlier"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProcessorSettings:
-    """What turns media into visual tokens. Sizes in pixels per patch side, budgets in tokens."""
-
-    patch: int = 14
-    image_merge: int = 1
-    video_merge: int = 2
-    min_tokens: int = 16
-    budget_tokens: int = 16384
-    fps: float = 1.0
-    max_frames: int = 180
-    sampling: str = "exact"
-    system_prompt: bool = True  # chats start with the official system prompt
-    prune: PruneSettings | None = field(default_factory=PruneSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What headers say of a medium: frames that will be read, their size, times and the length."""
-
-    frames: int
-    height_px: int
-    width_px: int
-    times_s: tuple[float, ...] | None = None
-    duration_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Medium:
-    """An image or a video of a message, not read yet."""
-
-    part: dict
-    is_image: bool
-    source: object
-    options: dict
-
-    def measure(self, settings: ProcessorSettings) -> Measured:
-        """Its size, from headers and packets; nothing is decoded but a first frame."""
-        if isinstance(self.source, Clip):
-            return Measured(*self.source.frames_TYX3.shape[:3], self.source.times_s)
-        if self.is_image:
-            if isinstance(self.source, str | Path):
-                return Measured(1, *image_size(Path(self.source)))
-            return Measured(*video.read_image(self.source).frames_TYX3.shape[:3])
-        planned = video.schedule(self.source, **self.sampling(settings))
-        shown = video.probe(self.source)
-        return Measured(
-            len(planned), shown.height_px, shown.width_px, planned.times_s, planned.duration_s
-        )
-
-    def sampling(self, settings: ProcessorSettings) -> dict:
-        """fps, max_frames, start, end and mode, the part's own before the processor's."""
-        own = {key: value for key, value in self.options.items() if value is not None}
-        return {
-            "fps": settings.fps,
-            "max_frames": settings.max_frames,
-            "mode": settings.sampling,
-        } | own
-
-    def read(self, settings, grid: Grid, on_frame: Callable[[int, int], None] | None) -> Clip:
-        """The decoded frames at the size of the grid."""
-        size = (grid.rows * settings.patch, grid.cols * settings.patch)
-        if isinstance(self.source, Clip):
-            return resize_clip(self.source, size)
-        if self.is_image:
-            return video.read_image(self.source, size=size)
-        return video.read(self.source, size=size, on_frame=on_frame, **self.sampling(settings))
 
 
 class VL3Processor:
@@ -231,64 +149,6 @@ class VL3Processor:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
 
-def find_media(messages: Sequence[dict]) -> list[Medium]:
-    """The images and videos of a conversation, in order.
-
-    A video is a path, a Clip or {"path", "fps", "max_frames", "start", "end"}; an image a path, a
-    PIL image or an array of height x width x 3.
-    """
-    media = []
-    for message in messages:
-        if isinstance(message["content"], str):
-            continue
-        for part in message["content"]:
-            if isinstance(part, str) or "text" in part:
-                continue
-            kind = part.get("type")
-            if kind not in ("image", "video") or kind not in part:
-                raise ValueError(
-                    f"a message part is text, image or video with an entry of that name - got "
-                    f"type {kind!r} with {sorted(part)}"
-                )
-            source, options = part[kind], {}
-            if isinstance(source, dict):
-                options = {key: value for key, value in source.items() if key != "path"}
-                unknown = options.keys() - {"fps", "max_frames", "start", "end", "mode"}
-                if unknown or "path" not in source:
-                    raise ValueError(
-                        "a video given as a dict has path and optionally fps, max_frames, start, "
-                        f"end, mode - got {sorted(source)}"
-                    )
-                source = source["path"]
-            media.append(Medium(part, kind == "image" or _is_image(source), source, options))
-    return media
-
-
-def _is_image(source) -> bool:
-    """Whether what a message calls a video is a still picture."""
-    return source.is_image if isinstance(source, Clip) else video.is_image(source)
-
-
-def annotate(messages, media: Sequence[Medium], clips: Sequence[Clip]) -> list[dict]:
-    """The messages with frame counts and times in place of the media, as prompt.render takes."""
-    known = {id(medium.part): (medium, clip) for medium, clip in zip(media, clips)}
-
-    def replaced(part):
-        if id(part) not in known:
-            return part
-        medium, clip = known[id(part)]
-        if medium.is_image:
-            return {"type": "image", "timestamp": part.get("timestamp")}
-        return {"type": "video", "num_frames": len(clip), "timestamps": clip.times_s}
-
-    return [
-        message
-        if isinstance(message["content"], str)
-        else message | {"content": [replaced(part) for part in message["content"]]}
-        for message in messages
-    ]
-
-
 def cut(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
     """Patches of decoded clips whose frames already have the size of their grids."""
     pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
@@ -311,17 +171,6 @@ def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Te
     }
 
 
-def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
-    """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
-    if clip.frames_TYX3.shape[1:3] == size:
-        return clip
-    frames = [
-        np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))
-        for frame in clip.frames_TYX3
-    ]
-    return replace(clip, frames_TYX3=np.stack(frames))
-
-
 def load_tokenizer(folder: Path):
     """The checkpoint's tokenizer, from its files alone (no remote code).
 
@@ -332,55 +181,3 @@ def load_tokenizer(folder: Path):
             f"{folder.name} has no tokenizer.json; copy it from the base model"
         )
     return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-
-
-def read_settings(folder: Path, patch: int) -> ProcessorSettings:
-    """Settings of a checkpoint folder: ours, the official layout's or the native one's."""
-    own = layouts.read_json(folder, CONFIG_FILE) or {}
-    if own.get("processor_class") == "VL3Processor":
-        raw = {key: value for key, value in own.items() if key != "processor_class"}
-        raw["prune"] = PruneSettings(**raw["prune"]) if raw["prune"] else None
-        return ProcessorSettings(**raw)
-    if "video_processor" in own:
-        return _native_settings(own, patch)
-    return _official_settings(folder, own, patch)
-
-
-def _official_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettings:
-    images = layouts.read_json(folder, "preprocessor_config.json") or {}
-    config = layouts.read_json(folder, "config.json") or {}
-    _check_normalisation(images, folder)
-    return ProcessorSettings(
-        patch=images.get("patch_size", patch),
-        image_merge=processor.get("image_merge_size", 1),
-        video_merge=processor.get("video_merge_size", 2),
-        min_tokens=images.get("min_tokens", 16),
-        budget_tokens=images.get("max_tokens", 16384),
-        fps=processor.get("fps", 1),
-        max_frames=processor.get("max_frames", 180),
-        prune=PruneSettings() if config.get("use_token_compression", False) else None,
-    )
-
-
-def _native_settings(own: dict, patch: int) -> ProcessorSettings:
-    images, videos = own["image_processor"], own["video_processor"]
-    _check_normalisation(videos, Path(CONFIG_FILE))
-    side = videos["patch_size"] * videos["merge_size"]
-    return ProcessorSettings(
-        patch=videos.get("patch_size", patch),
-        image_merge=images["merge_size"],
-        video_merge=videos["merge_size"],
-        budget_tokens=videos["size"]["longest_edge"] // side**2,
-        fps=videos.get("fps") or 1,
-        max_frames=videos.get("max_frames") or 180,
-        prune=PruneSettings() if videos.get("use_token_compression") else None,
-    )
-
-
-def _check_normalisation(raw: dict, folder: Path) -> None:
-    for key in ("image_mean", "image_std"):
-        if raw.get(key, [0.5] * 3) != [0.5] * 3:
-            raise layouts.LayoutError(
-                f"{folder.name} normalises pixels with {key} = {raw[key]}; the released models use "
-                "0.5 everywhere and only that is supported"
-            )

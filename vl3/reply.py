@@ -16,7 +16,8 @@ import torch
 from vl3 import answer, prompt
 from vl3.answer import Decoding, Prefix, Question, Stopped
 from vl3.library import Library, Video
-from vl3.processor import ProcessorSettings, annotate, find_media
+from vl3.media import annotate, find_media
+from vl3.settings import ProcessorSettings
 from vl3.values import Ledger, Reply, Stage
 
 

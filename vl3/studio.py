@@ -14,8 +14,9 @@ from dataclasses import replace
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
 from vl3.library import Library, OnStage, Video
-from vl3.processor import Medium, ProcessorSettings, PruneSettings, find_media
+from vl3.media import Medium, find_media
 from vl3.reply import OutOfMemory, Request, TooLong
+from vl3.settings import ProcessorSettings, PruneSettings
 from vl3.values import Plan, Reply, Stage
 from vl3.weights.load import LARGE, Loaded
 from vl3.weights.load import load as load_weights
@@ -138,7 +139,7 @@ class Studio:
     ) -> Iterator[Stage | str | Reply]:
         """Stages of the work, then pieces of text, last the Reply.
 
-        messages: HF style; media parts as vl3.processor.find_media takes them, or an opened Video.
+        messages: HF style; media parts as vl3.media.find_media takes them, or an opened Video.
         decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed (vl3.answer.Decoding)
         prune: "model" for the checkpoint's setting, None for off, or mode, threshold, min_tokens
         Every medium has the token budget for itself, so that adding one never changes the others

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vl3.media import annotate, find_media
 from vl3.model import VL3ForConditionalGeneration, to_grids
-from vl3.processor import VL3Processor, annotate, cut, find_media
+from vl3.processor import VL3Processor, cut
 from vl3.prompt import render
 from vl3.values import Clip, Patches
 from vl3.video.official import read_official

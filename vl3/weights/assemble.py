@@ -13,7 +13,8 @@ from vl3 import layouts
 from vl3.config import VL3Config
 from vl3.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration
-from vl3.processor import ProcessorSettings, VL3Processor, load_tokenizer
+from vl3.processor import VL3Processor, load_tokenizer
+from vl3.settings import ProcessorSettings
 
 ADDED_TOKENS = ("<image>", "<|stream_start|>", "<|stream_end|>")
 
