@@ -11,11 +11,15 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from vl3.viz import options as cli
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+if __name__ == "__main__":
+    cli.parse()  # before the imports that take seconds, so that --help and mistakes answer at once
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -25,7 +29,6 @@ import vl3.studio
 import vl3.video
 from vl3.viz import chat as chat_rows
 from vl3.viz import estimate, settings, times, uploads
-from vl3.viz import options as cli
 from vl3.viz.desk import Desk
 from vl3.viz.media import Media
 from vl3.viz.policy import OnlyThisServer
@@ -357,7 +360,8 @@ class Page:
         with self._toasts(markup=False):
             video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-            return self.desk.ask_once(file["path"], question, video, options)
+            path = file.get("path") if isinstance(file, dict) else None
+            return self.desk.ask_once(str(path), question, video, options)
 
 
 def _data(event: gr.EventData | None) -> dict:
@@ -427,14 +431,16 @@ def main() -> None:
         print(f"Port {options.port} is taken, using {port}.")
     threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
     print(f"vl3 is at http://{options.host}:{port}", flush=True)
-    build(desk, can_load=options.auth is None).launch(
-        server_name=options.host,
-        server_port=port,
-        share=options.share,
-        auth=tuple(options.auth.split(":", 1)) if options.auth else None,
-        inbrowser=options.open,
-        **launch_options(options.max_upload),
-    )
+    with suppress(KeyboardInterrupt):
+        build(desk, can_load=options.auth is None).launch(
+            server_name=options.host,
+            server_port=port,
+            share=options.share,
+            auth=tuple(options.auth.split(":", 1)) if options.auth else None,
+            inbrowser=options.open,
+            **launch_options(options.max_upload),
+        )
+    uploads.remove(folder)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _SPELLED = (
     r"(?P<spelled>\d{1,6}(?:\.\d{1,3})?)\s?(?:seconds?|secs?)"
 )
 _TIME = re.compile(
-    rf"(?<![\w.:/#\[])(?:{_SPELLED}|(?:Time\s+)?(?:{_CLOCK}|{_SHORT}))(?![\w/:]|\.\d)",
+    rf"(?<![\w.:/#\[])(?:{_SPELLED}|(?:Time\s+)?(?:{_CLOCK}|{_SHORT}))(?![\w/]|[:.]\d)",
     re.IGNORECASE,
 )
 _FIELD = re.compile(rf"(?:{_CLOCK}|(?P<short>\d{{1,6}}(?:\.\d{{1,3}})?)\s*s?)", re.IGNORECASE)

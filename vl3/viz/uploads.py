@@ -21,6 +21,11 @@ def prepare(folder: Path) -> Path:
     return own.resolve()
 
 
+def remove(folder: Path) -> None:
+    """Removes the folder of this process with everything in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -1,0 +1,134 @@
+"""Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--model FOLDER]
+
+Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
+PNG files: light, dark, phone, details and settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import expect, sync_playwright
+
+REPO = Path(__file__).resolve().parents[2]
+SIZES = {"light": (1440, 900), "dark": (1440, 900), "phone": (390, 844)}
+
+
+@contextmanager
+def running(model: str | None):
+    """The address of a page of its own, ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = tempfile.mkdtemp()
+    command = [sys.executable, "app.py", "--port", str(port), "--data-dir", data, "--offline"]
+    process = subprocess.Popen(
+        command + (["--model", model] if model else []),
+        cwd=REPO,
+        start_new_session=True,
+        env={**os.environ, "GRADIO_IS_E2E_TEST": "1"},
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def wait_for(url: str, limit_s: float = 120) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.3)
+
+
+def converse(page) -> None:
+    """Two questions about the first example, or about the first bundled clip."""
+    cards = page.locator("#gallery .card")
+    if cards.count():
+        cards.first.click()
+        questions = page.locator("#gallery .question")
+        questions.first.wait_for()
+        texts = questions.all_inner_texts()
+    else:
+        clip = sorted((REPO / "assets" / "clips").glob("*.mp4"))[0]
+        page.locator("#drop input[type=file]").set_input_files(str(clip))
+        texts = []
+    page.locator("#player video").wait_for()
+    asked = (texts + ["What happens in the video?", "When does the star appear?"])[:2]
+    for number, question in enumerate(asked):
+        page.locator("#ask textarea").fill(question)
+        page.locator("#ask textarea").press("Enter")
+        expect(page.locator("#chat .bot-row").nth(number).locator(".foot").first).to_be_visible()
+        expect(page.locator("#ask .submit-button")).to_be_visible()
+    page.locator("#player video").evaluate("video => { video.currentTime = 5; }")
+    page.locator("#ask textarea").evaluate("field => field.blur()")
+    page.wait_for_timeout(900)
+
+
+def picture(browser, url: str, name: str, folder: Path) -> None:
+    width, height = SIZES[name]
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if name == "dark" else "light",
+        device_scale_factor=2 if name == "phone" else 1,
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    page.goto(url)
+    page.locator("#ask textarea").wait_for()
+    page.wait_for_timeout(800)
+    if name == "light":
+        page.screenshot(path=folder / "page-empty.png")
+    converse(page)
+    page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
+    if name == "light":
+        page.locator("#details summary").click()
+        page.locator("#details").scroll_into_view_if_needed()
+        page.screenshot(path=folder / "page-details.png", full_page=True)
+        page.locator("#details summary").click()
+        page.locator(".sidebar .toggle-button").click()
+        page.wait_for_timeout(700)
+        page.screenshot(path=folder / "page-settings.png")
+    context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="another model than the bundled nano")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=120_000)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    with running(options.model) as url, sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--mute-audio"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for name in SIZES:
+            picture(browser, url, name, options.folder)
+        browser.close()
+    for path in sorted(options.folder.glob("page-*.png")):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What scripts may call, and what they get."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+from conftest import REPO
+
+client_module = pytest.importorskip("gradio_client")
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return client_module.Client(server.url, verbose=False)
+
+
+def test_exactly_one_endpoint_is_public(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)
+    assert set(endpoints["named_endpoints"]) == {"/ask"}
+    assert endpoints["unnamed_endpoints"] == {}
+    names = [item["parameter_name"] for item in endpoints["named_endpoints"]["/ask"]["parameters"]]
+    assert names == [
+        "file",
+        "question",
+        "fps",
+        "max_frames",
+        "start",
+        "end",
+        "max_new_tokens",
+        "temperature",
+        "seed",
+    ]
+
+
+def test_ask_answers(client, clip, script):
+    script.answer = "It is an answer."
+    file = client_module.handle_file(str(clip))
+    text = client.predict(file, "What?", max_new_tokens=3, start=1.0, end=2.5, api_name="/ask")
+    assert text == "It is an"
+    *_, (_, _, messages, settings) = [entry for entry in script.log if entry[0] == "answered"]
+    video = messages[0]["content"][0]["video"]
+    assert (video["start"], video["end"]) == (1.0, 2.5)
+    assert settings["temperature"] == 0.0
+
+
+def posted(url: str, file: object) -> str:
+    """What the server answers to a request that names a file without having uploaded it."""
+    body = json.dumps({"data": [file, "What?", None, None, None, None, 9, 0.0, 0]}).encode()
+    headers = {"Content-Type": "application/json"}
+    call = urllib.request.Request(f"{url}/gradio_api/call/ask", body, headers)
+    with urllib.request.urlopen(call) as reply:
+        event = json.load(reply)["event_id"]
+    with urllib.request.urlopen(f"{url}/gradio_api/call/ask/{event}") as reply:
+        return reply.read().decode()
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/passwd", str(REPO / "app.py")])
+def test_no_file_of_the_server_can_be_named(server, path, script):
+    for file in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}):
+        said = posted(server.url, file)
+        assert "event: error" in said
+        assert "complete" not in said
+    assert [entry for entry in script.log if entry[0] == "answered"] == []
+
+
+def test_nonsense_in_place_of_a_file_is_an_error(server, script):
+    for file in (None, "text", 7, [], {}, {"path": 7}, {"path": None}):
+        assert "event: error" in posted(server.url, file)
+
+
+def test_errors_are_sentences(client, tmp_path, clip, script):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    with pytest.raises(Exception, match=r"broken\.mp4 is not a video") as raised:
+        client.predict(client_module.handle_file(str(broken)), "What?", api_name="/ask")
+    assert "<" not in str(raised.value)
+    with pytest.raises(Exception, match="Write a question first"):
+        client.predict(client_module.handle_file(str(clip)), " ", api_name="/ask")

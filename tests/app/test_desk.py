@@ -1,0 +1,191 @@
+"""What the page does, without the page: sessions, stopping, memory, other models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+from fake import FakeStudio, Script
+
+import vl3.video
+from vl3.viz.desk import Desk
+from vl3.viz.media import Media
+from vl3.viz.refused import Refused
+
+READING = {"start": "", "end": "", "fps": 1.0, "max_frames": 64, "budget_tokens": 8192}
+SETTINGS = {"max_new_tokens": 128, "temperature": 0.0, "prune": "model"}
+
+
+@pytest.fixture
+def desk(tmp_path):
+    script = Script()
+    media = Media(tmp_path, vl3.video, 10**9)
+    refusals = {vl3.video.VideoError: "Cannot read this file", ValueError: "Not possible"}
+    made = Desk(lambda **chosen: FakeStudio(script), media, refusals)
+    made.script = script
+    return made
+
+
+def uploaded(desk, visitor, clip):
+    path = desk.media.folder / "hash" / clip.name
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(clip, path)
+    desk.take(visitor, str(path))
+    return path
+
+
+def test_closing_the_stream_midway_stops_the_studio(desk, clip):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    stream = desk.answer(visitor, SETTINGS)
+    while "word" not in next(stream)[-1].answer:
+        pass
+    assert visitor.studio.running.is_set()
+    stream.close()
+    assert not visitor.studio.running.is_set()
+    assert visitor.stop.is_set()
+    assert visitor.working.acquire(blocking=False)
+
+
+def test_a_second_run_ends_the_first(desk, clip):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    first = desk.answer(visitor, SETTINGS)
+    next(first)
+    desk.ask_again(visitor)
+    assert list(first) == []
+    assert visitor.waiting
+    assert len(visitor.turns) == 1
+
+
+def test_leaving_waits_for_the_work_and_frees(desk, clip):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    reader = threading.Thread(target=lambda: list(desk.answer(visitor, SETTINGS)))
+    reader.start()
+    while not visitor.studio.running.is_set():
+        time.sleep(0.005)
+    begin_s = time.monotonic()
+    desk.visitors.leave("one")
+    assert time.monotonic() - begin_s < 1
+    assert not visitor.studio.running.is_set()
+    assert visitor.studio.caches == set()
+    reader.join(timeout=2)
+    assert len(desk.visitors) == 0
+    assert desk.visitors.get("one") is visitor, "who comes back soon finds the conversation"
+    desk.visitors.leave("one")
+    assert desk.visitors.sweep(left_s=0) == 1
+    assert desk.visitors.get("one") is not visitor
+
+
+def test_twenty_visitors_leave_nothing(desk, clip):
+    for number in range(20):
+        visitor = desk.visitors.get(f"key{number}")
+        uploaded(desk, visitor, clip)
+        desk.ask(visitor, "What?", [], READING, SETTINGS)
+        list(desk.answer(visitor, SETTINGS))
+        desk.visitors.leave(f"key{number}")
+    assert len(desk.visitors) == 0
+    assert desk.visitors.sweep(left_s=0) == 20
+    assert desk.visitors.paths() == set()
+    desk.media.trim(())
+    forks = [entry[1] for entry in desk.script.log if entry[0] == "fork"]
+    assert len(forks) == 20
+    assert all(fork.released and not fork.caches for fork in forks)
+
+
+def test_a_file_in_use_outlives_the_limit(desk, clip, other_clip, tmp_path):
+    desk.media._limit_bytes = 1
+    one, two = desk.visitors.get("one"), desk.visitors.get("two")
+    first = uploaded(desk, one, clip)
+    second = uploaded(desk, two, other_clip)
+    desk.tidy()
+    assert first.exists()
+    assert second.exists()
+    desk.visitors.leave("one")
+    desk.visitors.sweep(left_s=0)
+    desk.tidy()
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_files_outside_the_folder_are_refused(desk, clip):
+    visitor = desk.visitors.get("one")
+    for path in ("/etc/passwd", str(clip), str(desk.media.folder / ".." / "x.mp4")):
+        with pytest.raises(Refused, match="gone"):
+            desk.take(visitor, path)
+        with pytest.raises(Refused, match="gone"):
+            desk.ask(visitor, "What?", [path], READING, SETTINGS)
+
+
+def test_nobody_without_a_session():
+    from vl3.viz.visitors import Visitors
+
+    with pytest.raises(ValueError, match="no browser session"):
+        Visitors(lambda: FakeStudio()).get("")
+
+
+def test_another_model_reaches_everybody_and_a_failure_keeps_the_old(desk, clip):
+    visitor = desk.visitors.get("one")
+    old = visitor.studio
+    chosen = []
+
+    def load(**options):
+        chosen.append(options)
+        if options["model"] == "broken":
+            raise OSError("no such folder\nand much more")
+        return FakeStudio(desk.script)
+
+    desk._load = load
+    desk.load("other", "nf4", "")
+    assert chosen == [{"model": "other", "quantize": "nf4", "adapter": None}]
+    new = desk.visitors.get("one").studio
+    assert new is not old
+    with pytest.raises(Refused, match="no such folder") as refused:
+        desk.load("broken", "none", "")
+    assert "much more" not in str(refused.value)
+    assert desk.card["name"] == "fake"
+    assert desk.visitors.get("one").studio is not None
+
+
+def test_the_threshold_of_the_model_is_left_to_the_model(desk):
+    own = desk.prune["threshold"]
+    for prune, expected in (
+        ({"threshold": own}, "model"),
+        (None, None),
+        ({"threshold": 5.0}, desk.prune | {"threshold": 5.0}),
+    ):
+        assert desk._as_model({**SETTINGS, "prune": prune})["prune"] == expected
+
+
+def test_the_bundled_clips_become_examples(desk, clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    shutil.copyfile(clip, folder / "a.mp4")
+    entries = [{"file": "a.mp4", "title": "A", "questions": ["What?", "When?"]}]
+    (folder / "examples.json").write_text(json.dumps(entries))
+    desk.offer(folder)
+    visitor = desk.visitors.get("one")
+    desk.take_example(visitor, 0)
+    assert visitor.current.name == "a.mp4"
+    assert desk.example_question(0, 1) == "When?"
+    shown = desk.gallery(0)
+    assert shown["clips"][0]["questions"] == ["What?", "When?"]
+    for index in (-1, 1, None, "0", 0.0):
+        with pytest.raises(Refused):
+            desk.take_example(visitor, index)
+    with pytest.raises(Refused):
+        desk.example_question(0, 2)
+    desk.media._limit_bytes = 0
+    desk.visitors.leave("one")
+    desk.visitors.sweep(left_s=0)
+    desk.tidy()
+    assert len(list(desk.media.folder.rglob("a.mp4"))) == 1

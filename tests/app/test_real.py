@@ -1,0 +1,130 @@
+"""The page on a real model: the bundled nano, or a tiny random one of the same classes."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPO, serving
+from playwright.sync_api import expect
+from steps import answer, ask, toast, type_and_send, upload
+
+import vl3
+import vl3.video
+from vl3.viz.desk import Desk
+from vl3.viz.media import Media
+
+NANO = REPO / "assets" / "nano"
+
+
+@pytest.fixture(scope="module")
+def studio(request):
+    if (NANO / "config.json").is_file():
+        return vl3.load(NANO, device="cpu", offline=True)
+    return vl3.load(request.getfixturevalue("tiny_folder"), device="cpu", offline=True)
+
+
+@pytest.fixture(scope="module")
+def real(studio, upload_folder):
+    import app
+
+    media = Media(upload_folder, vl3.video, 10**9)
+    desk = Desk(lambda **chosen: studio, media, app.refusals())
+    with serving(desk) as running:
+        yield running
+
+
+@pytest.fixture
+def page(new_page, real):
+    return new_page(real)
+
+
+def settle(page, tokens: int) -> None:
+    """Answers of at most that many tokens, so that a random model comes to an end."""
+    page.locator(".sidebar .toggle-button").click()
+    field = page.get_by_label("Max new tokens", exact=True)
+    field.fill(str(tokens))
+    field.press("Tab")
+    page.locator(".sidebar .toggle-button").click()
+    expect(field).not_to_be_in_viewport()
+
+
+def test_the_answer_is_the_studios_and_the_second_reuses_the_video(page, clip, studio):
+    settle(page, 12)
+    upload(page, clip)
+    planned = studio.plan(clip)
+    expect(page.locator("#budget p")).to_contain_text(f"{planned.num_frames} frames of")
+    shown = ask(page, "What happens in the video?")
+    video = {"type": "video", "video": str(clip)}
+    question = {"type": "text", "text": "What happens in the video?"}
+    asked = [{"role": "user", "content": [video, question]}]
+    expected = studio.fork().reply(asked, max_new_tokens=12)
+    assert re.sub(r"\s", "", expected.text) in re.sub(r"\s", "", shown.replace("\u200b", ""))
+    page.locator("#details summary").click()
+    row = page.locator("#details").get_by_role("row", name="Visual tokens before pruning")
+    expect(row).to_contain_text(str(planned.num_tokens))
+    ask(page, "What colour is it?", 2)
+    expect(page.locator("#player .badge")).to_have_text("Video already encoded, reused")
+    details = page.locator("#details")
+    expect(details.get_by_role("row", name="Clips encoded")).to_contain_text("0")
+    expect(details.get_by_role("row", name="Clips reused")).to_contain_text("1")
+
+
+def test_stop_is_quick_and_the_next_question_works(page, clip):
+    settle(page, 2000)
+    upload(page, clip)
+    type_and_send(page, "Tell me everything you see")
+    page.locator("#ask .stop-button").wait_for()
+    begin_s = time.monotonic()
+    page.locator("#ask .stop-button").click()
+    text = answer(page)
+    assert time.monotonic() - begin_s < 3
+    assert "stopped after" in text or "tokens" in text
+    settle(page, 3)
+    ask(page, "And now?", 2)
+
+
+def test_real_media(new_page, real, request):
+    media = request.getfixturevalue("shared") / "media"
+    page = new_page(real)
+    settle(page, 6)
+    for number, name in enumerate(("sample_demo_9.mp4", "output_v_3V9tzjyr51I.mp4"), 1):
+        upload(page, media / name)
+        ask(page, "What happens in the video?", number)
+    upload(page, media / "waterview.jpg")
+    expect(page.locator("#budget p")).to_contain_text("Image of")
+    ask(page, "What is this?", 3)
+    page.locator("#drop input[type=file]").set_input_files(
+        str(media / "door_of_bar_raining2_8s.wav")
+    )
+    assert toast(page)
+
+
+def test_a_prompt_beyond_the_context_is_refused_in_words(page, clip):
+    settle(page, 12)
+    upload(page, clip)
+    type_and_send(page, "word " * 3900)
+    text = toast(page)
+    assert "Video too long for this setting" in text
+    page.get_by_role("button", name="Clear conversation", exact=True).click()
+    ask(page, "Short?")
+
+
+def test_every_door_gives_the_same_text(real, clip, studio):
+    client_module = pytest.importorskip("gradio_client")
+    client = client_module.Client(real.url, verbose=False)
+    text = client.predict(
+        client_module.handle_file(str(clip)),
+        "What happens in the video?",
+        2.0,
+        6,
+        max_new_tokens=9,
+        api_name="/ask",
+    )
+    video = {"type": "video", "video": {"path": str(clip), "fps": 2.0, "max_frames": 6}}
+    question = {"type": "text", "text": "What happens in the video?"}
+    asked = [{"role": "user", "content": [video, question]}]
+    assert text == studio.fork().reply(asked, max_new_tokens=9).text
+    assert Path(clip).is_file()

@@ -1,0 +1,321 @@
+"""The lines, links, files and folders of the page, without the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vl3.values import Grid, Ledger, Plan, Reply, Stage
+from vl3.viz import chat, details, estimate, settings, times, transcript, uploads, words
+from vl3.viz.conversation import Attachment, Turn, context, follow, messages, next_turn
+
+CARD = {
+    "name": "tiny",
+    "path": "some/folder",
+    "parameters": 5_200_000,
+    "dtype": "float32",
+    "device": "cpu",
+    "quantize": None,
+    "adapter": None,
+    "is_nano": False,
+    "weights_bytes": 21e6,
+    "note": "",
+    "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 512},
+}
+
+
+def plan(frames=64, rows=24, cols=24, step_s=1.0) -> Plan:
+    return Plan(
+        source="clip.mp4",
+        times_s=tuple(step_s * number for number in range(frames)),
+        height_px=rows * 14,
+        width_px=cols * 14,
+        grid=Grid(frames=frames, rows=rows, cols=cols, merge=2),
+        duration_s=frames * step_s,
+    )
+
+
+def attachment(name="clip.mp4", **options) -> Attachment:
+    return Attachment(path=f"/up/hash/{name}", name=name, key="aa11", plan=plan(), **options)
+
+
+def reply(text="At 0:12 it moves.", **options) -> Reply:
+    ledger = Ledger(
+        frames=64,
+        visual_tokens=9216,
+        kept_tokens=3871,
+        new_tokens=142,
+        first_token_s=1.4,
+        total_s=1.4 + 141 / 38,
+        peak_memory_bytes=3_200_000_000,
+    )
+    known = {"max_new_tokens": 512, "temperature": 0.0, "budget_tokens": 8192, "prune": None}
+    return Reply(
+        text=text, token_ids=(1, 2), prompt="<p>", settings=known, ledger=ledger, **options
+    )
+
+
+def done(question="What?", text="At 0:12 it moves.", **options) -> Turn:
+    return Turn(question=question, answer=text, status="done", reply=reply(text), **options)
+
+
+def ordinary(text: str) -> str:
+    return text.replace(words.NO_BREAK, " ")
+
+
+# lines
+
+
+@pytest.mark.parametrize(
+    ("time_s", "shown"),
+    [(0, "0:00"), (12.4, "0:12"), (64, "1:04"), (59.9999999, "1:00"), (3723, "1:02:03")],
+)
+def test_clock(time_s, shown):
+    assert words.clock(time_s) == shown
+
+
+def test_budget_line_says_the_plan_and_refuses_by_arithmetic():
+    fits = words.budget(plan(), 16384)
+    assert ordinary(fits.text) == (
+        "64 frames of 24 × 24 patches · 9 216 tokens of 16 384 · one frame every 1.0 s"
+    )
+    assert (fits.state, fits.filled) == ("fits", 9216 / 16384)
+    over = words.budget(plan(), 8192)
+    assert over.state == "over"
+    assert ordinary(over.text) == (
+        "9 216 tokens exceed the limit 8 192. Lower frames per second, shorten the clip, or raise "
+        "the pruning threshold."
+    )
+
+
+def test_caption_and_footer():
+    assert ordinary(words.attached(plan())) == "0:00–1:04 · 64 frames · 9 216 tokens"
+    assert ordinary(words.attached(plan(), 10.0, 20.0)).startswith("0:10–0:20 ·")
+    assert words.cost(reply().ledger) == "142 tokens · 38 tokens/s · first 1.4 s · 3.2 GB"
+    assert ordinary(words.pruned(reply().ledger)) == "9 216 → 3 871 visual tokens"
+
+
+def test_header_line():
+    facts = ["tiny", "5.2 M parameters", "float32", "no adapter", "cpu", "21 MB"]
+    assert words.model_facts(CARD) == facts
+    assert words.model_note(CARD | {"is_nano": True}) == words.NANO_NOTE
+
+
+@pytest.mark.parametrize(
+    ("model", "quantize", "lowest", "highest"),
+    [
+        ("DAMO-NLP-SG/VideoLLaMA3-2B", "none", 3.5e9, 4.5e9),
+        ("DAMO-NLP-SG/VideoLLaMA3-7B", "none", 14e9, 17e9),
+        ("/models/VideoLLaMA3-7B/", "nf4", 5.5e9, 8e9),
+    ],
+)
+def test_memory_of_published_models(model, quantize, lowest, highest):
+    assert lowest < estimate.weights_bytes(model, quantize) < highest
+
+
+def test_memory_of_a_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    assert estimate.weights_bytes(str(tmp_path), "none") == 1000
+    assert estimate.weights_bytes(str(tmp_path), "nf4") < 500
+    assert "unknown" in estimate.sentence("nowhere/at-all", "none")
+
+
+# times
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("At 0:12 it moves.", [12.0]),
+        ("From 0:12 to 1:02:03.", [12.0, 3723.0]),
+        ("Time 12.0s: a star", [12.0]),
+        ("at 12.5 s and 13s", [12.5, 13.0]),
+        ("between 3 and 5 seconds", [5.0]),
+        ("It lasts 3 seconds.", []),
+        ("after 3 seconds", [3.0]),
+        ("0:12-0:15", [12.0, 15.0]),
+        ("ratio 16:9, size 4:3, 12:75", []),
+        ("version 1.2.3s, x12s, a:0:12:", []),
+        ("", []),
+    ],
+)
+def test_times_in_text(text, found):
+    assert [moment.time_s for moment in times.find(text)] == found
+
+
+def test_links_keep_the_text_and_drop_times_after_the_end():
+    linked = times.link("At 0:12 and 9:59.", "aa11", duration_s=64)
+    assert linked == "At [0:12](#t=12&v=aa11) and 9:59."
+
+
+@given(st.floats(0, 35_000).map(lambda value: round(value, 2)))
+def test_a_typed_time_reads_back(time_s):
+    assert times.parse(times.typed(time_s), "From") == pytest.approx(time_s, abs=0.011)
+
+
+def test_typed_times():
+    assert times.parse("", "From") is None
+    assert times.parse(None, "From") is None
+    assert times.parse(" 1:02:03 ", "From") == 3723
+    assert times.parse("12.5 s", "From") == 12.5
+    for wrong in ("soon", "-3", "1:99", "1e9", "0:12:34:56"):
+        with pytest.raises(ValueError, match="To is not a time"):
+            times.parse(wrong, "To")
+
+
+# the conversation
+
+
+def test_the_same_video_is_sent_once():
+    video = attachment()
+    first = next_turn([], "What?", video)
+    assert first.attachments == (video,)
+    assert not first.fresh
+    answered = done(attachments=(video,))
+    second = next_turn([answered], "And then?", video)
+    assert second.attachments == ()
+    sent = messages([answered], second)
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert [part["type"] for part in sent[0]["content"]] == ["video", "text"]
+
+
+def test_another_video_or_another_reading_starts_a_new_context():
+    answered = done(attachments=(attachment(fps=1.0),))
+    for other in (attachment("other.mp4"), attachment(fps=2.0), attachment(start_s=3.0)):
+        turn = next_turn([answered], "And here?", other)
+        assert turn.fresh
+        assert len(messages([answered], turn)) == 1
+        assert context([answered, replace(done(), fresh=True)]) == (replace(done(), fresh=True),)
+
+
+def test_turns_without_an_answer_are_not_sent_and_their_video_is_sent_again():
+    video = attachment()
+    failed = Turn(question="What?", attachments=(video,), status="failed", problem="No.")
+    silent = Turn(question="What?", attachments=(video,), status="stopped")
+    for turn in (failed, silent):
+        again = next_turn([turn], "Again?", video)
+        assert again.attachments == (video,)
+        assert len(messages([turn], again)) == 1
+
+
+def test_an_image_and_a_range_become_parts():
+    image = attachment("a.png", is_image=True)
+    assert image.part() == {"type": "image", "image": "/up/hash/a.png"}
+    video = attachment(fps=2.0, start_s=1.0, end_s=3.0)
+    assert video.part()["video"] == {"path": video.path, "fps": 2.0, "start": 1.0, "end": 3.0}
+
+
+def test_following_shows_stages_first_words_and_the_end_at_once_but_few_versions():
+    stream = [Stage("Reading frames", n, 50) for n in range(50)]
+    stream += [Stage("Answering"), *["word "] * 500, reply("word " * 500)]
+    versions = list(follow(stream, Turn(question="What?"), interval_s=60))
+    assert [version.stage for version in versions] == ["Reading frames 0/50", "Answering", "", ""]
+    assert versions[2].answer == "word "
+    assert versions[-1].status == "done"
+
+
+def test_following_a_stream_that_ends_without_a_reply_is_a_stop():
+    *_, last = follow(["some", " words"], Turn(question="What?"))
+    assert (last.status, last.answer) == ("stopped", "some words")
+
+
+def test_rows_are_two_a_turn_and_say_how_it_ended():
+    stopped = Turn(
+        question="B?", answer="Half", status="stopped", reply=reply("Half", stopped=True)
+    )
+    failed = Turn(question="C?", status="failed", problem="Out of <b>memory</b>.")
+    shown = chat.rows([done(), stopped, failed, Turn(question="D?", stage="Answering")])
+    assert [row["role"] for row in shown] == ["user", "assistant"] * 4
+    assert "[0:12](#t=12)" in shown[1]["content"]
+    assert "(stopped after 142 tokens)" in shown[3]["content"]
+    assert '<span class="problem">Out of <\u200bb>' in shown[5]["content"]
+    assert shown[7]["content"] == '<span class="stage">Answering</span>'
+    assert [chat.turn_of(index) for index in (0, 1, 2, [3, 0], (6, 1))] == [0, 0, 1, 1, 3]
+
+
+@given(st.text(alphabet="<>&[]()!:ab/\"'`*_$ {}\n\u200bhttps.", max_size=60))
+def test_inert_text_reads_the_same_and_has_no_syntax_for_elements_or_links(text):
+    made = chat.inert(text)
+    assert chat.plain(made) == text.replace("\u200b", "")
+    for syntax in ("](", "][", "]:", "</", "<!", "<a", "<b", "<p", "https:", "https."):
+        assert syntax not in made
+
+
+# files
+
+
+def test_transcripts_name_files_and_never_paths():
+    turns = [done("What <b>?", attachments=(attachment(),)), done("Then?", "From 0:20 to 0:25.")]
+    text = transcript.markdown(turns, CARD)
+    assert "> What <b>?" in text
+    assert "clip.mp4 · 0:00–1:04" in text
+    record = json.loads(transcript.as_json(turns, CARD))
+    assert record["turns"][0]["attachments"][0]["frames"] == 64
+    assert record["turns"][1]["answer"] == "From 0:20 to 0:25."
+    assert "/up/" not in text + json.dumps(record)
+
+
+def test_webvtt():
+    turns = [done(text="At 0:12 a --> b & <c>. Nothing here.\nFrom 0:20 to 0:25 it stays.")]
+    assert transcript.webvtt(turns, CARD) == (
+        "WEBVTT\n\n"
+        "00:00:12.000 --> 00:00:16.000\nAt 0:12 a -> b &amp; &lt;c>.\n\n"
+        "00:00:20.000 --> 00:00:25.000\nFrom 0:20 to 0:25 it stays.\n"
+    )
+    assert transcript.webvtt([done(text="No time at all.")], CARD) is None
+
+
+def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
+    video = attachment("it's a clip.mp4", fps=2.0, start_s=1.0)
+    turn = done('Say "hi"?', attachments=(video,))
+    turn = replace(turn, reply=replace(turn.reply, settings=turn.reply.settings | {"seed": 3}))
+    *_, python, shell = [
+        block["text"] for block in details.blocks([], turn, CARD, None, system="Be brief.")
+    ]
+    compile(python, "code", "exec")
+    assert "seed=3" in python
+    assert "temperature" not in python
+    assert "/up/" not in python + shell
+    assert "it's a clip.mp4" in python
+    assert shell.startswith("python -m train_cli chat 'Say \"hi\"?' --model some/folder")
+    assert "--fps 2 --start 1 --seed 3 --system 'Be brief.'" in shell
+
+
+def test_fields_become_settings():
+    fields = (0.7, 0.9, None, 1.0, 5.0, True, 0.5, None)
+    chosen, system = settings.answer(fields)
+    assert chosen["max_new_tokens"] == 512
+    assert (chosen["seed"], chosen["prune"], system) == (5, {"threshold": 0.5}, "")
+    assert settings.answer((*fields[:5], False, 0.5, ""))[0]["prune"] is None
+    assert settings.answer((*fields[:5], True, None, ""))[0]["prune"] == "model"
+
+
+def test_the_folder_is_private_bounded_and_swept(tmp_path):
+    folder = tmp_path / "uploads"
+    (folder / "999999999").mkdir(parents=True)
+    (folder / str(os.getppid())).mkdir()
+    own = uploads.prepare(folder)
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [str(os.getpid()), str(os.getppid())]
+    )
+    paths = []
+    for number in range(5):
+        path = own / f"hash{number}" / "clip.mp4"
+        path.parent.mkdir()
+        path.write_bytes(bytes(100))
+        os.utime(path, (time.time() + number, time.time() + number))
+        paths.append(path)
+    assert uploads.trim(own, 250, {str(paths[0])}) == 300
+    assert [path.exists() for path in paths] == [True, False, False, False, True]
+    assert uploads.contains(own, str(paths[0]))
+    assert not uploads.contains(own, str(own / ".." / ".." / "x"))
+    link = own / "link"
+    link.symlink_to("/etc/hostname")
+    assert not uploads.contains(own, str(link))
