@@ -1,4 +1,4 @@
-"""Trains nano, the bundled toy model, from nothing: images first, then short clips, then clips.
+"""Trains nano, the bundled toy model, from nothing: sight, then images, short clips, clips.
 
     python -m vl3.training.nano --out runs/nano --minutes 45
 
@@ -23,10 +23,12 @@ from torch.nn import functional as F
 
 from vl3.config import VL3Config, nano
 from vl3.model import VL3ForConditionalGeneration
-from vl3.processor import ProcessorSettings, VL3Processor
+from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE, IMAGE_TOKEN
+from vl3.settings import ProcessorSettings
 from vl3.training.batch import IMAGE_MERGE, VIDEO_MERGE, Batch, Remembered, collate, random_sample
 from vl3.training.muon import Muon
+from vl3.training.sight import draw_lesson, lesson_loss, readout
 from vl3.training.tokenizer import train_tokenizer, world_text
 from vl3.training.world import Level
 
@@ -64,6 +66,7 @@ LANGUAGE_SIZES = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "initializer_range": 0.07,  # about 1 / sqrt(width); 0.02 starts several times slower
 }
 SQUARE = ((112, 112),)
 FRAME_SIZES = (*SQUARE * 5, (112, 140), (112, 168), (140, 112), (168, 112))
@@ -73,12 +76,15 @@ FRAME_SIZES = (*SQUARE * 5, (112, 140), (112, 168), (140, 112), (168, 112))
 class Phase:
     """A part of the run, up to `until` (share of the run): what its batches hold.
 
+    sight: lessons for the encoder alone, see vl3.training.sight; jitter_px as in Level.
     images: share of batches that are images; seconds: shortest and longest clip of the others.
     """
 
     name: str
     until: float
-    images: float
+    images: float = 1.0
+    sight: bool = False
+    jitter_px: float | None = None
     seconds: tuple[int, int] = (2, 2)
     sprites: tuple[int, int] = (1, 3)
     sizes_px: tuple[tuple[int, int], ...] = SQUARE
@@ -91,15 +97,15 @@ class Phase:
 class Recipe:
     """Everything that decides a run, apart from the speed of the machine."""
 
-    minutes: float = 60.0
+    minutes: float = 43.0
     seed: int = 1
     images_per_batch: int = 24
     frames_per_batch: int = 84
-    matrix_lr: float = 6e-3
+    matrix_lr: float = 1.2e-2
     other_lr: float = 2.5e-3
     weight_decay: float = 0.02
     warmup_steps: int = 30
-    decay_from: float = 0.5
+    decay_from: float = 0.45
     unpruned: float = 0.1
     shaky: float = 0.2
     rescaled: float = 0.15
@@ -107,18 +113,16 @@ class Recipe:
     tokenizer_scenes: int = 6000
     phases: tuple[Phase, ...] = field(
         default=(
+            Phase("sight on the lattice", 0.035, sight=True, jitter_px=0.0),
+            Phase("sight near the lattice", 0.06, sight=True, jitter_px=4.0),
+            Phase("sight", 0.10, sight=True),
             Phase(
-                "one shape",
-                0.12,
-                1.0,
-                image_sprites=(1, 1),
-                image_families=FIRST_FAMILIES,
-                questions=4,
+                "one shape", 0.14, image_sprites=(1, 1), image_families=FIRST_FAMILIES, questions=4
             ),
-            Phase("images", 0.26, 1.0),
-            Phase("short clips", 0.40, 0.15, (2, 6), (1, 2)),
-            Phase("clips", 0.88, 0.10, (3, 10)),
-            Phase("long clips", 1.0, 0.10, (4, 16), sizes_px=FRAME_SIZES),
+            Phase("images", 0.27),
+            Phase("short clips", 0.42, 0.15, seconds=(2, 6), sprites=(1, 2)),
+            Phase("clips", 0.90, 0.10, seconds=(3, 10)),
+            Phase("long clips", 1.0, 0.10, seconds=(4, 16), sizes_px=FRAME_SIZES),
         )
     )
 
@@ -152,10 +156,15 @@ def sizes(vocab_size: int, image_token_id: int) -> VL3Config:
     )
 
 
+def phase_at(recipe: Recipe, progress: float) -> Phase:
+    """The phase a run is in after that share of its time."""
+    return next(phase for phase in recipe.phases if progress <= phase.until)
+
+
 def draw_batch(recipe: Recipe, tokens: Remembered, step: int, progress: float) -> Batch:
     """The batch of a step, decided by the seed, the step and the phase alone."""
     rng = random.Random(f"{recipe.seed} {step}")
-    phase = next(phase for phase in recipe.phases if progress <= phase.until)
+    phase = phase_at(recipe, progress)
     pruned = rng.random() >= recipe.unpruned
     noisy = 0.0 if pruned else 0.6
     imperfect = {
@@ -201,9 +210,11 @@ def answers_right(logits: torch.Tensor, batch: Batch) -> list[tuple[str, bool]]:
     return [(family, number not in bad) for number, family in enumerate(batch.families)]
 
 
-def optimizers(model: VL3ForConditionalGeneration, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: VL3ForConditionalGeneration, layer: torch.nn.Linear, recipe: Recipe
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks and the connector, AdamW for everything else."""
-    matrices, others = [], []
+    matrices, others = [], list(layer.parameters())
     for name, param in model.named_parameters():
         is_matrix = param.ndim == 2 and "embed" not in name
         (matrices if is_matrix else others).append(param)
@@ -227,7 +238,8 @@ class Run:
         self.recipe, self.out = recipe, out
         self.model, self.processor = build(recipe)
         self.tokens = Remembered(self.processor.tokenizer)
-        self.optimizers = optimizers(self.model, recipe)
+        self.readout = readout(self.model.config.vision_config.hidden_size)
+        self.optimizers = optimizers(self.model, self.readout, recipe)
         self.step, self.elapsed_s, self.cpu_s = 0, 0.0, 0.0
         out.mkdir(parents=True, exist_ok=True)
         if (out / "state.pt").is_file():
@@ -246,9 +258,7 @@ class Run:
         ):
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
-        batch = draw_batch(self.recipe, self.tokens, self.step, self.progress)
-        logits = answer_logits(self.model, batch)
-        loss = F.cross_entropy(logits, batch.labels_BL[batch.labels_BL != IGNORE])
+        loss, right = self._look() if phase_at(self.recipe, self.progress).sight else self._read()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss.item()} at step {self.step}; lower matrix_lr or other_lr"
@@ -261,8 +271,22 @@ class Run:
         self.step += 1
         self.elapsed_s += time.perf_counter() - started_s
         self.cpu_s += time.process_time() - started_cpu_s
-        right = answers_right(logits.detach(), batch)
         return {"loss": loss.item(), "lr_factor": factor, "right": right}
+
+    def _look(self) -> tuple[torch.Tensor, list[tuple[str, bool]]]:
+        """Loss and score of a lesson in sight."""
+        rng = random.Random(f"{self.recipe.seed} sight {self.step}")
+        jitter_px = phase_at(self.recipe, self.progress).jitter_px
+        level = Level(seconds=(0, 0), sprites=(2, 4), jitter_px=jitter_px)
+        lesson = draw_lesson(rng, level, self.recipe.images_per_batch)
+        return lesson_loss(self.model, self.readout, lesson)
+
+    def _read(self) -> tuple[torch.Tensor, list[tuple[str, bool]]]:
+        """Loss and score of a batch of questions."""
+        batch = draw_batch(self.recipe, self.tokens, self.step, self.progress)
+        logits = answer_logits(self.model, batch)
+        loss = F.cross_entropy(logits, batch.labels_BL[batch.labels_BL != IGNORE])
+        return loss, answers_right(logits.detach(), batch)
 
     def save(self) -> None:
         """Writes the state of the run; a crash in between leaves the old state whole."""
@@ -272,6 +296,7 @@ class Run:
             "elapsed_s": self.elapsed_s,
             "cpu_s": self.cpu_s,
             "model": self.model.state_dict(),
+            "readout": self.readout.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         torch.save(state, self.out / "state.tmp")
@@ -291,6 +316,7 @@ class Run:
             )
         self.step, self.elapsed_s, self.cpu_s = state["step"], state["elapsed_s"], state["cpu_s"]
         self.model.load_state_dict(state["model"])
+        self.readout.load_state_dict(state["readout"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
 

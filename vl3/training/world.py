@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +31,8 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 MOTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 
 MIN_SPEED_PX, MAX_SPEED_PX = 5.0, 13.0
-MIN_SIZE_PX, MAX_SIZE_PX = 24, 38
+MIN_SIZE_PX, MAX_SIZE_PX = 28, 40
+LATTICE_PX = 14
 DIGIT_HEIGHT_PX = 40
 DIGIT_RGB = (255, 255, 255)
 # Lit segments of 0..9: top, middle, bottom, then upper left and right, lower left and right.
@@ -102,7 +103,8 @@ class Level:
 
     seconds (0, 0) gives still images. Of the clips, a share is shaky (boxes of pixels change a
     little from frame to frame, as a video codec makes them), noisy (all pixels do) or rescaled
-    (drawn large and resized).
+    (drawn large and resized). With jitter_px, sprites of one size start on a lattice of patches, at
+    most that far off it: shapes then look alike each time, which is where learning them begins.
     """
 
     seconds: tuple[int, int]
@@ -112,6 +114,7 @@ class Level:
     shaky: float = 0.0
     noisy: float = 0.0
     rescaled: float = 0.0
+    jitter_px: float | None = None
 
 
 def sample_scene(rng: random.Random, level: Level) -> Scene:
@@ -122,10 +125,12 @@ def sample_scene(rng: random.Random, level: Level) -> Scene:
     background = tuple(min(255, max(0, grey + rng.randint(-7, 7))) for _ in range(3))
     sprites: list[Sprite] = []
     wanted = rng.randint(*level.sprites)
-    for _ in range(30):
+    for _ in range(60):
         if len(sprites) == wanted:
             break
         sprite = _sample_sprite(rng, height_px, width_px, seconds)
+        if level.jitter_px is not None:
+            sprite = _on_lattice(sprite, rng, height_px, width_px, level.jitter_px)
         if all(_apart(sprite, other) for other in sprites):
             sprites.append(sprite)
     digit = rng.randint(0, 9) if rng.random() < level.digits else None
@@ -155,6 +160,20 @@ def _sample_sprite(rng: random.Random, height_px: int, width_px: int, seconds: i
     return Sprite(shape, colour, rgb, size_px, start_s, stop_s, motion, speed_px, x_px, y_px)
 
 
+def _on_lattice(
+    sprite: Sprite, rng: random.Random, height_px: int, width_px: int, jitter_px: float
+) -> Sprite:
+    """The sprite, still and three lattice steps large (if not jittered), on the lattice."""
+    size_px = sprite.size_px if jitter_px else 3 * LATTICE_PX
+    places = []
+    for centre_px, side_px in ((sprite.x_px, width_px), (sprite.y_px, height_px)):
+        corner_px = round((centre_px - 1.5 * LATTICE_PX) / LATTICE_PX) * LATTICE_PX
+        centre_px = corner_px + 1.5 * LATTICE_PX + rng.uniform(-jitter_px, jitter_px)
+        places.append(min(side_px - size_px / 2, max(size_px / 2, centre_px)))
+    x_px, y_px = places
+    return replace(sprite, size_px=size_px, motion="still", speed_px=0.0, x_px=x_px, y_px=y_px)
+
+
 def _sample_span(rng: random.Random, seconds: int) -> tuple[int, int]:
     if seconds < 3 or rng.random() < 0.35:
         return 0, max(1, seconds)
@@ -178,7 +197,7 @@ def _digit_sprite(seconds: int) -> Sprite:
 def _apart(one: Sprite, other: Sprite) -> bool:
     if one.name == other.name:
         return False
-    reach_px = 0.55 * (one.size_px + other.size_px)
+    reach_px = 0.52 * (one.size_px + other.size_px)
     first_s, last_s = max(one.start_s, other.start_s), min(one.stop_s, other.stop_s)
     for half_second in range(2 * first_s, 2 * last_s + 1):
         (x1, y1), (x2, y2) = one.centre(half_second / 2), other.centre(half_second / 2)
@@ -204,6 +223,20 @@ def render(scene: Scene, times_s: tuple[float, ...] | None = None, scale: int = 
     return frames_TYX3
 
 
+def coverage(scene: Scene, time_s: float = 0.0) -> np.ndarray:
+    """Which sprite shows at each pixel.
+
+    Shapes: result sprite_YX - its index in scene.sprites, -1 for background
+    """
+    sprite_YX = np.full((scene.height_px, scene.width_px), -1)
+    for index, sprite in enumerate(scene.sprites):
+        if sprite.visible(time_s):
+            mask_YX = _mask(sprite.shape, sprite.size_px) > 0.5
+            window, cut = _overlap(sprite_YX.shape, mask_YX.shape, *sprite.centre(time_s))
+            sprite_YX[window][mask_YX[cut]] = index
+    return sprite_YX
+
+
 def _background(scene: Scene, scale: int) -> np.ndarray:
     height_px, width_px = scene.height_px, scene.width_px
     frame_YX3 = np.empty((height_px, width_px, 3), np.int16)
@@ -225,14 +258,23 @@ def _background(scene: Scene, scale: int) -> np.ndarray:
 def _paint(
     frame_YX3: np.ndarray, mask_YX: np.ndarray, rgb: tuple[int, int, int], x_px: float, y_px: float
 ) -> None:
-    rows, cols = mask_YX.shape
-    top, left = round(y_px - rows / 2), round(x_px - cols / 2)
-    top_cut, left_cut = max(0, -top), max(0, -left)
-    window_YX3 = frame_YX3[max(0, top) : top + rows, max(0, left) : left + cols]
-    height, width = window_YX3.shape[:2]
-    alpha_YX1 = mask_YX[top_cut : top_cut + height, left_cut : left_cut + width, None]
+    window, cut = _overlap(frame_YX3.shape[:2], mask_YX.shape, x_px, y_px)
+    window_YX3, alpha_YX1 = frame_YX3[window], mask_YX[cut][..., None]
     ink_YX3 = np.asarray(rgb, np.float32)
     window_YX3[:] = (window_YX3 + alpha_YX1 * (ink_YX3 - window_YX3) + 0.5).astype(np.uint8)
+
+
+def _overlap(
+    frame: tuple[int, int], mask: tuple[int, int], x_px: float, y_px: float
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a mask centred at (x_px, y_px) meets the frame: slices of the frame, of the mask."""
+    inside, cut = [], []
+    for side, extent, centre_px in zip(frame, mask, (y_px, x_px), strict=True):
+        first = round(centre_px - extent / 2)
+        start, stop = max(0, first), max(0, min(side, first + extent))
+        inside.append(slice(start, stop))
+        cut.append(slice(start - first, stop - first))
+    return tuple(inside), tuple(cut)
 
 
 @lru_cache(maxsize=1024)

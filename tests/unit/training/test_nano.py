@@ -17,12 +17,17 @@ TINY = Recipe(
     frames_per_batch=12,
     warmup_steps=3,
     tokenizer_scenes=200,
-    phases=(Phase("images", 0.5, 1.0, questions=4), Phase("clips", 1.0, 0.2, (3, 4), questions=4)),
+    phases=(
+        Phase("sight", 0.2, sight=True, jitter_px=0.0),
+        Phase("images", 0.5, questions=4),
+        Phase("clips", 1.0, 0.2, seconds=(3, 4), questions=4),
+    ),
 )
 
 
 def test_loss_falls_and_the_checkpoint_answers_alike(tmp_path):
     run = Run(TINY, tmp_path)
+    run.elapsed_s = 0.25 * 60 * TINY.minutes  # the phase of images
     losses = [run.train_step()["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     run.export(tmp_path / "model")
@@ -38,8 +43,9 @@ def test_a_resumed_run_goes_on_exactly(tmp_path):
     whole = Run(TINY, tmp_path / "whole")
     first = Run(TINY, tmp_path / "cut")
     for run in (whole, first):
+        run.elapsed_s = 0.0
         run.train_step()
-        run.elapsed_s = 1.0
+        run.elapsed_s = 0.25 * 60 * TINY.minutes
         run.train_step()
     first.save()
     resumed = Run(TINY, tmp_path / "cut")

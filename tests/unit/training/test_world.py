@@ -7,7 +7,17 @@ import pytest
 
 from vl3.training.batch import clip_grid
 from vl3.training.questions import FAMILIES, ask, ask_many, caption
-from vl3.training.world import COLOURS, Level, Scene, Sprite, film, render, sample_scene, shake
+from vl3.training.world import (
+    COLOURS,
+    Level,
+    Scene,
+    Sprite,
+    coverage,
+    film,
+    render,
+    sample_scene,
+    shake,
+)
 from vl3.values import Patches
 from vl3.vision import patchify, prune
 
@@ -60,6 +70,25 @@ def test_a_sprite_is_drawn_where_and_when_it_says():
     rows, cols = zip(*centres, strict=True)
     assert rows == pytest.approx([39.5] * 3, abs=1)
     assert cols == pytest.approx([29.5, 39.5, 49.5], abs=1)
+
+
+def test_coverage_says_which_sprite_shows():
+    scene = scene_of(sprite("red", "square", at=(20, 20)), sprite("blue", "square", at=(80, 90)))
+    frame_YX3, sprite_YX = render(scene)[0], coverage(scene)
+    for index, shown in enumerate(scene.sprites):
+        inside = sprite_YX == index
+        assert inside.sum() > 600
+        assert (frame_YX3[inside] == shown.rgb).all(axis=-1).mean() > 0.9
+    assert (frame_YX3[sprite_YX == -1] == scene.background).all(axis=-1).mean() > 0.97
+
+
+def test_on_the_lattice_a_shape_looks_the_same_each_time():
+    rng = random.Random(2)
+    level = Level(seconds=(0, 0), sprites=(1, 3), jitter_px=0.0)
+    sprites = [s for _ in range(50) for s in sample_scene(rng, level).sprites]
+    corners = {(s.x_px - s.size_px / 2) % 14 for s in sprites}
+    assert len(sprites) > 60
+    assert ({s.size_px for s in sprites}, corners) == ({42}, {0.0})
 
 
 def test_scale_and_times_are_free():
