@@ -128,7 +128,7 @@ class Page:
             self.model = gr.Textbox(label="Model", placeholder="folder or hub id; empty: nano")
             self.quantize = gr.Dropdown(["none", "nf4", "int8"], value="none", label="Quantization")
             self.adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
-            self.estimate = gr.Markdown(elem_id="estimate")
+            self.estimate = gr.Markdown(estimate.sentence("", ""), elem_id="estimate")
             self.load = gr.Button("Load", elem_id="load")
         with gr.Group():
             gr.Markdown("### Answers")
@@ -299,8 +299,8 @@ class Page:
         return self._begun(visitor)
 
     def on_edit(self, visitor: Visitor, event: dict, *values) -> tuple:
-        turn = chat_rows.turn_of(event["index"])
-        self.desk.ask_again(visitor, turn, chat_rows.plain(str(event["value"])))
+        turn = chat_rows.turn_of(event.get("index"))
+        self.desk.ask_again(visitor, turn, chat_rows.plain(str(event.get("value"))))
         return self._begun(visitor)
 
     def on_answer(self, visitor: Visitor, event: dict, *values) -> Iterator[list[dict]]:

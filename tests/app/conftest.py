@@ -31,6 +31,8 @@ FLAGS = [
     "--no-first-run",
     "--disable-dev-shm-usage",
     "--mute-audio",
+    # A request for anywhere else cannot leave, even where the page allows one by mistake.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 ALLOWED_CONSOLE = ("Method not implemented.",)
 
@@ -120,44 +122,54 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="session")
+def profile(browser):
+    """The context that most tests share, so that the page's scripts are loaded once."""
+    context = browser.new_context(accept_downloads=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def new_page(browser):
-    """Opens guarded pages, each in its own context; at the end nothing may have gone wrong."""
-    contexts, asked_outside, problems = [], [], []
+def new_page(browser, profile):
+    """Opens pages; at the end nothing may have gone wrong or have asked another machine.
 
-    def guard(route) -> None:
-        url = route.request.url
-        if url.startswith(("data:", "blob:")) or urlsplit(url).hostname == "127.0.0.1":
-            route.continue_()
-        else:
+    Pages `apart` have a context of their own, like the browsers of two people.
+    """
+    opened, apart_contexts, asked_outside, problems = [], [], [], []
+
+    def note_request(request) -> None:
+        url = request.url
+        if not url.startswith(("data:", "blob:")) and urlsplit(url).hostname != "127.0.0.1":
             asked_outside.append(url)
-            route.abort()
 
-    def note(message) -> None:
+    def note_message(message) -> None:
         if message.type == "error" and message.text not in ALLOWED_CONSOLE:
             problems.append(message.text)
 
-    def open_page(server: Server, width=1280, height=900, scheme="light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            accept_downloads=True,
-            reduced_motion="reduce",
-        )
-        contexts.append(context)
-        context.route("**/*", guard)
-        context.set_default_timeout(15_000)
+    def open_page(server: Server, width=1280, height=900, scheme="light", apart=False):
+        context = profile
+        if apart:
+            context = browser.new_context(accept_downloads=True)
+            apart_contexts.append(context)
         page = context.new_page()
-        page.on("console", note)
+        opened.append(page)
+        page.set_default_timeout(15_000)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.on("request", note_request)
+        page.on("console", note_message)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(server.url)
+        page.evaluate("localStorage.clear()")
         page.locator("#ask textarea").wait_for()
         page.locator("#header h1").wait_for()
         return page
 
-    open_page.problems = problems
     yield open_page
-    for context in contexts:
+    for page in opened:
+        page.close()
+    for context in apart_contexts:
         context.close()
     assert asked_outside == []
     assert problems == []

@@ -73,7 +73,7 @@ def converse(page) -> None:
         page.locator("#drop input[type=file]").set_input_files(str(clip))
         texts = []
     page.locator("#player video").wait_for()
-    asked = (texts + ["What happens in the video?", "When does the star appear?"])[:2]
+    asked = ([*texts, "What happens in the video?", "When does the star appear?"])[:2]
     for number, question in enumerate(asked):
         page.locator("#ask textarea").fill(question)
         page.locator("#ask textarea").press("Enter")

@@ -65,6 +65,22 @@ def test_a_second_run_ends_the_first(desk, clip):
     assert len(visitor.turns) == 1
 
 
+def test_only_an_abandoned_turn_is_given_up(desk, clip):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    desk.give_up(visitor)
+    assert visitor.is_busy, "it waits"
+    stream = desk.answer(visitor, SETTINGS)
+    next(stream)
+    desk.give_up(visitor)
+    assert visitor.is_busy, "it runs"
+    stream.close()
+    desk.give_up(visitor)
+    assert visitor.turns[-1].status == "failed"
+
+
 def test_leaving_waits_for_the_work_and_frees(desk, clip):
     desk.script.answer, desk.script.word_s = "word " * 500, 0.01
     visitor = desk.visitors.get("one")

@@ -50,6 +50,18 @@ def test_a_phone_shows_everything_in_order_without_sideways_scrolling(
     assert page.evaluate(wide) <= 0
 
 
+def test_no_answer_is_too_wide(page, script, clip):
+    script.answer = "<|special_token|>" * 60 + " " + "x" * 900
+    upload(page, clip)
+    ask(page, "y" * 300)
+    for width in (1440, 1280, 820, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        box = page.locator("#chat .bot-row .prose").bounding_box()
+        assert box["x"] + box["width"] <= width
+
+
 def test_theme_follows_the_choice(page):
     page.locator(".sidebar .toggle-button").click()
     page.get_by_label("Dark", exact=True).check()

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from conftest import serving
 from playwright.sync_api import expect
 from steps import answer, ask, toast, type_and_send, upload
 
@@ -27,7 +28,7 @@ HURT = "window.p === undefined && window.pwnd === undefined"
 
 
 def test_two_people_never_see_each_other(new_page, server, script, clip, other_clip):
-    first, second = new_page(server), new_page(server)
+    first, second = new_page(server, apart=True), new_page(server, apart=True)
     script.answer = "Alpha answer."
     upload(first, clip)
     ask(first, "Alpha question?")
@@ -46,7 +47,7 @@ def test_two_people_never_see_each_other(new_page, server, script, clip, other_c
 
 
 def test_one_waits_for_the_other_and_can_stop_waiting(new_page, server, script, clip, other_clip):
-    first, second = new_page(server), new_page(server)
+    first, second = new_page(server, apart=True), new_page(server, apart=True)
     script.answer, script.word_s = LONG, 0.05
     upload(first, clip)
     upload(second, other_clip)
@@ -68,7 +69,7 @@ def test_one_waits_for_the_other_and_can_stop_waiting(new_page, server, script, 
 
 def test_a_closed_page_frees_what_it_held(new_page, server, script, clip):
     script.answer, script.word_s = LONG, 0.05
-    page = new_page(server)
+    page = new_page(server, apart=True)
     upload(page, clip)
     type_and_send(page, "Tell me everything")
     expect(page.locator("#chat .bot-row")).to_contain_text("word3")
@@ -144,3 +145,10 @@ def test_no_file_outside_the_upload_folder_is_served(server):
         policy = reply.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
+
+
+def test_a_locked_page_opens_only_for_who_has_the_key(server):
+    with serving(server.desk, auth=("me", "secret")) as locked:
+        assert status(f"{locked.url}/config") == 401
+        assert status(f"{locked.url}/gradio_api/info") == 401
+        assert status(f"{locked.url}/gradio_api/file={server.desk.media.folder}") in (401, 403)

@@ -237,6 +237,7 @@ def test_rows_are_two_a_turn_and_say_how_it_ended():
     assert '<span class="problem">Out of <\u200bb>' in shown[5]["content"]
     assert shown[7]["content"] == '<span class="stage">Answering</span>'
     assert [chat.turn_of(index) for index in (0, 1, 2, [3, 0], (6, 1))] == [0, 0, 1, 1, 3]
+    assert [chat.turn_of(index) for index in (None, -1, [], "1", {})] == [None] * 5
 
 
 @given(st.text(alphabet="<>&[]()!:ab/\"'`*_$ {}\n\u200bhttps.", max_size=60))

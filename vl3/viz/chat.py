@@ -36,9 +36,11 @@ def rows(turns: Sequence[Turn]) -> list[dict]:
     return [row for turn in turns for row in (_question(turn), _answer(turn, turns))]
 
 
-def turn_of(row: int | Sequence[int]) -> int:
-    """Which turn a row of the chat belongs to."""
-    return (row if isinstance(row, int) else row[0]) // 2
+def turn_of(row: object) -> int | None:
+    """Which turn a row of the chat belongs to; None for what is no row (browsers may send it)."""
+    if isinstance(row, list | tuple) and row:
+        row = row[0]
+    return row // 2 if isinstance(row, int) and row >= 0 else None
 
 
 def _question(turn: Turn) -> dict:

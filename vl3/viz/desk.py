@@ -177,9 +177,11 @@ class Desk:
         if tokens > room and settings["prune"] is None:
             raise Refused("Video too long for this setting", words.over_limit(tokens, room))
 
-    def ask_again(self, visitor: Visitor, index: int = -1, question: str | None = None) -> None:
+    def ask_again(
+        self, visitor: Visitor, index: int | None = -1, question: str | None = None
+    ) -> None:
         """Asks an earlier question once more, or another one in its place; later turns go."""
-        if not visitor.turns:
+        if index is None or not -1 <= index < len(visitor.turns) or not visitor.turns:
             raise Refused("Nothing to try again", "Ask a question first.")
         turn = visitor.turns[index]
         question = turn.question if question is None else question.strip()
@@ -217,12 +219,12 @@ class Desk:
 
     def answer(self, visitor: Visitor, settings: Mapping, system: str = "") -> Iterator[list[Turn]]:
         """The conversation as the waiting answer grows. Ends early when another run begins."""
-        if not visitor.waiting:
-            return
-        visitor.waiting, run, stop = False, visitor.run, visitor.stop
-        earlier, turn = visitor.turns[:-1], visitor.turns[-1]
-        budget_tokens = next((item.budget_tokens for item in turn.attachments), None)
         with visitor.working:
+            if not visitor.waiting:
+                return
+            visitor.waiting, run, stop = False, visitor.run, visitor.stop
+            earlier, turn = visitor.turns[:-1], visitor.turns[-1]
+            budget_tokens = next((item.budget_tokens for item in turn.attachments), None)
             stream = visitor.studio.stream(
                 messages(earlier, turn, system),
                 **self._as_model(settings),
@@ -255,7 +257,7 @@ class Desk:
 
     def give_up(self, visitor: Visitor) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
-        if visitor.turns and visitor.turns[-1].status == "working" and not visitor.waiting:
+        if visitor.is_busy and not visitor.waiting and not visitor.working.locked():
             problem = "The answer failed. Try again; the log of the server says why."
             visitor.turns = [
                 *visitor.turns[:-1],

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pprint import pformat
 
 from vl3.values import Ledger, Reply
 from vl3.viz import words
@@ -84,12 +83,24 @@ def python_code(
             "import vl3",
             "",
             f"studio = vl3.load({_load_arguments(card)})",
-            f"messages = {pformat(named, width=88, sort_dicts=False)}",
+            *_literal(named),
             f"reply = studio.reply(messages{arguments})",
             "print(reply.text)",
             "",
         ]
     )
+
+
+def _literal(rows: list[dict]) -> list[str]:
+    """The messages as Python source, one part a line."""
+    lines = ["messages = ["]
+    for row in rows:
+        if isinstance(row["content"], str):
+            lines.append(f"    {row!r},")
+            continue
+        parts = [f"        {part!r}," for part in row["content"]]
+        lines += [f"    {{'role': {row['role']!r}, 'content': [", *parts, "    ]},"]
+    return [*lines, "]"]
 
 
 def shell_code(
