@@ -97,7 +97,7 @@ class Phase:
 class Recipe:
     """Everything that decides a run, apart from the speed of the machine."""
 
-    minutes: float = 43.0
+    minutes: float = 47.0
     seed: int = 1
     images_per_batch: int = 24
     frames_per_batch: int = 84
@@ -141,7 +141,10 @@ def build(recipe: Recipe) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id)
     torch.manual_seed(recipe.seed)
     config = sizes(64 * -(-len(tokenizer) // 64), image_token_id)
-    return VL3ForConditionalGeneration._from_config(config, attn_implementation="eager"), processor
+    model = VL3ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, processor
 
 
 def sizes(vocab_size: int, image_token_id: int) -> VL3Config:
@@ -325,6 +328,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         half = VL3ForConditionalGeneration(self.model.config)
         half.load_state_dict(self.model.state_dict())
+        half.generation_config = self.model.generation_config
         half.half().save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

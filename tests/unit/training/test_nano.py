@@ -35,6 +35,7 @@ def test_loss_falls_and_the_checkpoint_answers_alike(tmp_path):
     for name, value in run.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value.half().float()), name
     processor = VL3Processor.from_pretrained(tmp_path / "model")
+    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
     assert processor.settings == run.processor.settings
     assert len(processor.tokenizer) == len(run.processor.tokenizer)
 
@@ -104,12 +105,10 @@ def test_muon_moves_along_the_orthogonal_direction():
 
 def test_score_asks_each_family_that_often_and_blind_clips_are_black(tmp_path):
     run = Run(TINY, tmp_path)
-    drawn = draw(CLIPS, ("colour", "order", "digit"), 5, seed=0)
+    drawn = draw(CLIPS, ("colour", "order"), 5, seed=0)
     families = [qa.family for _, qas in drawn for qa in qas]
-    assert {family: families.count(family) for family in families} == dict.fromkeys(
-        ("colour", "order", "digit"), 5
-    )
+    assert (families.count("colour"), families.count("order")) == (5, 5)
     shares = score(run.model, Remembered(run.processor.tokenizer), drawn)
-    assert set(shares) == {"colour", "order", "digit"}
+    assert set(shares) == {"colour", "order"}
     assert blinded(drawn[0][0]).frames_TYX3.max() == 0
     assert drawn[0][0].frames_TYX3.max() > 0
