@@ -28,7 +28,7 @@ import vl3
 import vl3.studio
 import vl3.video
 from vl3.viz import chat as chat_rows
-from vl3.viz import estimate, settings, times, uploads
+from vl3.viz import estimate, settings, shown, times, uploads
 from vl3.viz.desk import Desk
 from vl3.viz.media import Media
 from vl3.viz.policy import OnlyThisServer
@@ -62,7 +62,7 @@ class Page:
     def __init__(self, desk: Desk, can_load: bool = True) -> None:
         self.desk, self.can_load = desk, can_load
         with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
-            self.header = widget("header", desk.header())
+            self.header = widget("header", shown.header(desk.card))
             with gr.Row(elem_id="halves"):
                 with gr.Column(scale=5, min_width=320, elem_id="left"):
                     self._video_half(desk.card["defaults"])
@@ -87,31 +87,22 @@ class Page:
             budget = gr.Number(defaults["budget_tokens"], label="Token budget", min_width=64)
         self.reading = [start, end, fps, frames, budget]
         self.budget = widget("budget")
-        self.gallery = widget("gallery", self.desk.gallery(), events=("example", "question"))
+        self.gallery = widget(
+            "gallery", shown.gallery(self.desk.examples), events=("example", "question")
+        )
 
     def _conversation_half(self) -> None:
         self.chat = gr.Chatbot(
-            elem_id="chat",
-            show_label=False,
-            label="Conversation",
-            placeholder="Upload a video, then ask about it.",
-            editable="user",
-            buttons=["copy"],
-            feedback_options=None,
-            latex_delimiters=[],
+            elem_id="chat", label="Conversation", show_label=False, editable="user", height=None,
+            buttons=["copy"], feedback_options=None, latex_delimiters=[],
             group_consecutive_messages=False,  # a text beside a picture cannot be edited otherwise
-            height=None,
-        )
+            placeholder="Upload a video, then ask about it.",
+        )  # fmt: skip
         self.queue = gr.Markdown(elem_id="queue")
         self.box = gr.MultimodalTextbox(
-            elem_id="ask",
-            placeholder="Ask about the video",
-            label="Question",
-            show_label=False,
-            file_types=MEDIA,
-            file_count="multiple",
-            max_plain_text_length=20_000,
-        )
+            elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
+            file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
+        )  # fmt: skip
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
@@ -176,16 +167,16 @@ class Page:
 
     def _wire_video(self) -> None:
         plan = [*self.reading, self.longest]
-        shown = [self.drop, self.player, self.budget, self.gallery]
+        video = [self.drop, self.player, self.budget, self.gallery]
         taken = self._on(
-            self.drop.upload, self.on_upload, [self.drop, *plan], [*shown, *self.reading]
+            self.drop.upload, self.on_upload, [self.drop, *plan], [*video, *self.reading]
         )
         taken.failure(lambda: None, None, self.drop, **QUICK)
-        self._on(self.gallery.example, self.on_example, plan, [*shown, *self.reading])
-        self._on(self.player.recall, self.on_recall, plan, [*shown, *self.reading])
+        self._on(self.gallery.example, self.on_example, plan, [*video, *self.reading])
+        self._on(self.player.recall, self.on_recall, plan, [*video, *self.reading])
         for field in plan:
             followed = {"trigger_mode": "always_last", "queue": False}
-            self._on(field.change, self.on_plan, plan, shown[1:3], **followed)
+            self._on(field.change, self.on_plan, plan, video[1:3], **followed)
 
     def _wire_conversation(self) -> None:
         asked = (
@@ -198,17 +189,12 @@ class Page:
             fields = [*inputs, *self.reading, *self.answer]
             begun = self._on(event, function, fields, [self.chat, self.box])
             run = begun.success(
-                self._told(self.on_answer),
-                self.answer,
-                self.chat,
-                show_progress="minimal",
-                show_progress_on=self.queue,
-                api_visibility="private",
-                **ON_GPU,
-            )
+                self._told(self.on_answer), self.answer, self.chat, show_progress="minimal",
+                show_progress_on=self.queue, api_visibility="private", **ON_GPU,
+            )  # fmt: skip
             for ended in (run.then, run.failure):
-                shown = [self.chat, self.box, self.player, self.details]
-                self._on(ended, self.on_ended, self.answer, shown, queue=False)
+                after = [self.chat, self.box, self.player, self.details]
+                self._on(ended, self.on_ended, self.answer, after, queue=False)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
         self._on(self.clear.click, self.on_clear, None, [self.chat, self.box, self.details])
@@ -217,15 +203,13 @@ class Page:
 
     def _wire_settings(self) -> None:
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
-        self.demo.load(self.desk.header, None, self.header, **QUICK)
+        self.demo.load(lambda: shown.header(self.desk.card), None, self.header, **QUICK)
         chosen = [self.model, self.quantize, self.adapter]
         for field in (self.model, self.quantize):
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
-        options = {"show_progress": "minimal", **ON_GPU}
-        shown = [self.header, self.player, *self.reading, self.longest]
-        self._on(
-            self.load.click, self.on_load, chosen, shown, show_progress_on=self.estimate, **options
-        )
+        changed = [self.header, self.player, *self.reading, self.longest]
+        options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
+        self._on(self.load.click, self.on_load, chosen, changed, **options)
 
     @contextmanager
     def _toasts(self, markup: bool = True) -> Iterator[None]:
@@ -249,12 +233,16 @@ class Page:
     def _video(self, visitor: Visitor, values: tuple, selected: int = -1) -> tuple:
         """What the left half shows after another video was chosen."""
         drop = gr.File(value=None, visible="hidden" if visitor.current else True)
-        return drop, *self.on_plan(visitor, {}, *values), self.desk.gallery(selected)
+        return (
+            drop,
+            *self.on_plan(visitor, {}, *values),
+            shown.gallery(self.desk.examples, selected),
+        )
 
     def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict]:
         *fields, longest = values
         budget = self.desk.budget(visitor, settings.reading(fields), longest)
-        return self.desk.player(visitor), budget.as_value()
+        return shown.player(visitor), budget.as_value()
 
     def on_upload(self, visitor: Visitor, event: dict, path: str, *values) -> tuple:
         self.desk.take(visitor, path)
@@ -284,6 +272,9 @@ class Page:
             box |= {"submit_btn": True, "stop_btn": False}
         return chat_rows.rows(visitor.turns), gr.MultimodalTextbox(**box)
 
+    def _details(self, visitor: Visitor, system: str = "") -> dict:
+        return shown.run_details(visitor, self.desk.card, self.desk.prune, system)
+
     def on_ask(self, visitor: Visitor, event: dict, message: dict, *values) -> tuple:
         text, files = message.get("text") or "", message.get("files") or []
         self.desk.ask(visitor, text, files, *settings.split(values))
@@ -309,8 +300,8 @@ class Page:
 
     def on_ended(self, visitor: Visitor, event: dict, *values) -> tuple:
         self.desk.give_up(visitor)
-        shown = self.desk.player(visitor), self.desk.details(visitor, settings.answer(values)[1])
-        return *self._rows(visitor), *shown
+        system = settings.answer(values)[1]
+        return *self._rows(visitor), shown.player(visitor), self._details(visitor, system)
 
     def on_stop(self, visitor: Visitor, event: dict) -> tuple:
         if self.desk.stop(visitor):
@@ -320,14 +311,14 @@ class Page:
     def on_undo(self, visitor: Visitor, event: dict) -> tuple:
         question = self.desk.undo(visitor)
         box = {"value": {"text": question, "files": []}}
-        return *self._rows(visitor, **box), self.desk.details(visitor)
+        return *self._rows(visitor, **box), self._details(visitor)
 
     def on_clear(self, visitor: Visitor, event: dict) -> tuple:
         self.desk.clear(visitor)
         return *self._rows(visitor), {}
 
     def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
-        return self.desk.export(visitor, kind)
+        return shown.export(visitor, self.desk.card, kind)
 
     # the model
 
@@ -340,7 +331,7 @@ class Page:
         self.desk.load(model, quantize, adapter)
         known = self.desk.card["defaults"]
         fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
-        return self.desk.header(), self.desk.player(visitor), gr.skip(), gr.skip(), *fields
+        return shown.header(self.desk.card), shown.player(visitor), gr.skip(), gr.skip(), *fields
 
     # for scripts
 
@@ -392,19 +383,11 @@ def look() -> dict:
 def launch_options(max_upload: str) -> dict:
     """The closed settings of launch(): no telemetry, no folders, nothing from elsewhere."""
     return {
-        "max_file_size": max_upload,
-        "allowed_paths": [],
-        "blocked_paths": [str(ASSETS.parent)],
-        "show_error": False,
-        "run_history": False,
-        "enable_monitoring": False,
-        "state_session_capacity": 64,
-        "footer_links": ["api"],
-        "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]},
-        "quiet": True,
-        **look(),
-    }
+        "max_file_size": max_upload, "allowed_paths": [], "blocked_paths": [str(ASSETS.parent)],
+        "show_error": False, "run_history": False, "enable_monitoring": False, "quiet": True,
+        "state_session_capacity": 64, "footer_links": ["api"], "ssr_mode": False,
+        "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]}, **look(),
+    }  # fmt: skip
 
 
 def refusals() -> dict[type[Exception], str]:

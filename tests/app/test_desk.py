@@ -11,6 +11,7 @@ import pytest
 from fake import FakeStudio, Script
 
 import vl3.video
+from vl3.viz import shown
 from vl3.viz.desk import Desk
 from vl3.viz.media import Media
 from vl3.viz.refused import Refused
@@ -193,8 +194,8 @@ def test_the_bundled_clips_become_examples(desk, clip, tmp_path_factory):
     desk.take_example(visitor, 0)
     assert visitor.current.name == "a.mp4"
     assert desk.example_question(0, 1) == "When?"
-    shown = desk.gallery(0)
-    assert shown["clips"][0]["questions"] == ["What?", "When?"]
+    drawn = shown.gallery(desk.examples, 0)
+    assert drawn["clips"][0]["questions"] == ["What?", "When?"]
     for index in (-1, 1, None, "0", 0.0):
         with pytest.raises(Refused):
             desk.take_example(visitor, index)

@@ -15,9 +15,9 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from vl3.viz import details, times, transcript, words
+from vl3.viz import times, words
 from vl3.viz.conversation import Attachment, Turn, context, follow, messages, next_turn
-from vl3.viz.media import Media, file_url
+from vl3.viz.media import Media
 from vl3.viz.refused import Refused
 from vl3.viz.visitors import Visitor, Visitors
 
@@ -287,56 +287,6 @@ class Desk:
             return studio.reply(messages((), turn), **options).text
         finally:
             studio.release()
-
-    # what the page shows
-
-    def player(self, visitor: Visitor) -> dict:
-        """The value of the player: the current file, its facts, whether it is encoded."""
-        item = visitor.current
-        if item is None:
-            return {}
-        return {
-            "url": file_url(item.path),
-            "kind": "image" if item.is_image else "video",
-            "facts": item.facts,
-            "key": item.key,
-            "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
-        }
-
-    def gallery(self, selected: int = -1) -> dict:
-        """The value of the examples: title, picture and questions of each clip."""
-        clips = [
-            {
-                "title": clip["title"],
-                "url": file_url(clip["item"].poster),
-                "questions": clip["questions"],
-            }
-            for clip in self.examples
-        ]
-        return {"clips": clips, "selected": selected}
-
-    def header(self) -> dict:
-        return {"facts": words.model_facts(self.card), "note": words.model_note(self.card)}
-
-    def details(self, visitor: Visitor, system: str = "") -> dict:
-        """The value of the run details: the ledger of the last answer and how to repeat it."""
-        if not visitor.turns or visitor.turns[-1].reply is None:
-            return {}
-        *earlier, turn = visitor.turns
-        return {
-            "rows": details.ledger_rows(turn.reply.ledger),
-            "blocks": details.blocks(earlier, turn, self.card, self.prune, system),
-        }
-
-    def export(self, visitor: Visitor, kind: str) -> dict:
-        """The conversation as a file to save. kind: "Markdown", "JSON" or "WebVTT"."""
-        if not visitor.turns:
-            raise Refused("Nothing to export", "Ask a question first.")
-        suffix, media_type, write = transcript.FORMATS[kind]
-        text = write(visitor.turns, self.card)
-        if text is None:
-            raise Refused("Nothing to export", "No answer names a time, so WebVTT would be empty.")
-        return {"name": f"conversation.{suffix}", "type": media_type, "text": text}
 
 
 def _chosen(items: list, index: object) -> Any:

@@ -52,14 +52,15 @@ class Media:
         uploads.trim(self.folder, self._limit_bytes, in_use)
 
     def _poster(self, item: Attachment) -> str:
-        """The path of a small JPEG of the first frame, next to the file; made once."""
+        """The path of a small JPEG of the middle frame, next to the file; made once."""
         target = Path(item.path).with_name(f"{item.key}.jpg")
         if not target.exists():
-            clip = (
-                self._video.read_image(item.path)
-                if item.is_image
-                else self._video.read(item.path, max_frames=1)
-            )
+            if item.is_image:
+                clip = self._video.read_image(item.path)
+            else:
+                times_s = self._video.schedule(item.path, max_frames=3).times_s
+                middle_s = times_s[len(times_s) // 2]
+                clip = self._video.read(item.path, max_frames=1, start=middle_s)
             image = Image.fromarray(clip.frames_TYX3[0])
             image.thumbnail((POSTER_PX, POSTER_PX))
             image.save(target, quality=82)

@@ -1,0 +1,64 @@
+"""The values of the page's widgets: what each of them draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vl3.viz import details, transcript, words
+from vl3.viz.media import file_url
+from vl3.viz.refused import Refused
+from vl3.viz.visitors import Visitor
+
+
+def header(card: Mapping) -> dict:
+    """What is loaded, and what to know about it."""
+    return {"facts": words.model_facts(card), "note": words.model_note(card)}
+
+
+def player(visitor: Visitor) -> dict:
+    """The current file, its facts, and whether the last answer reused its encoding."""
+    item = visitor.current
+    if item is None:
+        return {}
+    return {
+        "url": file_url(item.path),
+        "kind": "image" if item.is_image else "video",
+        "facts": item.facts,
+        "key": item.key,
+        "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
+    }
+
+
+def gallery(examples: Sequence[Mapping], selected: int = -1) -> dict:
+    """Title, picture and questions of each bundled clip."""
+    clips = [
+        {
+            "title": clip["title"],
+            "url": file_url(clip["item"].poster),
+            "questions": clip["questions"],
+        }
+        for clip in examples
+    ]
+    return {"clips": clips, "selected": selected}
+
+
+def run_details(visitor: Visitor, card: Mapping, prune: Mapping | None, system: str = "") -> dict:
+    """The ledger of the last answer and how to repeat it; empty without one."""
+    if not visitor.turns or visitor.turns[-1].reply is None:
+        return {}
+    *earlier, turn = visitor.turns
+    return {
+        "rows": details.ledger_rows(turn.reply.ledger),
+        "blocks": details.blocks(earlier, turn, card, prune, system),
+    }
+
+
+def export(visitor: Visitor, card: Mapping, kind: str) -> dict:
+    """The conversation as a file to save. kind: "Markdown", "JSON" or "WebVTT"."""
+    if not visitor.turns:
+        raise Refused("Nothing to export", "Ask a question first.")
+    suffix, media_type, write = transcript.FORMATS[kind]
+    text = write(visitor.turns, card)
+    if text is None:
+        raise Refused("Nothing to export", "No answer names a time, so WebVTT would be empty.")
+    return {"name": f"conversation.{suffix}", "type": media_type, "text": text}
