@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -35,6 +36,8 @@ def uploaded(desk, visitor, clip):
     path.parent.mkdir(exist_ok=True)
     shutil.copyfile(clip, path)
     desk.take(visitor, str(path))
+    for file in path.parent.iterdir():
+        os.utime(file, (1e9, 1e9))
     return path
 
 
@@ -120,6 +123,20 @@ def test_twenty_visitors_leave_nothing(desk, clip):
     assert all(fork.released and not fork.caches for fork in forks)
 
 
+def test_the_idle_lose_their_caches_but_not_their_conversation(desk, clip):
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    list(desk.answer(visitor, SETTINGS))
+    assert visitor.studio.caches
+    for _ in range(2):
+        assert desk.visitors.sweep(idle_s=0) == 0
+    assert visitor.studio.released == 1
+    assert not visitor.studio.caches
+    assert desk.visitors.get("one").turns[-1].status == "done"
+    assert desk.visitors.sweep(forget_s=0) == 1
+
+
 def test_a_file_in_use_outlives_the_limit(desk, clip, other_clip, tmp_path):
     desk.media._limit_bytes = 1
     one, two = desk.visitors.get("one"), desk.visitors.get("two")
@@ -202,6 +219,8 @@ def test_the_bundled_clips_become_examples(desk, clip, tmp_path_factory):
     with pytest.raises(Refused):
         desk.example_question(0, 2)
     desk.media._limit_bytes = 0
+    for file in desk.media.folder.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
     desk.visitors.leave("one")
     desk.visitors.sweep(left_s=0)
     desk.tidy()

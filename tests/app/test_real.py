@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,27 @@ def test_every_door_gives_the_same_text(real, clip, studio):
     asked = [{"role": "user", "content": [video, question]}]
     assert text == studio.fork().reply(asked, max_new_tokens=9).text
     assert Path(clip).is_file()
+
+
+def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folder, upload_folder):
+    import app
+
+    media = Media(upload_folder, vl3.video, 10**9)
+    load = partial(vl3.load, device="cpu", offline=True)
+    desk = Desk(load, media, app.refusals(), model=str(tiny_folder))
+    with serving(desk) as running:
+        page = new_page(running)
+        page.locator(".sidebar .toggle-button").click()
+        name = page.get_by_label("Model", exact=True)
+        name.fill("DAMO-NLP-SG/VideoLLaMA3-7B")
+        expect(page.locator("#estimate")).to_contain_text("About 16.1 GB for the weights")
+        name.fill("/nowhere/at/all")
+        page.get_by_role("button", name="Load", exact=True).click()
+        assert "Cannot load this model" in toast(page)
+        facts = page.locator("#header .facts")
+        expect(facts).to_contain_text(tiny_folder.name)
+        copy = tiny_folder.with_name("another")
+        shutil.copytree(tiny_folder, copy, dirs_exist_ok=True)
+        name.fill(str(copy))
+        page.get_by_role("button", name="Load", exact=True).click()
+        expect(facts).to_contain_text("another")

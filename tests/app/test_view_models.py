@@ -311,10 +311,15 @@ def test_the_folder_is_private_bounded_and_swept(tmp_path):
         path = own / f"hash{number}" / "clip.mp4"
         path.parent.mkdir()
         path.write_bytes(bytes(100))
-        os.utime(path, (time.time() + number, time.time() + number))
+        changed_s = time.time() - 1000 + number
+        os.utime(path, (changed_s, changed_s))
         paths.append(path)
-    assert uploads.trim(own, 250, {str(paths[0])}) == 300
+    new = own / "new.mp4"
+    new.write_bytes(bytes(100))
+    assert uploads.trim(own, 350, {str(paths[0])}) == 300
     assert [path.exists() for path in paths] == [True, False, False, False, True]
+    assert uploads.trim(own, 0, {str(paths[0])}) == 100
+    assert new.exists()
     assert uploads.contains(own, str(paths[0]))
     assert not uploads.contains(own, str(own / ".." / ".." / "x"))
     link = own / "link"

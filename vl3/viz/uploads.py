@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import time
+
+SPARED_S = 60.0
 
 
 def prepare(folder: Path) -> Path:
@@ -56,23 +60,33 @@ def adopt(folder: Path, path: Path) -> Path:
 def trim(folder: Path, limit_bytes: int, in_use: Collection[str] = ()) -> int:
     """Removes files not in use, oldest first, until the rest fits; how many bytes went.
 
-    A limit of 0 removes every file not in use.
+    Files of the last minute stay: somebody may be about to use them. A limit of 0 removes every
+    other file not in use.
     """
     used = {str(Path(path).resolve()) for path in in_use}
-    files = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
-    total = sum(stat.st_size for stat, _ in files)
-    removed = 0
-    for stat, path in sorted(files, key=lambda item: item[0].st_mtime):
-        if total - removed <= limit_bytes:
+    files = sorted(_files(folder))
+    total, removed = sum(size for _, size, _ in files), 0
+    for changed_s, size, path in files:
+        if total - removed <= limit_bytes or time() - changed_s < SPARED_S:
             break
         if str(path.resolve()) not in used:
             path.unlink(missing_ok=True)
-            removed += stat.st_size
+            removed += size
     _remove_empty(folder)
     return removed
 
 
+def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Time of the last change, size and path of every file; those that vanish meanwhile are not."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            if path.is_file():
+                yield stat.st_mtime, stat.st_size, path
+
+
 def _remove_empty(folder: Path) -> None:
     for child in folder.iterdir():
-        if child.is_dir() and not any(child.iterdir()):
-            child.rmdir()
+        with suppress(OSError):  # not empty (any more), or gone
+            if child.is_dir() and time() - child.stat().st_mtime > SPARED_S:
+                child.rmdir()

@@ -15,8 +15,9 @@ from typing import Any
 
 from vl3.viz.conversation import Attachment, Turn, context
 
-LEFT_S = 120.0
-IDLE_S = 3600.0
+LEFT_S = 120.0  # a lost connection may come back within
+IDLE_S = 3600.0  # then the caches go; the conversation stays
+FORGET_S = 24 * 3600.0  # a browser does not always say that it leaves
 END_S = 5.0
 
 
@@ -34,6 +35,7 @@ class Visitor:
     working: Lock = field(default_factory=Lock)
     used_s: float = field(default_factory=monotonic)
     left_s: float | None = None
+    is_resting: bool = False
 
     def begin(self, turns: list[Turn]) -> None:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
@@ -50,7 +52,8 @@ class Visitor:
     def has_reused(self, item: Attachment) -> bool:
         """Whether the last answer took the item from the cache instead of encoding it."""
         seen = [old for turn in context(self.turns) for old in turn.attachments]
-        return bool(self.turns) and self.turns[-1].reused and item in seen
+        last = self.turns[-1] if self.turns else None
+        return last is not None and last.reused and last.was_answered and item in seen
 
     def end(self) -> None:
         """Nothing runs and nothing waits to run."""
@@ -104,7 +107,7 @@ class Visitors:
                 self._visitors[key] = visitor
             elif visitor.model_number != self.model_number:
                 visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
-            visitor.used_s, visitor.left_s = monotonic(), None
+            visitor.used_s, visitor.left_s, visitor.is_resting = monotonic(), None, False
             return visitor
 
     def leave(self, key: str | None) -> None:
@@ -115,20 +118,28 @@ class Visitors:
             visitor.left_s = monotonic()
             visitor.free()
 
-    def sweep(self, left_s: float = LEFT_S, idle_s: float = IDLE_S) -> int:
-        """Forgets who left or has been idle for longer than that; how many they were."""
+    def sweep(
+        self, left_s: float = LEFT_S, idle_s: float = IDLE_S, forget_s: float = FORGET_S
+    ) -> int:
+        """Forgets who left long ago and frees the caches of the idle; how many were forgotten."""
         now_s = monotonic()
         with self._lock:
             gone = [
                 key
                 for key, visitor in self._visitors.items()
-                if now_s - visitor.used_s > idle_s
+                if now_s - visitor.used_s > forget_s
                 or (visitor.left_s is not None and now_s - visitor.left_s > left_s)
             ]
-            removed = [self._visitors.pop(key) for key in gone]
-        for visitor in removed:
+            ended = [self._visitors.pop(key) for key in gone]
+            idle = [
+                visitor
+                for visitor in self._visitors.values()
+                if now_s - visitor.used_s > idle_s and not (visitor.is_resting or visitor.is_busy)
+            ]
+        for visitor in (*ended, *idle):
             visitor.free()
-        return len(removed)
+            visitor.is_resting = True
+        return len(ended)
 
     def paths(self) -> set[str]:
         """Every file that some visitor still uses."""
