@@ -123,11 +123,15 @@ class VL3Processor:
         self, media: Sequence[Medium], measured: Sequence[Measured], settings: ProcessorSettings
     ) -> list[Grid]:
         """Grids of the media of one prompt under their common budget."""
+        budget_tokens = settings.budget_tokens
+        if settings.frame_tokens is not None:
+            num_frames = sum(size.frames for size in measured)
+            budget_tokens = min(budget_tokens, settings.frame_tokens * num_frames)
         return fit_grid(
             [(size.frames, size.height_px, size.width_px) for size in measured],
             [settings.image_merge if medium.is_image else settings.video_merge
              for medium in media],
-            settings.budget_tokens, patch=settings.patch, min_tokens=settings.min_tokens,
+            budget_tokens, patch=settings.patch, min_tokens=settings.min_tokens,
         )  # fmt: skip
 
     def _pad(self, prompts: list[prompt.Prompt], return_labels: bool) -> dict[str, torch.Tensor]:

@@ -22,13 +22,17 @@ class PruneSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessorSettings:
-    """What turns media into visual tokens. Sizes in pixels per patch side, budgets in tokens."""
+    """What turns media into visual tokens. Sizes in pixels per patch side, budgets in tokens.
+
+    frame_tokens bounds each frame too, for models that were trained on small pictures only.
+    """
 
     patch: int = 14
     image_merge: int = 1
     video_merge: int = 2
     min_tokens: int = 16
     budget_tokens: int = 16384
+    frame_tokens: int | None = None
     fps: float = 1.0
     max_frames: int = 180
     sampling: str = "exact"

@@ -1,5 +1,7 @@
 """Messages to tensors to tokens: counts, batches, padding, pruning, gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,17 @@ def test_settings_given_at_the_call(tiny_processor):
     assert strict["keep_mask"].sum() == strict["keep_mask"].numel() // 5 + 4
     fewer = tiny_processor(ask(photo(picture(400, 400))), budget_tokens=100)
     assert fewer["keep_mask"].numel() <= 100
+
+
+def test_a_bound_on_each_frame_holds_whatever_the_budget(tiny_processor):
+    small = replace(tiny_processor.settings, budget_tokens=10_000, frame_tokens=16)
+    processor = VL3Processor(
+        tiny_processor.tokenizer, small, image_token_id=tiny_processor.slot_ids.image
+    )
+    clip = still_clip(5, (400, 400))
+    assert tiny_processor(ask(film(clip)))["grid_thw"].tolist() == [[5, 16, 16]]
+    assert processor(ask(film(clip)))["grid_thw"].tolist() == [[5, 8, 8]]
+    assert processor(ask(film(still_clip(3, (360, 640)))))["grid_thw"].tolist() == [[3, 6, 12]]
 
 
 def test_pil_images_paths_and_arrays_are_the_same_picture(tiny_processor, tmp_path):
