@@ -6,7 +6,9 @@ import json
 import urllib.request
 
 import pytest
-from conftest import REPO
+from serving import REPO
+
+pytest_plugins = ["page_fixtures"]
 
 client_module = pytest.importorskip("gradio_client")
 

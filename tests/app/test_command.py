@@ -12,7 +12,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import REPO
+from serving import REPO
 
 from vl3.viz import options
 

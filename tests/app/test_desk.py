@@ -17,6 +17,8 @@ from vl3.viz.desk import Desk
 from vl3.viz.media import Media
 from vl3.viz.refused import Refused
 
+pytest_plugins = ["page_fixtures"]
+
 READING = {"start": "", "end": "", "fps": 1.0, "max_frames": 64, "budget_tokens": 8192}
 SETTINGS = {"max_new_tokens": 128, "temperature": 0.0, "prune": "model"}
 

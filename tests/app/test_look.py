@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
-from steps import ask, upload
+from steps import ask, expect, upload
+
+pytest_plugins = ["page_fixtures"]
 
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
 

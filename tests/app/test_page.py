@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 
+import clips
 from fake import FakeOutOfMemory
-from playwright.sync_api import expect
-from steps import answer, ask, toast, type_and_send, upload
+from steps import answer, ask, expect, toast, type_and_send, upload
+
+pytest_plugins = ["page_fixtures"]
 
 LONG = " ".join(f"word{number}" for number in range(400))
 
@@ -328,3 +330,11 @@ def test_replaced_by_dropping_on_the_player(page, clip, other_clip):
         [list(other_clip.read_bytes()), other_clip.name],
     )
     expect(page.locator("#player .facts")).to_contain_text(other_clip.name)
+
+
+def test_files_that_browsers_cannot_play_are_said_so_and_answered(page, tmp_path):
+    path = clips.write_clip(tmp_path / "old.avi", 24, 12, size=(96, 160), codec="mpeg2video")
+    upload(page, path)
+    expect(page.locator("#player .facts")).to_contain_text("mpeg2video")
+    expect(page.locator("#player .unplayable")).to_contain_text("cannot play the file")
+    assert ask(page, "What is it?").startswith("A red circle")

@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from conftest import serving
-from playwright.sync_api import expect
-from steps import answer, ask, toast, type_and_send, upload
+from serving import serving
+from steps import answer, ask, expect, toast, type_and_send, upload
+
+pytest_plugins = ["page_fixtures"]
 
 LONG = " ".join(f"word{number}" for number in range(400))
 PAYLOADS = [
@@ -147,8 +148,15 @@ def test_no_file_outside_the_upload_folder_is_served(server):
     assert "http" not in policy
 
 
-def test_a_locked_page_opens_only_for_who_has_the_key(server):
+def test_a_locked_page_opens_only_for_who_has_the_key(browser, server):
     with serving(server.desk, auth=("me", "secret")) as locked:
         assert status(f"{locked.url}/config") == 401
         assert status(f"{locked.url}/gradio_api/info") == 401
         assert status(f"{locked.url}/gradio_api/file={server.desk.media.folder}") in (401, 403)
+        page = browser.new_context().new_page()
+        page.goto(locked.url)
+        page.get_by_label("username").fill("me")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button", name="Login").click()
+        expect(page.locator("#header h1")).to_have_text("vl3")
+        page.context.close()

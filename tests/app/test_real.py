@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import REPO, serving
-from playwright.sync_api import expect
-from steps import answer, ask, toast, type_and_send, upload
+from serving import REPO, serving
+from steps import answer, ask, expect, toast, type_and_send, upload
 
 import vl3
 import vl3.video
 from vl3.viz.desk import Desk
 from vl3.viz.media import Media
+
+pytest_plugins = ["page_fixtures"]
 
 NANO = REPO / "assets" / "nano"
 

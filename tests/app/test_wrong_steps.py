@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import av
 import clips
-from playwright.sync_api import expect
-from steps import ask, toast, type_and_send, upload
+from steps import ask, expect, toast, type_and_send, upload
+
+pytest_plugins = ["page_fixtures"]
 
 
 def test_a_question_before_any_video(page, clip):

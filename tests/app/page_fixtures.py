@@ -1,25 +1,24 @@
-"""One server a module, a fresh browser context a test; no request may leave this machine."""
+"""Fixtures of the page: one server a module, a page a test; nothing may leave this machine.
+
+A plugin and not a conftest, since tests elsewhere import from the conftest above.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from serving import REPO, Server, serving
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_IS_E2E_TEST", "1")
-REPO = Path(__file__).resolve().parents[2]
-for folder in (REPO, REPO / "tests", REPO / "tests" / "app"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+if str(REPO) not in sys.path:
+    sys.path.insert(0, str(REPO))
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -35,36 +34,6 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 ALLOWED_CONSOLE = ("Method not implemented.",)
-
-
-@dataclass
-class Server:
-    """A running page: its address, its desk, and the script its fake studio follows (if fake)."""
-
-    url: str
-    desk: object
-    script: object = None
-
-
-@contextmanager
-def serving(desk, **options) -> Iterator[Server]:
-    """Serves the page of the desk on a free loopback port, in this process."""
-    import app
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    demo = app.build(desk)
-    demo.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        prevent_thread_lock=True,
-        **{**app.launch_options("20mb"), **options},
-    )
-    try:
-        yield Server(f"http://127.0.0.1:{port}", desk)
-    finally:
-        demo.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,41 @@
+"""The page served in this process, for a test."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Server:
+    """A running page: its address, its desk, and the script its fake studio follows (if fake)."""
+
+    url: str
+    desk: object
+    script: object = None
+
+
+@contextmanager
+def serving(desk, **options) -> Iterator[Server]:
+    """Serves the page of the desk on a free loopback port, in this process."""
+    import app
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    demo = app.build(desk)
+    demo.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        prevent_thread_lock=True,
+        **{**app.launch_options("20mb"), **options},
+    )
+    try:
+        yield Server(f"http://127.0.0.1:{port}", desk)
+    finally:
+        demo.close()
