@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from vl3.training.batch import Remembered, build_sample, collate
 from vl3.training.nano import Recipe, answer_logits, answers_right, build, draw_batch
 from vl3.training.questions import FAMILIES, ask_many
 from vl3.training.world import Level, film, sample_scene
+from vl3.values import Clip
 
 RECIPE = Recipe(tokenizer_scenes=200)
 TOLERANCE = 2e-5  # float32, sums in another order
@@ -81,6 +83,20 @@ def test_branches_compute_what_separate_prompts_do(nano, seconds):
         perturbed = answer_logits(model, leaky)
     assert (shared - separate).abs().max() < TOLERANCE
     assert (perturbed - separate).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(336, 336), (720, 1280), (480, 640), (90, 60)])
+@pytest.mark.parametrize("frames", [1, 9])
+def test_pictures_of_any_size_are_shown_at_the_size_of_the_scenes(nano, size, frames):
+    _, processor, _ = nano
+    pixels = np.zeros((frames, *size, 3), np.uint8)
+    times_s = None if frames == 1 else tuple(float(t) for t in range(frames))
+    clip = Clip(frames_TYX3=pixels, times_s=times_s, source="black")
+    kind = "image" if clip.is_image else "video"
+    content = [{"type": kind, kind: clip}, {"type": "text", "text": "What is it?"}]
+    inputs = processor(messages=[{"role": "user", "content": content}])
+    _, rows, cols = inputs["grid_thw"][0].tolist()
+    assert 16 <= rows * cols // 4 <= 24
 
 
 def test_answers_are_judged_one_by_one(nano):

@@ -35,6 +35,7 @@ def test_loss_falls_and_the_checkpoint_answers_alike(tmp_path):
     for name, value in run.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value.half().float()), name
     processor = VL3Processor.from_pretrained(tmp_path / "model")
+    assert not processor.settings.system_prompt  # it was trained without one
     assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
     assert processor.settings == run.processor.settings
     assert len(processor.tokenizer) == len(run.processor.tokenizer)
