@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--repetition-penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--prune", choices=("off", "official", "rlt", "last_kept"),
+        help="how repeated patches are removed (default: as the model was trained)",
+    )  # fmt: skip
+    parser.add_argument("--prune-threshold", type=float, metavar="X",
+                        help="patches that change no more than this are removed")  # fmt: skip
     parser.add_argument("--system", help="system prompt instead of the model's own")
     parser.add_argument("--quantize", choices=("nf4", "int8"), help="4- or 8-bit language model")
     parser.add_argument("--adapter", metavar="FOLDER", help="peft adapter to apply")
@@ -115,13 +121,20 @@ def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
     return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
 
+def _prune(chosen: argparse.Namespace) -> dict | str | None:
+    if chosen.prune == "off":
+        return None
+    given = {"mode": chosen.prune, "threshold": chosen.prune_threshold}
+    return {name: value for name, value in given.items() if value is not None} or "model"
+
+
 def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
     """Prints an answer as it comes; Ctrl-C stops it."""
     stop, reply, progress = threading.Event(), None, _Progress()
     stream = studio.stream(
         messages, max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature,
         top_p=chosen.top_p, repetition_penalty=chosen.repetition_penalty, seed=chosen.seed,
-        budget_tokens=chosen.budget_tokens, stop=stop,
+        budget_tokens=chosen.budget_tokens, prune=_prune(chosen), stop=stop,
     )  # fmt: skip
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:

@@ -52,6 +52,7 @@ class Progress:
     reused_tokens: int = 0
     first_token_s: float | None = None
     stopped: bool = False
+    truncated: bool = False
 
 
 def make(library: Library, prefix: Prefix, request: Request) -> Iterator[Stage | str | Reply]:
@@ -87,6 +88,11 @@ def make(library: Library, prefix: Prefix, request: Request) -> Iterator[Stage |
         ) from error
 
 
+def unanswered(model, request: Request) -> Reply:
+    """The reply to a request that was stopped before its turn came."""
+    return _reply(model, request, Progress(stopped=True))
+
+
 def shrunk(settings: ProcessorSettings) -> ProcessorSettings:
     """Settings that need about half the memory."""
     return replace(
@@ -120,13 +126,14 @@ def _attempt(library, prefix, request: Request) -> Iterator[Stage | str | Reply]
         with answer.interruptible(model, request.stopped):
             yield from _open_media(library, request, state)
             question = _question(model, processor, request, state)
+            decoding = _within_context(model, question, request.decoding)
             yield Stage("Answering")
             stream = answer.tokens(
-                model, question, _within_context(model, question, request.decoding), prefix,
-                end_tokens(model, processor),
+                model, question, decoding, prefix, end_tokens(model, processor),
                 lambda ready: setattr(state, "reused_tokens", ready),
             )  # fmt: skip
             yield from _write(stream, processor, request, state)
+            state.truncated = len(state.token_ids) >= decoding.max_new_tokens
     except Stopped:
         state.stopped = True
     yield _reply(model, request, state)
@@ -282,7 +289,7 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         settings=asdict(request.decoding) | media,
         ledger=ledger,
         stopped=state.stopped,
-        truncated=len(state.token_ids) >= request.decoding.max_new_tokens,
+        truncated=state.truncated,
         notes=request.notes,
     )
 

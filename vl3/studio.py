@@ -156,8 +156,11 @@ class Studio:
         return self._in_turn(request, stop)
 
     def _in_turn(self, request: Request, stop) -> Iterator[Stage | str | Reply]:
-        with self._turn(stop):
-            yield from replies.make(self._library, self._prefix, request)
+        try:
+            with self._turn(stop):
+                yield from replies.make(self._library, self._prefix, request)
+        except Stopped:  # while it waited; later stops end in a reply of their own
+            yield replies.unanswered(self.model, request)
 
     @contextmanager
     def _turn(self, stop: threading.Event) -> Iterator[None]:
@@ -175,7 +178,8 @@ class Studio:
         if budget_tokens is not None:
             settings = replace(settings, budget_tokens=int(budget_tokens))
         if prune != "model":
-            settings = replace(settings, prune=PruneSettings(**prune) if prune else None)
+            own = settings.prune or PruneSettings()
+            settings = replace(settings, prune=None if prune is None else replace(own, **prune))
         return settings
 
 

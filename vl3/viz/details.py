@@ -108,7 +108,7 @@ def shell_code(
 ) -> str:
     """A command that asks the question about the same media.
 
-    Earlier questions are not part of it, and neither is a changed pruning; both are in the Python.
+    Earlier questions are not part of it; they are in the Python.
     """
     command = ["python", "-m", "train_cli", "chat", turn.question]
     if not card["is_nano"]:
@@ -124,7 +124,14 @@ def shell_code(
         command += _flags({"fps": last.fps, "max_frames": last.max_frames})
         command += _flags({"start": last.start_s, "end": last.end_s})
     command += _flags({name: value for name, value in settings.items() if name != "prune"})
+    command += _prune_flags(settings.get("prune", "model"))
     return shlex.join(command + _flags({"system": system.strip() or None}))
+
+
+def _prune_flags(prune: Mapping | str | None) -> list[str]:
+    if isinstance(prune, Mapping):
+        return _flags({"prune": prune.get("mode"), "prune_threshold": prune.get("threshold")})
+    return ["--prune", "off"] if prune is None else []
 
 
 def _flags(values: Mapping) -> list[str]:
