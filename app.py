@@ -1,6 +1,6 @@
 """The browser page: run `python app.py` and open the address it prints.
 
-Layout and wiring only. What the page does is in vl3/viz/desk.py, what it says in vl3/viz/words.py,
+Layout and wiring only. What the page does is in vl3/page/desk.py, what it says in vl3/page/words.py,
 how it looks in assets/web.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from vl3.viz import options as cli
+from vl3.page import options as cli
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 if __name__ == "__main__":
@@ -27,13 +27,13 @@ from starlette.middleware import Middleware
 import vl3
 import vl3.studio
 import vl3.video
-from vl3.viz import chat as chat_rows
-from vl3.viz import estimate, settings, shown, times, uploads
-from vl3.viz.desk import Desk
-from vl3.viz.media import Media
-from vl3.viz.policy import OnlyThisServer
-from vl3.viz.refused import Refused
-from vl3.viz.visitors import Visitor
+from vl3.page import chat as chat_rows
+from vl3.page import estimate, settings, shown, times, uploads
+from vl3.page.desk import Desk
+from vl3.page.media import Media
+from vl3.page.policy import OnlyThisServer
+from vl3.page.refused import Refused
+from vl3.page.visitors import Visitor
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]

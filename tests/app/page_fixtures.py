@@ -54,8 +54,8 @@ def server(upload_folder) -> Iterator[Server]:
     from fake import FakeOutOfMemory, FakeStudio, Script
 
     import vl3.video
-    from vl3.viz.desk import Desk
-    from vl3.viz.media import Media
+    from vl3.page.desk import Desk
+    from vl3.page.media import Media
 
     script = Script()
     refusals = {

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 from serving import REPO
 
-from vl3.viz import options
+from vl3.page import options
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:

@@ -12,10 +12,10 @@ import pytest
 from fake import FakeStudio, Script
 
 import vl3.video
-from vl3.viz import shown
-from vl3.viz.desk import Desk
-from vl3.viz.media import Media
-from vl3.viz.refused import Refused
+from vl3.page import shown
+from vl3.page.desk import Desk
+from vl3.page.media import Media
+from vl3.page.refused import Refused
 
 pytest_plugins = ["page_fixtures"]
 
@@ -164,7 +164,7 @@ def test_files_outside_the_folder_are_refused(desk, clip):
 
 
 def test_nobody_without_a_session():
-    from vl3.viz.visitors import Visitors
+    from vl3.page.visitors import Visitors
 
     with pytest.raises(ValueError, match="no browser session"):
         Visitors(lambda: FakeStudio()).get("")

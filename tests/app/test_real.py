@@ -14,8 +14,8 @@ from steps import answer, ask, expect, toast, type_and_send, upload
 
 import vl3
 import vl3.video
-from vl3.viz.desk import Desk
-from vl3.viz.media import Media
+from vl3.page.desk import Desk
+from vl3.page.media import Media
 
 pytest_plugins = ["page_fixtures"]
 

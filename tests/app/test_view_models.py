@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vl3.page import chat, details, estimate, settings, times, transcript, uploads, words
+from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
 from vl3.values import Grid, Ledger, Plan, Reply, Stage
-from vl3.viz import chat, details, estimate, settings, times, transcript, uploads, words
-from vl3.viz.conversation import Attachment, Turn, context, follow, messages, next_turn
 
 CARD = {
     "name": "tiny",

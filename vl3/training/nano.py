@@ -65,17 +65,16 @@ CLIP_FAMILIES = {
 }
 # The last third: answers of one word, which most people ask for first.
 SHORT_FAMILIES = {
-    "colour": 2.2,
-    "shape": 1.0,
-    "count": 1.6,
-    "exist": 1.1,
-    "order": 1.6,
-    "when": 0.8,
-    "direction": 0.5,
-    "yesno": 0.6,
-    "caption": 0.15,
-    "absent": 0.15,
-    "about": 0.02,
+    "colour": 5.0,
+    "count": 2.5,
+    "shape": 1.2,
+    "exist": 1.2,
+    "order": 0.8,
+    "when": 0.4,
+    "yesno": 0.4,
+    "direction": 0.2,
+    "caption": 0.2,
+    "absent": 0.1,
 }
 SHORT_IMAGE_FAMILIES = {
     family: weight for family, weight in SHORT_FAMILIES.items() if family in IMAGE_FAMILIES
@@ -147,7 +146,7 @@ class Recipe:
             Phase(
                 "short answers",
                 0.94,
-                0.20,
+                0.50,
                 seconds=(3, 9),
                 image_families=SHORT_IMAGE_FAMILIES,
                 clip_families=SHORT_FAMILIES,
@@ -155,7 +154,7 @@ class Recipe:
             Phase(
                 "long clips",
                 1.0,
-                0.10,
+                0.40,
                 seconds=(4, 16),
                 sizes_px=FRAME_SIZES,
                 image_families=SHORT_IMAGE_FAMILIES,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from vl3.viz import times, words
-from vl3.viz.conversation import Attachment, Turn
+from vl3.page import times, words
+from vl3.page.conversation import Attachment, Turn
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 

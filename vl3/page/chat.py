@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vl3.viz import times, words
-from vl3.viz.conversation import Turn
+from vl3.page import times, words
+from vl3.page.conversation import Turn
 
 # Breaks the syntax without being seen; taken out again by plain().
 _INVISIBLE = "\u200b"

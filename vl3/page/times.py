@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vl3.viz.words import clock
+from vl3.page.words import clock
 
 _CLOCK = r"(?:(?P<hours>\d{1,2}):)?(?P<minutes>\d{1,3}):(?P<seconds>[0-5]\d(?:\.\d{1,3})?)"
 _SHORT = r"(?P<short>\d{1,6}(?:\.\d{1,3})?)\s?s(?:ec)?"

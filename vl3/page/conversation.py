@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
+from vl3.page import words
 from vl3.values import Plan, Reply, Stage
-from vl3.viz import words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from vl3.page import words
+from vl3.page.conversation import Turn, context, messages
 from vl3.values import Ledger, Reply
-from vl3.viz import words
-from vl3.viz.conversation import Turn, context, messages
 
 # The arguments of Studio.reply that a person may have changed, as they are when left alone.
 DEFAULTS = {

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from vl3.viz import uploads, words
-from vl3.viz.conversation import Attachment
-from vl3.viz.refused import Refused
+from vl3.page import uploads, words
+from vl3.page.conversation import Attachment
+from vl3.page.refused import Refused
 
 POSTER_PX = 320
 

@@ -13,7 +13,7 @@ from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
-from vl3.viz.conversation import Attachment, Turn, context
+from vl3.page.conversation import Attachment, Turn, context
 
 LEFT_S = 120.0  # a lost connection may come back within
 IDLE_S = 3600.0  # then the caches go; the conversation stays

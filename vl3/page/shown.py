@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vl3.viz import details, transcript, words
-from vl3.viz.media import file_url
-from vl3.viz.refused import Refused
-from vl3.viz.visitors import Visitor
+from vl3.page import details, transcript, words
+from vl3.page.media import file_url
+from vl3.page.refused import Refused
+from vl3.page.visitors import Visitor
 
 
 def header(card: Mapping) -> dict:

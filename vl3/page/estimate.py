@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vl3.viz import words
+from vl3.page import words
 
 # Parameters outside and inside the language model's linear layers, in the two published sizes
 # (weights in bfloat16; only those linear layers are quantised).

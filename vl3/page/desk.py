@@ -15,11 +15,11 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from vl3.viz import times, words
-from vl3.viz.conversation import Attachment, Turn, context, follow, messages, next_turn
-from vl3.viz.media import Media
-from vl3.viz.refused import Refused
-from vl3.viz.visitors import Visitor, Visitors
+from vl3.page import times, words
+from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
+from vl3.page.media import Media
+from vl3.page.refused import Refused
+from vl3.page.visitors import Visitor, Visitors
 
 
 class Desk:
