@@ -1,7 +1,7 @@
 """The browser page: run `python app.py` and open the address it prints.
 
-Layout and wiring only. What the page does is in vl3/page/desk.py, what it says in vl3/page/words.py,
-how it looks in assets/web.
+Layout and wiring only. What the page does is in vl3/page/desk.py, what it says in
+vl3/page/words.py, how it looks in assets/web.
 """
 
 from __future__ import annotations
