@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from vl3.config import VL3Config, nano
+from vl3.config import nano
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE, IMAGE_TOKEN
@@ -78,14 +78,6 @@ SHORT_FAMILIES = {
 }
 SHORT_IMAGE_FAMILIES = {
     family: weight for family, weight in SHORT_FAMILIES.items() if family in IMAGE_FAMILIES
-}
-LANGUAGE_SIZES = {
-    "hidden_size": 192,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.07,  # about 1 / sqrt(width); 0.02 starts several times slower
 }
 FRAME_TOKENS = 16  # 112 x 112 pixels: every picture is shown at the size of the training scenes
 SQUARE = ((112, 112),)
@@ -178,23 +170,11 @@ def build(recipe: Recipe) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     )
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id)
     torch.manual_seed(recipe.seed)
-    config = sizes(64 * -(-len(tokenizer) // 64), image_token_id)
+    config = nano(vocab_size=64 * -(-len(tokenizer) // 64), image_token_id=image_token_id)
     model = VL3ForConditionalGeneration._from_config(config, attn_implementation="eager")
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor
-
-
-def sizes(vocab_size: int, image_token_id: int) -> VL3Config:
-    """The preset of nano with a smaller language model: 2.3 M parameters, for training on a CPU."""
-    config = nano(vocab_size=vocab_size, image_token_id=image_token_id)
-    text = config.text_config.to_dict() | LANGUAGE_SIZES
-    del text["layer_types"]
-    return VL3Config(
-        vision_config=config.vision_config,
-        text_config=text,
-        image_token_id=image_token_id,
-    )
 
 
 def phase_at(recipe: Recipe, progress: float) -> Phase:
