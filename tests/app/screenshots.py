@@ -1,7 +1,7 @@
-"""Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--model FOLDER]
+"""Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--clip FILE]
 
 Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
-PNG files: light, dark, phone, details and settings.
+PNG files: light, dark, phone, details and settings; with --clip also one of that file discussed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 REPO = Path(__file__).resolve().parents[2]
-SIZES = {"light": (1440, 900), "dark": (1440, 900), "phone": (390, 844)}
+SIZES = {"light": (1440, 900), "dark": (1440, 900), "phone": (390, 844), "clip": (1440, 900)}
 
 
 @contextmanager
@@ -60,31 +60,28 @@ def wait_for(url: str, limit_s: float = 120) -> None:
             time.sleep(0.3)
 
 
-def converse(page) -> None:
-    """Two questions about the first example, or about the first bundled clip."""
-    cards = page.locator("#gallery .card")
-    if cards.count():
-        cards.first.click()
+def converse(page, clip: Path | None = None) -> None:
+    """Two questions about the clip, or about the first bundled example and in its words."""
+    asked = ["What happens in the video?", "How many shapes are there?"]
+    if clip is None:
+        page.locator("#gallery .card").first.click()
         questions = page.locator("#gallery .question")
         questions.first.wait_for()
-        texts = questions.all_inner_texts()
+        asked = questions.all_inner_texts()[:2]
     else:
-        clip = sorted((REPO / "assets" / "clips").glob("*.mp4"))[0]
         page.locator("#drop input[type=file]").set_input_files(str(clip))
-        texts = []
     page.locator("#player video").wait_for()
-    asked = ([*texts, "What happens in the video?", "When does the star appear?"])[:2]
     for number, question in enumerate(asked):
         page.locator("#ask textarea").fill(question)
         page.locator("#ask textarea").press("Enter")
         expect(page.locator("#chat .bot-row").nth(number).locator(".foot").first).to_be_visible()
         expect(page.locator("#ask .submit-button")).to_be_visible()
-    page.locator("#player video").evaluate("video => { video.currentTime = 5; }")
+    page.locator("#player video").evaluate("video => { video.currentTime = video.duration / 2; }")
     page.locator("#ask textarea").evaluate("field => field.blur()")
     page.wait_for_timeout(900)
 
 
-def picture(browser, url: str, name: str, folder: Path) -> None:
+def picture(browser, url: str, name: str, folder: Path, clip: Path | None = None) -> None:
     width, height = SIZES[name]
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -99,7 +96,7 @@ def picture(browser, url: str, name: str, folder: Path) -> None:
     page.wait_for_timeout(800)
     if name == "light":
         page.screenshot(path=folder / "page-empty.png")
-    converse(page)
+    converse(page, clip)
     page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
     if name == "light":
         page.locator("#details summary").click()
@@ -115,6 +112,7 @@ def picture(browser, url: str, name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--clip", type=Path, help="a video to discuss in page-clip.png")
     parser.add_argument("--model", help="another model than the bundled nano")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +121,10 @@ def main() -> None:
     with running(options.model) as url, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--mute-audio"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        for name in SIZES:
+        for name in ("light", "dark", "phone"):
             picture(browser, url, name, options.folder)
+        if options.clip:
+            picture(browser, url, "clip", options.folder, options.clip)
         browser.close()
     for path in sorted(options.folder.glob("page-*.png")):
         print(path)
