@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import inspect
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -413,6 +414,8 @@ def main() -> None:
     if port != options.port:
         print(f"Port {options.port} is taken, using {port}.")
     threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where the shell had them ignored
+        signal.signal(ending, signal.default_int_handler)
     print(f"vl3 is at http://{options.host}:{port}", flush=True)
     with suppress(KeyboardInterrupt):
         build(desk, can_load=options.auth is None).launch(
