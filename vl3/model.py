@@ -62,7 +62,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The model of a checkpoint folder in any whole-model layout, strictly.
 
         Takes what transformers' from_pretrained takes (dtype, device_map, quantization_config ...).
-        Hub ids are resolved by vl3.weights.resolve first.
+        Hub ids are resolved by vl3.weights.hub.resolve first.
         Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors.
         """
         folder = Path(pretrained_model_name_or_path)
