@@ -7,6 +7,7 @@ Names of tensors end in their dimensions:
     K kept tokens after DiffFP (K <= M)             R rotation angles (channels / 2)
     B batch           L positions in the prompt     V vocabulary
     D vision width    E language width              H heads             C channels per head
+    I layers          Q positions that look (queries)
 
 Nothing heavy is imported until it is used.
 """

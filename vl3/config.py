@@ -114,14 +114,14 @@ def videollama3_7b() -> VL3Config:
 
 
 def nano(*, vocab_size: int, image_token_id: int) -> VL3Config:
-    """Sizes of the bundled toy model: the same architecture at 2.3 M parameters."""
+    """Sizes of the bundled toy model: the same architecture at 2.6 M parameters."""
     vision = VL3VisionConfig(
         hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4
     )
     text = _qwen2(
         hidden_size=192,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        intermediate_size=288,
+        num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=vocab_size,

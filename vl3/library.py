@@ -11,14 +11,12 @@ from pathlib import Path
 
 import torch
 
-from vl3 import video
-from vl3.media import Medium
+from vl3.media import Medium, content_digest
 from vl3.processor import cut, decide
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Stage
 
 OnStage = Callable[[Stage], None]
-SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,6 +62,12 @@ class Library:
 
     def clear(self) -> None:
         self._videos.clear()
+
+    def find(self, key: str) -> Video | None:
+        """The encoded clip of this key, while it is kept."""
+        if key in self._videos:
+            self._videos.move_to_end(key)
+        return self._videos.get(key)
 
     def plan(self, medium: Medium, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
@@ -141,21 +145,3 @@ class Library:
 def _key(medium: Medium, settings: ProcessorSettings, plan: Plan) -> str:
     chosen = medium.sampling(settings) | asdict(plan.grid) | {"is_image": medium.is_image}
     return f"{content_digest(medium.source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
-
-
-def content_digest(source) -> str:
-    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
-    digest = hashlib.sha256()
-    if isinstance(source, str | Path):
-        size = Path(source).stat().st_size
-        digest.update(str(size).encode())
-        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
-        with open(source, "rb") as file:
-            for offset in range(0, size, step):
-                file.seek(offset)
-                digest.update(file.read(BLOCK_BYTES))
-        return digest.hexdigest()
-    clip = source if isinstance(source, Clip) else video.read_image(source)
-    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
-    digest.update(clip.frames_TYX3.tobytes())
-    return digest.hexdigest()

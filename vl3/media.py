@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid
 from vl3.video.images import image_size
 
+SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -24,6 +27,9 @@ class Measured:
     width_px: int
     times_s: tuple[float, ...] | None = None
     duration_s: float | None = None
+
+    def __len__(self) -> int:
+        return self.frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,3 +141,21 @@ def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
         for frame in clip.frames_TYX3
     ]
     return replace(clip, frames_TYX3=np.stack(frames))
+
+
+def content_digest(source) -> str:
+    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
+    digest = hashlib.sha256()
+    if isinstance(source, str | Path):
+        size = Path(source).stat().st_size
+        digest.update(str(size).encode())
+        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
+        with open(source, "rb") as file:
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(BLOCK_BYTES))
+        return digest.hexdigest()
+    clip = source if isinstance(source, Clip) else video.read_image(source)
+    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
+    digest.update(clip.frames_TYX3.tobytes())
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ Read this first. pixels -> vision -> downsample -> connector -> keep -> splice -
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from vl3 import layouts
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
+from vl3.loss import answer_losses
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample
 
@@ -24,6 +26,19 @@ from vl3.vision import VisionEncoder, downsample
 # so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
 # other: the result does not depend on where a clip is cut.
 CHUNK_PATCHES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+
+
+@dataclass
+class VL3Output(CausalLMOutputWithPast):
+    """transformers' output and, with labels, what the loss is made of.
+
+    Shapes: losses_K float32, right_K bool - cross-entropy of each learned token in reading order
+            and whether greedy decoding gives it; without gradient
+    """
+
+    losses_K: torch.FloatTensor | None = None
+    right_K: torch.BoolTensor | None = None
+
 
 VISUAL_INPUTS = ("pixel_values", "grid_thw", "merge_sizes", "keep_mask", "visual_embeds")
 
@@ -92,16 +107,23 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         merge_sizes: torch.LongTensor | None = None,
         keep_mask: torch.BoolTensor | None = None,
         visual_embeds: torch.FloatTensor | None = None,
+        skip_logits: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
+    ) -> VL3Output:
         """Logits (and the loss, with labels) of prompts whose slots are filled with visual tokens.
 
         Shapes: input_ids - [B, L], every visual slot holds config.image_token_id
                 pixel_values - [N, 3 * patch * patch] uint8 levels or normalised floats, block order
                 grid_thw - [items, 3] frames, rows, cols in patches; merge_sizes - [items]
-                keep_mask - [M] bool, tokens the pruner keeps; None keeps all
+                keep_mask - [M] bool, tokens the pruner keeps; None keeps all; or [K] int64, the
+                            token of each slot, where equal frames were encoded once
                 visual_embeds - [K, E] already encoded, projected and pruned, instead of pixels
                 labels - [B, L], -100 where a token is not learned
+                attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
+        skip_logits: with labels, leaves the logits out, most of which nobody learns; None does so
+        in training mode. num_items_in_batch: learned tokens of the whole step, which the loss is
+        the mean over (of this batch when None).
         Raises: ValueError when slots and visual tokens differ in number.
         """
         if inputs_embeds is None:
@@ -110,16 +132,29 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 visual_embeds = self.embed_visual(pixel_values, grid_thw, merge_sizes, keep_mask)
             if visual_embeds is not None:
                 inputs_embeds = self.splice(input_ids, inputs_embeds, visual_embeds)
-        return self.language(
+        states = self.language.base_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            labels=labels,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
             **kwargs,
         )
+        output = VL3Output(
+            past_key_values=states.past_key_values,
+            hidden_states=states.hidden_states,
+            attentions=states.attentions,
+        )
+        hidden, head = states.last_hidden_state, self.get_output_embeddings()
+        if labels is not None:
+            losses_K, output.right_K = answer_losses(hidden, labels, head)
+            output.losses_K = losses_K.detach()
+            output.loss = losses_K.sum() / (num_items_in_batch or losses_K.numel() or 1)
+            if self.training if skip_logits is None else skip_logits:
+                return output
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        output.logits = head(hidden[:, keep])
+        return output
 
     def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
         """Kept visual tokens at the language model's width, [K, E]."""
@@ -141,7 +176,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         gradient is recorded; may raise to stop.
         """
         grids = to_grids(grid_thw, merge_sizes)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters()):
             return downsample(self.vision(pixel_values, grids), grids)
         features, start, total = [], 0, pixel_values.shape[0]
         for chunk in chunk_grids(grids, CHUNK_PATCHES[self.device.type]):

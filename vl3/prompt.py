@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from vl3.values import IGNORE
+
 SYSTEM_PROMPT = (
     "You are VideoLLaMA3 created by Alibaba DAMO Academy, "
     "a helpful assistant to help people understand images and videos."
 )
 IMAGE_TOKEN = "<image>"
-IGNORE = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ def render(
     {"type": "text", "text"}, {"type": "image", optional "timestamp"},
     {"type": "video", "num_frames", optional "timestamps"}; times in seconds.
 
-    Labels: an assistant's tokens after its header, with the end token; and the first token after a
-    stream turn, where the model decides whether to speak or to go on watching.
+    Labels: an assistant's tokens after its header, with the end token, unless its message says
+    "loss": False; and the first token after a stream turn, where the model decides whether to speak
+    or to go on watching.
     Raises: ValueError when frames and counts differ in number.
     Source: VideoLLaMA3 chat_template.json and processing_videollama3.py. Difference: after a stream
             turn every decision is labelled; thinning the silent majority is left to training.
@@ -81,7 +83,7 @@ def render(
         text += "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
         start = len(prompt.ids)
         _append(prompt, pieces, tokenizer, slot_ids, counts)
-        if turn["role"] == "assistant":
+        if turn["role"] == "assistant" and turn.get("loss", True):
             header = len(_header_ids(tokenizer))
             prompt.labels[start + header : -1] = prompt.ids[start + header : -1]
         if after_stream:

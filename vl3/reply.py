@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 
+import numpy as np
 import psutil
 import torch
 
@@ -18,7 +19,7 @@ from vl3.answer import Decoding, Prefix, Question, Stopped
 from vl3.library import Library, Video
 from vl3.media import annotate, find_media
 from vl3.settings import ProcessorSettings
-from vl3.values import Ledger, Reply, Stage
+from vl3.values import Ledger, Reply, Seen, Stage
 
 
 class TooLong(ValueError):
@@ -291,6 +292,19 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         stopped=state.stopped,
         truncated=state.truncated,
         notes=request.notes,
+        seen=tuple(_seen(video) for video, _ in state.videos),
+        prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
+    )
+
+
+def _seen(video: Video) -> Seen:
+    (kept_per_frame,) = video.keep.kept_per_frame
+    return Seen(
+        times_s=video.clip.times_s,
+        tokens_per_frame=video.grid.tokens_per_frame,
+        kept_per_frame=tuple(kept_per_frame),
+        key=video.key,
+        keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
     )
 
 

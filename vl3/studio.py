@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
+from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
 from vl3.reply import OutOfMemory, Request, TooLong
 from vl3.settings import ProcessorSettings, PruneSettings
+from vl3.trace import Attention, Tracer
 from vl3.values import Plan, Reply, Stage
 from vl3.weights.load import LARGE, Loaded
 from vl3.weights.load import load as load_weights
@@ -38,6 +40,7 @@ class Studio:
         self._loaded = loaded
         self._library = Library(loaded.model, loaded.processor, cache_bytes)
         self._prefix = Prefix()
+        self._tracer = Tracer(loaded.model)
         self._busy = threading.Lock()
 
     def fork(self) -> Studio:
@@ -47,13 +50,14 @@ class Studio:
         return other
 
     def release(self) -> None:
-        """Forgets every encoded clip and frees its memory."""
+        """Forgets every encoded clip and every look at an answer, and frees their memory."""
+        self._tracer.clear()
         replies.release(self._library, self._prefix)
 
     @property
     def cached_bytes(self) -> int:
-        """Memory held by encoded clips and by the last prompt's key/value cache."""
-        return self._library.nbytes + self._prefix.nbytes
+        """Memory held by encoded clips, the last prompt's key/value cache and looks at answers."""
+        return self._library.nbytes + self._prefix.nbytes + self._tracer.nbytes
 
     @property
     def settings(self) -> ProcessorSettings:
@@ -155,12 +159,47 @@ class Studio:
         )
         return self._in_turn(request, stop)
 
+    def attention(
+        self,
+        reply: Reply,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        tokens: Sequence[int] | None = None,
+        source: str = "language",
+    ) -> Attention:
+        """Where words of a reply looked, in the prompt and in the frames.
+
+        layers, heads: numbers from 0, each kept apart; None for the mean over all of them
+        tokens: numbers of generated tokens, so that a repeated word is two; None for all of them.
+                Token t has the row that predicts it.
+        source: "language"  attention of the language model
+                "rollout"   the same followed down through all layers (arXiv 2005.00928)
+                "relevancy" attention x gradient of one token (arXiv 2103.15679); small prompts only
+                "vision"    attention inside a frame in the vision encoder; tokens are visual
+                            tokens, by their slot
+        The reply is replayed for it, once for each new layer; answers do not change by it. Its
+        clips must still be in this studio's memory. Attention shows where information was read,
+        not why the answer was given.
+        Raises: ValueError in one sentence.
+        """
+        with self._busy:
+            scene = recall.scene(self._library, reply)
+            return self._tracer.look(scene, layers, heads, tokens, source)
+
     def _in_turn(self, request: Request, stop) -> Iterator[Stage | str | Reply]:
         try:
-            with self._turn(stop):
-                yield from replies.make(self._library, self._prefix, request)
+            with (
+                self._turn(stop),
+                closing(replies.make(self._library, self._prefix, request)) as events,
+            ):
+                for event in events:
+                    if isinstance(event, Reply):
+                        reply = event
+                    else:
+                        yield event
         except Stopped:  # while it waited; later stops end in a reply of their own
-            yield replies.unanswered(self.model, request)
+            reply = replies.unanswered(self.model, request)
+        yield reply  # after its turn, so that whoever gets it may look into it at once
 
     @contextmanager
     def _turn(self, stop: threading.Event) -> Iterator[None]:

@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+IGNORE = -100  # the label of a token that is not learned
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Clip:
@@ -200,8 +202,36 @@ class Ledger:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the language model saw of one clip or image: of each frame's tokens, how many.
+
+    key: by which a studio finds the encoded clip again while it keeps it
+    keep_bits: the pruner's mask over all merged tokens, as numpy.packbits packs it
+    """
+
+    times_s: tuple[float, ...] | None
+    tokens_per_frame: int
+    kept_per_frame: tuple[int, ...]
+    key: str = ""
+    keep_bits: bytes = field(default=b"", repr=False)
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens before pruning."""
+        return self.tokens_per_frame * len(self.kept_per_frame)
+
+    @property
+    def kept_tokens(self) -> int:
+        return sum(self.kept_per_frame)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """A finished (or stopped) answer and everything needed to reproduce it."""
+    """A finished (or stopped) answer and everything needed to reproduce it.
+
+    seen: one entry for each clip or image of the prompt, in its order
+    prompt_ids: the prompt as the model read it, one slot per kept visual token
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -211,6 +241,8 @@ class Reply:
     stopped: bool = False
     truncated: bool = False
     notes: tuple[str, ...] = field(default=())
+    seen: tuple[Seen, ...] = field(default=())
+    prompt_ids: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

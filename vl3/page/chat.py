@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vl3.page import times, words
-from vl3.page.conversation import Turn
+from vl3.page import boxes, times, words
+from vl3.page.conversation import Attachment, Turn
 
 # Breaks the syntax without being seen; taken out again by plain().
 _INVISIBLE = "\u200b"
@@ -69,7 +69,17 @@ def _answer_text(turn: Turn, turns: Sequence[Turn]) -> str:
         return _span("problem", turn.problem)
     key, duration_s = subject(turn, turns)
     # A blank line first: after an inline element Markdown would not see a list or a heading.
-    return "\n\n" + times.link(inert(turn.answer), key, duration_s) + _ending(turn)
+    text = times.link(inert(turn.answer), key, duration_s)
+    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}"
+
+
+def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
+    """A link that shows the boxes of a finished answer."""
+    if turn.status == "working":
+        return ""
+    item = last_seen(turn, turns)
+    link = boxes.link(turn.answer, item.key if item else "", item.duration_s if item else None)
+    return f"\n\n{link}" if link else ""
 
 
 def _ending(turn: Turn) -> str:
@@ -90,12 +100,15 @@ def _ending(turn: Turn) -> str:
 
 def subject(turn: Turn, turns: Sequence[Turn]) -> tuple[str, float | None]:
     """Key and length of the video whose times an answer names: the last one attached so far."""
+    item = last_seen(turn, turns, images=False)
+    return (item.key, item.duration_s) if item else ("", None)
+
+
+def last_seen(turn: Turn, turns: Sequence[Turn], images: bool = True) -> Attachment | None:
+    """The last video (or image) that was attached up to the turn."""
     so_far = [*turns[: turns.index(turn)], turn] if turn in turns else [turn]
-    for earlier in reversed(so_far):
-        videos = [item for item in earlier.attachments if not item.is_image]
-        if videos:
-            return videos[-1].key, videos[-1].duration_s
-    return "", None
+    items = [item for earlier in so_far for item in earlier.attachments]
+    return next((item for item in reversed(items) if images or not item.is_image), None)
 
 
 def _span(kind: str, text: str) -> str:

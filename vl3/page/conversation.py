@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from vl3.page import words
-from vl3.values import Plan, Reply, Stage
+from vl3.page.strip import Sheet
+from vl3.values import Plan, Reply, Seen, Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,7 @@ class Attachment:
     poster: str | None = None
     facts: tuple[str, ...] = field(default=(), compare=False)
     plan: Plan | None = field(default=None, compare=False)
+    sheet: Sheet | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -42,7 +44,8 @@ class Attachment:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.path, self.poster) if self.poster else (self.path,)
+        sheet = self.sheet.path if self.sheet else None
+        return tuple(path for path in (self.path, self.poster, sheet) if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
@@ -113,6 +116,21 @@ def messages(turns: Sequence[Turn], turn: Turn, system: str = "") -> list[dict]:
 def _asked(turn: Turn) -> dict:
     parts = [attachment.part() for attachment in turn.attachments]
     return {"role": "user", "content": [*parts, {"type": "text", "text": turn.question}]}
+
+
+def seen_in(turns: Sequence[Turn], item: Attachment) -> Seen | None:
+    """What the model saw of the item in the last answer that built on it, read the same way."""
+    for number in reversed(range(len(turns))):
+        turn = turns[number]
+        if turn.reply is None:
+            continue
+        earlier = () if turn.fresh else context(turns[:number])
+        items = [known for asked in (*earlier, turn) for known in asked.attachments]
+        # An answer that was stopped early saw only the first of them.
+        for known, seen in zip(items, turn.reply.seen, strict=False):
+            if known == item:
+                return seen
+    return None
 
 
 def stage_line(stage: Stage) -> str:

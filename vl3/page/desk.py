@@ -15,8 +15,16 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from vl3.page import times, words
-from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
+from vl3.page import kept, strip, times, words
+from vl3.page.conversation import (
+    Attachment,
+    Turn,
+    context,
+    follow,
+    messages,
+    next_turn,
+    seen_in,
+)
 from vl3.page.media import Media
 from vl3.page.refused import Refused
 from vl3.page.visitors import Visitor, Visitors
@@ -41,6 +49,7 @@ class Desk:
         self.media = media
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
+        self.links = kept.Shelf()
 
     @property
     def card(self) -> dict:
@@ -79,6 +88,18 @@ class Desk:
         """Makes the uploaded file the current video of the visitor."""
         visitor.current = self.media.attach(path)
         self.tidy()
+
+    def look(self, visitor: Visitor) -> None:
+        """Makes the pictures of the current video's film strip, unless there are none to make."""
+        item = visitor.current
+        if item is None or item.plan is None or item.plan.times_s is None:
+            return
+        if item.sheet and item.sheet.spans == strip.spans(item.plan.times_s):
+            return
+        sheet = self.media.sheet(item)
+        # Fields may have changed meanwhile; another file has pictures of its own.
+        if visitor.current and visitor.current.key == item.key:
+            visitor.current = replace(visitor.current, sheet=sheet)
 
     def tidy(self) -> None:
         """Forgets visitors long gone, and removes files beyond the limit that nobody uses."""
@@ -142,7 +163,8 @@ class Desk:
             visitor.current = self.planned(visitor, visitor.current, reading)
         except (Refused, ValueError, *self.refusals) as error:
             return words.Budget(str(error), "refused")
-        return words.budget(visitor.current.plan, self.room(max_new_tokens))
+        seen = seen_in(visitor.turns, visitor.current)
+        return words.budget(visitor.current.plan, self.room(max_new_tokens), seen)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -201,9 +223,10 @@ class Desk:
         return last.question
 
     def clear(self, visitor: Visitor) -> None:
-        """An empty conversation; the current video stays."""
+        """An empty conversation under another name; the current video stays."""
         visitor.end()
-        visitor.turns = []
+        self.visitors.shelf.drop(visitor.name)
+        visitor.turns, visitor.name = [], kept.new_name()
 
     def stop(self, visitor: Visitor) -> bool:
         """Ends the answer; True where it had not begun, so that nobody else will say so."""
@@ -272,6 +295,37 @@ class Desk:
                     visitor.current = item
                     return item
         raise Refused("Video not found", "It is no part of this conversation. Upload it again.")
+
+    # coming back, and links
+
+    def share(self, visitor: Visitor) -> str:
+        """Puts a copy of the conversation behind a link; the name to ask for it."""
+        if not visitor.turns:
+            raise Refused("Nothing to share", "Ask a question first.")
+        name = kept.new_name()
+        self.links.put(name, visitor.turns, visitor.current)
+        return name
+
+    def open(self, visitor: Visitor, link: object, name: object) -> None:
+        """Gives a new visitor a copy of what lies behind a link, or its own conversation again."""
+        if link:
+            found = self.links.get(link)
+            if found is None:
+                raise Refused(
+                    "Conversation not found",
+                    "The link is wrong, older than 24 hours, or from before the app was started.",
+                )
+            visitor.turns, visitor.current = list(found.turns), found.current
+        elif name and not self.visitors.resume(visitor, name):
+            raise Refused(
+                "Conversation not found",
+                "It was kept for 24 hours at most, and until the app stopped.",
+            )
+
+    def example_index(self, item: Attachment | None) -> int:
+        """Which bundled clip the attachment is; -1 where it is none."""
+        keys = [clip["item"].key for clip in self.examples]
+        return keys.index(item.key) if item and item.key in keys else -1
 
     def ask_once(self, path: str, question: str, video: Mapping, options: Mapping) -> str:
         """The answer to one question about one file, outside any conversation."""

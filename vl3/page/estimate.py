@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from vl3.page import words
@@ -30,9 +31,25 @@ def weights_bytes(model: str, quantize: str) -> float | None:
     for name, (kept, linear) in _PUBLISHED.items():
         if model.lower().rstrip("/").endswith(name):
             return kept * _BYTES["none"] + linear * per_weight
-    folder = Path(model)
+    folder = _written_last(Path(model))
+    if base := _base(folder):
+        return weights_bytes(base, quantize)
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if not stored:
         return None
     shrunk = per_weight / _BYTES["none"]
     return stored * (1 - _LINEAR_SHARE + _LINEAR_SHARE * shrunk)
+
+
+def _written_last(folder: Path) -> Path:
+    """The last checkpoint of a training run; any other folder itself."""
+    written = [path.parent for path in folder.glob("checkpoint-*/vl3_run.json")]
+    return max(written, key=lambda path: int(path.name.rpartition("-")[2]), default=folder)
+
+
+def _base(folder: Path) -> str | None:
+    """The model that the adapter in a folder belongs to; None for a folder without one."""
+    file = folder / "adapter_config.json"
+    if not file.is_file() or (folder / "config.json").is_file():
+        return None
+    return json.loads(file.read_text("utf-8")).get("base_model_name_or_path")

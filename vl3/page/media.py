@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from vl3.page import uploads, words
+from vl3.page import strip, uploads, words
 from vl3.page.conversation import Attachment
 from vl3.page.refused import Refused
 
@@ -50,6 +51,22 @@ class Media:
     def trim(self, in_use: Collection[str]) -> None:
         """Removes files not in use, oldest first, until the folder is within its limit."""
         uploads.trim(self.folder, self._limit_bytes, in_use)
+
+    def sheet(self, item: Attachment) -> strip.Sheet:
+        """The pictures of the film strip of a planned video, in a file next to it."""
+        chosen = strip.spans(item.plan.times_s)
+        cell = strip.cell_size(item.plan.height_px, item.plan.width_px)
+        clip = self._video.glance(
+            item.path, chosen, lambda count, height, width: strip.fitted(height, width, cell)
+        )
+        image, times_s = strip.sheet(clip.frames_TYX3, clip.times_s, chosen, cell)
+        name = hashlib.sha256(repr((item.key, chosen)).encode()).hexdigest()[:16]
+        target = Path(item.path).with_name(f"{name}.jpg")
+        # Whole at once: the page of somebody with the same file may be reading it.
+        unfinished = target.with_suffix(f".{secrets.token_hex(4)}")
+        image.save(unfinished, "JPEG", quality=75)
+        unfinished.replace(target)
+        return strip.Sheet(path=str(target), times_s=times_s, spans=chosen)
 
     def _poster(self, item: Attachment) -> str:
         """The path of a small JPEG of the middle frame, next to the file; made once."""

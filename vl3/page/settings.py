@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from vl3.page import times
+from vl3.page.conversation import Attachment
 
 READING = ("start", "end", "fps", "max_frames", "budget_tokens")
 ANSWER = (
@@ -15,6 +19,9 @@ ANSWER = (
     "threshold",
     "system",
 )
+# What a browser keeps for the next time; the range belongs to a video.
+KEPT = (*READING[2:], *ANSWER)
+LONGEST_TEXT = 20_000
 _DEFAULTS = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512, "repetition_penalty": 1.0}
 
 
@@ -42,6 +49,38 @@ def answer(values: Sequence) -> tuple[dict, str]:
 def split(values: Sequence) -> tuple[dict, dict]:
     """Reading and answer settings from the fields READING and ANSWER, one after the other."""
     return reading(values), answer(values[len(READING) :])[0]
+
+
+def defaults(card: Mapping, prune: Mapping | None) -> dict:
+    """The fields KEPT as they are before anybody changes them. prune: the model's own."""
+    known = {name: card["defaults"][name] for name in READING[2:]}
+    answer = {**_DEFAULTS, "max_new_tokens": card["defaults"]["max_new_tokens"], "seed": 0}
+    pruning = {"prune": bool(prune), "threshold": (prune or {}).get("threshold"), "system": ""}
+    return {**known, **{name: {**answer, **pruning}[name] for name in ANSWER}}
+
+
+def restored(stored: object, defaults: Mapping) -> list:
+    """The fields KEPT with what a browser had stored, where that is of the kind of the field."""
+    stored = stored if isinstance(stored, dict) else {}
+    return [
+        stored[name] if name in stored and _is_like(stored[name], default) else default
+        for name, default in defaults.items()
+    ]
+
+
+def _is_like(value: object, default: object) -> bool:
+    if isinstance(default, bool | str):
+        return type(value) is type(default) and len(str(value)) <= LONGEST_TEXT
+    return value is None or (type(value) in (int, float) and isfinite(value))
+
+
+def read_as(item: Attachment | None, values: Sequence) -> tuple:
+    """The fields READING for an attachment read before; where it does not say, as they are."""
+    if item is None:
+        return ("", "", *values[2:])
+    fps, max_frames, *rest = values[2:]
+    start, end = times.typed(item.start_s), times.typed(item.end_s)
+    return (start, end, item.fps or fps, item.max_frames or max_frames, *rest)
 
 
 def _prune(fields: Mapping) -> str | dict | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vl3.page import details, transcript, words
+from vl3.page import details, strip, transcript, words
+from vl3.page.conversation import Attachment, seen_in
 from vl3.page.media import file_url
 from vl3.page.refused import Refused
 from vl3.page.visitors import Visitor
@@ -26,7 +27,21 @@ def player(visitor: Visitor) -> dict:
         "facts": item.facts,
         "key": item.key,
         "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
+        "strip": film_strip(visitor, item),
     }
+
+
+def film_strip(visitor: Visitor, item: Attachment) -> dict | None:
+    """The frames the model sees of a video, and what it saw of them in the last answer."""
+    if item.plan is None or item.plan.times_s is None:
+        return None
+    url = file_url(item.sheet.path) if item.sheet else ""
+    return strip.value(item.plan, item.sheet, url, seen_in(visitor.turns, item))
+
+
+def memory(visitor: Visitor, defaults: Mapping) -> dict:
+    """What the browser keeps until it comes back, and the fields it need not keep."""
+    return {"name": visitor.name, "defaults": defaults}
 
 
 def gallery(examples: Sequence[Mapping], selected: int = -1) -> dict:

@@ -1,8 +1,8 @@
 """Who is talking: one entry for each browser session, found by its key, freed when it ends.
 
 Each visitor has its own fork of the studio, so that videos, text and caches of one are never seen
-by another. A visitor who leaves is freed at once; its conversation stays for a short while, since
-a browser that lost its connection may come back.
+by another. A visitor who leaves is freed at once; its conversation is kept, since a browser that
+lost its connection or reloaded the page comes back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
+from vl3.page import kept
 from vl3.page.conversation import Attachment, Turn, context
 
 LEFT_S = 120.0  # a lost connection may come back within
@@ -23,7 +24,7 @@ END_S = 5.0
 
 @dataclass(eq=False)
 class Visitor:
-    """What one browser session holds."""
+    """What one browser session holds. name: under which its conversation is found again."""
 
     studio: Any
     model_number: int = 0
@@ -36,6 +37,7 @@ class Visitor:
     used_s: float = field(default_factory=monotonic)
     left_s: float | None = None
     is_resting: bool = False
+    name: str = field(default_factory=kept.new_name)
 
     def begin(self, turns: list[Turn]) -> None:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
@@ -63,10 +65,7 @@ class Visitor:
 
     def paths(self) -> set[str]:
         """The files this visitor can still see or ask about."""
-        items = [item for turn in self.turns for item in turn.attachments]
-        if self.current:
-            items.append(self.current)
-        return {path for item in items for path in item.files}
+        return kept.paths(self.turns, self.current)
 
     def free(self) -> None:
         """Stops the work and drops the caches, once the work has ended."""
@@ -87,6 +86,7 @@ class Visitors:
         self._load = load
         self.studio = load()
         self.model_number = 0
+        self.shelf = kept.Shelf()
         self._visitors: dict[str, Visitor] = {}
         self._lock = RLock()
 
@@ -121,7 +121,7 @@ class Visitors:
     def sweep(
         self, left_s: float = LEFT_S, idle_s: float = IDLE_S, forget_s: float = FORGET_S
     ) -> int:
-        """Forgets who left long ago and frees the caches of the idle; how many were forgotten."""
+        """Shelves what those held who left, and frees the caches of the idle; how many left."""
         now_s = monotonic()
         with self._lock:
             gone = [
@@ -136,10 +136,31 @@ class Visitors:
                 for visitor in self._visitors.values()
                 if now_s - visitor.used_s > idle_s and not (visitor.is_resting or visitor.is_busy)
             ]
+        for visitor in ended:
+            self.shelf.put(visitor.name, visitor.turns, visitor.current)
         for visitor in (*ended, *idle):
             visitor.free()
             visitor.is_resting = True
         return len(ended)
+
+    def resume(self, visitor: Visitor, name: object) -> bool:
+        """Gives the visitor the conversation of that name; False where there is none.
+
+        The name goes with it, unless a page has the conversation open: then this is a copy.
+        """
+        with self._lock:
+            for key, other in self._visitors.items():
+                if other.name == name and other is not visitor:
+                    visitor.turns, visitor.current = list(kept.settled(other.turns)), other.current
+                    if other.left_s is not None:
+                        visitor.name = other.name
+                        del self._visitors[key]
+                    return True
+        found = self.shelf.get(name)
+        if found is None:
+            return False
+        visitor.turns, visitor.current, visitor.name = list(found.turns), found.current, str(name)
+        return True
 
     def paths(self) -> set[str]:
         """Every file that some visitor still uses."""

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from vl3.values import Ledger, Plan
+from vl3.values import Ledger, Plan, Seen
 
 NO_BREAK = "\u00a0"
+SHARED = (
+    "Anybody who can reach this server and has the link can read the conversation as it is now "
+    "and see its video, for 24 hours at most and until the app stops."
+)
+OPENED = "What you do here does not change the conversation it was copied from."
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
 
@@ -61,16 +67,25 @@ class Budget:
     text: str
     state: str
     filled: float = 0.0
+    pruned: str = ""
 
     def as_value(self) -> dict:
-        return {"text": self.text, "state": self.state, "filled": round(self.filled, 4)}
+        return {
+            "text": self.text,
+            "state": self.state,
+            "filled": round(self.filled, 4),
+            "pruned": self.pruned,
+        }
 
 
 NO_BUDGET = Budget("", "empty")
 
 
-def budget(plan: Plan, limit_tokens: int) -> Budget:
-    """What the clip will cost, and whether it fits, from arithmetic alone."""
+def budget(plan: Plan, limit_tokens: int, seen: Seen | None = None) -> Budget:
+    """What the clip will cost, and whether it fits, from arithmetic alone.
+
+    seen: what was left of it in the last answer
+    """
     if plan.num_tokens > limit_tokens:
         return Budget(over_limit(plan.num_tokens, limit_tokens), "over", 1.0)
     grid, tokens = plan.grid, f"{count(plan.num_tokens)} tokens of {count(limit_tokens)}"
@@ -81,7 +96,25 @@ def budget(plan: Plan, limit_tokens: int) -> Budget:
         text = f"{plural(plan.num_frames, 'frame')} of {size} · {tokens}"
         if every := spacing(plan):
             text += f" · {every}"
-    return Budget(text, "fits", plan.num_tokens / limit_tokens)
+    return Budget(text, "fits", plan.num_tokens / limit_tokens, after_pruning(seen))
+
+
+def after_pruning(seen: Seen | None) -> str:
+    """after pruning: 3 871, 58 % removed; empty where pruning removed nothing."""
+    if seen is None or seen.kept_tokens == seen.num_tokens:
+        return ""
+    removed = 1 - seen.kept_tokens / seen.num_tokens
+    return f"after pruning: {count(seen.kept_tokens)}, {percent(removed)} removed"
+
+
+def percent(share: float) -> str:
+    """58 %; what is more than nothing is not 0 %, what is less than everything not 100 %."""
+    whole = round(100 * share)
+    if whole == 0 < share:
+        return f"under{NO_BREAK}1{NO_BREAK}%"
+    if whole == 100 and share < 1:
+        return f"over{NO_BREAK}99{NO_BREAK}%"
+    return f"{whole}{NO_BREAK}%"
 
 
 def over_limit(tokens: int, limit_tokens: int) -> str:
@@ -124,11 +157,18 @@ def model_facts(card: Mapping) -> list[str]:
     """The facts of a model card that the header shows, most telling first."""
     facts = [str(card["name"]), parameters(card["parameters"])]
     facts.append(str(card["quantize"] or card["dtype"]).removeprefix("torch."))
-    facts.append(f"adapter {card['adapter']}" if card["adapter"] else "no adapter")
+    facts.append(f"adapter {_folder(card['adapter'])}" if card["adapter"] else "no adapter")
     facts.append(str(card["device"]))
     if card["weights_bytes"]:
         facts.append(memory(card["weights_bytes"]))
     return facts
+
+
+def _folder(path: str) -> str:
+    """The name of a folder, with the run's before that of a checkpoint."""
+    folder = Path(path)
+    is_checkpoint = folder.name.startswith("checkpoint-")
+    return f"{folder.parent.name}/{folder.name}" if is_checkpoint else folder.name
 
 
 def model_note(card: Mapping) -> str:

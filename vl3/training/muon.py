@@ -18,7 +18,8 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; equal shapes are stacked and treated together.
 
-    lr is the spectral size of an update, times sqrt(rows / cols) for a tall matrix.
+    lr is the spectral size of an update, times sqrt(rows / cols) for a tall matrix. A tensor of
+    more dimensions (a patch embedding) counts as the matrix of its first dimension and the others.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(param.grad)
             state["momentum"].lerp_(param.grad, 1 - momentum)
-            directions.append(param.grad.lerp(state["momentum"], momentum))
+            directions.append(param.grad.lerp(state["momentum"], momentum).flatten(1))
         turned = orthogonal(torch.stack(directions), group["iterations"])
         for param, direction in zip(params, turned, strict=True):
             param.mul_(1 - lr * group["weight_decay"])
-            param.add_(direction, alpha=-lr * max(1.0, param.shape[0] / param.shape[1]) ** 0.5)
+            rows, cols = direction.shape
+            param.add_(direction.view_as(param), alpha=-lr * max(1.0, rows / cols) ** 0.5)
 
 
 def orthogonal(matrices_KRC: torch.Tensor, iterations: int = 5) -> torch.Tensor:

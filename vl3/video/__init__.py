@@ -1,8 +1,19 @@
 """Video and pictures in: probe, schedule, read. PyAV decodes, PIL resizes; nothing else is used."""
 
 from vl3.video.errors import VideoError
+from vl3.video.glance import glance
 from vl3.video.images import is_image, read_image
 from vl3.video.probe import Probe, probe
 from vl3.video.reader import Schedule, read, schedule
 
-__all__ = ["Probe", "Schedule", "VideoError", "is_image", "probe", "read", "read_image", "schedule"]
+__all__ = [
+    "Probe",
+    "Schedule",
+    "VideoError",
+    "glance",
+    "is_image",
+    "probe",
+    "read",
+    "read_image",
+    "schedule",
+]

@@ -65,8 +65,14 @@ def read_image(
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels as displayed, from the header."""
-    with _identify(path) as picture:
+    """(height, width) in pixels as displayed, from the header.
+
+    Raises: VideoError - a file that is not a picture
+    """
+    picture = _identify(local_file(path))
+    if picture is None:
+        raise VideoError(f"{shown_name(path)} is not a picture that can be read.")
+    with picture:
         turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 

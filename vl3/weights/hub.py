@@ -8,11 +8,12 @@ from pathlib import Path
 from vl3.layouts import LayoutError
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
+RUN_FILE = "vl3_run.json"  # written last into each checkpoint of a training run
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
 def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
-    """The folder of a checkpoint; None gives the bundled nano model.
+    """The folder of a checkpoint; None gives the bundled nano model, a training run its last one.
 
     A hub id (owner/name) is downloaded with a progress bar, or taken from the local hub cache when
     offline. Only data files are fetched, never code.
@@ -21,13 +22,20 @@ def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
     if name is None:
         return BUNDLED
     if (folder := Path(name).expanduser()).is_dir():
-        return folder
+        written = checkpoints(folder)
+        return written[-1] if written else folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise LayoutError(
             f"no folder {str(name)!r}; give a checkpoint folder or a hub id like "
             "DAMO-NLP-SG/VideoLLaMA3-2B"
         )
     return _snapshot(str(name), offline)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints in the folder of a training run, oldest first."""
+    found = [path.parent for path in run.glob(f"checkpoint-*/{RUN_FILE}")]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _snapshot(hub_id: str, offline: bool) -> Path:

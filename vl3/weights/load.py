@@ -10,7 +10,16 @@ import torch
 from vl3 import layouts
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.settings import CONFIG_FILE, read_settings
 from vl3.weights import quantize as quantization
+from vl3.weights.adapters import (
+    add_adapter,
+    check_base,
+    find_base,
+    is_adapter,
+    read_base,
+    title,
+)
 from vl3.weights.hub import BUNDLED, resolve
 
 LARGE = 500_000_000  # parameters from which a CPU holds the weights in bfloat16 rather than float32
@@ -44,10 +53,21 @@ def load(
     """A checkpoint of any whole-model layout, on the device, in evaluation mode.
 
     dtype "auto" is bfloat16 on a GPU, float32 on a CPU up to 500 M parameters and bfloat16 above.
-    quantize: None, "nf4" or "int8"; adapter: a peft folder applied to the loaded model.
+    quantize: None, "nf4" or "int8"; adapter: a peft folder, or a run that trained one, applied to
+    the loaded model. Where name itself is such a folder, its base is loaded as it was for training.
     Raises: LayoutError, ValueError or ImportError in one sentence.
     """
     folder = resolve(name, offline=offline)
+    if is_adapter(folder):
+        if adapter is not None:
+            raise layouts.LayoutError(
+                f"{title(folder)} is itself an adapter; load it alone, or its base as the model"
+            )
+        adapter, folder = folder, find_base(folder, offline=offline)
+        quantize = quantize or read_base(adapter).quantize
+    if adapter is not None:
+        adapter = resolve(adapter, offline=offline)
+        check_base(adapter, folder)
     target = pick_device(device)
     config = layouts.read_config(folder)
     kind = pick_dtype(dtype, target, count_parameters(config))
@@ -55,15 +75,14 @@ def load(
     model = VL3ForConditionalGeneration.from_pretrained(
         folder, config=config, dtype=kind, device_map={"": target}, **extra
     )
+    processor = VL3Processor.from_pretrained(folder)
     if adapter is not None:
-        if not Path(adapter, "adapter_config.json").is_file():
-            raise layouts.LayoutError(
-                f"{Path(adapter).name} is no adapter folder: it has no adapter_config.json"
-            )
-        model.load_adapter(str(adapter))
+        add_adapter(model, adapter)
+        if (adapter / CONFIG_FILE).is_file():
+            processor.settings = read_settings(adapter, patch=config.vision_config.patch_size)
     return Loaded(
         model=model.eval(),
-        processor=VL3Processor.from_pretrained(folder),
+        processor=processor,
         name=Path(name).name if name and Path(name).is_dir() else str(name or "nano"),
         folder=folder,
         adapter=str(adapter) if adapter else None,

@@ -62,18 +62,20 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The bitsandbytes layers of a model by name."""
+    import bitsandbytes as bnb
+
+    kinds = bnb.nn.Linear4bit | bnb.nn.Linear8bitLt
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
 def inspect(model: nn.Module, kind: str) -> Quantized:
     """Which layers of a loaded model are quantized, after checking that they are the right ones.
 
     Raises: RuntimeError when a layer that must stay whole was quantized, or none was.
     """
-    import bitsandbytes as bnb
-
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
-    }
+    layers = quantized_layers(model)
     wrong = [name for name in layers if not name.startswith("language.model.")]
     if wrong or not layers:
         raise RuntimeError(
@@ -86,3 +88,13 @@ def inspect(model: nn.Module, kind: str) -> Quantized:
         bytes_now=sum(module.weight.nbytes for module in layers.values()),
         bytes_16bit=sum(2 * m.in_features * m.out_features for m in layers.values()),
     )
+
+
+def dequantized(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of quantized layers as they act, in float; by the names without an adapter."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    return {
+        name.removesuffix(".base_layer"): dequantize_module_weight(layer)
+        for name, layer in quantized_layers(model).items()
+    }

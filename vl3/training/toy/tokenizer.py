@@ -15,8 +15,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Tokenizer
 
-from vl3.training.questions import FAMILIES, ask
-from vl3.training.world import Level, sample_scene
+from vl3.training.toy.questions import FAMILIES, ask
+from vl3.training.toy.world import Level, sample_scene
 
 # The split of Qwen2's tokenizer, with every digit on its own.
 SPLIT = (
@@ -58,7 +58,7 @@ def world_text(seed: int, scenes: int) -> Iterator[str]:
     rng = random.Random(seed)
     for index in range(scenes):
         seconds = (0, 0) if index % 3 == 0 else (2, 16)
-        scene = sample_scene(rng, Level(seconds=seconds, sprites=(1, 4), digits=0.3))
+        scene = sample_scene(rng, Level(seconds=seconds, sprites=(0, 4), digits=0.3))
         yield "system\nuser\nassistant\n"
         yield "".join(f"Time {time_s:.1f}s:," for time_s in scene.times_s)
         for family in FAMILIES:

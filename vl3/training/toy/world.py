@@ -2,7 +2,7 @@
 
 A Scene is a handful of numbers; `render` draws it at any times and any scale, so the same scene can
 be a training sample of 112 x 112 pixels at 1 frame per second or a smooth clip for a person.
-Nothing here knows a model, a tokenizer or a question (see vl3.training.questions).
+Nothing here knows a model, a tokenizer or a question (see vl3.training.toy.questions).
 """
 
 from __future__ import annotations
@@ -28,13 +28,28 @@ COLOURS = {
     "pink": (246, 130, 184),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
+# Pairs that training never draws and never speaks of: what was learned about colours and about
+# shapes is tried on them together.
+HELD_OUT = (
+    ("yellow", "circle"),
+    ("blue", "square"),
+    ("purple", "triangle"),
+    ("cyan", "star"),
+    ("orange", "cross"),
+)
+SEEN = tuple((c, s) for s in SHAPES for c in COLOURS if (c, s) not in HELD_OUT)
 MOTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 
 MIN_SPEED_PX, MAX_SPEED_PX = 5.0, 13.0
 MIN_SIZE_PX, MAX_SIZE_PX = 28, 40
 LATTICE_PX = 14
-DIGIT_HEIGHT_PX = 40
-DIGIT_RGB = (255, 255, 255)
+MIN_DIGIT_PX, MAX_DIGIT_PX = 32, 48  # height
+DIGIT_WIDTH = 0.6  # of its height
+# Backgrounds are grey and faintly lit: red rises from left to right and blue from top to bottom by
+# this much on either side. The encoder knows where patches lie relative to one another only; before
+# a plain background nothing tells it where in the frame they are.
+LIT_LEVELS = 14
+LIGHT_INK, DARK_INK = (255, 255, 255), (16, 16, 16)
 # Lit segments of 0..9: top, middle, bottom, then upper left and right, lower left and right.
 SEGMENTS = tuple(
     f"{lit:07b}" for lit in (0b1011111, 0b0000101, 0b1110110, 0b1110101, 0b0101101,
@@ -64,6 +79,10 @@ class Sprite:
     def name(self) -> str:
         return f"{self.colour} {self.shape}"
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.colour, self.shape
+
     def visible(self, time_s: float) -> bool:
         return self.start_s <= time_s < self.stop_s
 
@@ -72,6 +91,41 @@ class Sprite:
         dx, dy = MOTIONS[self.motion]
         travel_px = self.speed_px * (time_s - self.start_s)
         return self.x_px + dx * travel_px, self.y_px + dy * travel_px
+
+    def box(self, time_s: float) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels."""
+        x_px, y_px = self.centre(time_s)
+        half_px = self.size_px / 2
+        return x_px - half_px, y_px - half_px, x_px + half_px, y_px + half_px
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """A seven-segment digit centred at (x_px, y_px); from change_s on it shows `then` instead.
+
+    change_s None: it never changes.
+    """
+
+    first: int
+    then: int
+    change_s: int | None
+    height_px: int
+    stroke_px: int
+    rgb: tuple[int, int, int]
+    x_px: float
+    y_px: float
+
+    def shown(self, time_s: float) -> int:
+        changed = self.change_s is not None and time_s >= self.change_s
+        return self.then if changed else self.first
+
+    def box(self, time_s: float) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels."""
+        half_px = self.height_px / 2
+        aside_px = DIGIT_WIDTH * half_px
+        return (
+            self.x_px - aside_px, self.y_px - half_px, self.x_px + aside_px, self.y_px + half_px
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +139,7 @@ class Scene:
     grain: int
     seed: int
     sprites: tuple[Sprite, ...]
-    digit: int | None = None
+    digit: Digit | None = None
 
     @property
     def is_image(self) -> bool:
@@ -101,59 +155,105 @@ class Scene:
 class Level:
     """How hard the scenes of one part of the curriculum are.
 
-    seconds (0, 0) gives still images. Of the clips, a share is shaky (boxes of pixels change a
-    little from frame to frame, as a video codec makes them), noisy (all pixels do) or rescaled
-    (drawn large and resized). With jitter_px, sprites of one size start on a lattice of patches, at
-    most that far off it: shapes then look alike each time, which is where learning them begins.
+    seconds (0, 0) gives still images. digits is the share of scenes with a digit, changing the
+    share of those (in clips) whose digit changes. Of the clips, a share is shaky (boxes of pixels
+    change a little from frame to frame, as a video codec makes them), noisy (all pixels do) or
+    rescaled (drawn large and resized). With jitter_px, sprites and digits of about one size lie on
+    a lattice of patches, at most that far off it: shapes then look alike each time, which is where
+    learning them begins; half a lattice step gives free places and sizes. pairs are the colours
+    and shapes that occur.
     """
 
     seconds: tuple[int, int]
     sprites: tuple[int, int]
     sizes_px: tuple[tuple[int, int], ...] = ((112, 112),)
     digits: float = 0.0
+    changing: float = 0.5
     shaky: float = 0.0
     noisy: float = 0.0
     rescaled: float = 0.0
     jitter_px: float | None = None
+    pairs: tuple[tuple[str, str], ...] = SEEN
 
 
 def sample_scene(rng: random.Random, level: Level) -> Scene:
     """A random scene of the level; no two of its sprites have the same colour and shape."""
     height_px, width_px = rng.choice(level.sizes_px)
     seconds = rng.randint(*level.seconds)
-    grey = rng.randint(8, 246)
-    background = tuple(min(255, max(0, grey + rng.randint(-7, 7))) for _ in range(3))
-    sprites: list[Sprite] = []
+    grey = rng.randint(LIT_LEVELS, 255 - LIT_LEVELS)
     wanted = rng.randint(*level.sprites)
-    for _ in range(60):
-        if len(sprites) == wanted:
+    has_digit = rng.random() < level.digits
+    for attempt in range(20):  # begin again where all do not fit; later on fewer will do
+        digit = _sample_digit(rng, height_px, width_px, seconds, grey, level) if has_digit else None
+        sprites = _sample_sprites(rng, height_px, width_px, seconds, digit, wanted, level)
+        if len(sprites) >= min(wanted, max(1, wanted - attempt // 4)):
             break
-        sprite = _sample_sprite(rng, height_px, width_px, seconds)
-        if level.jitter_px is not None:
-            sprite = _on_lattice(sprite, rng, height_px, width_px, level.jitter_px)
-        if all(_apart(sprite, other) for other in sprites):
-            sprites.append(sprite)
-    digit = rng.randint(0, 9) if rng.random() < level.digits else None
-    if not all(_apart(sprite, _digit_sprite(seconds)) for sprite in sprites):
-        digit = None
     grain = rng.choice((0, 0, 4, 10))
     return Scene(
-        height_px, width_px, seconds, background, grain, rng.getrandbits(32), tuple(sprites), digit
+        height_px, width_px, seconds, (grey,) * 3, grain, rng.getrandbits(32), sprites, digit
     )
 
 
-def _sample_sprite(rng: random.Random, height_px: int, width_px: int, seconds: int) -> Sprite:
-    shape, colour = rng.choice(SHAPES), rng.choice(tuple(COLOURS))
+def _sample_sprites(
+    rng: random.Random, height_px: int, width_px: int, seconds: int, digit, wanted: int, level
+) -> tuple[Sprite, ...]:
+    """Up to `wanted` sprites that keep away from the digit and from one another."""
+    sprites: list[Sprite] = []
+    for _ in range(wanted):
+        motion = rng.choice(tuple(MOTIONS)) if seconds else "still"  # not more often what fits
+        for _ in range(15):
+            sprite = _sample_sprite(rng, height_px, width_px, seconds, motion, level.pairs)
+            if level.jitter_px is not None:
+                sprite = _on_lattice(sprite, rng, height_px, width_px, level.jitter_px)
+            if all(_apart(sprite, other) for other in (*sprites, *_taken(digit, seconds))):
+                sprites.append(sprite)
+                break
+    return tuple(sprites)
+
+
+def _sample_digit(
+    rng: random.Random, height_px: int, width_px: int, seconds: int, grey: int, level: Level
+) -> Digit:
+    first = rng.randint(0, 9)
+    then, change_s = first, None
+    if seconds >= 3 and rng.random() < level.changing:
+        then = rng.choice([digit for digit in range(10) if digit != first])
+        change_s = rng.randint(1, seconds - 1)
+    high_px = rng.randint(MIN_DIGIT_PX, MAX_DIGIT_PX)
+    stroke_px = rng.randint(high_px // 8, high_px // 5)
+    x_px = rng.uniform(DIGIT_WIDTH * high_px / 2 + 1, width_px - DIGIT_WIDTH * high_px / 2 - 1)
+    y_px = rng.uniform(high_px / 2 + 1, height_px - high_px / 2 - 1)
+    if level.jitter_px is not None:
+        high_px = _loosened(3 * LATTICE_PX, high_px, level.jitter_px)
+        stroke_px = _loosened(LATTICE_PX // 2, stroke_px, level.jitter_px)
+        x_px = _snap(x_px, width_px, high_px, rng, level.jitter_px)
+        y_px = _snap(y_px, height_px, high_px, rng, level.jitter_px)
+    rgb = LIGHT_INK if grey < 128 else DARK_INK
+    return Digit(first, then, change_s, high_px, stroke_px, rgb, x_px, y_px)
+
+
+def _taken(digit: Digit | None, seconds: int) -> tuple[Sprite, ...]:
+    """The place of a digit as something to keep away from."""
+    if digit is None:
+        return ()
+    place = (digit.x_px, digit.y_px)
+    span_s = (0, max(1, seconds))
+    return (Sprite("", "", digit.rgb, digit.height_px, *span_s, "still", 0.0, *place),)
+
+
+def _sample_sprite(
+    rng: random.Random, height_px: int, width_px: int, seconds: int, motion: str, pairs
+) -> Sprite:
+    colour, shape = rng.choice(pairs)
     rgb = tuple(min(255, max(0, value + rng.randint(-12, 12))) for value in COLOURS[colour])
     size_px = rng.randint(MIN_SIZE_PX, MAX_SIZE_PX)
     start_s, stop_s = _sample_span(rng, seconds)
-    motion = rng.choice(tuple(MOTIONS)) if seconds else "still"
     dx, dy = MOTIONS[motion]
-    room_px = (abs(dx) * width_px + abs(dy) * height_px) - size_px - 2
-    fastest_px = min(MAX_SPEED_PX, room_px / (stop_s - start_s))
-    speed_px = rng.uniform(MIN_SPEED_PX, fastest_px) if fastest_px >= MIN_SPEED_PX else 0.0
-    if not speed_px:
-        motion, dx, dy = "still", 0, 0
+    speed_px = 0.0
+    if motion != "still":
+        room_px = (abs(dx) * width_px + abs(dy) * height_px) - size_px - 2
+        stop_s = min(stop_s, start_s + int(room_px / MIN_SPEED_PX))
+        speed_px = rng.uniform(MIN_SPEED_PX, min(MAX_SPEED_PX, room_px / (stop_s - start_s)))
     travel_px = speed_px * (stop_s - start_s)
     x_px = _sample_start(rng, width_px, size_px, dx * travel_px)
     y_px = _sample_start(rng, height_px, size_px, dy * travel_px)
@@ -163,15 +263,25 @@ def _sample_sprite(rng: random.Random, height_px: int, width_px: int, seconds: i
 def _on_lattice(
     sprite: Sprite, rng: random.Random, height_px: int, width_px: int, jitter_px: float
 ) -> Sprite:
-    """The sprite, still and three lattice steps large (if not jittered), on the lattice."""
-    size_px = sprite.size_px if jitter_px else 3 * LATTICE_PX
-    places = []
-    for centre_px, side_px in ((sprite.x_px, width_px), (sprite.y_px, height_px)):
-        corner_px = round((centre_px - 1.5 * LATTICE_PX) / LATTICE_PX) * LATTICE_PX
-        centre_px = corner_px + 1.5 * LATTICE_PX + rng.uniform(-jitter_px, jitter_px)
-        places.append(min(side_px - size_px / 2, max(size_px / 2, centre_px)))
-    x_px, y_px = places
+    """The sprite, still, on the lattice; the less jitter, the nearer to three steps large."""
+    size_px = _loosened(3 * LATTICE_PX, sprite.size_px, jitter_px)
+    x_px = _snap(sprite.x_px, width_px, size_px, rng, jitter_px)
+    y_px = _snap(sprite.y_px, height_px, size_px, rng, jitter_px)
     return replace(sprite, size_px=size_px, motion="still", speed_px=0.0, x_px=x_px, y_px=y_px)
+
+
+def _loosened(fixed_px: int, free_px: int, jitter_px: float) -> int:
+    """From one length for all to a free one, reached where jitter covers the lattice."""
+    return round(fixed_px + min(1.0, 2 * jitter_px / LATTICE_PX) * (free_px - fixed_px))
+
+
+def _snap(
+    centre_px: float, side_px: int, size_px: int, rng: random.Random, jitter_px: float
+) -> float:
+    """The nearest centre of three lattice steps, jittered, inside the frame."""
+    corner_px = round((centre_px - 1.5 * LATTICE_PX) / LATTICE_PX) * LATTICE_PX
+    centre_px = corner_px + 1.5 * LATTICE_PX + rng.uniform(-jitter_px, jitter_px)
+    return min(side_px - size_px / 2, max(size_px / 2, centre_px))
 
 
 def _sample_span(rng: random.Random, seconds: int) -> tuple[int, int]:
@@ -185,13 +295,6 @@ def _sample_span(rng: random.Random, seconds: int) -> tuple[int, int]:
 def _sample_start(rng: random.Random, side_px: int, size_px: int, travel_px: float) -> float:
     low_px, high_px = size_px / 2 + 1, side_px - size_px / 2 - 1
     return rng.uniform(low_px + max(0.0, -travel_px), high_px - max(0.0, travel_px))
-
-
-def _digit_sprite(seconds: int) -> Sprite:
-    """The place of a digit, in the top left corner, as something to keep away from."""
-    centre_px = DIGIT_HEIGHT_PX / 2 + 4
-    place = (centre_px, centre_px)
-    return Sprite("", "", DIGIT_RGB, DIGIT_HEIGHT_PX, 0, max(1, seconds), "still", 0.0, *place)
 
 
 def _apart(one: Sprite, other: Sprite) -> bool:
@@ -214,7 +317,13 @@ def render(scene: Scene, times_s: tuple[float, ...] | None = None, scale: int = 
     times_s = scene.times_s if times_s is None else times_s
     background_YX3 = _background(scene, scale)
     frames_TYX3 = np.repeat(background_YX3[None], len(times_s), axis=0)
+    digit = scene.digit
     for frame_YX3, time_s in zip(frames_TYX3, times_s, strict=True):
+        if digit is not None:
+            mask_YX = _digit_mask(
+                digit.shown(time_s), digit.height_px * scale, digit.stroke_px * scale
+            )
+            _paint(frame_YX3, mask_YX, digit.rgb, digit.x_px * scale, digit.y_px * scale)
         for sprite in scene.sprites:
             if sprite.visible(time_s):
                 x_px, y_px = sprite.centre(time_s)
@@ -226,7 +335,8 @@ def render(scene: Scene, times_s: tuple[float, ...] | None = None, scale: int = 
 def coverage(scene: Scene, time_s: float = 0.0) -> np.ndarray:
     """Which sprite shows at each pixel.
 
-    Shapes: result sprite_YX - its index in scene.sprites, -1 for background
+    Shapes: result sprite_YX - its index in scene.sprites, len(scene.sprites) within the box of the
+            digit, -1 for background
     """
     sprite_YX = np.full((scene.height_px, scene.width_px), -1)
     for index, sprite in enumerate(scene.sprites):
@@ -234,6 +344,9 @@ def coverage(scene: Scene, time_s: float = 0.0) -> np.ndarray:
             mask_YX = _mask(sprite.shape, sprite.size_px) > 0.5
             window, cut = _overlap(sprite_YX.shape, mask_YX.shape, *sprite.centre(time_s))
             sprite_YX[window][mask_YX[cut]] = index
+    if scene.digit is not None:
+        left, top, right, bottom = map(round, scene.digit.box(time_s))
+        sprite_YX[max(0, top) : bottom, max(0, left) : right] = len(scene.sprites)
     return sprite_YX
 
 
@@ -241,18 +354,17 @@ def _background(scene: Scene, scale: int) -> np.ndarray:
     height_px, width_px = scene.height_px, scene.width_px
     frame_YX3 = np.empty((height_px, width_px, 3), np.int16)
     frame_YX3[:] = scene.background
+    frame_YX3[:, :, 0] += np.linspace(-LIT_LEVELS, LIT_LEVELS, width_px).round().astype(np.int16)
+    frame_YX3[:, :, 2] += (
+        np.linspace(-LIT_LEVELS, LIT_LEVELS, height_px).round().astype(np.int16)[:, None]
+    )
     if scene.grain:
         noise = np.random.default_rng(scene.seed)
         frame_YX3 += noise.integers(
             -scene.grain, scene.grain, (height_px, width_px, 1), dtype=np.int16, endpoint=True
         )
     frame_YX3 = frame_YX3.clip(0, 255).astype(np.uint8)
-    frame_YX3 = frame_YX3.repeat(scale, axis=0).repeat(scale, axis=1)
-    if scene.digit is not None:
-        mask_YX = _digit_mask(scene.digit, DIGIT_HEIGHT_PX * scale)
-        corner_px = (DIGIT_HEIGHT_PX / 2 + 4) * scale
-        _paint(frame_YX3, mask_YX, DIGIT_RGB, corner_px, corner_px)
-    return frame_YX3
+    return frame_YX3.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _paint(
@@ -322,22 +434,22 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     ]
 
 
-@lru_cache(maxsize=64)
-def _digit_mask(digit: int, height_px: int) -> np.ndarray:
-    """Coverage 0..1 of a seven-segment digit in a square of height_px."""
-    mask_YX = np.zeros((height_px, height_px), np.float32)
-    left, right, thick = height_px // 5, 4 * height_px // 5, max(1, height_px // 6)
-    half = (height_px - thick) // 2
-    rows = (0, half, height_px - thick)
+@lru_cache(maxsize=1024)
+def _digit_mask(digit: int, height_px: int, stroke_px: int) -> np.ndarray:
+    """Coverage 0..1 of a seven-segment digit, height_px high."""
+    width_px = round(DIGIT_WIDTH * height_px)
+    mask_YX = np.zeros((height_px, width_px), np.float32)
+    half_px = (height_px - stroke_px) // 2
+    rows = (0, half_px, height_px - stroke_px)
     for segment, lit in enumerate(SEGMENTS[digit]):
         if lit == "0":
             continue
         if segment < 3:
-            mask_YX[rows[segment] : rows[segment] + thick, left:right] = 1
+            mask_YX[rows[segment] : rows[segment] + stroke_px] = 1
             continue
-        top = 0 if segment < 5 else half
-        col = left if segment % 2 == 1 else right - thick
-        mask_YX[top : top + half + thick, col : col + thick] = 1
+        top = 0 if segment < 5 else half_px
+        left = 0 if segment % 2 == 1 else width_px - stroke_px
+        mask_YX[top : top + half_px + stroke_px, left : left + stroke_px] = 1
     return mask_YX
 
 

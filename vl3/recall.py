@@ -1,0 +1,79 @@
+"""What the model saw when it gave a reply, found again in a studio's memory."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from vl3.library import Library, Video
+from vl3.processor import cut
+from vl3.trace import Scene
+from vl3.values import Clip, Grid, Reply, Seen
+from vl3.vision.cells import cells
+
+
+def scene(library: Library, reply: Reply) -> Scene:
+    """A finished reply with its media, ready to be run again.
+
+    Raises: ValueError when the reply was stopped too early or a clip is no longer kept.
+    """
+    if not reply.prompt_ids:
+        raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
+    model, videos = library.model, _videos(library, reply)
+    keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+
+    def embeds() -> torch.Tensor:
+        with torch.no_grad():
+            kept = [
+                video.features_MD[torch.from_numpy(keep_M).to(video.features_MD.device)]
+                for video, keep_M in zip(videos, keeps)
+            ]
+            return torch.cat([model.project(x_KD) for x_KD in kept])
+
+    def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
+        video = videos[clip]
+        grid = Grid(frames=1, rows=video.grid.rows, cols=video.grid.cols, merge=video.grid.merge)
+        frames = video.clip.frames_TYX3[index : index + 1]
+        one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
+        return cut([one], [grid]).pixels_NP, grid
+
+    def text(count: int) -> str:
+        written = library.processor.decode(reply.token_ids[:count])
+        # a character of several tokens comes with its last
+        return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
+
+    is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
+    seen = [(one.key, one.keep_bits) for one in reply.seen]
+    return Scene(
+        key=hashlib.sha256(repr((reply.prompt_ids, reply.token_ids, seen)).encode()).hexdigest(),
+        prompt_ids=reply.prompt_ids,
+        answer_ids=reply.token_ids,
+        text=text,
+        slot_K=np.flatnonzero(is_slot_L),
+        cells=cells(
+            [v.grid for v in videos],
+            np.concatenate([np.zeros(0, bool), *keeps]),
+            [v.clip.times_s for v in videos],
+            [v.clip.frames_TYX3.shape[1:3] for v in videos],
+        ),
+        embeds=embeds,
+        frame=frame,
+    )
+
+
+def _videos(library: Library, reply: Reply) -> list[Video]:
+    videos = [library.find(seen.key) for seen in reply.seen]
+    if None in videos:
+        raise ValueError(
+            f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
+            "with the same settings, then look"
+        )
+    return videos
+
+
+def _keep(video: Video, seen: Seen) -> np.ndarray:
+    """The pruner's mask of that reply, bool [M]; the video may be pruned otherwise by now."""
+    bits = np.frombuffer(seen.keep_bits, np.uint8)
+    return np.unpackbits(bits, count=video.grid.num_tokens).astype(bool)

@@ -1,0 +1,127 @@
+"""Samples to one forward pass: several in a row, none of which sees another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vl3.prompt import IGNORE
+from vl3.training.samples import Sample
+from vl3.values import Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One forward pass, as keyword arguments of the model, and what its learned tokens belong to.
+
+    inputs: see vl3.model; answers_K - number of the answer of each learned token in reading order;
+    owners - (data set, family) of each answer
+    """
+
+    inputs: dict[str, torch.Tensor]
+    answers_K: torch.Tensor
+    owners: tuple[tuple[str, str], ...]
+    ids: tuple[str, ...]
+
+    @property
+    def learned(self) -> int:
+        return len(self.answers_K)
+
+    @property
+    def tokens(self) -> int:
+        """Language tokens without padding."""
+        return int((self.inputs["sample_BL"] >= 0).sum())
+
+
+def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
+    """The samples packed into as few rows as hold them, each as long as the longest sample.
+
+    Without any picture an empty one goes in, of which no token is used: processes that share the
+    vision encoder's gradients must all run it.
+    """
+    rows = pack(samples) or [[]]
+    B, L = len(rows), max([1, *(len(sample.ids_L) for sample in samples)])
+    ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
+    positions = torch.zeros(B, L, dtype=torch.long)
+    sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
+    answers, owners, pixels, grids, sources = [], [], [], [], []
+    tokens = number = 0
+    for row, members in enumerate(rows):
+        end = 0
+        for sample in members:
+            part = slice(end, end + len(sample.ids_L))
+            end = part.stop
+            ids[row, part], labels[row, part] = sample.ids_L, sample.labels_L
+            positions[row, part], branch_BL[row, part] = sample.positions_L, sample.branch_L
+            sample_BL[row, part] = number
+            number += 1
+            numbers, own = number_answers(sample, len(owners))
+            answers.append(numbers)
+            owners.extend(own)
+            if sample.grids:
+                pixels.append(sample.pixels_NP)
+                grids.extend(sample.grids)
+                sources.append(sample.source_K + tokens)
+                tokens += sum(grid.num_tokens for grid in sample.grids)
+    if not pixels:
+        pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
+        grids, sources = [Grid(frames=1, rows=1, cols=1, merge=1)], [torch.empty(0).long()]
+    inputs = {
+        "input_ids": ids,
+        "labels": labels,
+        "position_ids": positions,
+        "sample_BL": sample_BL,
+        "branch_BL": branch_BL,
+        "pixel_values": torch.cat(pixels),
+        "grid_thw": torch.tensor([[grid.frames, grid.rows, grid.cols] for grid in grids]),
+        "merge_sizes": torch.tensor([grid.merge for grid in grids]),
+        "keep_mask": torch.cat(sources),
+    }
+    names = tuple(sample.id for row in rows for sample in row)
+    numbers = torch.cat(answers) if answers else torch.empty(0).long()
+    return Pass(inputs, numbers, tuple(owners), names)
+
+
+def pack(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Rows of samples: the longest first, each into the first row with room (first fit)."""
+    longest = max([0, *(len(sample.ids_L) for sample in samples)])
+    rows: list[list[Sample]] = []
+    room: list[int] = []
+    for sample in sorted(samples, key=lambda sample: -len(sample.ids_L)):
+        length = len(sample.ids_L)
+        row = next((i for i, left in enumerate(room) if left >= length), None)
+        if row is None:
+            rows.append([])
+            room.append(longest)
+            row = len(rows) - 1
+        rows[row].append(sample)
+        room[row] -= length
+    return rows
+
+
+def number_answers(sample: Sample, first: int) -> tuple[torch.Tensor, list[tuple[str, str]]]:
+    """first, first + 1, ... for the learned tokens of each stretch; whose answers these are."""
+    learned = sample.labels_L != IGNORE
+    begins = learned.clone()
+    begins[1:] &= ~learned[:-1]
+    numbers = (begins.cumsum(0) - 1 + first)[learned]
+    count = int(begins.sum())
+    families = sample.families or (sample.dataset,) * count
+    return numbers, [(sample.dataset, family) for family in families]
+
+
+def attention_mask(
+    sample_BL: torch.Tensor, branch_BL: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Additive mask: a token sees earlier ones of its own branch and of its sample's prefix.
+
+    Shapes: returns [B, 1, L, L], 0 or the dtype's lowest number
+    """
+    L = sample_BL.shape[1]
+    own = sample_BL[:, :, None] == sample_BL[:, None, :]
+    reached = (branch_BL[:, :, None] == branch_BL[:, None, :]) | (branch_BL[:, None, :] == 0)
+    seen = own & reached & torch.ones(L, L, dtype=torch.bool, device=own.device).tril()
+    mask = torch.zeros(seen.shape, dtype=dtype, device=own.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]

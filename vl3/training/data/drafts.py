@@ -1,0 +1,313 @@
+"""Drafts to records: roles, tags and media brought together, by the rules; and records to rows."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vl3.training.data import rules
+from vl3.training.data.files import Files
+from vl3.training.data.formats import OPTIONS, Draft
+from vl3.training.data.records import Record
+from vl3.training.data.rules import Note
+from vl3.values import Clip
+from vl3.video import VideoError, read_image, schedule
+from vl3.video.sample import thin
+
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant",
+         "gpt": "assistant", "stream": "stream"}  # fmt: skip
+TAG = re.compile("(<image>|<video>)")
+SHOWN_KINDS = ("image", "video")
+MAX_FRAMES = 180  # of a list of pictures, where the row does not say
+
+
+def to_record(draft: Draft, *, id: str, dataset: str, files: Files) -> tuple[Record, list[Note]]:
+    """The record of a draft, and what was mended on the way.
+
+    Raises: BadSample.
+    """
+    notes: list[Note] = []
+    talks = [_checked(turns, notes) for turns in draft.talks]
+    if draft.shared:
+        talks = _in_front(talks, draft.media)
+    else:
+        talks = [_placed(turns, draft.media, notes) for turns in talks]
+    if not talks:
+        raise rules.nothing_to_learn([])
+    found = {id_: _found(medium, files, notes) for id_, medium in _media_of(talks).items()}
+    record = Record(
+        id=str(draft.id)[:200] if isinstance(draft.id, str | int) and draft.id != "" else id,
+        dataset=draft.dataset if isinstance(draft.dataset, str) and draft.dataset else dataset,
+        talks=tuple([_message(turn, found) for turn in turns] for turns in talks),
+        meta=draft.meta,
+    )
+    return record, list(dict.fromkeys(notes))
+
+
+# Turns
+
+
+def _checked(turns: list[dict], notes: list[Note]) -> list[dict]:
+    """The turns with known roles and answers to learn from, without leading answers."""
+    checked = []
+    for index, turn in enumerate(turns, start=1):
+        role = ROLES.get(turn["role"]) if isinstance(turn["role"], str) else None
+        if role is None:
+            raise rules.unknown_role(index, turn["role"])
+        if role == "assistant":
+            _check_answer(turn["content"], index)
+        checked.append(turn | {"role": role})
+    roles = [turn["role"] for turn in checked]
+    leading = next((i for i, role in enumerate(roles) if role != "assistant"), len(roles))
+    if leading:
+        notes.append(rules.dropped_turns(leading))
+    if not roles[leading:] or roles[-1] != "assistant":
+        raise rules.nothing_to_learn(roles[leading:])
+    answers = [turn for turn in checked[leading:] if turn["role"] == "assistant"]
+    if not any(turn.get("loss", True) for turn in answers):
+        raise rules.nothing_learned()
+    return checked[leading:]
+
+
+def _check_answer(content: str | list, index: int) -> None:
+    parts = [content] if isinstance(content, str) else content
+    texts = [part if isinstance(part, str) else part.get("text", "") for part in parts]
+    for part, text in zip(parts, texts):
+        if isinstance(part, dict) and part["type"] != "text":
+            raise rules.tag_in_answer(f"<{part['type']}>", index)
+        if tag := TAG.search(text):
+            raise rules.tag_in_answer(tag[0], index)
+    if not "".join(texts).strip():
+        raise rules.empty_answer(index)
+
+
+# Tags
+
+
+def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list[dict]:
+    """The turns with each tag or placeholder replaced by the next medium of its kind."""
+    turns = [turn | {"content": _split(turn)} for turn in turns]
+    tags = Counter(part["type"] for turn in turns for part in turn["content"] if _is_empty(part))
+    listed = Counter(medium["type"] for medium in media)
+    in_front = []
+    for kind in (*SHOWN_KINDS, "audio"):
+        if listed[kind] and not tags[kind]:
+            in_front += [medium for medium in media if medium["type"] == kind]
+            notes.append(rules.no_tag(kind))
+        elif tags[kind] != listed[kind]:
+            raise rules.tag_count(kind, tags[kind], listed[kind])
+    waiting = {kind: iter([m for m in media if m["type"] == kind]) for kind in tags}
+    for turn in turns:
+        turn["content"] = [
+            next(waiting[part["type"]]) if _is_empty(part) else part for part in turn["content"]
+        ]
+    return _with_front(turns, in_front)
+
+
+def _in_front(talks: list[list[dict]], media: list[dict]) -> list[list[dict]]:
+    """The talks with all media in front of the first user turn, wherever their tags stood."""
+    talks = [[turn | {"content": _split(turn)} for turn in turns] for turns in talks]
+    inline = [[part for turn in turns for part in turn["content"] if _is_source(part)]
+              for turns in talks]  # fmt: skip
+    if any(parts != inline[0] for parts in inline):
+        raise rules.different_media()
+    media = media + (inline[0] if inline else [])
+    listed = Counter(medium["type"] for medium in media)
+    for turns in talks:
+        tags = Counter(p["type"] for turn in turns for p in turn["content"] if p["type"] != "text")
+        for kind, count in tags.items():
+            if count != listed[kind]:
+                raise rules.tag_count(kind, count, listed[kind])
+        for turn in turns:
+            turn["content"] = [part for part in turn["content"] if part["type"] == "text"]
+    return [_with_front(turns, media) for turns in talks]
+
+
+def _with_front(turns: list[dict], media: list[dict]) -> list[dict]:
+    if not media:
+        return turns
+    first = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
+    if first is None:
+        first = next(i for i, turn in enumerate(turns) if turn["role"] == "assistant")
+        turns.insert(first, {"role": "user", "content": []})
+    turns[first]["content"] = [*media, *turns[first]["content"]]
+    return turns
+
+
+def _split(turn: dict) -> list[dict]:
+    """The content as parts; of a user's text, tags become placeholders and edges are stripped.
+
+    Source: VideoLLaMA3 train.py (_convert_normal) strips what stands between tags.
+    """
+    content = turn["content"]
+    if not isinstance(content, str):
+        return content
+    if turn["role"] == "assistant" or not TAG.search(content):
+        text = content.strip() if turn["role"] == "user" else content
+        return [{"type": "text", "text": text}]
+    parts = []
+    for piece in TAG.split(content):
+        if TAG.fullmatch(piece):
+            parts.append({"type": piece[1:-1]})
+        elif piece.strip():
+            parts.append({"type": "text", "text": piece.strip()})
+    return parts
+
+
+def _is_source(part: dict) -> bool:
+    return "path" in part or "frames" in part
+
+
+def _is_empty(part: dict) -> bool:
+    return part["type"] != "text" and not _is_source(part)
+
+
+# Media
+
+
+def _media_of(talks: Iterable[list[dict]]) -> dict[int, dict]:
+    parts = (part for turns in talks for turn in turns for part in turn["content"])
+    return {id(part): part for part in parts if _is_source(part)}
+
+
+def _found(medium: dict, files: Files, notes: list[Note]) -> dict:
+    """The part of a message that reads this medium."""
+    kind = medium["type"]
+    if kind == "audio":
+        raise rules.no_sound(str(medium["path"]) if isinstance(medium["path"], str) else "audio")
+    if "frames" in medium:
+        return _frame_list(medium, files, notes)
+    path = files.find(kind, medium["path"])
+    options = {key: medium[key] for key in OPTIONS if key in medium}
+    if "start" in options or "end" in options:
+        _check_range(path, options)
+    if kind == "image" or not options:
+        return {"type": kind, kind: path}
+    return {"type": kind, kind: {"path": path, **options}}
+
+
+def _check_range(path: str, options: dict) -> None:
+    start, end = options.get("start", 0.0), options.get("end")
+    if start < 0 or (end is not None and end <= start):
+        try:
+            duration_s = schedule(path).duration_s
+        except VideoError:
+            duration_s = None
+        raise rules.empty_range(start, start if end is None else end, duration_s)
+
+
+def _frame_list(medium: dict, files: Files, notes: list[Note]) -> dict:
+    """A video that is given as a list of pictures, read at once; all take the first one's size."""
+    sources, times = medium["frames"], medium.get("times")
+    if times is None:
+        times = [index / medium.get("fps", 1.0) for index in range(len(sources))]
+    if len(times) != len(sources):
+        raise rules.frame_count(len(sources), len(times))
+    for index in range(1, len(times)):
+        if times[index] <= times[index - 1]:
+            raise rules.not_ascending("frame", index + 1, times[index], times[index - 1])
+    most = medium.get("max_frames", MAX_FRAMES)
+    if len(sources) > most:
+        notes.append(rules.many_pictures(len(sources), most))
+    chosen = thin(len(sources), most).tolist()
+    paths = [files.find("image", sources[index]) for index in chosen]
+    times_s = tuple(float(times[index]) for index in chosen)
+    pictures: list[np.ndarray] = []
+    for path in paths:
+        try:
+            size = pictures[0].shape[:2] if pictures else None
+            pictures.append(read_image(path, size=size).frames_TYX3[0])
+        except VideoError as error:
+            raise rules.undecodable(path, str(error)) from None
+    clip = Clip(frames_TYX3=np.stack(pictures), times_s=times_s, source=f"{len(paths)} pictures")
+    listed = {"type": "video", "frames": paths, "times": list(times_s)}
+    return {"type": "video", "video": clip, "listed": listed}
+
+
+def _message(turn: dict, found: dict[int, dict]) -> dict:
+    """A turn as the processor takes it; a content of one text is that text."""
+    parts = [found.get(id(part), part) for part in turn["content"]]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    plain = len(texts) == len(parts) and (len(parts) < 2 or turn["role"] == "assistant")
+    message = {"role": turn["role"], "content": "".join(texts) if plain else parts}
+    if turn["role"] == "assistant" and not turn.get("loss", True):
+        message["loss"] = False
+    return message
+
+
+# Records to rows
+
+
+def to_row(record: Record, root: Path, inside: Path) -> dict:
+    """The record as a canonical row, its paths relative to root where they lie in it.
+
+    Files in the folder `inside`, taken out of an archive, are written as data URLs.
+    """
+    row = {"id": record.id, "dataset": record.dataset}
+    media = media_parts(record.talks[0])
+    listed = [_listed(part, root, inside) for part in media]
+    if len(record.talks) > 1:
+        row["message_lists"] = [[_turn_row(turn, False) for turn in talk] for talk in record.talks]
+    else:
+        row["messages"] = [_turn_row(turn, True) for turn in record.talks[0]]
+    if listed:
+        row["media"] = listed
+    meta = dict(record.meta)
+    if "weight" in meta:
+        row["weight"] = meta.pop("weight")
+    return row | {"meta": meta} if meta else row
+
+
+def media_parts(talk: list[dict]) -> list[dict]:
+    """The media of a talk, in order."""
+    contents = [turn["content"] for turn in talk if not isinstance(turn["content"], str)]
+    return [part for content in contents for part in content if part["type"] != "text"]
+
+
+def _turn_row(turn: dict, placed: bool) -> dict:
+    content = turn["content"]
+    if isinstance(content, str) and TAG.search(content):
+        content = [{"type": "text", "text": content}]  # a text that is no tag
+    elif not isinstance(content, str):
+        texts = [part for part in content if part["type"] == "text"]
+        content = [part if part["type"] == "text" else {"type": part["type"]}
+                   for part in (content if placed else texts)]  # fmt: skip
+    return turn | {"content": content}
+
+
+def _listed(part: dict, root: Path, inside: Path) -> dict:
+    kind = part["type"]
+    if "listed" in part:
+        paths = part["listed"]["frames"]
+        return part["listed"] | {"frames": [_written(Path(p), root, inside) for p in paths]}
+    source = part[kind]
+    options = source if isinstance(source, dict) else {"path": source}
+    return {"type": kind} | options | {"path": _written(Path(options["path"]), root, inside)}
+
+
+def _written(path: Path, root: Path, inside: Path) -> str:
+    if path.is_relative_to(inside):
+        return (
+            "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode()
+        )
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def question(record: Record) -> str:
+    """The first question of a record; with its media it tells duplicates."""
+    contents = (turn["content"] for turn in record.talks[0] if turn["role"] == "user")
+    content = next(contents, "")
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part["type"] == "text")
+
+
+def sources(record: Record) -> list[str]:
+    """What the media of a record are read from, in order."""
+    parts = media_parts(record.talks[0])
+    return [repr(part.get("listed", part[part["type"]])) for part in parts]

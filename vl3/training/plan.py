@@ -1,0 +1,199 @@
+"""What a training run will do and need, said before it starts: steps, tokens, memory, arithmetic.
+
+Everything comes from the recipe, the sizes of the model and, where the data lie at hand, a look at
+some samples; nothing is loaded and nothing runs. Memory is counted in vl3.training.memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from vl3.config import VL3Config
+from vl3.training.memory import (
+    SMALL,
+    Machine,
+    ModuleRow,
+    Shape,
+    gradient_flow,
+    how_of,
+    largest_pass,
+    memory,
+    module_rows,
+    parts,
+)
+from vl3.training.recipe import Recipe
+
+ASSUMED_TOKENS = 2048  # of a sample, where there is no data to look at
+ASSUMED_PATCHES_PER_TOKEN = 2  # between pictures (1, 4 when merged) and text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """What is known of one data set.
+
+    samples: how many an epoch takes, None where neither the recipe nor a file says
+    tokens, patches: mean of a sample; longest: tokens of the longest one; all from `seen` samples
+    """
+
+    name: str
+    samples: int | None
+    seen: int = 0
+    tokens: float = 0.0
+    patches: float = 0.0
+    longest: int = 0
+    picture: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run in figures.
+
+    memory: bytes by cause at the fullest moment; limit_bytes: what the device has
+    assumed: what was not looked up but taken for granted, as sentences
+    """
+
+    name: str
+    machine: Machine
+    steps: int | None
+    samples: int | None
+    tokens: float | None
+    flops: float | None
+    modules: tuple[ModuleRow, ...]
+    shape: Shape
+    memory: dict[str, float]
+    limit_bytes: float | None
+    lower: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+    @property
+    def peak_bytes(self) -> float:
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.limit_bytes is None or self.peak_bytes <= self.limit_bytes
+
+
+def machine_for(recipe: Recipe, config: VL3Config, device: str, bfloat16: bool) -> Machine:
+    """The device with the format that "auto" takes there.
+
+    bfloat16: whether the device is at home in it
+    """
+    use = bfloat16 if recipe.dtype == "auto" else recipe.dtype == "bfloat16"
+    small = sum(part.parameters for part in parts(config).values()) < SMALL
+    return Machine(device=device, compute_bytes=2 if use else 4, eager=small and device == "cpu")
+
+
+def make_plan(
+    recipe: Recipe,
+    config: VL3Config,
+    machine: Machine,
+    looked: Sequence[Looked],
+    limit_bytes: float | None = None,
+) -> Plan:
+    """The plan of a recipe for a model of these sizes on that machine."""
+    samples = None if any(one.samples is None for one in looked) or not looked else round(
+        recipe.epochs * sum(one.samples for one in looked)
+    )  # fmt: skip
+    steps = recipe.steps or (samples and ceil(samples / recipe.batch.samples))
+    samples = steps and steps * recipe.batch.samples if recipe.steps else samples
+    mean_tokens, mean_patches = _means(looked)
+    shape = _shape(recipe, looked)
+    found = memory(recipe, config, shape, machine)
+    return Plan(
+        name=recipe.name,
+        machine=machine,
+        steps=steps,
+        samples=samples,
+        tokens=samples and samples * mean_tokens,
+        flops=samples and samples * step_flops(recipe, config, mean_tokens, mean_patches),
+        modules=tuple(module_rows(recipe, config, machine)),
+        shape=shape,
+        memory=found,
+        limit_bytes=limit_bytes,
+        lower=tuple(what_to_lower(recipe, found)),
+        assumed=tuple(_assumed(looked)),
+    )
+
+
+def _means(looked: Sequence[Looked]) -> tuple[float, float]:
+    """Tokens and patches of a mean sample of the mix, assumed where nothing was seen."""
+    taken = tokens = patches = 0.0
+    for one in looked:
+        weight = one.samples or 1
+        taken += weight
+        tokens += weight * (one.tokens if one.seen else ASSUMED_TOKENS)
+        patches += weight * (
+            one.patches if one.seen else ASSUMED_TOKENS * ASSUMED_PATCHES_PER_TOKEN
+        )
+    return (tokens / taken, patches / taken) if taken else (0.0, 0.0)
+
+
+def _assumed(looked: Sequence[Looked]) -> list[str]:
+    unseen = [one.name for one in looked if not one.seen]
+    unknown = [one.name for one in looked if one.samples is None]
+    notes = []
+    if unseen:
+        notes.append(
+            f"tokens are a guess of {ASSUMED_TOKENS} a sample for {', '.join(unseen)}, whose files "
+            "are not here"
+        )
+    if unknown:
+        notes.append(
+            f"how many samples {', '.join(unknown)} has is unknown: its file is not here and "
+            f"data.{unknown[0]}.samples is not set"
+        )
+    return notes
+
+
+def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
+    """The largest pass; with every data set seen, its rows are as long as the longest sample."""
+    picture = max((one.picture for one in looked), default=0)
+    shape = largest_pass(recipe, frame_patches=picture or None)
+    if not looked or not all(one.seen for one in looked):
+        return shape
+    row = min(recipe.batch.max_tokens, max(one.longest for one in looked))
+    samples = sum(one.samples or recipe.batch.samples for one in looked)
+    most = row * min(samples, recipe.batch.samples)  # a step holds no more
+    tokens = min(shape.tokens, max(row, recipe.batch.tokens), most)
+    mean_tokens, mean_patches = _means(looked)
+    patches = min(shape.patches, ceil(1.2 * tokens * mean_patches / mean_tokens))
+    return Shape(tokens=tokens, row=row, visual=min(tokens, shape.visual), patches=patches,
+                 frame=shape.frame, learned=shape.learned)  # fmt: skip
+
+
+def step_flops(recipe: Recipe, config: VL3Config, tokens: float, patches: float) -> float:
+    """Floating-point operations of one sample: 2 per weight and token forward, as many again for
+    the gradient of each input and of each learning weight, and once more where it is recomputed."""
+    flows, total = gradient_flow(recipe), 0.0
+    machine = Machine(device="cuda", compute_bytes=2, eager=False)
+    for name, part in parts(config).items():
+        how = how_of(recipe, name, machine)
+        passes = 1 + flows[name] * (1 + how.learns + (name in recipe.checkpointing))
+        count = {"vision": patches, "connector": tokens, "language": tokens}[name]
+        total += 2 * passes * count * sum(layer.weights for layer in part.linears)
+    return total
+
+
+def what_to_lower(recipe: Recipe, found: dict[str, float]) -> list[str]:
+    """Settings that would make the run smaller, the one with most effect first."""
+    learning = found["gradients"] + found["optimizer"]
+    weights = found["weights"]
+    steady = learning + weights + found["pixels"]
+    others = sum(found.values()) - steady
+    wishes = {
+        "batch.tokens, batch.max_tokens and media.visual_tokens": others,
+        "batch.patches": found["vision activations"],
+    }
+    idle = [name for name in ("vision", "language") if name not in recipe.checkpointing]
+    if idle:
+        wishes[f"checkpointing (add {' and '.join(idle)})"] = others * 0.9
+    if recipe.adapter is None:
+        wishes["what trains (merge --config lora)"] = learning
+    elif recipe.start.quantize is None:
+        wishes["the language model's weights (--config qlora)"] = weights
+    else:
+        wishes["adapter.rank"] = learning
+    return [name for name, _ in sorted(wishes.items(), key=lambda item: -item[1])]

@@ -1,0 +1,137 @@
+"""Runs a recipe in a folder, and goes on with one that was interrupted."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import TrainerCallback, set_seed
+
+from vl3.training.data.records import BadSample
+from vl3.training.data.views import view
+from vl3.training.recipe import Recipe, read
+from vl3.training.setup import prepare
+from vl3.training.trainer import VL3Trainer
+from vl3.video import VideoError
+from vl3.weights.hub import RUN_FILE, checkpoints
+from vl3.weights.load import pick_device
+
+METRICS = "metrics.jsonl"
+FIRST = "first_sample.txt"
+
+log = logging.getLogger("vl3.training.run")
+
+
+class Metrics(TrainerCallback):
+    """Appends every line of the log to metrics.jsonl."""
+
+    def __init__(self, out: Path) -> None:
+        self.file = out / METRICS
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if state.is_world_process_zero and logs:
+            line = json.dumps({"step": state.global_step, **logs})
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+class Interrupted(TrainerCallback):
+    """Ctrl-C and SIGTERM end the run after the step, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.before: dict[int, object] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, lambda *_: self.asked.set())
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.asked.is_set():
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def folder(recipe: Recipe) -> Path:
+    """Where the run is kept."""
+    return Path(recipe.out.format(name=recipe.name))
+
+
+def run(
+    recipe: Recipe, *, until: int | None = None, callbacks: tuple[TrainerCallback, ...] = ()
+) -> Path:
+    """Trains from the start; the folder of the last checkpoint.
+
+    until: stop after this step, as if interrupted there
+    Raises: FileExistsError when the folder holds a run already.
+    """
+    out = folder(recipe)
+    if checkpoints(out):
+        raise FileExistsError(f"{out} holds a run already; resume it, or choose another --out")
+    return _train(recipe, out, None, until, callbacks)
+
+
+def resume(
+    out: Path, *, until: int | None = None, callbacks: tuple[TrainerCallback, ...] = ()
+) -> Path:
+    """Goes on with the run in a folder from its last whole checkpoint.
+
+    Raises: FileNotFoundError when there is none.
+    """
+    whole = checkpoints(out)
+    if not whole:
+        raise FileNotFoundError(f"{out} holds no checkpoint to resume from")
+    recipe = read_recipe(whole[-1])
+    return _train(replace(recipe, out=str(out)), out, whole[-1], until, callbacks)
+
+
+def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    set_seed(recipe.seed)
+    model, processor = prepare(recipe, pick_device("auto"), fresh=checkpoint is None)
+    interrupted = Interrupted()
+    own = [Metrics(out), interrupted, *callbacks]
+    trainer = VL3Trainer(model, processor, recipe, out, until, own)
+    if checkpoint is None and trainer.args.should_save:
+        (out / FIRST).write_text(first_sample(trainer), encoding="utf-8")
+        log.info("the first sample, as the model reads it, is in %s", out / FIRST)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        gc.unfreeze()  # what the trainer froze for its workers may go now
+    return checkpoints(out)[-1]
+
+
+def first_sample(trainer: VL3Trainer) -> str:
+    """The first sample of the run in words: its tokens, with the learned ones in [[ ]]."""
+    data, index = trainer.order.step(0)[0]
+    try:
+        record = trainer.samples.opened[data][index]
+        seen = view(record, record.id, trainer.processor, trainer.recipe.media.visual_tokens)
+    except (BadSample, VideoError) as error:
+        return f"{error}\n"
+    talks = []
+    for talk in seen.talks:
+        text = "".join(
+            f"<image x {piece.count}>" if piece.visual
+            else f"[[{piece.text}]]" if piece.learned
+            else piece.text
+            for piece in talk
+        )  # fmt: skip
+        talks.append(text.replace("]][[", ""))
+    head = f"{seen.id} of {seen.dataset}: {seen.tokens} tokens, {seen.learned} of them learned"
+    return "\n\n".join([head, *talks]) + "\n"
+
+
+def read_recipe(checkpoint: Path) -> Recipe:
+    """The recipe that wrote a checkpoint."""
+    return read(json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))["recipe"])

@@ -1,0 +1,202 @@
+"""Records to samples: decoded, pruned, rendered; several talks about a clip share its tokens.
+
+A sample is a prefix (everything up to the last visual slot) and branches, one for each talk. Tokens
+of a branch see the prefix and their own branch, and positions restart after the prefix, so every
+branch computes exactly what a separate prompt would, and the clip is encoded once:
+
+    key        prefix  branch 1  branch 2
+    prefix       \\
+    branch 1    all       \\
+    branch 2    all                \\
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from vl3.media import Measured, Medium, annotate, find_media
+from vl3.processor import VL3Processor, cut, decide
+from vl3.prompt import IGNORE, Prompt, render
+from vl3.settings import ProcessorSettings
+from vl3.training.data.records import BadSample, Record
+from vl3.training.frames import FrameCache
+from vl3.values import Clip, Grid, Patches
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a sample costs at most: tokens, vision patches, the patches of its largest picture."""
+
+    tokens: int
+    patches: int
+    picture: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One record as the model reads it.
+
+    Shapes: ids_L, labels_L, positions_L - int64; branch_L - int64, 0 on the prefix, then 1, 2, ...
+            pixels_NP - uint8 patches of the frames that differ from the frame before them
+            grids - their grids; a grid's frames count the differing frames only
+            source_K - int64, for each visual slot which token of pixels_NP fills it
+    """
+
+    id: str
+    dataset: str
+    families: tuple[str, ...]
+    ids_L: torch.Tensor
+    labels_L: torch.Tensor
+    positions_L: torch.Tensor
+    branch_L: torch.Tensor
+    pixels_NP: torch.Tensor
+    grids: tuple[Grid, ...]
+    source_K: torch.Tensor
+
+    @property
+    def size(self) -> Size:
+        return Size(len(self.ids_L), sum(grid.num_patches for grid in self.grids))
+
+
+def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size:
+    """What the record costs at most, from headers alone: nothing is decoded, nothing pruned.
+
+    Raises: BadSample or vl3.video.VideoError.
+    """
+    settings = replace(processor.settings, budget_tokens=visual_tokens)
+    _, sizes, grids = _planned(record, processor, settings)
+    counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
+    talks = [_render(talk, processor, sizes, counts) for talk in record.talks]
+    prefix = _shared(talks) if len(talks) > 1 else 0
+    tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
+    picture = max((grid.patches_per_frame for grid in grids), default=0)
+    return Size(tokens, sum(grid.num_patches for grid in grids), picture)
+
+
+def build(
+    record: Record,
+    processor: VL3Processor,
+    visual_tokens: int,
+    max_tokens: int | None = None,
+    cache: FrameCache | None = None,
+) -> Sample:
+    """The sample of a record, decoded.
+
+    Raises: BadSample E130 when it is longer than max_tokens, E121 and others for its media;
+            vl3.video.VideoError for a file that cannot be read.
+    """
+    settings = replace(processor.settings, budget_tokens=visual_tokens)
+    media, _, grids = _planned(record, processor, settings)
+    read = cache.read if cache else _read
+    clips = [read(medium, settings, grid) for medium, grid in zip(media, grids)]
+    grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips))
+    counts, pixels, fresh, source_K = [], torch.empty(0, 0, dtype=torch.uint8), (), torch.empty(0)
+    if media:
+        patches = cut(clips, grids)
+        keep = decide(patches, settings.prune)
+        counts = [count for frames in keep.kept_per_frame for count in frames]
+        pixels, fresh, source_K = unique_frames(patches, keep.keep_M)
+    talks = [_render(talk, processor, clips, counts) for talk in record.talks]
+    for number, talk in enumerate(talks):
+        thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
+    ids, labels, positions, branches = _branches(record, talks)
+    if max_tokens is not None and len(ids) > max_tokens:
+        raise BadSample(
+            "E130",
+            f"{record.id}: {len(ids)} tokens ({sum(counts)} visual) > {max_tokens}; "
+            "lower media.visual_tokens or raise batch.max_tokens.",
+        )
+    texts = (torch.tensor(part) for part in (ids, labels, positions, branches))
+    names = (record.id, record.dataset, record.families)
+    return Sample(*names, *texts, pixels, fresh, source_K.long())
+
+
+def _read(medium: Medium, settings: ProcessorSettings, grid: Grid) -> Clip:
+    return medium.read(settings, grid, None)
+
+
+def _planned(
+    record: Record, processor: VL3Processor, settings: ProcessorSettings
+) -> tuple[list[Medium], list[Measured], list[Grid]]:
+    media = find_media(record.talks[0])
+    if any(len(find_media(talk)) != len(media) for talk in record.talks[1:]):
+        raise BadSample("E110", f"{record.id}: its talks are not about the same media.")
+    sizes = [medium.measure(settings) for medium in media]
+    return media, sizes, processor.grids(media, sizes, settings) if media else []
+
+
+def _render(talk: list[dict], processor: VL3Processor, clips: Sequence, counts) -> Prompt:
+    """The talk as token ids; clips are decoded or measured ones, both know frames and times."""
+    messages = annotate(talk, find_media(talk), clips)
+    return render(messages, processor.tokenizer, processor.slot_ids, counts)
+
+
+def thin(talk: Prompt, tokenizer, rng: random.Random) -> None:
+    """Leaves as many decisions to go on watching a stream as there are decisions to speak.
+
+    Source: official processor, which thins the silent majority of stream turns at random.
+    """
+    silent, speak = map(tokenizer.convert_tokens_to_ids, ("<|stream_start|>", "<|im_start|>"))
+    quiet = [i for i, label in enumerate(talk.labels) if label == silent]
+    spoken = sum(label == speak for label in talk.labels)
+    for index in rng.sample(quiet, max(0, len(quiet) - spoken)):
+        talk.labels[index] = IGNORE
+
+
+def _shared(talks: Sequence[Prompt]) -> int:
+    """How many first tokens all talks share; what predicts a learned token stays in its branch."""
+    shared = min(
+        next((i for i, label in enumerate(talk.labels) if label != IGNORE), len(talk.ids)) - 1
+        for talk in talks
+    )
+    first = talks[0].ids
+    for talk in talks[1:]:
+        shared = next((i for i in range(shared) if talk.ids[i] != first[i]), shared)
+    return shared
+
+
+def _branches(record: Record, talks: Sequence[Prompt]) -> tuple[list[int], ...]:
+    """ids, labels, positions and branch numbers of prefix and branches, one after the other."""
+    if len(talks) == 1:
+        (talk,) = talks
+        length = len(talk.ids)
+        return talk.ids, talk.labels, list(range(length)), [1] * length
+    prefix = _shared(talks)
+    if any(talk.spans and sum(talk.spans[-1]) > prefix for talk in talks):
+        raise BadSample("E110", f"{record.id}: its talks do not begin with the same media.")
+    ids, labels = list(talks[0].ids[:prefix]), [IGNORE] * prefix
+    positions, branches = list(range(prefix)), [0] * prefix
+    for number, talk in enumerate(talks, start=1):
+        ids += talk.ids[prefix:]
+        labels += talk.labels[prefix:]
+        positions += range(prefix, len(talk.ids))
+        branches += [number] * (len(talk.ids) - prefix)
+    return ids, labels, positions, branches
+
+
+def unique_frames(
+    patches: Patches, keep_M: torch.Tensor
+) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
+    """Patches without frames that equal the one before, their grids, and source_K.
+
+    Frames never see each other in the encoder, so equal frames have equal features.
+    """
+    pixels, grids, sources = [], [], []
+    start = tokens = 0
+    for grid in patches.grids:
+        part_NP = patches.pixels_NP[start : start + grid.num_patches]
+        start += grid.num_patches
+        frames = part_NP.view(grid.frames, -1)
+        changed_T = torch.ones(grid.frames, dtype=torch.bool)
+        changed_T[1:] = (frames[1:] != frames[:-1]).any(dim=1)
+        first_T = (changed_T.cumsum(0) - 1) * grid.tokens_per_frame + tokens
+        sources.append((first_T[:, None] + torch.arange(grid.tokens_per_frame)).flatten())
+        fresh = replace(grid, frames=int(changed_T.sum()))
+        tokens += fresh.num_tokens
+        pixels.append(frames[changed_T].view(-1, part_NP.shape[1]))
+        grids.append(fresh)
+    return torch.cat(pixels), tuple(grids), torch.cat(sources)[keep_M]

@@ -1,0 +1,139 @@
+"""The model and processor a recipe starts from: loaded, frozen where nothing trains, adapted."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.settings import PruneSettings
+from vl3.training.recipe import MODULES, Adapter, Recipe
+from vl3.training.toy import newborn
+from vl3.vision.encoder import Attend
+from vl3.weights.assemble import assemble
+from vl3.weights.hub import resolve
+from vl3.weights.load import LARGE, load
+
+# Linear layers of each module that adapters go into; the output head stays as it is, as in the
+# official LoRA scripts.
+TARGETS = {
+    "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
+    "connector": r"connector\.readout\.\d*[02468]",  # every other one is the activation
+    "language": r"language\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
+}
+
+
+def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """The format of the arithmetic: bfloat16 where the device computes it faster than float32."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself; others are many times slower."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not info.is_file():
+        return False
+    flags = info.read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def prepare(
+    recipe: Recipe, device: torch.device, fresh: bool = True
+) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
+    """The model on the device, ready to train, and its processor with the recipe's settings.
+
+    What trains is float32; what is frozen has the format of the arithmetic.
+    fresh: False where a checkpoint's weights follow, which need no lessons
+    """
+    kind = compute_dtype(recipe.dtype, device)
+    model, processor = _start(recipe, device, kind, fresh)
+    processor.settings = settings_for(recipe, processor)
+    model.requires_grad_(False)
+    if recipe.adapter:
+        add_adapter(model, recipe.adapter)
+    for name in MODULES:
+        if getattr(recipe.rates, name):
+            getattr(model, name).requires_grad_(True).float()
+        if name in recipe.checkpointing:
+            checkpoint_blocks(getattr(model, name))
+    return model.train(), processor
+
+
+def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool):
+    start = recipe.start
+    if start.nano:
+        model, processor = newborn.untrained(recipe.seed)
+        newborn.look(model, processor, recipe.start.lessons if fresh else 0, recipe.seed)
+        return model, processor
+    if start.vision:
+        vision, language = resolve(start.vision), resolve(start.language)
+        model, processor = assemble(vision, language, dtype=kind, seed=recipe.seed)
+    else:
+        loaded = load(start.model, device=str(device), dtype=kind, quantize=start.quantize)
+        model, processor = loaded.model, loaded.processor
+        # Adapters remember it, wherever they are used from.
+        is_here = Path(start.model).is_dir()
+        model.name_or_path = str(loaded.folder.resolve()) if is_here else start.model
+        if loaded.adapter:
+            raise ValueError(
+                f"{start.model} is an adapter; merge it first with python -m train_cli export "
+                "--merge-adapters, or resume its run"
+            )
+    if device.type == "cpu" and model.num_parameters() < LARGE:
+        plain_attention(model)
+    return model.to(device), processor
+
+
+def plain_attention(model: VL3ForConditionalGeneration) -> None:
+    """Attention without the fused kernel, whose backward pass is slower at small sizes on a CPU."""
+    model.language.set_attn_implementation("eager")
+    for module in model.vision.modules():
+        if isinstance(module, Attend):
+            module.eager = True
+
+
+def settings_for(recipe: Recipe, processor: VL3Processor):
+    media = recipe.media
+    chosen = {
+        name: value
+        for name in ("fps", "max_frames", "image_merge", "video_merge")
+        if (value := getattr(media, name)) is not None
+    }
+    if media.prune is not None:
+        own = processor.settings.prune or PruneSettings()
+        chosen["prune"] = own if media.prune else None
+    return replace(processor.settings, **chosen)
+
+
+def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
+    """Puts untrained low-rank adapters beside the linear layers of the modules."""
+    from peft import LoraConfig
+
+    model.add_adapter(
+        LoraConfig(
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,
+            lora_dropout=adapter.dropout,
+            use_dora=adapter.kind == "dora",
+            target_modules="|".join(f"(?:{TARGETS[name]})" for name in adapter.on),
+        )
+    )
+
+
+def checkpoint_blocks(module: torch.nn.Module) -> None:
+    """Keeps only the input of each block of the module; the backward pass computes it again."""
+    for layer in module.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

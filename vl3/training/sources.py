@@ -1,0 +1,203 @@
+"""The data sets of a recipe, sample by sample: files by vl3.training.data, toy scenes here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from torch.utils.data import Dataset, Sampler
+
+from vl3.processor import VL3Processor
+from vl3.training.data.records import BadSample, Record
+from vl3.training.frames import FrameCache
+from vl3.training.order import Order, Part, split
+from vl3.training.recipe import Recipe, Source, World
+from vl3.training.samples import Sample, Size, build, measure
+from vl3.training.toy.questions import QA, ask_many
+from vl3.training.toy.world import Level, film, sample_scene
+from vl3.values import Clip
+from vl3.video import VideoError
+
+
+class Records(Protocol):
+    """What a data set offers: its number of samples, and each of them as a Record."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class Scenes:
+    """Endless questions about scenes of the toy world; the index decides everything."""
+
+    def __init__(self, name: str, world: World, seed: int | str) -> None:
+        self.name, self.world, self.seed = name, world, seed
+        self.level = Level(
+            seconds=tuple(world.seconds),
+            sprites=tuple(world.sprites),
+            sizes_px=tuple(map(tuple, world.sizes_px)),
+            digits=world.digits,
+            changing=world.changing,
+            shaky=world.shaky,
+            noisy=world.noisy,
+            rescaled=world.rescaled,
+        )
+
+    def __getitem__(self, index: int) -> Record:
+        rng = random.Random(f"{self.seed} {self.name} {index}")
+        while True:
+            scene = sample_scene(rng, self.level)
+            qas = ask_many(scene, rng, self.world.families, self.world.questions)
+            if qas:
+                break
+        clip = film(scene, rng, self.level)
+        talks: list[list[QA]] = []
+        for qa in qas:
+            if not talks or rng.random() >= self.world.follow:
+                talks.append([])
+            talks[-1].append(qa)
+        return scene_record(f"{self.name}:{index}", self.name, clip, talks)
+
+
+def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
+    """A record of questions about a clip; those of one talk follow one another."""
+    kind = "image" if clip.is_image else "video"
+    conversations = []
+    for talk in talks:
+        messages = []
+        for qa in talk:
+            messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
+            messages.append({"role": "assistant", "content": qa.answer})
+        messages[0]["content"].insert(0, {"type": kind, kind: clip})
+        conversations.append(messages)
+    families = tuple(qa.family for talk in talks for qa in talk)
+    return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)
+
+
+def open_source(source: Source, seed: int | str) -> Records | Scenes:
+    """The data set, ready to be indexed."""
+    if source.world is not None:
+        return Scenes(source.name, source.world, seed)
+    from vl3.training.data.readers import open_records
+
+    return open_records(
+        source.path, name=source.name, format=source.format, media_root=source.media_root
+    )
+
+
+def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list[Part]:
+    """Length of each data set and how much of it an epoch takes."""
+    lengths = [None if isinstance(data, Scenes) else len(data) for data in opened]
+    return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A sample that could not be read, as quarantine.jsonl names it."""
+
+    dataset: str
+    index: int
+    code: str
+    message: str
+
+
+class Remembered:
+    """A tokenizer that remembers the ids of short texts: time stamps and toy questions come often.
+
+    MOST texts are kept, of SHORT characters at most; it stands in where prompts are rendered.
+    """
+
+    SHORT, MOST = 80, 50_000
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+        self.convert_tokens_to_ids = lru_cache(tokenizer.convert_tokens_to_ids)
+
+    def __call__(self, texts: list[str], **options) -> dict[str, list[list[int]]]:
+        unknown = list({text for text in texts if text not in self.known})
+        ids = self.tokenizer(unknown, **options)["input_ids"] if unknown else []
+        found = dict(zip(unknown, ids))
+        if len(self.known) < self.MOST:
+            self.known.update((t, i) for t, i in found.items() if len(t) <= self.SHORT)
+        return {"input_ids": [found.get(t) or self.known[t] for t in texts]}
+
+
+class Samples(Dataset):
+    """Samples by (data set, sample, pass); those that cannot be read come back as Bad."""
+
+    def __init__(
+        self,
+        opened: Sequence[Records | Scenes],
+        processor: VL3Processor,
+        recipe: Recipe,
+        cache: FrameCache | None = None,
+    ) -> None:
+        self.opened, self.cache = opened, cache
+        self.processor = copy(processor)
+        self.processor.tokenizer = Remembered(processor.tokenizer)
+        self.names = [source.name for source in recipe.data]
+        self.visual_tokens = recipe.media.visual_tokens
+        self.max_tokens = recipe.batch.max_tokens
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[int, Sample | Bad | None]:
+        data, index, number = key
+        if data < 0:
+            return number, None
+        try:
+            record = self.opened[data][index]
+            return number, build(
+                record, self.processor, self.visual_tokens, self.max_tokens, self.cache
+            )
+        except BadSample as error:
+            return number, Bad(self.names[data], index, error.code, str(error))
+        except VideoError as error:
+            return number, Bad(self.names[data], index, "E121", str(error))
+
+    def size(self, data: int, index: int) -> Size:
+        """What a sample costs at most; nothing where it cannot be read, which shows later."""
+        try:
+            return measure(self.opened[data][index], self.processor, self.visual_tokens)
+        except (BadSample, VideoError):
+            return Size(0, 0)
+
+
+class Steps(Sampler):
+    """The samples of each step that this process reads, with the number of their pass.
+
+    Every process yields the same passes in number; one without samples holds the key (-1, -1).
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        samples: Samples,
+        recipe: Recipe,
+        steps: int,
+        first: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.order, self.samples, self.recipe = order, samples, recipe
+        self.steps, self.first, self.rank, self.processes = steps, first, rank, processes
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self):
+        budget = self.recipe.batch
+        for step in range(self.first, self.steps):
+            chosen = self.order.step(step)
+            sizes = [self.samples.size(*place) for place in chosen]
+            passes = split(sizes, budget.tokens, budget.patches, self.processes)
+            own = [
+                (*place, number)
+                for place, number in zip(chosen, passes)
+                if number % self.processes == self.rank
+            ]
+            count = self.processes * -(-(max(passes) + 1) // self.processes)
+            empty = set(range(self.rank, count, self.processes)) - {key[2] for key in own}
+            yield own + [(-1, -1, number) for number in sorted(empty)]

@@ -1,0 +1,447 @@
+"""transformers' Trainer with our data order, passes, loss and checkpoints.
+
+A step is one optimizer update over `batch.samples` samples. It is cut into forward passes that fit
+both budgets; the loss is the sum over all learned tokens of the step divided by their number, over
+all processes, so that neither passes nor processes change it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.training import evaluate, optim
+from vl3.training.collate import Pass, attention_mask, collate
+from vl3.training.frames import FrameCache
+from vl3.training.order import Order
+from vl3.training.recipe import Recipe
+from vl3.training.sources import Bad, Samples, Steps, open_source, parts
+from vl3.training.toy import newborn, sight
+from vl3.weights.adapters import WHOLE_FILE
+from vl3.weights.digest import weights_digest
+from vl3.weights.hub import RUN_FILE, checkpoints, resolve
+
+PARTIAL = "partial"
+FIRST_SAMPLES = 10_000  # over so many the share of bad ones is taken at least
+
+
+class TooManyBad(RuntimeError):
+    """More samples could not be read than the recipe allows."""
+
+
+class NotFinite(FloatingPointError):
+    """The loss became infinite or not a number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The passes of one step that this process runs, and what could not be read."""
+
+    passes: tuple[Pass, ...]
+    bad: tuple[Bad, ...]
+
+    @property
+    def learned(self) -> int:
+        return sum(part.learned for part in self.passes)
+
+
+class Join:
+    """Samples of a step to its passes: the collate function of the data loader."""
+
+    def __init__(self, pad_id: int, patch_values: int) -> None:
+        self.pad_id, self.patch_values = pad_id, patch_values
+
+    def __call__(self, items: list) -> Step:
+        passes: dict[int, list] = {}
+        bad = []
+        for number, item in items:
+            members = passes.setdefault(number, [])
+            if isinstance(item, Bad):
+                bad.append(item)
+            elif item is not None:
+                members.append(item)
+        ready = [
+            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
+        ]
+        return Step(tuple(ready), tuple(bad))
+
+
+class Tally:
+    """What happened since the last line of the log: losses and answers by data set and family."""
+
+    def __init__(self) -> None:
+        self.losses, self.tokens = Counter(), Counter()
+        self.right, self.answers = Counter(), Counter()
+        self.seen_tokens = self.patches = self.samples = 0
+        self.wait_s = 0.0
+        self.since = time.perf_counter()
+
+    def add(self, part: Pass, losses_K: torch.Tensor, right_K: torch.Tensor) -> None:
+        """One pass and what the model made of it."""
+        self.seen_tokens += part.tokens
+        self.samples += len(part.ids)
+        self.patches += len(part.inputs["pixel_values"])
+        count = len(part.owners)
+        loss = torch.zeros(count).index_add_(0, part.answers_K, losses_K.float().cpu())
+        tokens = torch.bincount(part.answers_K, minlength=count)
+        wrong = torch.bincount(part.answers_K[~right_K.cpu()], minlength=count)
+        for number, (dataset, family) in enumerate(part.owners):
+            self.losses[dataset] += loss[number].item()
+            self.tokens[dataset] += tokens[number].item()
+            self.answers[family] += 1
+            self.right[family] += int(wrong[number] == 0)
+
+    def merge(self, other: Tally) -> None:
+        """Adds what another process saw meanwhile."""
+        for name in ("losses", "tokens", "right", "answers"):
+            getattr(self, name).update(getattr(other, name))
+        self.seen_tokens += other.seen_tokens
+        self.samples += other.samples
+        self.patches += other.patches
+
+    def figures(self) -> dict[str, float]:
+        """loss/<data set>, right/<family> (share of answers that greedy decoding gets right), and
+        speeds."""
+        seconds = time.perf_counter() - self.since
+        losses = {f"loss/{n}": v / max(1, self.tokens[n]) for n, v in self.losses.items()}
+        right = {f"right/{n}": self.right[n] / count for n, count in self.answers.items()}
+        return {
+            **{name: round(value, 4) for name, value in sorted((losses | right).items())},
+            "tokens_per_s": round(self.seen_tokens / seconds, 1),
+            "patches_per_s": round(self.patches / seconds, 1),
+            "samples_per_s": round(self.samples / seconds, 2),
+            "data_wait": round(self.wait_s / seconds, 3),
+        }
+
+
+class VL3Trainer(Trainer):
+    """One run of a recipe in a folder."""
+
+    def __init__(
+        self,
+        model: VL3ForConditionalGeneration,
+        processor: VL3Processor,
+        recipe: Recipe,
+        out: Path,
+        steps: int | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.recipe, self.out, self.processor = recipe, out, processor
+        self.base = base_of(recipe)
+        opened = [open_source(source, recipe.seed) for source in recipe.data]
+        self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
+        self.total_steps = recipe.steps or self.order.steps(recipe.epochs)
+        kept_bytes = int(recipe.media.cache_gb * 1e9)
+        cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
+        self.samples = Samples(opened, processor, recipe, cache)
+        seed = f"{recipe.seed} held out"
+        held = [open_source(source, seed) for source in recipe.evaluate.sources]
+        self.held = evaluate.held_out(held, recipe.evaluate)
+        self.bad = 0
+        self.tally = Tally()
+        device = next(model.parameters()).device
+        super().__init__(
+            model=model,
+            args=arguments(recipe, out, min(steps or self.total_steps, self.total_steps), device),
+            data_collator=Join(
+                processor.tokenizer.pad_token_id or 0, 3 * processor.settings.patch**2
+            ),
+            train_dataset=self.samples,
+            eval_dataset=self.held,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    # data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Steps from where the run stands; nothing is read again or skipped over."""
+        sampler = Steps(
+            self.order, self.samples, self.recipe, self.total_steps, self.first_step,
+            self.args.process_index, self.args.world_size,
+        )  # fmt: skip
+        own = torch.Generator().manual_seed(self.recipe.seed)  # the global one is the model's
+        # A forked worker that frees a decoder of this process waits for threads it does not have.
+        gc.collect()
+        gc.freeze()
+        return DataLoader(
+            self.samples, batch_sampler=sampler, collate_fn=self.data_collator, generator=own,
+            num_workers=self.recipe.workers,
+        )  # fmt: skip
+
+    first_step = 0
+
+    def train(self, resume_from_checkpoint: str | Path | None = None, **kwargs):
+        """Trains; from a checkpoint folder, at the step where it was written."""
+        if resume_from_checkpoint is not None:
+            run = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
+            self.first_step, self.bad = run["step"], run["bad"]
+            resume_from_checkpoint = str(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        started = time.perf_counter()
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.tally.wait_s += time.perf_counter() - started
+        return batches
+
+    def floating_point_ops(self, inputs) -> int:
+        return 0  # transformers counts them from tensors that a Step does not have
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return None  # counted in training_step, over all passes and processes
+
+    # one step
+
+    def training_step(self, model, inputs: Step, num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward of all passes of the step; the mean loss of the learned tokens."""
+        model.train()
+        self._quarantine(inputs.bad)
+        learned = self._over_processes(torch.tensor(float(inputs.learned)))
+        processes = self.args.world_size
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(inputs.passes):
+            last = number == len(inputs.passes) - 1
+            with self._gradients_stay(model, last), self.compute_loss_context_manager():
+                output = model(
+                    **self._inputs(part), use_cache=False,
+                    num_items_in_batch=max(1.0, learned.item()) / processes,
+                )  # fmt: skip
+                if not torch.isfinite(output.loss):
+                    raise self._not_finite(part, output)
+                self.accelerator.backward(output.loss)
+            total += output.loss.detach()
+            self.tally.add(part, output.losses_K, output.right_K)
+        if self.recipe.lessons:
+            self._look(model)
+        return total
+
+    def _look(self, model) -> None:
+        """A lesson in sight beside the questions: without them the encoder forgets where things
+        are."""
+        model = self.accelerator.unwrap_model(model)
+        rng = random.Random(f"{self.recipe.seed} sight {self.recipe.name} {self.state.global_step}")
+        lesson = sight.draw_lesson(rng, newborn.FREE, self.recipe.lessons)
+        loss, _ = sight.lesson_loss(model, None, lesson, sight.word_ids(self.processor.tokenizer))
+        self.accelerator.backward(newborn.BESIDE * loss)
+
+    def _inputs(self, part: Pass) -> dict[str, torch.Tensor]:
+        """The pass on the device, with its attention mask."""
+        ready = {name: tensor.to(self.args.device) for name, tensor in part.inputs.items()}
+        sample_BL, branch_BL = ready.pop("sample_BL"), ready.pop("branch_BL")
+        bfloat16 = self.args.bf16
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        return ready | {"attention_mask": attention_mask(sample_BL, branch_BL, dtype)}
+
+    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
+        value = value.to(self.args.device)
+        return self.accelerator.reduce(value, "sum") if self.args.world_size > 1 else value
+
+    def _gradients_stay(self, model, last: bool):
+        """Gradients are exchanged between processes once a step, after its last pass."""
+        return nullcontext() if last else self.accelerator.no_sync(model)
+
+    def _not_finite(self, part: Pass, output) -> NotFinite:
+        file = self.out / f"not_finite_step_{self.state.global_step}.json"
+        losses = output.losses_K.float().cpu()
+        owners = [part.owners[number] for number in part.answers_K[~losses.isfinite()].tolist()]
+        named = {"step": self.state.global_step, "samples": part.ids, "answers": owners}
+        file.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+        return NotFinite(
+            f"the loss became {output.loss.item()} at step {self.state.global_step} on "
+            f"{', '.join(part.ids[:5])}{' ...' if len(part.ids) > 5 else ''} (all in {file.name}); "
+            "lower the rates or look at these samples"
+        )
+
+    def _quarantine(self, bad: tuple[Bad, ...]) -> None:
+        """Counts and names what could not be read; stops above the recipe's budget."""
+        if bad:
+            with (self.out / "quarantine.jsonl").open("a", encoding="utf-8") as file:
+                for entry in bad:
+                    file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+        self.bad += int(self._over_processes(torch.tensor(float(len(bad)))).item())
+        seen = (self.state.global_step + 1) * self.recipe.batch.samples
+        if self.bad > max(self.recipe.max_bad * max(seen, FIRST_SAMPLES), 1):
+            raise TooManyBad(
+                f"{self.bad} of {seen} samples could not be read, more than max_bad "
+                f"{self.recipe.max_bad} allows; see quarantine.jsonl, or run validate"
+            )
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict:
+        """Answers to held-out questions, in samples/ and as shares of right ones."""
+        model = self.accelerator.unwrap_model(self.model)
+        longest = self.recipe.evaluate.max_new_tokens
+        answered = evaluate.answer(model, self.processor, self.held, longest)
+        if self.args.should_save:
+            name = f"step_{self.state.global_step}.jsonl"
+            evaluate.write(answered, self.out / "samples" / name)
+        figures = evaluate.figures(answered)
+        self.log(figures)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, figures
+        )
+        return figures
+
+    # optimizer, schedule, log
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = optim.optimizer(
+                model or self.model, self.recipe.rates, self.recipe.optim
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
+        if self.lr_scheduler is None:
+
+            def factor(step: int) -> float:
+                return optim.factor(self.recipe.optim, step, self.total_steps)
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            for other in self._other_tallies():
+                self.tally.merge(other)
+            groups = self.optimizer.param_groups
+            rates = {f"rate/{g['module']}/{g['kind']}": round(g["lr"], 9) for g in groups}
+            logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.bad}
+            logs.pop("learning_rate", None)
+            self.tally = Tally()
+        super().log(logs, start_time)
+
+    def _other_tallies(self) -> list[Tally]:
+        every = gather_object([self.tally]) if self.args.world_size > 1 else [self.tally]
+        return [tally for rank, tally in enumerate(every) if rank != self.args.process_index]
+
+    # checkpoints
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self.out / PARTIAL) if self._saving else str(self.out)
+
+    _saving = False
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """A whole checkpoint or none: written aside, then renamed; the last few are kept."""
+        self._saving = True
+        super()._save_checkpoint(model, trial)
+        self._saving = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            partial, final = self.out / PARTIAL / name, self.out / name
+            (partial / RUN_FILE).write_text(json.dumps(self._run(), indent=2) + "\n", "utf-8")
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            for old in checkpoints(self.out)[: -self.recipe.keep]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def _run(self) -> dict:
+        return {
+            "step": self.state.global_step,
+            "steps": self.total_steps,
+            "bad": self.bad,
+            "recipe": asdict(self.recipe),
+            "base": self.base,
+            "versions": {"torch": torch.__version__},
+        }
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Everything that is needed to use the weights: model or adapter, tokenizer, settings."""
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(folder, state_dict=None if self.recipe.adapter else state_dict)
+        if self.recipe.adapter:
+            save_file(trained_whole(model), folder / WHOLE_FILE, metadata={"format": "pt"})
+        self.processor.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """The trained weights, bit for bit, into the model."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_weights(self.model, Path(resume_from_checkpoint))
+
+
+def arguments(recipe: Recipe, out: Path, steps: int, device: torch.device) -> TrainingArguments:
+    """transformers' arguments of a recipe; what we do ourselves is switched off there."""
+    from vl3.training.setup import compute_dtype
+
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        ignore_data_skip=True,
+        max_grad_norm=recipe.optim.clip,
+        bf16=compute_dtype(recipe.dtype, device) == torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        eval_strategy="steps" if recipe.evaluate.every else "no",
+        eval_steps=recipe.evaluate.every,
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        logging_steps=recipe.log_every,
+        logging_first_step=True,
+        report_to=recipe.report_to,
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def base_of(recipe: Recipe) -> dict[str, str | None] | None:
+    """The model that training started from, and a digest of its weights; None for a new one."""
+    if recipe.start.model is None:
+        return None
+    folder = resolve(recipe.start.model, offline=True)
+    return {"name": recipe.start.model, "digest": weights_digest(folder)}
+
+
+def trained_whole(model: VL3ForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Weights that train and are no adapter, by name."""
+    return {
+        name: param.detach().contiguous()
+        for name, param in model.named_parameters()
+        if param.requires_grad and "lora_" not in name
+    }
+
+
+def load_weights(model: VL3ForConditionalGeneration, folder: Path) -> None:
+    """The weights of a checkpoint into a model of the same recipe."""
+    if (folder / "adapter_model.safetensors").is_file():
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        model.load_state_dict(load_file(folder / WHOLE_FILE), strict=False)
+        return
+    state = {}
+    for file in folder.glob("*.safetensors"):
+        state.update(load_file(file))
+    result = model.load_state_dict(state, strict=False)
+    tied = {"language.lm_head.weight"} if model.config.tie_word_embeddings else set()
+    if result.unexpected_keys or set(result.missing_keys) - tied:
+        raise ValueError(f"{folder.name} is of another model: {result}")
+    model.tie_weights()

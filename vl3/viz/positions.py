@@ -1,0 +1,117 @@
+"""The data of the positions view: what 2D-RoPE and the language model's positions say of a patch.
+
+Angles and frequencies are the encoder's own tensors, taken from vl3.vision.rope2d; a row's angles
+are those of any patch in it, so one line per row and one per column hold them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import tau
+
+import numpy as np
+import torch
+
+from vl3.values import Grid
+from vl3.vision.rope2d import angles, frequencies
+from vl3.vision.rope2d import positions as patch_positions
+from vl3.viz.pack import packed
+
+Span = tuple[int, int]
+NO_POSITION = -1  # of a token that was removed
+
+
+def data(
+    grid: Grid,
+    head_channels: int,
+    theta: float = 10000.0,
+    *,
+    spans: Sequence[Span] | None = None,
+    keep_M: np.ndarray | None = None,
+    times_s: Sequence[float] | None = None,
+    source: str = "",
+    frame: int = 0,
+) -> dict:
+    """What mount() of look.js takes to show the positions of one clip or image.
+
+    head_channels, theta: of the vision encoder's attention heads
+    spans: (first position, slots) of the clip's frames in the prompt (vl3.prompt.Prompt.spans);
+           without them the language model's positions are left out
+    keep_M: bool, which of the clip's tokens were kept; without it all of them
+    """
+    position_N2 = patch_positions(grid)
+    angle_NR = angles(position_N2, head_channels, theta)
+    num_frequencies = angle_NR.shape[1] // 2
+    row_RF, col_CF = _lines(position_N2, angle_NR, num_frequencies)
+    shown = {
+        "view": "positions",
+        "source": source,
+        "times_s": None if times_s is None else list(times_s),
+        "frames": grid.frames,
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "merge": grid.merge,
+        "order": packed(position_N2.numpy().astype(np.uint16)),
+        "row_angles": packed(row_RF),
+        "col_angles": packed(col_CF),
+        "frequencies": packed(frequencies(head_channels, theta).numpy()),
+        "language": None,
+        "frame": frame,
+    }
+    if spans is not None:
+        keep_M = np.ones(grid.num_tokens, bool) if keep_M is None else np.asarray(keep_M, bool)
+        before, after = language(spans, keep_M, grid)
+        shown["language"] = {
+            "before": packed(before.astype(np.int32)),
+            "after": packed(after.astype(np.int32)),
+            "tokens": grid.tokens_per_frame,
+        }
+    return shown
+
+
+def _lines(position_N2: torch.Tensor, angle_NR: torch.Tensor, count: int):
+    """Angles of every row and of every column, in order: float32 [rows, F] and [cols, F]."""
+    first = [np.unique(position_N2[:, axis], return_index=True)[1] for axis in (0, 1)]
+    angle = angle_NR.numpy()
+    return angle[first[0], :count], angle[first[1], count:]
+
+
+def wavelengths(head_channels: int, theta: float = 10000.0) -> np.ndarray:
+    """Patches after which the rotation of each frequency repeats."""
+    return tau / frequencies(head_channels, theta).numpy()
+
+
+def similarity(angle_NR: torch.Tensor, patch: int) -> torch.Tensor:
+    """How alike 2D-RoPE makes every patch and one of them: mean cosine of the angles between.
+
+    It is the attention score, relative to its largest, of a query and a key that are equal and have
+    the same strength in every pair of channels.
+
+    Shapes: returns similarity_N - float32, 1 at the patch itself
+    """
+    return (angle_NR - angle_NR[patch]).cos().mean(dim=1)
+
+
+def language(
+    spans: Sequence[Span], keep_M: np.ndarray, grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a clip's tokens in the prompt: had none been removed, and as they are.
+
+    Removing a token moves everything after it forward; the words between frames, time stamps among
+    them, move along. Positions before the clip are those of the prompt as it is.
+
+    Shapes: keep_M - bool [M]; returns before_M, after_M - int64, after_M NO_POSITION where removed
+    Raises: ValueError when spans and mask are not of the same clip.
+    """
+    keep_TM = np.asarray(keep_M, bool).reshape(grid.frames, grid.tokens_per_frame)
+    kept_T = keep_TM.sum(axis=1)
+    if [slots for _, slots in spans] != kept_T.tolist():
+        raise ValueError(
+            f"the spans hold {sum(slots for _, slots in spans)} slots in {len(spans)} frames, the "
+            f"mask keeps {kept_T.sum()} tokens in {grid.frames}; take both from one prompt"
+        )
+    first_T = np.array([first for first, _ in spans])
+    removed_before_T = np.concatenate([[0], np.cumsum(grid.tokens_per_frame - kept_T)[:-1]])
+    before = (first_T + removed_before_T)[:, None] + np.arange(grid.tokens_per_frame)
+    after = first_T[:, None] + keep_TM.cumsum(axis=1) - 1
+    return before.ravel(), np.where(keep_TM, after, NO_POSITION).ravel()

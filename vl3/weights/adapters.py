@@ -1,0 +1,125 @@
+"""Adapters as folders: which base they belong to, whether a model is it, putting them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from vl3.layouts import LayoutError, read_json
+from vl3.model import VL3ForConditionalGeneration
+from vl3.weights.digest import weights_digest
+from vl3.weights.hub import RUN_FILE, resolve
+
+ADAPTER_FILE = "adapter_config.json"
+WHOLE_FILE = "trained.safetensors"  # modules trained whole beside an adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that an adapter was trained on, as far as the adapter says.
+
+    name: folder or hub id; quantize: how it was quantized; digest: of its weights
+    """
+
+    name: str | None
+    quantize: str | None
+    digest: str | None
+
+
+def is_model(folder: Path) -> bool:
+    """Whether the folder holds a model of its own."""
+    return (folder / "config.json").is_file()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter and no model of its own."""
+    return (folder / ADAPTER_FILE).is_file() and not is_model(folder)
+
+
+def read_base(folder: Path) -> Base:
+    """What the adapter in a folder belongs to.
+
+    Raises: LayoutError for a folder that holds no adapter.
+    """
+    settings = read_json(folder, ADAPTER_FILE)
+    if settings is None:
+        kind = "a whole model; load it as the model" if is_model(folder) else "no adapter"
+        raise LayoutError(f"{title(folder)} is {kind}: it has no {ADAPTER_FILE}")
+    run = read_json(folder, RUN_FILE) or {}
+    return Base(
+        name=settings.get("base_model_name_or_path"),
+        quantize=run.get("recipe", {}).get("start", {}).get("quantize"),
+        digest=(run.get("base") or {}).get("digest"),
+    )
+
+
+def find_base(adapter: Path, *, offline: bool = False) -> Path:
+    """The folder of the model that an adapter was trained on.
+
+    Raises: LayoutError where the adapter does not name it, or it is not to be had.
+    """
+    base = read_base(adapter)
+    if not base.name:
+        raise LayoutError(
+            f"{title(adapter)} does not name its base model; load that one with --adapter {adapter}"
+        )
+    try:
+        return resolve(base.name, offline=offline)
+    except LayoutError as error:
+        raise LayoutError(
+            f"the base of the adapter {title(adapter)} is missing ({error}); where it is somewhere "
+            f"else, load it from there with --adapter {adapter}"
+        ) from error
+
+
+def check_base(adapter: Path, folder: Path) -> None:
+    """Raises LayoutError where the folder's weights are not those the adapter was trained on.
+
+    An adapter that does not say, and a base whose digest cannot be taken, pass.
+    """
+    base = read_base(adapter)
+    if base.digest and weights_digest(folder) not in (base.digest, None):
+        raise LayoutError(
+            f"the adapter {title(adapter)} was trained on {base.name}, and the weights in "
+            f"{title(folder)} are others; load it on the model it was trained on"
+        )
+
+
+def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
+    """Puts an adapter into the model, and the modules that were trained whole beside it.
+
+    Raises: LayoutError where the adapter is of a model of other sizes.
+    """
+    from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
+
+    misfit = LayoutError(
+        f"the adapter {title(folder)} does not fit this model: it was trained on "
+        f"{read_base(folder).name or 'one of other sizes'}"
+    )
+    config = PeftConfig.from_pretrained(str(folder))
+    model.add_adapter(config)
+    # Not model.load_adapter, which leaves the magnitudes of DoRA as they were.
+    try:
+        found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    except RuntimeError as error:
+        raise misfit from error
+    own = f"{config.peft_type.value.lower()}_"
+    if found.unexpected_keys or any(own in name for name in found.missing_keys):
+        raise misfit
+    if (folder / WHOLE_FILE).is_file():
+        whole, shapes = load_file(folder / WHOLE_FILE), _shapes(model)
+        if any(shapes.get(name) != tensor.shape for name, tensor in whole.items()):
+            raise misfit
+        model.load_state_dict(whole, strict=False)
+
+
+def _shapes(model: VL3ForConditionalGeneration) -> dict:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def title(folder: Path) -> str:
+    """The name to call a folder by: its own, with the run's before that of a checkpoint."""
+    is_checkpoint = folder.name.startswith("checkpoint-")
+    return f"{folder.parent.name}/{folder.name}" if is_checkpoint else folder.name
