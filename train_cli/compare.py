@@ -1,0 +1,57 @@
+"""Say whether a run learned as another did, or from which step on it did not.
+
+    python -m train_cli compare runs/mine runs/other
+    python -m train_cli compare runs/mine reference.jsonl --html curves.html
+
+The second is the reference: its noise makes the band (vl3/training/compare.py says how). The exit
+code is 0 within the band and 1 where the runs diverged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from train_cli.config import FAILED, OK, USAGE, fail
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run_dir", metavar="RUN", type=Path, help="run folder or metrics.jsonl")
+    parser.add_argument("reference", metavar="REFERENCE", type=Path,
+                        help="run folder or metrics.jsonl to measure it against")  # fmt: skip
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--html", type=Path, metavar="FILE", help="write the curves to a page")
+    shown.add_argument("--json", action="store_true", help="verdict, curves and tables as JSON")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    from vl3.training import compare, curves
+
+    try:
+        ours, theirs = compare.read(chosen.run_dir), compare.read(chosen.reference)
+        verdict = compare.compare(ours, theirs)
+    except (ValueError, OSError) as error:
+        fail(error, USAGE)
+    words = compare.sentence(ours, theirs, verdict)
+    if chosen.json:
+        report = {"sentence": words, **asdict(verdict), "tables": compare.tables(ours, theirs)}
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print(words)
+        _print_tables(ours, theirs)
+    if chosen.html:
+        chosen.html.write_text(curves.page(ours, theirs, verdict), encoding="utf-8")
+        print(f"\n{chosen.html}")
+    return OK if verdict.diverged is None else FAILED
+
+
+def _print_tables(ours, theirs) -> None:
+    from vl3.training import compare, curves
+
+    for title, rows in compare.tables(ours, theirs).items():
+        print(f"\n{title:<32}{ours.name:>16}{theirs.name:>16}")
+        for name, one, other in rows:
+            print(f"  {name:<30}{curves.figure(one):>16}{curves.figure(other):>16}")

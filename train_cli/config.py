@@ -1,0 +1,344 @@
+"""A recipe from YAML files and the command line, typed and checked by the dataclasses of vl3.
+
+    --config stage4_video --config lora     bundled names or files, merged in this order
+    --optim.clip 0.5                        any setting by its dotted name
+    --data.scene.path scene.jsonl           a setting of one data set, by the data set's name
+
+Neither torch nor transformers is imported here, so help and mistakes come at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import sys
+import types
+import typing
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_loader,
+)
+
+from vl3.training.recipe import Recipe, Source
+
+# Exit codes of every command.
+OK, FAILED, USAGE, BAD_DATA, TOO_BIG = 0, 1, 2, 3, 4
+
+
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Types and defaults as jsonargparse shows them; the description as it was written."""
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as its version 1.2 reads it: `on` and `no` are words, 1e-5 is a number."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict] = {
+        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":bool", ":float"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)$"),
+    list("-+.0123456789"),
+)
+
+
+def load_yaml(text: str) -> Any:
+    return yaml.load(text, _Yaml)
+
+
+set_loader("yaml_core", load_yaml, exceptions=(yaml.YAMLError,))
+
+BUNDLED = Path(__file__).parent / "recipes"
+
+
+class ConfigError(ValueError):
+    """A mistake in a file or on the command line, in one sentence."""
+
+
+def fail(message: object, code: int = USAGE) -> NoReturn:
+    """Ends the command with one sentence on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+class RecipeParser:
+    """The command line of a command that works on a recipe; used like an argparse parser.
+
+    What parse_args returns has the checked recipe as `recipe`, next to the command's own options.
+    """
+
+    def __init__(self, prog: str | None = None, description: str | None = None) -> None:
+        self.options = ["config", "print_config"]
+        self.parser = ArgumentParser(
+            prog=prog,
+            description=description,
+            formatter_class=_Help,
+            parser_mode="yaml_core",
+            print_config=None,
+            exit_on_error=False,
+        )
+        self.parser.add_argument(
+            "--config", action=ActionConfigFile, metavar="NAME|FILE",
+            help="bundled recipe (see `recipes list`) or YAML file; several are merged in order",
+        )  # fmt: skip
+        self.parser.add_class_arguments(Recipe, None)
+        self.parser.add_argument("--print_config", action="store_true",
+                                 help="print the merged recipe as YAML and leave")  # fmt: skip
+
+    def add_argument(self, *names: str, **options) -> None:
+        self.options += [name.lstrip("-") for name in names]
+        self.parser.add_argument(*names, **options)
+
+    def parse_args(self, arguments: list[str]) -> Namespace:
+        """Raises: SystemExit(2) after one sentence on standard error."""
+        try:
+            chosen = self._parse(arguments)
+        except ArgumentError as error:
+            fail(one_sentence(error, self.options))
+        except ValueError as error:
+            fail(error)
+        if chosen.print_config:
+            print(to_yaml(chosen.recipe), end="")
+            raise SystemExit(OK)
+        return chosen
+
+    def _parse(self, arguments: list[str]) -> Namespace:
+        rest, overrides = split_data(arguments)
+        rest = resolve_configs(rest)
+        chosen = self.parser.parse_args(rest)
+        if overrides:
+            data = json.dumps(with_overrides(chosen.data, overrides))
+            chosen = self.parser.parse_args([*rest, "--data", data])
+        made = self.parser.instantiate(chosen)
+        names = [field.name for field in dataclasses.fields(Recipe)]
+        chosen.recipe = Recipe(**{name: made[name] for name in names})
+        return chosen
+
+
+def read_recipe(arguments: list[str]) -> Recipe:
+    """The recipe that `--config` files and dotted settings describe; see RecipeParser."""
+    return RecipeParser().parse_args(arguments).recipe
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe, as a file that --config reads."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+# Files
+
+
+def bundled() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.stem for file in BUNDLED.glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file of that path, or the bundled recipe of that name.
+
+    Raises: ConfigError with the nearest bundled name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.name == name and (BUNDLED / f"{path.stem}.yaml").is_file():
+        return BUNDLED / f"{path.stem}.yaml"
+    raise ConfigError(
+        f"no file and no bundled recipe {name!r}{nearest(path.stem, bundled())}; "
+        "`recipes list` shows all"
+    )
+
+
+def resolve_configs(arguments: list[str]) -> list[str]:
+    """The arguments with every --config as a file whose settings all exist."""
+    resolved, is_config = [], False
+    for argument in arguments:
+        if is_config or argument.startswith("--config="):
+            file = find_config(argument if is_config else argument.partition("=")[2])
+            check_file(file)
+            argument = str(file) if is_config else f"--config={file}"
+        is_config = argument == "--config"
+        resolved.append(argument)
+    return resolved
+
+
+def check_file(file: Path) -> None:
+    """Raises ConfigError where a file is not YAML or holds a setting that does not exist."""
+    try:
+        raw = load_yaml(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{file.name} is not YAML{where}: {problem}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file.name} holds no settings; see `recipes show stage1_...` for one")
+    for name in unknown_names(raw, Recipe):
+        raise ConfigError(f"{file.name}: {no_setting(name)}")
+
+
+# Names of settings
+
+
+def parts(kind: type) -> dict[str, type | None]:
+    """Fields of a dataclass; with each the dataclass that it holds, if any."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: _inner(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _inner(hint: Any) -> type | None:
+    if dataclasses.is_dataclass(hint):
+        return hint
+    if typing.get_origin(hint) in (list, typing.Union, types.UnionType):
+        return next(filter(None, map(_inner, typing.get_args(hint))), None)
+    return None
+
+
+def setting_names(kind: type = Recipe, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings; those of a data set are written data.NAME.setting."""
+    for name, inner in parts(kind).items():
+        yield prefix + name
+        if inner is Source and not prefix:
+            yield from setting_names(inner, f"{prefix}{name}.NAME.")
+        elif inner is not None:
+            yield from setting_names(inner, f"{prefix}{name}.")
+
+
+def unknown_names(raw: Any, kind: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names in a parsed YAML file that no dataclass has."""
+    if isinstance(raw, list):
+        for item in raw:
+            yield from unknown_names(item, kind, prefix)
+        return
+    if not isinstance(raw, dict):
+        return
+    known = parts(kind)
+    for name, value in raw.items():
+        if name not in known:
+            yield f"{prefix}{name}"
+        elif known[name] is not None:
+            yield from unknown_names(value, known[name], f"{prefix}{name}.")
+
+
+def no_setting(name: str, others: Iterable[str] = ()) -> str:
+    """One sentence: that setting does not exist, and what may have been meant."""
+    names = [known.replace(".NAME.", ".") for known in setting_names()]
+    return f"there is no setting {name}{nearest(name, [*names, *others])}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?", or nothing when nothing is near.
+
+    A whole name that is near counts first; then a last part that is spelt the same or nearly so.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if not near:
+        last = {other.rpartition(".")[2]: other for other in known}
+        hits = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
+        near = [last[hit] for hit in hits]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# Settings on the command line
+
+
+def split_data(arguments: list[str]) -> tuple[list[str], list[tuple[str, str, Any]]]:
+    """The arguments without --data.NAME.SETTING VALUE, and those as (name, setting, value)."""
+    rest, overrides = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        check_option(option)
+        matched = re.fullmatch(r"--data\.([^.]+)\.(.+)", option)
+        if not matched:
+            rest.append(argument)
+            continue
+        name, setting = matched.groups()
+        if not equals and (value := next(waiting, None)) is None:
+            raise ConfigError(f"{option} needs a value")
+        overrides.append((name, setting, _value(setting, value)))
+    return rest, overrides
+
+
+def check_option(option: str) -> None:
+    """Raises ConfigError for an option with a dot that is not a setting."""
+    if not re.match(r"--\w+\.", option) or option.endswith(".help"):
+        return
+    name = option.removeprefix("--").removesuffix("+")
+    if re.sub(r"^data\.[^.]+\.", "data.NAME.", name) not in set(setting_names()):
+        raise ConfigError(no_setting(re.sub(r"^data\.[^.]+\.", "data.", name)))
+
+
+def _value(setting: str, text: str) -> Any:
+    """Numbers, null and lists as YAML reads them; a path or a name stays as it was typed."""
+    is_text = setting in ("name", "path", "format", "media_root") and text != "null"
+    return text if is_text else load_yaml(text)
+
+
+def with_overrides(data: list[Namespace], overrides: list[tuple[str, str, Any]]) -> list[dict]:
+    """The data sets with those settings; where the recipe names none, a name makes a new one."""
+    sources = {source.name: source.as_dict() for source in data}
+    for name, setting, value in overrides:
+        if name not in sources:
+            if data:
+                raise ConfigError(
+                    f"the recipe has no data set {name!r}{nearest(name, sources)}; "
+                    f"it has {', '.join(sources)}"
+                )
+            sources[name] = {"name": name}
+        at, *inside = setting.split(".")
+        if inside:
+            value = (sources[name].get(at) or {}) | {inside[0]: value}
+        sources[name][at] = value
+    return list(sources.values())
+
+
+# Messages of jsonargparse
+
+
+def one_sentence(error: ArgumentError, options: Iterable[str] = ()) -> str:
+    """What the parser says, on one line and with the nearest name."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"unrecognized arguments: (?:--)?([^\s=]+)", text):
+        return no_setting(unknown[1], options)
+    text = re.sub(r"^Parser key \"([\w.]+)\":", r"\1:", text)
+    text = re.sub(r"Problem with given class_path '[^']+': ", "", text)
+    text = re.sub(r"^(\w+): Parser key \"(\w+)\":", r"\1.\2:", text)
+    if unknown := re.match(r"(\w+): .*?Option '(\w+)' is not accepted", text):
+        return no_setting(f"{unknown[1]}.{unknown[2]}")
+    text = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", text)
+    text = re.sub(r"Expected an? typing\.Literal\[([^\]]*)\]\. Got value:",
+                  r"expected one of \1, got", text)  # fmt: skip
+    text = re.sub(r"Does not validate .*? Errors: (.*?) Given value type: .* Given value:",
+                  _either, text)  # fmt: skip
+    return re.sub(r"^(\w+): (.*) NestedArg\(key='(\w+)', val='?(.*?)'?\)$", r"\1.\3: \2 \4", text)
+
+
+def _either(matched: re.Match) -> str:
+    """ "expected int or null, got", from the list of what a value is not."""
+    kinds = re.findall(r"[Ee]xpected (?:an? )?(?:<class ')?([\w.]+(?:\[[^\]]*\])?)", matched[1])
+    names = ["null" if kind == "NoneType" else kind.removeprefix("typing.") for kind in kinds]
+    return f"expected {' or '.join(names)}, got"

@@ -1,0 +1,148 @@
+"""Train a small model in minutes, offline: see the whole path from data to answers.
+
+    python -m train_cli demo                   a nano from nothing, in three minutes on two cores
+    python -m train_cli demo --minutes 20      the same with more time
+    python -m train_cli demo --from-bundled    the bundled nano learns a new colour
+
+It ends by itself in that time, also on a slow machine, which then learns less. The blind score is
+that of the same questions about black pictures: what can be had by guessing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from train_cli.config import FAILED, OK, fail, read_recipe
+
+MINUTES, BUNDLED_MINUTES = 3.0, 1.5
+SCORING = 0.08  # share of the time that is left for questions afterwards
+SCORED = 100  # questions of each family
+PICTURES = 240  # that teach a colour
+SEED = 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--minutes", type=float,
+                        help=f"wall-clock time of the whole demo (default: {MINUTES:g}, "
+                        f"with --from-bundled {BUNDLED_MINUTES:g})")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="folder (default: runs/nano_demo, runs/nano_colour)")  # fmt: skip
+    parser.add_argument("--from-bundled", action="store_true",
+                        help="teach the bundled nano the colour brown with a LoRA")  # fmt: skip
+
+
+def run(chosen: argparse.Namespace) -> int:
+    started_s = time.monotonic()
+    from transformers.utils import logging
+
+    name = "nano_colour" if chosen.from_bundled else "nano_demo"
+    recipe = read_recipe(["--config", name])
+    if chosen.out is not None:
+        recipe = replace(recipe, out=str(chosen.out))
+    minutes = chosen.minutes
+    if minutes is None:
+        minutes = BUNDLED_MINUTES if chosen.from_bundled else MINUTES
+    if minutes <= 0:
+        fail(f"--minutes is a time above 0, got {minutes:g}")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    train = _colour if chosen.from_bundled else _nano
+    try:
+        train(recipe, deadline_s=started_s + 60 * minutes * (1 - SCORING))
+    except (FileExistsError, ValueError) as error:
+        fail(error, FAILED)
+    say(f"{time.monotonic() - started_s:.0f} s in all")
+    return OK
+
+
+def say(line: str) -> None:
+    """A line about what is going on; results are for standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _nano(recipe, deadline_s: float) -> None:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from train_cli.progress import Progress
+    from vl3.training import demo
+    from vl3.training.toy.score import draw
+    from vl3.weights.load import load
+
+    def begin_lessons(count: int):
+        say(f"{count} lessons in sight: what each piece of a picture shows")
+        bar = tqdm(total=count, unit="lesson", dynamic_ncols=True, mininterval=_interval())
+
+        def after() -> None:
+            bar.update()
+            if bar.n == count:
+                bar.close()
+
+        return after
+
+    say("a tokenizer from the toy world's text, an untrained nano, the speed of this machine")
+    last = demo.from_nothing(recipe, deadline_s, begin_lessons, (Progress(),))
+    loaded = load(last)
+    drawn = draw(demo.PICTURES, demo.FAMILIES, SCORED, SEED)
+    print(
+        f"\n{SCORED} fresh questions of each kind, right letter by letter; blind: black pictures\n"
+    )
+    print(demo.table(demo.shares(loaded.model, loaded.processor, drawn)))
+    folder = last.parent / "pictures"
+    folder.mkdir(exist_ok=True)
+    for number, asked in enumerate(demo.examples(loaded.model, loaded.processor, 3, SEED), 1):
+        file = folder / f"{number}.png"
+        Image.fromarray(asked.clip.frames_TYX3[0]).save(file)
+        print(f"\n{file}: {', '.join(asked.shows)}")
+        _print_answers(asked.answers)
+    _go_on(last.parent, folder / "1.png", "How many shapes are there?")
+
+
+def _colour(recipe, deadline_s: float) -> None:
+    from train_cli.progress import Progress
+    from vl3.training import demo, paint
+    from vl3.training import run as runs
+    from vl3.weights.hub import BUNDLED
+    from vl3.weights.load import load
+
+    out = runs.folder(recipe)
+    demo.refuse(out)
+    say(f"{PICTURES} pictures, most of them with something brown, in {out / 'data'}")
+    file = paint.write(out / "data", paint.BROWN, PICTURES, "taught")
+    (source,) = recipe.data
+    recipe = replace(
+        recipe,
+        start=replace(recipe.start, model=str(BUNDLED)),
+        data=[replace(source, path=str(file))],
+    )
+    before = load(BUNDLED)
+    test = demo.colour_test(paint.BROWN, SCORED, SEED)
+    untaught = demo.learned(before.model, before.processor, test)
+    last = demo.on_time(recipe, deadline_s, (Progress(),))
+    after = load(last)
+    taught = demo.learned(after.model, after.processor, test)
+    print("\n" + demo.before_after(paint.BROWN, untaught, taught))
+    _go_on(out, out / "data" / "0000.png", "What shape is the brown thing?")
+
+
+def _print_answers(answers) -> None:
+    for question, wanted, given in answers:
+        verdict = "" if given == wanted else f"   (right: {wanted})"
+        print(f"  {question:44} {given}{verdict}")
+
+
+def _go_on(out: Path, picture: Path, question: str) -> None:
+    print(
+        f"\nGo on with it:\n"
+        f"  python app.py --model {out}\n"
+        f'  python -m train_cli chat --model {out} --video {picture} "{question}"\n'
+    )
+
+
+def _interval() -> float:
+    return 0.2 if sys.stderr.isatty() else 30.0

@@ -1,0 +1,299 @@
+"""Say what a training run will do and need, and whether it fits.
+
+    plan --config stage4_video                        for this machine
+    plan --config stage4_video --memory 24GB          for a GPU with 24 GB
+    plan --config qlora --start.model DAMO-NLP-SG/VideoLLaMA3-7B --data.own.path clips.jsonl
+
+Nothing is loaded and nothing runs: figures come from the recipe, from config.json and, where they
+are at hand, from the data. Exit code 4: it will not fit, and what to lower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from train_cli.config import (
+    BAD_DATA,
+    OK,
+    TOO_BIG,
+    RecipeParser,
+    bundled,
+    fail,
+    find_config,
+    read_recipe,
+)
+from vl3.training.recipe import Recipe, Source
+
+Parser = RecipeParser
+LOOKED_AT = 64  # samples of a data set that are measured
+# Of a GPU: what its driver and fragments take, and the speed that one H100 reaches in training.
+USABLE = 0.92
+TFLOPS = 400
+
+
+def add_arguments(parser: RecipeParser) -> None:
+    parser.add_argument("--memory", metavar="SIZE", help="memory of the device, e.g. 24GB")
+    parser.add_argument("--on", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="device that is planned for; --memory alone means a GPU")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="the plan as JSON")
+    parser.add_argument("--quiet", action="store_true", help="the verdict only")
+
+
+def run(chosen) -> int:
+    """Exit code 0 when it fits, 4 when not, 2 when sizes cannot be known."""
+    recipe = chosen.recipe
+    memory, on = getattr(chosen, "memory", None), getattr(chosen, "on", "auto")
+    limit = parse_size(memory) if memory else None
+    from vl3.training.plan import machine_for, make_plan
+
+    config = sizes(recipe)
+    device, bfloat16, has = describe_device(on, limit)
+    machine = machine_for(recipe, config, device, bfloat16)
+    processor = local_processor(recipe)
+    looked = [look(source, recipe, processor) for source in recipe.data]
+    plan = make_plan(recipe, config, machine, looked, has)
+    if getattr(chosen, "json", False):
+        print(json.dumps(as_json(plan), indent=2))
+    elif not chosen.quiet:
+        print(as_text(plan))
+    if not plan.fits:
+        where = "GPU" if device == "cuda" else "CPU"
+        fail(
+            f"needs {gb(plan.peak_bytes)}, but the {where} has {gb(plan.limit_bytes)} to use; "
+            f"lower {plan.lower[0]}, then {plan.lower[1]}, or use more GPUs with FSDP",
+            TOO_BIG,
+        )
+    return OK
+
+
+def parse_size(text: str) -> float:
+    """Bytes of a size like 24GB, 80 GiB or 512MB, less what a GPU's driver takes."""
+    units = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip(), re.IGNORECASE)
+    if not matched or matched[2].upper() not in units:
+        fail(f"--memory {text}: expected a size like 24GB, 80GiB or 512MB")
+    return float(matched[1]) * units[matched[2].upper()] * USABLE
+
+
+def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
+    """Kind of device, whether it is at home in bfloat16, bytes that a run may use there."""
+    import psutil
+    import torch
+
+    from vl3.training.setup import cpu_has_bfloat16
+
+    if on == "cuda" or (on == "auto" and (limit is not None or torch.cuda.is_available())):
+        if limit is None and not torch.cuda.is_available():
+            fail("no GPU is seen by torch; say how large it is with --memory 24GB")
+        here = torch.cuda.is_available()
+        native = torch.cuda.is_bf16_supported() if here else True
+        return "cuda", native, limit or torch.cuda.mem_get_info()[1] * USABLE
+    return "cpu", cpu_has_bfloat16(), limit or float(psutil.virtual_memory().available)
+
+
+# The model's sizes
+
+
+def sizes(recipe: Recipe):
+    """Sizes of the model that the recipe starts from.
+
+    A run that has not been made has the sizes of its bundled recipe's start; the released models
+    and the parts they were made of are known by name.
+    """
+    from vl3.config import VL3Config, nano
+
+    start = recipe.start
+    if start.nano:
+        return nano(vocab_size=1024, image_token_id=0)
+    if start.model:
+        return _whole(start.model)
+    text = _text(start.language)
+    return VL3Config(vision_config=_vision(start.vision), text_config=text)
+
+
+def _whole(name: str):
+    from vl3 import layouts
+    from vl3.config import videollama3_2b, videollama3_7b
+    from vl3.weights.hub import resolve
+
+    released = {"2B": videollama3_2b, "7B": videollama3_7b}
+    if Path(name).expanduser().is_dir():
+        return _read(lambda: layouts.read_config(resolve(name, offline=True)))
+    if matched := re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", name):
+        return released[matched[1]]()
+    if (made_by := _recipe_of(name)) is not None:
+        return sizes(made_by)
+    return _read(lambda: layouts.read_config(resolve(name, offline=True)))
+
+
+def _recipe_of(folder: str) -> Recipe | None:
+    """The bundled recipe whose runs lie in that folder."""
+    for name in bundled():
+        if folder.rstrip("/") == f"runs/{name}" and name.startswith(("stage", "nano")):
+            return read_recipe(["--config", str(find_config(name))])
+    return None
+
+
+def _vision(name: str):
+    from vl3 import layouts
+    from vl3.config import VL3VisionConfig
+
+    if Path(name).expanduser().is_dir():
+        whole = _read(lambda: layouts.detect(Path(name)).name) in layouts.WHOLE_MODELS
+        read = layouts.read_config if whole else layouts.vision_config
+        found = _read(lambda: read(Path(name)))
+        return found.vision_config if whole else found
+    if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
+        return VL3VisionConfig()
+    return _whole(name).vision_config
+
+
+def _text(name: str):
+    from transformers import AutoConfig
+
+    from vl3.config import videollama3_2b, videollama3_7b
+
+    if Path(name).expanduser().is_dir():
+        return _read(lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+    known = {"1.5B": videollama3_2b, "7B": videollama3_7b}
+    if matched := re.fullmatch(r"Qwen/Qwen2\.5-(1\.5B|7B)(-Instruct)?", name):
+        return known[matched[1]]().text_config
+    fail(f"the sizes of {name} are not known here; give a folder")
+
+
+def _read(reading):
+    """What reading gives; a model that cannot be read ends the command."""
+    from vl3.layouts import LayoutError
+
+    try:
+        return reading()
+    except (LayoutError, OSError) as error:
+        fail(error)
+
+
+# The data
+
+
+def local_processor(recipe: Recipe):
+    """The processor that samples are measured with; None where its tokenizer is not at hand."""
+    from vl3.processor import VL3Processor
+    from vl3.training.setup import settings_for
+    from vl3.weights.hub import BUNDLED
+
+    folder = BUNDLED if recipe.start.nano else Path(recipe.start.model or "").expanduser()
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    processor = VL3Processor.from_pretrained(folder)
+    processor.settings = settings_for(recipe, processor)
+    return processor
+
+
+def look(source: Source, recipe: Recipe, processor=None):
+    """What is known of a data set; some samples are measured, nothing is decoded."""
+    from vl3.training.plan import Looked
+
+    picture = 0
+    if source.world is not None:
+        picture = max(high * wide for high, wide in source.world.sizes_px) // 14**2
+    if processor is None or not (source.world or Path(source.path).exists()):
+        count = count_lines(Path(source.path)) if source.path else None
+        return Looked(name=source.name, samples=source.samples or count, picture=picture)
+    length, found = _measured(source, recipe, processor)
+    return Looked(
+        name=source.name,
+        samples=source.samples or length,
+        seen=len(found),
+        tokens=sum(size.tokens for size in found) / max(1, len(found)),
+        patches=sum(size.patches for size in found) / max(1, len(found)),
+        longest=max((size.tokens for size in found), default=0),
+        picture=max([picture, *(size.picture for size in found)]),
+    )
+
+
+def _measured(source: Source, recipe: Recipe, processor) -> tuple[int | None, list]:
+    """Number of samples, None for an endless world; and the sizes of some, spread over all."""
+    from vl3.training.data.records import BadSample
+    from vl3.training.samples import measure
+    from vl3.training.sources import open_source
+    from vl3.video import VideoError
+
+    try:
+        opened = open_source(source, recipe.seed)
+    except (OSError, ValueError) as error:
+        fail(error, BAD_DATA)
+    length = None if source.world else len(opened)
+    stride = max(1, (length or LOOKED_AT) // LOOKED_AT)
+    found = []
+    for index in range(0, length or LOOKED_AT, stride):
+        try:
+            found.append(measure(opened[index], processor, recipe.media.visual_tokens))
+        except (BadSample, VideoError):
+            continue  # `validate` names them; a plan needs the others
+    return length, found
+
+
+def count_lines(path: Path) -> int | None:
+    """Samples of a JSONL file; None for anything else, or where there is no file."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+# How it is shown
+
+
+def gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def many(number: float | None) -> str:
+    """12.3 M and the like; "unknown" for None."""
+    if number is None:
+        return "unknown"
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:,.0f}"
+
+
+def as_json(plan) -> dict:
+    extra = {"peak_bytes": plan.peak_bytes, "fits": plan.fits}
+    return dataclasses.asdict(plan) | extra
+
+
+def as_text(plan) -> str:
+    """The plan as tables."""
+    kind = "float32" if plan.machine.compute_bytes == 4 else "bfloat16"
+    lines = [
+        f"{plan.name}: {many(plan.steps)} steps, {many(plan.samples)} samples, "
+        f"{many(plan.tokens)} tokens",
+        "",
+        f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights",
+    ]
+    for row in plan.modules:
+        rate = f"{row.rate:g}" if row.rate else "frozen"
+        lines.append(f"{row.name:<12}{many(row.parameters):>12}{many(row.trainable):>12}"
+                     f"{rate:>10}  {row.dtype}")  # fmt: skip
+    shape = plan.shape
+    lines += ["", f"memory on one {plan.machine.device}, {kind} arithmetic, largest pass "
+              f"{shape.tokens:,} tokens and {shape.patches:,} patches, longest sample "
+              f"{shape.row:,} tokens"]  # fmt: skip
+    lines += [f"  {name:<24}{gb(size):>10}" for name, size in plan.memory.items() if size >= 5e5]
+    lines.append(f"  {'peak':<24}{gb(plan.peak_bytes):>10}")
+    if plan.limit_bytes is not None:
+        lines.append(f"  {'usable':<24}{gb(plan.limit_bytes):>10}")
+    if plan.flops and plan.machine.device == "cuda":
+        hours = plan.flops / (TFLOPS * 1e12) / 3600
+        lines += [
+            "",
+            f"arithmetic: {plan.flops / 1e18:,.2f} EFLOP, {hours:,.1f} hours at {TFLOPS} TFLOP/s "
+            "(about one H100)",
+        ]
+    elif plan.flops:
+        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP"]
+    lines += [f"note: {note}" for note in plan.assumed]
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""Train a recipe.
+
+    python -m train_cli run --config nano_stage4
+    python -m train_cli run --config stage4_video --config lora --data.general_video.path mine.jsonl
+
+Checkpoints, metrics.jsonl, quarantine.jsonl and samples/ are written into the folder of the run
+(--out), which is then a model: python app.py --model RUN_DIR. Ctrl-C ends the run after the step,
+with a checkpoint; `resume` goes on. Several GPUs: torchrun --nproc-per-node N -m train_cli run ...
+"""
+
+from __future__ import annotations
+
+import sys
+from logging import INFO, StreamHandler, getLogger
+
+from train_cli.config import BAD_DATA, FAILED, OK, TOO_BIG, RecipeParser, fail
+
+Parser = RecipeParser
+
+
+def add_arguments(parser: RecipeParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="plan only, train nothing")
+    parser.add_argument("--until", type=int, help="stop after this step, with a checkpoint")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(chosen) -> int:
+    if chosen.dry_run:
+        from train_cli.plan import run as plan
+
+        return plan(chosen)
+    from vl3.training import run as runs
+
+    return train(lambda callbacks: runs.run(chosen.recipe, until=chosen.until, callbacks=callbacks),
+                 chosen.quiet)  # fmt: skip
+
+
+def train(begin, quiet: bool) -> int:
+    """Trains with a progress bar; says where the result is, or in a sentence why there is none."""
+    import torch
+    from transformers.utils import logging
+
+    from train_cli.progress import Progress
+    from vl3.layouts import LayoutError
+    from vl3.training.trainer import NotFinite, TooManyBad
+
+    if not quiet:
+        log = getLogger("vl3")
+        log.setLevel(INFO)
+        log.addHandler(StreamHandler())
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        last = begin((Progress(quiet),))
+    except TooManyBad as error:
+        fail(error, BAD_DATA)
+    except torch.cuda.OutOfMemoryError as error:
+        fail(
+            f"the GPU ran out of memory ({str(error).splitlines()[0]}); lower batch.tokens, "
+            "batch.patches or media.visual_tokens, or train an adapter (--config lora)",
+            TOO_BIG,
+        )
+    except (FileExistsError, FileNotFoundError, LayoutError, NotFinite, ValueError) as error:
+        fail(error, FAILED)
+    print(last, file=sys.stdout)
+    return OK
