@@ -6,7 +6,6 @@ vl3/page/words.py, how it looks in assets/web.
 
 from __future__ import annotations
 
-import html
 import inspect
 import os
 import signal
@@ -29,11 +28,11 @@ import vl3
 import vl3.studio
 import vl3.video
 from vl3.page import chat as chat_rows
-from vl3.page import estimate, settings, shown, times, uploads
+from vl3.page import estimate, settings, shown, uploads, words
 from vl3.page.desk import Desk
 from vl3.page.media import Media
 from vl3.page.policy import OnlyThisServer
-from vl3.page.refused import Refused
+from vl3.page.refused import Refused, toast
 from vl3.page.visitors import Visitor
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -41,6 +40,8 @@ MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
 ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
+ONE_STRIP = {"concurrency_id": "strip", "concurrency_limit": 1}  # decoding takes every core
+THEMES = ["System", "Light", "Dark"]
 SWEEP_S = 30.0
 
 
@@ -74,6 +75,7 @@ class Page:
             self._wire_video()
             self._wire_conversation()
             self._wire_settings()
+            self._wire_coming_back()
             self.demo.unload(self.leave)
             gr.api(self.ask, api_name="ask", **ON_GPU)
 
@@ -104,14 +106,17 @@ class Page:
             elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
             file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
         )  # fmt: skip
+        widget("moment")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
             self.clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
+            self.share = gr.Button("Copy link", size="sm", elem_id="share")
             gr.Markdown("Export", elem_id="export-label")
             names = ("Markdown", "JSON", "WebVTT")
             self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
-        self.saver = widget("saver")
+        self.saver = widget("saver", events=("copied",))
+        self.memory = widget("memory")
         self.details = widget("details")
 
     def _settings(self, defaults: dict) -> None:
@@ -142,7 +147,7 @@ class Page:
             )
         with gr.Group():
             gr.Markdown("### Appearance")
-            self.theme = gr.Radio(["System", "Light", "Dark"], value="System", label="Theme")
+            self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
         self.longest = longest
         self.answer = [temperature, top_p, longest, penalty, seed, prune, threshold, system]
 
@@ -166,18 +171,24 @@ class Page:
         # HTTP error in the browser's console.
         return event(self._told(function), inputs, outputs, **{**QUIET, **options})
 
+    def _on_video(self, event: Callable, function: Callable, inputs, outputs, **options):
+        """As _on; then come the pictures of the film strip, which nobody has to wait for."""
+        done = self._on(event, function, inputs, outputs, **options)
+        self._on(done.then, self.on_strip, None, self.player, **ONE_STRIP)
+        return done
+
     def _wire_video(self) -> None:
         plan = [*self.reading, self.longest]
         video = [self.drop, self.player, self.budget, self.gallery]
-        taken = self._on(
+        taken = self._on_video(
             self.drop.upload, self.on_upload, [self.drop, *plan], [*video, *self.reading]
         )
         taken.failure(lambda: None, None, self.drop, **QUICK)
-        self._on(self.gallery.example, self.on_example, plan, [*video, *self.reading])
-        self._on(self.player.recall, self.on_recall, plan, [*video, *self.reading])
+        self._on_video(self.gallery.example, self.on_example, plan, [*video, *self.reading])
+        self._on_video(self.player.recall, self.on_recall, plan, [*video, *self.reading])
         for field in plan:
             followed = {"trigger_mode": "always_last", "queue": False}
-            self._on(field.change, self.on_plan, plan, video[1:3], **followed)
+            self._on_video(field.change, self.on_plan, plan, video[1:3], **followed)
 
     def _wire_conversation(self) -> None:
         asked = (
@@ -194,11 +205,14 @@ class Page:
                 show_progress_on=self.queue, api_visibility="private", **ON_GPU,
             )  # fmt: skip
             for ended in (run.then, run.failure):
-                after = [self.chat, self.box, self.player, self.details]
+                after = [self.chat, self.box, self.details]
                 self._on(ended, self.on_ended, self.answer, after, queue=False)
+                plan = [*self.reading, self.longest]
+                self._on_video(ended, self.on_plan, plan, [self.player, self.budget], queue=False)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
-        self._on(self.clear.click, self.on_clear, None, [self.chat, self.box, self.details])
+        emptied = [self.chat, self.box, self.details, self.memory]
+        self._on(self.clear.click, self.on_clear, None, emptied)
         for button in self.exports:
             self._on(button.click, self.on_export, button, self.saver)
 
@@ -208,9 +222,22 @@ class Page:
         chosen = [self.model, self.quantize, self.adapter]
         for field in (self.model, self.quantize):
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
-        changed = [self.header, self.player, *self.reading, self.longest]
+        changed = [self.header, self.player, *self.reading, self.longest, self.memory]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
         self._on(self.load.click, self.on_load, chosen, changed, **options)
+
+    def _wire_coming_back(self) -> None:
+        everything = [
+            self.drop, self.player, self.budget, self.gallery, *self.reading, *self.answer,
+            self.chat, self.box, self.details, self.theme, self.memory,
+        ]  # fmt: skip
+        remembered = {"js": "() => [window.vl3.remembered()]"}
+        self._on_video(self.demo.load, self.on_open, self.memory, everything, **remembered)
+        kept = [*self.reading[2:], *self.answer]
+        for field in kept:
+            field.change(None, kept, None, js="(...fields) => window.vl3.keep(fields)", **QUICK)
+        self._on(self.share.click, self.on_share, None, self.saver)
+        self._on(self.saver.copied, self.on_copied)
 
     @contextmanager
     def _toasts(self, markup: bool = True) -> Iterator[None]:
@@ -218,9 +245,7 @@ class Page:
             yield
         except (Refused, *self.desk.refusals) as error:
             refused = self.desk.refusal(error)
-            message = str(refused)
-            if markup:  # Gradio 6.31 shows every toast under the name of its kind, not its title
-                message = f"<strong>{html.escape(refused.title)}</strong><br>{html.escape(message)}"
+            message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
 
     def visitor(self, request: gr.Request) -> Visitor:
@@ -231,19 +256,21 @@ class Page:
 
     # the video
 
-    def _video(self, visitor: Visitor, values: tuple, selected: int = -1) -> tuple:
+    def _video(self, visitor: Visitor, values: tuple) -> tuple:
         """What the left half shows after another video was chosen."""
         drop = gr.File(value=None, visible="hidden" if visitor.current else True)
-        return (
-            drop,
-            *self.on_plan(visitor, {}, *values),
-            shown.gallery(self.desk.examples, selected),
-        )
+        selected = self.desk.example_index(visitor.current)
+        examples = shown.gallery(self.desk.examples, selected)
+        return drop, *self.on_plan(visitor, {}, *values), examples
 
     def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict]:
         *fields, longest = values
         budget = self.desk.budget(visitor, settings.reading(fields), longest)
         return shown.player(visitor), budget.as_value()
+
+    def on_strip(self, visitor: Visitor, event: dict) -> dict:
+        self.desk.look(visitor)
+        return shown.player(visitor)
 
     def on_upload(self, visitor: Visitor, event: dict, path: str, *values) -> tuple:
         self.desk.take(visitor, path)
@@ -253,12 +280,10 @@ class Page:
     def on_example(self, visitor: Visitor, event: dict, *values) -> tuple:
         self.desk.take_example(visitor, event.get("index"))
         values = ("", "", *values[2:])
-        return *self._video(visitor, values, event["index"]), *values[:-1]
+        return *self._video(visitor, values), *values[:-1]
 
     def on_recall(self, visitor: Visitor, event: dict, *values) -> tuple:
-        item = self.desk.recall(visitor, event.get("key"))
-        times_ = times.typed(item.start_s), times.typed(item.end_s)
-        values = (*times_, item.fps or values[2], item.max_frames or values[3], *values[4:])
+        values = settings.read_as(self.desk.recall(visitor, event.get("key")), values)
         return *self._video(visitor, values), *values[:-1]
 
     # the conversation
@@ -302,7 +327,7 @@ class Page:
     def on_ended(self, visitor: Visitor, event: dict, *values) -> tuple:
         self.desk.give_up(visitor)
         system = settings.answer(values)[1]
-        return *self._rows(visitor), shown.player(visitor), self._details(visitor, system)
+        return *self._rows(visitor), self._details(visitor, system)
 
     def on_stop(self, visitor: Visitor, event: dict) -> tuple:
         if self.desk.stop(visitor):
@@ -316,10 +341,40 @@ class Page:
 
     def on_clear(self, visitor: Visitor, event: dict) -> tuple:
         self.desk.clear(visitor)
-        return *self._rows(visitor), {}
+        return *self._rows(visitor), {}, self._memory(visitor)
 
     def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
         return shown.export(visitor, self.desk.card, kind)
+
+    # coming back, and links
+
+    def _memory(self, visitor: Visitor) -> dict:
+        return shown.memory(visitor, settings.defaults(self.desk.card, self.desk.prune))
+
+    def on_open(self, visitor: Visitor, event: dict, remembered: dict) -> tuple:
+        """A page was opened: for the first time, again, or by a link."""
+        remembered = remembered if isinstance(remembered, dict) else {}
+        link, theme = remembered.get("link"), remembered.get("theme")
+        try:
+            self.desk.open(visitor, link, remembered.get("name"))
+            if link:
+                gr.Info(toast("A copy of a conversation", words.OPENED))
+        except Refused as refused:
+            gr.Warning(toast(refused.title, str(refused)))
+        memory = self._memory(visitor)
+        fields = settings.restored(remembered.get("settings"), memory["defaults"])
+        reading = settings.read_as(visitor.current, ("", "", *fields[:3]))
+        answer, system = settings.answer(fields[3:])
+        video = self._video(visitor, (*reading, answer["max_new_tokens"]))
+        theme = theme if theme in THEMES else gr.skip()
+        details = self._details(visitor, system)
+        return *video, *reading, *fields[3:], *self._rows(visitor), details, theme, memory
+
+    def on_share(self, visitor: Visitor, event: dict) -> dict:
+        return {"link": self.desk.share(visitor), "note": words.SHARED}
+
+    def on_copied(self, visitor: Visitor, event: dict) -> None:
+        gr.Info(toast("Link copied", words.SHARED))
 
     # the model
 
@@ -332,7 +387,8 @@ class Page:
         self.desk.load(model, quantize, adapter)
         known = self.desk.card["defaults"]
         fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
-        return shown.header(self.desk.card), shown.player(visitor), gr.skip(), gr.skip(), *fields
+        header, player = shown.header(self.desk.card), shown.player(visitor)
+        return header, player, gr.skip(), gr.skip(), *fields, self._memory(visitor)
 
     # for scripts
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from make import SCENES
 
 import vl3
-from vl3.training.questions import ask
+from vl3.training.toy.questions import ask
 
 HERE = Path(__file__).parent
 FAMILIES = (
@@ -24,7 +24,7 @@ FAMILIES = (
 def truths(scene) -> dict[str, str]:
     """Right answers to all wordings that many draws give."""
     rng = random.Random(0)
-    asked = [ask(scene, rng, family) for family in FAMILIES for _ in range(1500)]
+    asked = [ask(scene, rng, family) for family in FAMILIES for _ in range(15000)]
     return {qa.question: qa.answer for qa in asked if qa is not None}
 
 

@@ -9,6 +9,8 @@ window.vl3 = (() => {
     ["Ctrl+Enter", "Try again"],
     ["Space or K", "Play or pause"],
     ["J, L", "Back or forward 5 s"],
+    [", and .", "Previous or next frame that the model sees"],
+    ["G", "Go to a time"],
     ["D", "Light or dark"],
     ["?", "This list"],
   ];
@@ -41,6 +43,7 @@ window.vl3 = (() => {
   }
 
   let wanted_s = null;
+  let wantedBoxes = null;
 
   function player(root, value, trigger) {
     root.onrecall = (event) => trigger("recall", event.detail);
@@ -48,14 +51,18 @@ window.vl3 = (() => {
     if (root.dataset.url !== (value.url || "")) {
       root.dataset.url = value.url || "";
       root.dataset.key = value.key || "";
-      root.replaceChildren(...(value.url ? [screen(value), make("div", { class: "probe" })] : []));
+      const below = ["strip", "probe"].map((name) => make("div", { class: name }));
+      root.replaceChildren(...(value.url ? [screen(value), ...below] : []));
     }
+    strip(root, value.strip);
     const line = root.querySelector(".probe");
     if (!line) return;
     const badge = value.badge ? make("span", { class: "badge", role: "status" }, value.badge) : null;
     const facts = make("p", { class: "facts" }, ...dotted(value.facts || []));
     if (badge) facts.append(badge);
     line.replaceChildren(facts, make("button", { class: "link", onclick: choose }, "Replace"));
+    offerMoment();
+    if (wantedBoxes?.key === root.dataset.key) showBoxes(wantedBoxes);
   }
 
   function screen(value) {
@@ -76,6 +83,124 @@ window.vl3 = (() => {
     });
     frame.append(video);
     return frame;
+  }
+
+  // The film strip: pictures that stand for the frames the model sees, and what was kept of those.
+
+  function strip(root, value) {
+    const box = root.querySelector(".strip");
+    const drawn = JSON.stringify([root.dataset.url, value]);
+    if (root.drawn === drawn) return;
+    root.drawn = drawn;
+    if (box) {
+      const focused = [...box.querySelectorAll("button")].indexOf(document.activeElement);
+      box.replaceChildren(...(value ? [make("div", { class: "cells" }, ...cells(value)), make("p")] : []));
+      const count = value?.cells.length || 0;
+      box.style.setProperty("--columns", count > 8 ? Math.ceil(count / 2) : Math.max(count, 5));
+      box.querySelectorAll("button")[focused]?.focus();
+    }
+    frames = value || NO_FRAMES;
+    frame.index = null; // the same index is another frame now
+    followFrame();
+  }
+
+  function cells(value) {
+    const [width, height] = value.size;
+    const canvases = value.cells.map(() => make("canvas", { width, height }));
+    if (value.url) {
+      const sheet = new Image();
+      sheet.onload = () => canvases.forEach((canvas, i) => canvas.getContext("2d")
+        .drawImage(sheet, i * width, 0, width, height, 0, 0, width, height));
+      sheet.src = value.url;
+    }
+    return value.cells.map((cell, i) => {
+      const known = cell.share !== null;
+      const percent = Math.round(100 * cell.share);
+      const bar = make("span", { class: "kept" }, known ? make("b") : null);
+      if (known) bar.firstChild.style.width = `${percent}%`;
+      return make("button", { "aria-label": `Go to ${cell.label}`, onclick: () => goTo(cell.time_s),
+        title: known ? `${cell.label}, ${percent} % of the tokens kept` : cell.label }, canvases[i], bar);
+    });
+  }
+
+  // The current frame: of those the model sees, the one nearest to the player's time. Whatever shows a
+  // frame follows it: subscribe(follower) calls follower(index, frames) now and whenever it changes;
+  // index is -1 where there is none. frames: times_s, labels, kept (tokens of each, or null), tokens.
+
+  const NO_FRAMES = { times_s: [], labels: [], cells: [], kept: null, tokens: null };
+  const AFTER_S = 0.0005; // browsers round times down, to the frame before
+  let frames = NO_FRAMES;
+  const followers = new Set([markFrame]);
+  const frame = { index: -1, subscribe };
+
+  function subscribe(follower) {
+    followers.add(follower);
+    follower(frame.index, frames);
+    return () => followers.delete(follower);
+  }
+
+  function followFrame() {
+    const video = find("#player video");
+    const index = video ? nearest(frames.times_s, video.currentTime) : -1;
+    if (index === frame.index) return;
+    frame.index = index;
+    for (const follower of followers) follower(index, frames);
+  }
+
+  function nearest(times_s, time_s) {
+    const after = times_s.findIndex((each) => each >= time_s);
+    if (after < 0) return times_s.length - 1;
+    return after > 0 && time_s - times_s[after - 1] < times_s[after] - time_s ? after - 1 : after;
+  }
+
+  function markFrame(index, { cells, labels, times_s, kept, tokens }) {
+    const box = find("#player .strip");
+    const current = cells.findLastIndex((cell) => cell.first <= index);
+    box?.querySelectorAll("button").forEach((button, i) => button.setAttribute("aria-current", String(i === current)));
+    const line = box?.querySelector("p");
+    if (!line || index < 0) return;
+    // Read out when somebody goes to a frame, not while the video plays.
+    line.setAttribute("aria-live", find("#player video").paused ? "polite" : "off");
+    const parts = [`Frame ${index + 1} of ${times_s.length}`, labels[index]];
+    if (kept) parts.push(`${kept[index]} of ${tokens} tokens kept`);
+    line.textContent = parts.join(" · ");
+  }
+
+  function goTo(time_s) {
+    const video = find("#player video");
+    video.currentTime = Math.min(time_s + AFTER_S, video.duration || Infinity);
+    followFrame();
+  }
+
+  function step(video, direction) {
+    if (!video) return;
+    video.pause();
+    const now_s = video.currentTime;
+    const time_s = direction > 0 ? frames.times_s.find((each) => each > now_s + 0.01)
+      : frames.times_s.findLast((each) => each < now_s - 0.01);
+    if (time_s !== undefined) goTo(time_s);
+  }
+
+  function askTime() {
+    if (!find("#player video")) return;
+    const field = make("input", { "aria-label": "Time", placeholder: "0:12", autocomplete: "off" });
+    const note = make("p", { role: "alert" });
+    const go = (event) => {
+      event.preventDefault();
+      const time_s = readTime(field.value);
+      if (time_s === null) return note.textContent = "This is not a time. Write 12, 0:12 or 1:02:03.";
+      find("#vl3-time").close();
+      goTo(time_s);
+    };
+    dialog("vl3-time", "Go to time", make("form", { onsubmit: go }, field, make("button", {}, "Go")), note);
+  }
+
+  // Seconds of a typed time as vl3/page/times.py reads it (12, 12.5 s, 0:12, 1:02:03); null if it is none.
+  function readTime(text) {
+    const found = /^(?:(?:(\d{1,2}):)?(\d{1,3}):([0-5]\d(?:\.\d{1,3})?)|(\d{1,6}(?:\.\d{1,3})?)\s*s?)$/i.exec(text.trim());
+    if (!found) return null;
+    const [hours, minutes, seconds, short] = found.slice(1).map((part) => Number(part || 0));
+    return hours * 3600 + minutes * 60 + seconds + short;
   }
 
   function choose() {
@@ -102,8 +227,9 @@ window.vl3 = (() => {
     const bar = make("div", { class: "bar", role: "meter", "aria-label": "Share of the token limit",
       "aria-valuenow": percent, "aria-valuemin": 0, "aria-valuemax": 100 }, make("b"));
     bar.firstChild.style.width = `${Math.max(percent, 1)}%`;
+    const pruned = value.pruned ? make("span", {}, ` (${value.pruned})`) : null;
     root.replaceChildren(...(state === "refused" ? [] : [bar]),
-      make("p", { "aria-live": "polite" }, value.text || ""));
+      make("p", { "aria-live": "polite" }, value.text || "", pruned));
   }
 
   function gallery(root, value, trigger) {
@@ -142,14 +268,28 @@ window.vl3 = (() => {
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   }
 
-  function saver(root, value) {
+  function saver(root, value, trigger) {
+    if (value.link) handOver(value, trigger);
     if (!value.text) return;
     const url = URL.createObjectURL(new Blob([value.text], { type: value.type }));
     make("a", { href: url, download: value.name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 
-  const widgets = { header, player, budget, gallery, details, saver };
+  // Copies the link; where the browser does not allow it (a page without https), shows it.
+  async function handOver(value, trigger) {
+    const url = `${location.origin}${location.pathname}?run=${encodeURIComponent(value.link)}`;
+    try {
+      await navigator.clipboard.writeText(url);
+      trigger("copied", {});
+    } catch {
+      const field = make("input", { readonly: "", value: url, "aria-label": "Link" });
+      dialog("vl3-link", "Copy this link", make("p", {}, value.note), field);
+      field.select();
+    }
+  }
+
+  const widgets = { header, player, budget, gallery, details, saver, memory, moment: offerMoment };
 
   function mount(kind, element, props, watch, trigger) {
     const draw = () => {
@@ -174,7 +314,153 @@ window.vl3 = (() => {
     }
   }
 
+  // Boxes of an answer, on a canvas over the picture: #boxes=x0,y0,x1,y1@time;...&n=count&v=key.
+
+  const MOST_BOXES = 100;
+  const NEAR_S = 0.5;
+  let boxes = null; // { key, list, total, from }: what is shown, and the link that showed it
+
+  function readBoxes(link) {
+    const target = new URLSearchParams(link.hash.slice(1));
+    const list = (target.get("boxes") || "").split(";").slice(0, MOST_BOXES).map((text, i) => {
+      const [place, time] = text.split("@");
+      return { number: i + 1, place: place.split(",").map(Number), time_s: time === undefined ? null : Number(time) };
+    });
+    const total = Number(target.get("n")) || list.length;
+    return { key: target.get("v"), list, total, from: link };
+  }
+
+  function showBoxes(wanted) {
+    const root = find(".vl3-player");
+    if (!root) return;
+    hideBoxes();
+    if (wanted.key && root.dataset.key !== wanted.key) {
+      wantedBoxes = wanted;
+      return root.dispatchEvent(new CustomEvent("recall", { detail: { key: wanted.key } }));
+    }
+    wantedBoxes = null;
+    const picture = root.querySelector("video, img");
+    if (!picture) return;
+    boxes = wanted;
+    const timed = wanted.list.find((box) => box.time_s !== null);
+    if (timed && picture.localName === "video") {
+      picture.pause();
+      if (picture.readyState > 0) picture.currentTime = timed.time_s;
+      else wanted_s = timed.time_s;
+    }
+    const canvas = make("canvas", { class: "boxes", role: "img", "aria-label": "Boxes of the answer" });
+    picture.parentNode.append(canvas);
+    root.append(make("div", { class: "told" }, make("p", { "aria-live": "polite" }),
+      make("button", { class: "link", onclick: () => { hideBoxes(); wanted.from.focus(); } }, "Hide boxes")));
+    new ResizeObserver(drawBoxes).observe(canvas);
+    picture.addEventListener("load", drawBoxes);
+    drawBoxes();
+    picture.scrollIntoView({ block: "nearest" });
+  }
+
+  function hideBoxes() {
+    boxes = null;
+    for (const node of document.querySelectorAll("#player canvas.boxes, #player .told")) node.remove();
+  }
+
+  // Where the picture lies in its element: object-fit contain leaves bars at two of the sides.
+  function pictureIn(element) {
+    const wide = element.videoWidth || element.naturalWidth, high = element.videoHeight || element.naturalHeight;
+    const scale = Math.min(element.clientWidth / wide, element.clientHeight / high) || 0;
+    const width = wide * scale, height = high * scale;
+    return { left: element.offsetLeft + (element.clientWidth - width) / 2,
+      top: element.offsetTop + (element.clientHeight - height) / 2, width, height };
+  }
+
+  function drawBoxes() {
+    const canvas = find("#player canvas.boxes");
+    if (!boxes || !canvas) return;
+    const picture = canvas.parentNode.querySelector("video, img");
+    const ratio = devicePixelRatio || 1;
+    canvas.width = canvas.clientWidth * ratio;
+    canvas.height = canvas.clientHeight * ratio;
+    const at = pictureIn(picture);
+    const now = boxes.list.filter((box) => box.time_s === null || Math.abs(box.time_s - picture.currentTime) <= NEAR_S);
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    if (at.width) for (const box of now) drawBox(pen, at, box);
+    const text = told(now);
+    const line = find("#player .told p");
+    if (line.textContent !== text) line.textContent = text;
+  }
+
+  function drawBox(pen, at, { number, place: [x0, y0, x1, y1] }) {
+    const left = at.left + (x0 / 1000) * at.width, top = at.top + (y0 / 1000) * at.height;
+    const width = ((x1 - x0) / 1000) * at.width, height = ((y1 - y0) / 1000) * at.height;
+    // A light line inside a dark one is seen on any picture.
+    for (const [color, thick] of [["#101828", 5], ["#ffd84d", 2]]) {
+      pen.strokeStyle = color;
+      pen.lineWidth = thick;
+      pen.strokeRect(left, top, width, height);
+    }
+    pen.font = "600 13px system-ui, sans-serif";
+    const label = String(number), labelWidth = pen.measureText(label).width + 10;
+    const labelTop = top >= at.top + 18 ? top - 18 : top;
+    pen.fillStyle = "#101828";
+    pen.fillRect(left - 1, labelTop, labelWidth, 18);
+    pen.fillStyle = "#ffd84d";
+    pen.fillText(label, left + 4, labelTop + 13.5);
+  }
+
+  function told(now) {
+    const { list, total } = boxes;
+    const later = new Set(list.filter((box) => !now.includes(box)).map((box) => clock(box.time_s)));
+    const parts = [`${now.length} of ${total} ${total === 1 ? "box" : "boxes"} shown`];
+    if (now.length && now.length <= 4) parts.push(now.map(placed).join("; "));
+    if (later.size) parts.push(`more at ${[...later].slice(0, 8).join(", ")}`);
+    return `${parts.join(" · ")}.`;
+  }
+
+  function placed({ number, place: [x0, y0, x1, y1], time_s }) {
+    const range = (from, to) => `${Math.round(from / 10)}–\u2060${Math.round(to / 10)}\u00a0%`; // never broken
+    const when = time_s === null ? "" : ` at ${clock(time_s)}`;
+    return `${number}${when}: ${range(x0, x1)} across, ${range(y0, y1)} down`;
+  }
+
+  function clock(time_s) {
+    const whole = Math.floor(time_s + 1e-6), hours = Math.floor(whole / 3600);
+    const minutes = Math.floor(whole / 60) % 60, seconds = String(whole % 60).padStart(2, "0");
+    return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${seconds}` : `${minutes}:${seconds}`;
+  }
+
+  // "Ask at 0:12" beside the ask box, while the video is paused there. What is sent stands in the box.
+
+  function offerMoment() {
+    const root = find(".vl3-moment");
+    if (!root) return;
+    const video = find("#player video");
+    const time_s = video?.paused ? video.currentTime : 0;
+    const label = `Ask at ${clock(time_s)}`;
+    if (!(time_s > 0)) return root.replaceChildren();
+    if (root.textContent !== label) root.replaceChildren(make("button", { onclick: askAt }, label));
+  }
+
+  function askAt() {
+    const field = find("#ask textarea");
+    const time_s = find("#player video").currentTime;
+    field.value = `At ${Number(time_s.toFixed(1))} seconds: ${field.value.replace(/^At [\d.]+ seconds: /, "")}`;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.focus();
+  }
+
+  function followPlayer() {
+    for (const name of ["play", "pause", "seeked", "timeupdate", "loadedmetadata"]) {
+      document.addEventListener(name, () => { offerMoment(); drawBoxes(); followFrame(); }, true);
+    }
+  }
+
   function clicked(event) {
+    const offer = event.target.closest?.('a[href^="#boxes="]');
+    if (offer) {
+      event.preventDefault();
+      event.stopPropagation();
+      return showBoxes(readBoxes(offer));
+    }
     const link = event.target.closest?.('a[href*="#t="]');
     if (link) {
       const target = new URLSearchParams(link.hash.slice(1));
@@ -218,12 +504,60 @@ window.vl3 = (() => {
     picture.querySelector("button:has(img)")?.setAttribute("aria-label", `Show ${text}`);
   }
 
+  // What survives a reload: the name of this tab's conversation, and this browser's settings.
+  // Private windows may refuse storage; everything then lasts for this page.
+
+  let defaults = null;
+
+  function kept(storage, name) {
+    try { return window[storage].getItem(name); } catch { return null; }
+  }
+
+  function keepIn(storage, name, text) {
+    try {
+      if (text === null) window[storage].removeItem(name);
+      else window[storage].setItem(name, text);
+    } catch { /* see above */ }
+  }
+
+  function remembered() {
+    const address = new URL(location.href);
+    const link = address.searchParams.get("run");
+    address.searchParams.delete("run");
+    if (link) history.replaceState(null, "", address);
+    const name = kept("sessionStorage", "vl3-run");
+    return { link, name, settings: storedSettings(), theme: stored() };
+  }
+
+  function memory(root, value) {
+    if (!value.name) return;
+    keepIn("sessionStorage", "vl3-run", value.name);
+    defaults = value.defaults;
+  }
+
+  function storedSettings() {
+    try { return JSON.parse(kept("localStorage", "vl3-settings")); } catch { return null; }
+  }
+
+  function keep(fields) {
+    if (!defaults) return;
+    const changed = Object.entries(defaults).map(([name, value], i) => [name, value, fields[i]])
+      .filter(([, value, field]) => field !== value);
+    const text = JSON.stringify(Object.fromEntries(changed.map(([name, , field]) => [name, field])));
+    keepIn("localStorage", "vl3-settings", changed.length ? text : null);
+  }
+
+  // A page with nothing on it is not asked for again.
+  function forgetEmpty() {
+    if (!find("#chat .user-row") && !find(".vl3-player")?.dataset.url) keepIn("sessionStorage", "vl3-run", null);
+  }
+
   // Theme
 
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 
   function stored() {
-    try { return localStorage.getItem("vl3-theme"); } catch { return null; }
+    return kept("localStorage", "vl3-theme");
   }
 
   function paint() {
@@ -232,30 +566,31 @@ window.vl3 = (() => {
   }
 
   function theme(name) {
-    try {
-      if (name === "System") localStorage.removeItem("vl3-theme");
-      else localStorage.setItem("vl3-theme", name);
-    } catch { /* private windows may refuse storage; the theme then lasts for this page */ }
+    keepIn("localStorage", "vl3-theme", name === "System" ? null : name);
     if (name === "System") paint();
     else document.body.classList.toggle("dark", name === "Dark");
   }
 
   function flip() {
-    theme(document.body.classList.contains("dark") ? "Light" : "Dark");
+    const name = document.body.classList.contains("dark") ? "Light" : "Dark";
+    theme(name);
+    find(`#theme input[value="${name}"]`)?.click(); // the choice in the settings says the same
   }
 
   // Keys
 
   function help() {
-    let box = find("#vl3-help");
-    if (!box) {
-      const rows = KEYS.map(([key, what]) => make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, what)));
-      box = make("dialog", { id: "vl3-help", "aria-label": "Keys" }, make("h2", {}, "Keys"),
-        make("table", {}, make("tbody", {}, ...rows)),
-        make("form", { method: "dialog" }, make("button", {}, "Close")));
-      document.body.append(box);
-    }
-    if (!box.open) box.showModal();
+    const rows = KEYS.map(([key, what]) => make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, what)));
+    dialog("vl3-help", "Keys", make("table", {}, make("tbody", {}, ...rows)));
+  }
+
+  function dialog(id, title, ...content) {
+    if (find(`#${id}[open]`)) return;
+    find(`#${id}`)?.remove();
+    const box = make("dialog", { id, class: "vl3-dialog", "aria-label": title }, make("h2", {}, title), ...content,
+      make("form", { method: "dialog" }, make("button", {}, "Close")));
+    document.body.append(box);
+    box.showModal();
   }
 
   function move(video, seconds) {
@@ -283,6 +618,9 @@ window.vl3 = (() => {
       k: () => toggle(video),
       j: () => move(video, -5),
       l: () => move(video, 5),
+      ",": () => step(video, -1),
+      ".": () => step(video, 1),
+      g: askTime,
       " ": () => (onControl ? false : toggle(video)),
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -296,6 +634,7 @@ window.vl3 = (() => {
     if (!clipboard) return;
     const write = clipboard.writeText.bind(clipboard);
     clipboard.writeText = (text) => write(text
+      .replace(/\s*\[Show box(es)?\]\(#boxes=[^)]*\)/g, "")
       .replace(/\[([^\]]*)\]\(#t=[^)]*\)/g, "$1")
       .replace(/<span class="attached">.*?<\/span>/gs, "")
       .replace(/\s*<span class="foot">.*$/s, "")
@@ -307,6 +646,8 @@ window.vl3 = (() => {
     prefersDark.addEventListener("change", paint);
     document.addEventListener("click", clicked, true);
     document.addEventListener("keydown", pressed);
+    window.addEventListener("pagehide", forgetEmpty);
+    followPlayer();
     new MutationObserver(caption).observe(document.body, { childList: true, subtree: true });
     cleanCopies();
   }
@@ -315,5 +656,5 @@ window.vl3 = (() => {
   else start();
   window.addEventListener("load", () => setTimeout(paint, 0));
 
-  return { mount, seek, theme };
+  return { mount, seek, theme, keep, remembered, frame, readTime };
 })();
