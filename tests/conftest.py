@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Two threads that wait for each other make small models slow on a machine that does other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from vl3.config import VL3Config, VL3VisionConfig
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.settings import ProcessorSettings
-from vl3.training.tokenizer import train_tokenizer
+from vl3.training.toy.tokenizer import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

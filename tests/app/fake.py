@@ -12,7 +12,7 @@ from pathlib import Path
 
 import vl3.video
 from vl3.processor import ProcessorSettings
-from vl3.values import Grid, Ledger, Plan, Reply, Stage
+from vl3.values import Grid, Ledger, Plan, Reply, Seen, Stage
 
 CARD = {
     "name": "fake",
@@ -105,12 +105,13 @@ class FakeStudio:
 
     def _run(self, messages, stop, max_new_tokens, settings):
         begin_s = time.monotonic()
-        items = [
-            repr(part.get("video") or part.get("image"))
+        media = [
+            part.get("video") or part.get("image")
             for message in messages
             for part in (message["content"] if isinstance(message["content"], list) else [])
             if part["type"] != "text"
         ]
+        items = [repr(medium) for medium in media]
         new = [item for item in items if item not in self.caches]
         yield from self._stages(new, stop)
         if not stop.is_set():
@@ -145,7 +146,15 @@ class FakeStudio:
             settings={"max_new_tokens": max_new_tokens, **settings},
             ledger=ledger,
             stopped=stop.is_set(),
+            seen=tuple(self._seen(medium) for medium in media),
         )
+
+    def _seen(self, medium) -> Seen:
+        """As if everything but the first frame were half removed."""
+        plan = self.plan(**medium) if isinstance(medium, dict) else self.plan(medium)
+        tokens = plan.grid.tokens_per_frame
+        kept = (tokens, *[tokens // 2] * (plan.grid.frames - 1))
+        return Seen(times_s=plan.times_s, tokens_per_frame=tokens, kept_per_frame=kept)
 
     def _stages(self, new, stop):
         for done in range(1, 5) if new else ():

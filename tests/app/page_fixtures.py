@@ -116,7 +116,7 @@ def new_page(browser, profile):
         if message.type == "error" and message.text not in ALLOWED_CONSOLE:
             problems.append(message.text)
 
-    def open_page(server: Server, width=1280, height=900, scheme="light", apart=False):
+    def open_page(server: Server, width=1280, height=900, scheme="light", apart=False, query=""):
         context = profile
         if apart:
             context = browser.new_context(accept_downloads=True)
@@ -129,10 +129,15 @@ def new_page(browser, profile):
         page.on("request", note_request)
         page.on("console", note_message)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(server.url)
-        page.evaluate("localStorage.clear()")
+        # What earlier tests left in the shared context; a reload of the page keeps what it stored.
+        page.add_init_script(
+            "if (!sessionStorage.getItem('test')) localStorage.clear();"
+            "sessionStorage.setItem('test', 'begun');"
+        )
+        page.goto(f"{server.url}/{query}")
         page.locator("#ask textarea").wait_for()
         page.locator("#header h1").wait_for()
+        page.wait_for_function("sessionStorage.getItem('vl3-run')")  # what was kept is back
         return page
 
     yield open_page

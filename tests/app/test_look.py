@@ -72,3 +72,5 @@ def test_theme_follows_the_choice(page):
     page.get_by_label("System", exact=True).check()
     page.wait_for_function("!document.body.classList.contains('dark')")
     assert page.evaluate(background) != dark
+    page.get_by_role("button", name="Light or dark", exact=True).click()
+    expect(page.get_by_label("Dark", exact=True)).to_be_checked()

@@ -154,6 +154,7 @@ def test_keys(page, clip):
     page.keyboard.press("d")
     expect(page.locator("body")).to_have_class(re.compile("dark"))
     page.reload()
+    expect(page.locator("#player .facts")).to_contain_text(clip.name)
     expect(page.locator("body")).to_have_class(re.compile("dark"))
 
 

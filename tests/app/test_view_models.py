@@ -105,6 +105,8 @@ def test_header_line():
     facts = ["tiny", "5.2 M parameters", "float32", "no adapter", "cpu", "21 MB"]
     assert words.model_facts(CARD) == facts
     assert words.model_note(CARD | {"is_nano": True}) == words.NANO_NOTE
+    trained = CARD | {"adapter": "/data/runs/mine/checkpoint-200"}
+    assert "adapter mine/checkpoint-200" in words.model_facts(trained)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,22 @@ def test_memory_of_a_folder(tmp_path):
     assert estimate.weights_bytes(str(tmp_path), "none") == 1000
     assert estimate.weights_bytes(str(tmp_path), "nf4") < 500
     assert "unknown" in estimate.sentence("nowhere/at-all", "none")
+
+
+def test_the_memory_of_a_run_is_that_of_its_last_checkpoint_or_its_adapters_base(tmp_path):
+    for step, size in ((90, 500), (200, 1000)):
+        folder = tmp_path / "full" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "vl3_run.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(bytes(size))
+    assert estimate.weights_bytes(str(tmp_path / "full"), "none") == 1000
+    adapter = tmp_path / "lora" / "checkpoint-10"
+    adapter.mkdir(parents=True)
+    (adapter / "vl3_run.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(10))
+    base = {"base_model_name_or_path": str(tmp_path / "full")}
+    (adapter / "adapter_config.json").write_text(json.dumps(base))
+    assert estimate.weights_bytes(str(tmp_path / "lora"), "none") == 1000
 
 
 # times

@@ -215,6 +215,9 @@ def test_other_pruner_settings_need_no_encoder(studio, film):
     )
     hook.remove()
     assert calls == []
+    (seen,) = pruned.seen
+    assert seen.kept_tokens == pruned.ledger.kept_tokens
+    assert seen.num_tokens == pruned.ledger.visual_tokens
     assert pruned.ledger.kept_tokens < pruned.ledger.visual_tokens
     assert pruned.settings["prune"]["mode"] == "rlt"
 

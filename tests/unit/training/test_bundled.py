@@ -9,8 +9,7 @@ import torch
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training.batch import Remembered
-from vl3.training.score import CLIPS, blinded, draw, score
+from vl3.training.toy.score import CLIPS, blinded, draw, score
 from vl3.weights.hub import BUNDLED
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -20,7 +19,7 @@ FAMILIES = ("colour", "shape", "count", "exist")
 @pytest.fixture(scope="module")
 def nano():
     model = VL3ForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
-    return model, Remembered(VL3Processor.from_pretrained(BUNDLED).tokenizer)
+    return model, VL3Processor.from_pretrained(BUNDLED)
 
 
 def test_fresh_clips_are_answered_and_black_ones_are_not(nano):

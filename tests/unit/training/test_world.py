@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vl3.training.batch import clip_grid
-from vl3.training.questions import FAMILIES, ask, ask_many, caption
-from vl3.training.world import (
+from vl3.training.toy.events import caption
+from vl3.training.toy.questions import FAMILIES, ask, ask_many, box_text
+from vl3.training.toy.score import overlap
+from vl3.training.toy.sight import clip_grid
+from vl3.training.toy.world import (
     COLOURS,
+    HELD_OUT,
+    Digit,
     Level,
     Scene,
     Sprite,
@@ -22,14 +26,15 @@ from vl3.values import Patches
 from vl3.vision import patchify, prune
 
 CLEAN = Level(seconds=(6, 10), sprites=(1, 3))
+EVENLY = dict.fromkeys(FAMILIES, 1.0)
 
 
 def sprite(colour="red", shape="circle", span_s=(0, 8), motion="still", speed_px=0.0, at=(56, 56)):
     return Sprite(shape, colour, COLOURS[colour], 30, *span_s, motion, speed_px, *at)
 
 
-def scene_of(*sprites, seconds=8, grain=0):
-    return Scene(112, 112, seconds, (60, 62, 64), grain, 1, sprites)
+def scene_of(*sprites, seconds=8, grain=0, digit=None):
+    return Scene(112, 112, seconds, (60, 62, 64), grain, 1, sprites, digit)
 
 
 def test_the_seed_decides_everything():
@@ -61,6 +66,15 @@ def test_sprites_stay_inside_and_apart():
     assert pairs > 500
 
 
+def test_the_light_tells_where_in_the_frame_a_patch_lies():
+    frame_YX3 = render(scene_of(grain=10))[0].astype(int)
+    red_YX, blue_YX = (frame_YX3[:, :, i] - frame_YX3[:, :, 1] for i in (0, 2))
+    assert (np.diff(red_YX, axis=1) >= 0).all()
+    assert (red_YX == red_YX[0]).all()
+    assert (blue_YX - red_YX.T == 4).all()  # the background is (60, 62, 64)
+    assert red_YX.max() - red_YX.min() > 20
+
+
 def test_a_sprite_is_drawn_where_and_when_it_says():
     scene = scene_of(sprite(span_s=(2, 5), motion="right", speed_px=10.0, at=(30, 40)))
     frames_TYX3 = render(scene)
@@ -79,7 +93,8 @@ def test_coverage_says_which_sprite_shows():
         inside = sprite_YX == index
         assert inside.sum() > 600
         assert (frame_YX3[inside] == shown.rgb).all(axis=-1).mean() > 0.9
-    assert (frame_YX3[sprite_YX == -1] == scene.background).all(axis=-1).mean() > 0.97
+    empty_YX3 = render(replace(scene, sprites=()))[0]
+    assert (frame_YX3 == empty_YX3)[sprite_YX == -1].all(axis=-1).mean() > 0.97
 
 
 def test_on_the_lattice_a_shape_looks_the_same_each_time():
@@ -128,9 +143,11 @@ def kept(frames_TYX3):
     return keep.keep_M.view(grid.frames, -1).numpy()
 
 
+CHANGING = Digit(7, 3, 6, 40, 6, (255, 255, 255), 84.0, 26.0)
 SHOWN = scene_of(
     sprite("blue", "star", (3, 8), "left", 8.0, (90, 80)),
     sprite("red", "circle", (0, 6), "still", 0.0, (30, 30)),
+    digit=CHANGING,
 )
 
 
@@ -160,6 +177,15 @@ def answers(family, scene=SHOWN, tries=400):
         ("yesno", "Is the circle moving?", "No."),
         ("yesno", "Does the circle appear before the star?", "Yes."),
         ("absent", "What colour is the square?", "There is no square."),
+        ("relation", "Is the star right of the circle?", "Yes."),
+        ("relation", "Is the circle below the star?", "No."),
+        ("relation", "Is the circle left or right of the star?", "Left."),
+        ("position", "Where is the circle at 2 seconds?", "At the top left."),
+        ("position", "Where is the star at 7 seconds?", "At the bottom."),
+        ("box", "Locate the circle at 5 seconds.", "[[150,150,400,400]]"),
+        ("box", "Locate the star at 4 seconds.", "[[600,600,850,850]]"),
+        ("digit_at", "What digit is shown at 5 seconds?", "7."),
+        ("digit_at", "What digit is shown at 6 seconds?", "3."),
         (
             "caption",
             "What happens in the video?",
@@ -176,7 +202,10 @@ def test_questions_that_a_scene_does_not_settle_are_not_asked():
     assert ask(twins, random.Random(0), "colour") is None
     assert ask(twins, random.Random(0), "order") is None
     assert ask(twins, random.Random(0), "digit") is None
-    assert ask(replace(twins, digit=7), random.Random(0), "digit").answer == "7."
+    digit = Digit(7, 3, 4, 40, 6, (255, 255, 255), 84.0, 84.0)
+    assert ask(replace(twins, digit=digit), random.Random(0), "digit") is None
+    lasting = replace(digit, change_s=None)
+    assert ask(replace(twins, digit=lasting), random.Random(0), "digit").answer == "7."
 
 
 def test_image_captions_list_what_is_there():
@@ -196,5 +225,79 @@ def test_both_spellings_and_yes_and_no_occur_equally():
 
 
 def test_ask_many_gives_different_questions():
-    qas = ask_many(SHOWN, random.Random(0), dict.fromkeys(FAMILIES, 1.0), 8)
+    qas = ask_many(SHOWN, random.Random(0), EVENLY, 8)
     assert len({qa.question for qa in qas}) == 8
+
+
+def test_a_digit_is_drawn_inside_and_changes_when_it_says():
+    frames_TYX3 = render(scene_of(digit=CHANGING))
+    assert [np.array_equal(frame, frames_TYX3[0]) for frame in frames_TYX3] == [True] * 6 + [
+        False
+    ] * 2
+    inked = np.argwhere((frames_TYX3[0] == 255).all(axis=-1))
+    (top, left), (bottom, right) = inked.min(axis=0), inked.max(axis=0) + 1
+    drawn = CHANGING.box(0.0)
+    assert (left, top, right, bottom) == pytest.approx(drawn, abs=1)
+    rng = random.Random(5)
+    level = Level(seconds=(3, 8), sprites=(1, 3), digits=1.0)
+    digits = [sample_scene(rng, level).digit for _ in range(300)]
+    for digit in digits:
+        left, top, right, bottom = digit.box(0.0)
+        assert min(left, top) >= 0
+        assert max(right, bottom) <= 112
+        assert (digit.change_s is None) == (digit.first == digit.then)
+    assert 0.4 < np.mean([digit.change_s is not None for digit in digits]) < 0.6
+    assert len({digit.first for digit in digits}) == 10
+
+
+def test_held_out_pairs_are_neither_drawn_nor_spoken_of():
+    rng = random.Random(6)
+    held_out = {" ".join(pair) for pair in HELD_OUT}
+    said = []
+    for _ in range(400):
+        scene = sample_scene(rng, CLEAN)
+        assert held_out.isdisjoint(s.name for s in scene.sprites)
+        said += [qa.question + qa.answer for qa in ask_many(scene, rng, EVENLY, 8)]
+    assert not [text for text in said if any(name in text for name in held_out)]
+    shown = sample_scene(rng, replace(CLEAN, pairs=HELD_OUT))
+    assert {s.name for s in shown.sprites} <= held_out
+
+
+def test_options_hold_the_answer_once_in_any_place():
+    rng = random.Random(8)
+    letters = Counter()
+    for _ in range(600):
+        scene = sample_scene(rng, replace(CLEAN, digits=0.5))
+        qa = ask(scene, rng, "choice")
+        if qa is None:
+            continue
+        lines = qa.question.split("\n")
+        options = {line[0].upper(): line[3:] for line in lines[1:5]}
+        assert list(options) == ["A", "B", "C", "D"]
+        assert len(set(options.values())) == 4
+        letters[qa.answer] += 1
+    assert set(letters) == {"A.", "B.", "C.", "D."}
+    assert max(letters.values()) < 0.32 * letters.total()
+
+
+@pytest.mark.parametrize(
+    ("family", "most"),
+    [("direction", 0.3), ("position", 0.22), ("digit", 0.17), ("digit_at", 0.17), ("colour", 0.2),
+     ("shape", 0.27), ("count", 0.5), ("relation", 0.32), ("exist", 0.55)],
+)  # fmt: skip
+def test_no_answer_of_a_family_is_much_more_frequent_than_the_others(family, most):
+    rng = random.Random(9)
+    level = replace(CLEAN, digits=1.0)
+    asked = [ask(sample_scene(rng, level), rng, family) for _ in range(1200)]
+    found = Counter(qa.answer for qa in asked if qa is not None)
+    assert max(found.values()) < most * found.total(), found
+
+
+def test_boxes_overlap_their_sprite():
+    """What rounding to multiples of 50 costs: IoU of the written box with the true one."""
+    rng = random.Random(10)
+    for _ in range(200):
+        scene = sample_scene(rng, Level(seconds=(0, 0), sprites=(1, 1)))
+        box_px = scene.sprites[0].box(0.0)
+        fine = f"[[{','.join(str(round(1000 * value / 112)) for value in box_px)}]]"
+        assert overlap(box_text(box_px, 112, 112), fine) > 0.7

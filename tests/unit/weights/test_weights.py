@@ -17,6 +17,7 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.weights import hub
 from vl3.weights.assemble import assemble
+from vl3.weights.digest import weights_digest
 from vl3.weights.export import export
 from vl3.weights.load import count_parameters, load
 
@@ -278,3 +279,33 @@ def test_recorded_names_of_the_released_checkpoints(shared):
         ours = [layout.here(name) for name in names]
         assert {name.split(".")[0] for name in ours} <= {"vision", "connector", "language"}
         assert len(set(ours)) == len(ours)
+
+
+@pytest.mark.parametrize("kind", ["own", "official", "native"])
+def test_the_digest_of_weights_is_that_of_any_layout_and_any_shards(
+    kind, tiny_model, tiny_processor, tiny_folder, tmp_path
+):
+    export(tiny_model, tiny_processor, tmp_path / "one", kind)
+    assert weights_digest(tmp_path / "one") == weights_digest(tiny_folder)
+    tiny_model.save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    assert weights_digest(tmp_path / "shards") == weights_digest(tiny_folder)
+    tensors = load_file(tmp_path / "one/model.safetensors")
+    bias = tensors[layouts.detect(tmp_path / "one").there("connector.readout.2.bias")]
+    bias[len(bias) // 2] += 1e-6
+    save_file(tensors, tmp_path / "one/model.safetensors", metadata={"format": "pt"})
+    assert weights_digest(tmp_path / "one") != weights_digest(tiny_folder)
+
+
+def test_every_tensor_of_an_adapter_arrives(tiny_folder, tmp_path):
+    """The magnitudes of DoRA too."""
+    peft = pytest.importorskip("peft")
+    base = VL3ForConditionalGeneration.from_pretrained(tiny_folder)
+    adapted = peft.get_peft_model(
+        base,
+        peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, use_dora=True),
+    )
+    for name, tensor in adapted.named_parameters():
+        if "magnitude" in name:
+            tensor.data *= 1.5
+    adapted.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load(tiny_folder, adapter=tmp_path).model), logits(base))

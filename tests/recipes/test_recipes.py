@@ -1,0 +1,123 @@
+"""The bundled recipes against the paper's tables, written down here a second time."""
+
+import re
+from itertools import pairwise
+
+import pytest
+
+from train_cli.config import BUNDLED, bundled, read_recipe
+from train_cli.plan import look, sizes
+from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
+from vl3.training.plan import Plan, machine_for, make_plan
+from vl3.training.recipe import Recipe
+
+STAGES = ("stage1_vision_adaptation", "stage2_alignment", "stage3_multitask", "stage4_video")
+ADAPTERS = ("lora", "qlora", "dora")
+# (vision, connector, language), prune, image merge, samples, samples of each data set in thousands
+PAPER = {
+    STAGES[0]: ((1e-5, 1e-3, None), False, 1, 15.57e6, (11840, 930, 2800)),
+    STAGES[1]: ((2e-6, 1e-5, 1e-5), False, 1, 21.97e6, (12560, 4690, 2680, 40, 1000, 1000)),
+    STAGES[2]: ((2e-6, 1e-5, 1e-5), True, 1, 19.05e6,
+                (9870, 1310, 1000, 830, 500, 410, 2210, 2920)),
+    STAGES[3]: ((2e-6, 1e-5, 1e-5), True, 2, 5.71e6, (3030, 36.2, 210, 880, 1560)),
+}  # fmt: skip
+
+
+def recipe_of(name: str, size: str = "2b") -> Recipe:
+    """A stage as it is; an adapter on a released model with somebody's own clips."""
+    own = ["--start.model", RELEASED[size], "--data.own.path", "x.jsonl",
+           "--data.own.samples", "10000"]  # fmt: skip
+    return read_recipe(["--config", name, *(own if name in ADAPTERS else [])])
+
+
+def planned(recipe: Recipe) -> Plan:
+    config = sizes(recipe)
+    machine = machine_for(recipe, config, "cuda", bfloat16=True)
+    return make_plan(recipe, config, machine, [look(source, recipe) for source in recipe.data])
+
+
+def test_all_are_here():
+    names = [name for name in bundled() if not name.startswith("nano")]
+    assert names == sorted([*STAGES, *(f"{stage}_7b" for stage in STAGES), *ADAPTERS])
+    assert len(names) == 11
+
+
+@pytest.mark.parametrize("twin", ["", "_7b"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_the_numbers_of_the_paper(stage, twin):
+    rates, prune, image_merge, total, thousands = PAPER[stage]
+    recipe = recipe_of(stage + twin)
+    assert recipe.name == stage + twin
+    assert (recipe.rates.vision, recipe.rates.connector, recipe.rates.language) == rates
+    assert (recipe.media.prune, recipe.media.image_merge, recipe.media.video_merge) == (
+        prune, image_merge, 2)  # fmt: skip
+    assert tuple(source.samples / 1000 for source in recipe.data) == thousands
+    assert sum(source.samples for source in recipe.data) == pytest.approx(total, rel=2e-3)
+    assert all(source.sets and source.path for source in recipe.data)
+    assert (recipe.media.fps, recipe.media.max_frames, recipe.media.visual_tokens) == (
+        1,
+        180,
+        10240,
+    )
+    assert (recipe.batch.samples, recipe.batch.max_tokens) == (128, 16384)
+    optim = recipe.optim
+    assert (optim.kind, optim.schedule, optim.warmup, optim.weight_decay, optim.clip) == (
+        "adamw", "cosine", 0.03, 0.0, 1.0)  # fmt: skip
+    assert (recipe.epochs, recipe.seed, recipe.adapter) == (1.0, 42, None)
+
+
+@pytest.mark.parametrize("twin", ["", "_7b"])
+def test_each_stage_starts_where_the_one_before_ends(twin):
+    for before, stage in pairwise(STAGES):
+        assert recipe_of(stage + twin).start.model == f"runs/{before}{twin}"
+    first = recipe_of(STAGES[0] + twin).start
+    wanted = {
+        "": ("google/siglip-so400m-patch14-384", "Qwen/Qwen2.5-1.5B-Instruct"),
+        "_7b": ("runs/stage4_video", "Qwen/Qwen2.5-7B-Instruct"),
+    }
+    assert (first.vision, first.language) == wanted[twin]
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
+    merged = read_recipe(["--config", "stage4_video", "--config", f"{name}.yaml"])
+    alone = recipe_of(name)
+    for recipe in (merged, alone):
+        rates = recipe.rates
+        assert (rates.vision, rates.language) == (None, None)
+        assert (rates.connector, rates.adapter) == (2e-5, 2e-5)
+        assert (recipe.adapter.rank, recipe.adapter.alpha) == (128, 256)
+        assert recipe.adapter.kind == ("dora" if name == "dora" else "lora")
+        assert recipe.start.quantize == ("nf4" if name == "qlora" else None)
+    assert merged.start.model == "runs/stage3_multitask"
+    assert len(merged.data) == 5
+    assert [source.name for source in alone.data] == ["own"]
+
+
+@pytest.mark.parametrize("name", [*STAGES, *(f"{stage}_7b" for stage in STAGES), *ADAPTERS])
+def test_the_memory_in_the_header_is_what_plan_says(name):
+    header = (BUNDLED / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
+    stated = [int(number) for number in re.findall(r"(\d+) GB (?:on|for)", header)]
+    recipes = [recipe_of(name, size) for size in ("2b", "7b")] if name in ADAPTERS else [
+        recipe_of(name)]  # fmt: skip
+    found = [planned(recipe).peak_bytes / 1e9 for recipe in recipes]
+    assert stated == pytest.approx(found, abs=1)
+
+
+def test_seven_billion_and_24_gb():
+    assert planned(recipe_of("qlora", "7b")).peak_bytes < 0.92 * 24e9
+    assert planned(recipe_of("lora", "7b")).peak_bytes > 24e9
+
+
+@pytest.mark.parametrize("size", ["2b", "7b"])
+def test_which_knows_the_needs(size):
+    stage = "stage4_video" + ("" if size == "2b" else "_7b")
+    full, lora = planned(recipe_of(stage)), planned(recipe_of("lora", size))
+    assert full.peak_bytes / 0.92e9 == pytest.approx(FULL_GB[size], rel=0.03)
+    assert lora.peak_bytes / 0.92e9 == pytest.approx(LORA_GB[size], rel=0.03)
+    assert "--config qlora" in choose("own", 1, size)[0]
+    assert "--config lora" in choose("own", LORA_GB[size], size)[0]
+    assert stage in choose("own", 10 * FULL_GB[size], size)[0]
+    command = choose("own", 10 * FULL_GB[size], size)[0].split("run ")[1].replace("'", "")
+    assert [source.name for source in read_recipe(command.split()).data] == ["own"]
+    assert STAGES[0] in choose("paper", 80, size)[0]

@@ -1,0 +1,165 @@
+"""Recipes from files and the command line; the commands recipes and plan."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from train_cli.__main__ import main
+from train_cli.config import read_recipe
+from vl3.config import nano, videollama3_2b, videollama3_7b
+from vl3.training.memory import parts
+from vl3.weights.load import count_parameters
+
+STAGE = ["--config", "stage4_video"]
+TINY = """
+name: tiny
+start: {nano: true}
+rates: {vision: 1e-3, connector: 1e-3, language: 1e-3}
+data:
+- {name: clips, samples: 100, world: {seconds: [3, 6], families: {colour: 1, count: 1}}}
+batch: {samples: 32, tokens: 2048, max_tokens: 2048}
+"""
+
+
+def refused(capsys, arguments) -> str:
+    """The one sentence that a mistake gives."""
+    with pytest.raises(SystemExit) as stopped:
+        read_recipe(arguments)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_files_merge_in_order_and_the_command_line_wins(tmp_path):
+    local = tmp_path / "local.yaml"
+    local.write_text("rates: {vision: null}\noptim: {clip: 2}\nadapter: {rank: 8, on: [vision]}\n"
+                     "checkpointing: [vision]\n")  # fmt: skip
+    recipe = read_recipe([*STAGE, "--config", "lora", "--config", str(local), "--optim.clip=0.5"])
+    assert (recipe.rates.vision, recipe.rates.language, recipe.optim.clip) == (None, None, 0.5)
+    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 256, ["vision"])
+    assert recipe.checkpointing == ["vision"]
+    assert recipe.name == "lora"
+
+
+def test_one_data_set_by_its_name():
+    given = ["--data.text.path", "a=b.jsonl", "--data.text.samples=7", "--data.text.sets", "[x, y]"]
+    data = {source.name: source for source in read_recipe([*STAGE, *given]).data}
+    assert (data["text"].path, data["text"].samples, data["text"].sets) == (
+        "a=b.jsonl", 7, ["x", "y"])  # fmt: skip
+    assert data["image"].path == "data/stage4/image.jsonl"
+    assert len(data) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optim.clpi", "3"], "optim.clpi; did you mean optim.clip?"),
+        (["--clip", "3"], "did you mean optim.clip?"),
+        (["--optim.cl", "3"], "there is no setting optim.cl"),
+        (["--adapter.rnak", "3"], "did you mean adapter.rank?"),
+        (["--optim.clip", "hi"], "optim.clip: expected float, got hi"),
+        (["--optim.kind", "sgd"], "'adamw', 'muon', got sgd"),
+        (["--media.fps", "x"], "media.fps: expected float or null, got x"),
+        (["--data.txet.path", "x"], "no data set 'txet'; did you mean text?"),
+        (["--data.text.pth", "x"], "did you mean data.path?"),
+        (["--data.text.path"], "--data.text.path needs a value"),
+        (["--config", "stage4_vidoe"], "did you mean stage4_video"),
+        (["--rates.adapter", "1e-4"], "name both or neither"),
+    ],
+)
+def test_a_mistake_on_the_command_line(arguments, words, capsys):
+    assert words in refused(capsys, [*STAGE, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optim: {clpi: 3}", "mine.yaml: there is no setting optim.clpi; did you mean optim.clip?"),
+        ("data: [{name: x, pth: y}]", "did you mean data.path?"),
+        ("evaluate: {sources: [{nmae: x}]}", "did you mean evaluate.sources.name?"),
+        ("optim: {clip: ", "mine.yaml is not YAML at line"),
+        ("just words", "holds no settings"),
+    ],
+)
+def test_a_mistake_in_a_file(text, words, capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert words in refused(capsys, [*STAGE, "--config", str(tmp_path / "mine.yaml")])
+
+
+def test_the_printed_config_is_the_same_recipe(capsys, tmp_path):
+    arguments = [*STAGE, "--config", "qlora", "--data.text.samples", "5", "--optim.eps", "1e-7"]
+    with pytest.raises(SystemExit) as stopped:
+        read_recipe([*arguments, "--print_config"])
+    assert stopped.value.code == 0
+    (tmp_path / "whole.yaml").write_text(capsys.readouterr().out)
+    assert read_recipe(["--config", str(tmp_path / "whole.yaml")]) == read_recipe(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["plan", "--optim.x", "1"]])
+def test_help_and_mistakes_need_no_torch(arguments):
+    code = (
+        "import sys\nfrom train_cli.__main__ import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert "AssertionError" not in done.stderr
+    assert done.returncode == (2 if "--optim.x" in arguments else 0), done.stderr
+
+
+def test_recipes_are_listed_shown_and_copied(capsys, tmp_path):
+    assert main(["recipes", "list", "--json"]) == 0
+    assert "24 GB" in json.loads(capsys.readouterr().out)["qlora"]
+    assert main(["recipes", "show", "lora"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["recipes", "copy", "lora", str(tmp_path)]) == 0
+    assert (tmp_path / "lora.yaml").read_text() == shown
+    assert main(["recipes", "copy", "lora", str(tmp_path)]) == 1, "nothing is overwritten"
+
+
+def test_which_asks_or_takes_flags(capsys, monkeypatch):
+    flags = ["--goal", "own", "--memory-gb", "24", "--size", "7b"]
+    assert main(["recipes", "which", *flags]) == 0
+    assert "--config qlora --start.model DAMO-NLP-SG/VideoLLaMA3-7B" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin.readline", lambda: "", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["recipes", "which", *flags[:2]])
+    assert stopped.value.code == 2
+    assert "--memory-gb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "config",
+    [videollama3_2b(), videollama3_7b(), nano(vocab_size=704, image_token_id=5)],
+    ids=["2b", "7b", "nano"],
+)
+def test_parameters_are_counted_to_the_last(config):
+    assert sum(part.parameters for part in parts(config).values()) == count_parameters(config)
+
+
+def test_plan_says_what_a_run_needs(capsys, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    assert main(["plan", "--config", str(tmp_path / "tiny.yaml"), "--on", "cpu", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["steps"], plan["samples"], plan["assumed"]) == (4, 100, [])
+    assert 100 < plan["tokens"] / plan["samples"] < 500
+    assert plan["peak_bytes"] == pytest.approx(sum(plan["memory"].values()))
+
+
+def test_plan_refuses_what_cannot_fit(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", *STAGE, "--memory", "24GB"])
+    assert stopped.value.code == 4
+    out, err = capsys.readouterr()
+    assert "44,658 steps" in out
+    assert "a guess of 2048" in out
+    assert "lower" in err
+    assert "--config lora" in err
+    assert main(["plan", *STAGE, "--memory", "80GB", "--quiet"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", *STAGE, "--memory", "lots"])
+    assert stopped.value.code == 2

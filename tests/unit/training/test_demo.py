@@ -1,0 +1,110 @@
+"""The demo: it learns to look in a minute, ends on time, and teaches the bundled model a colour."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+
+from train_cli.__main__ import main
+from train_cli.config import read_recipe
+from vl3.training import demo, paint
+from vl3.training import run as runs
+from vl3.training.data.readers import open_records
+from vl3.training.recipe import Batch, Source
+from vl3.training.toy.score import draw
+from vl3.weights.hub import BUNDLED, RUN_FILE, checkpoints
+from vl3.weights.load import load
+
+
+def small(name, tmp_path, **changes):
+    """A recipe of the demo, in a folder of the test, without workers."""
+    recipe = read_recipe(["--config", name])
+    return replace(recipe, out=str(tmp_path / "run"), workers=0, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_minute_of_training_beats_guessing(tmp_path):
+    """By counts, not by the clock: a slow machine takes longer and learns the same."""
+    (images,) = read_recipe(["--config", "nano_demo"]).data
+    colours = replace(images.world, sprites=[1, 2], families={"colour": 1})
+    recipe = small("nano_demo", tmp_path, data=[replace(images, world=colours)], steps=60)
+    last = runs.run(replace(recipe, start=replace(recipe.start, lessons=60)))
+    loaded = load(last)
+    drawn = draw(replace(demo.PICTURES, sprites=(1, 2)), ("colour",), 150, 0)
+    (colour,) = demo.shares(loaded.model, loaded.processor, drawn)
+    # Of 150 answers: five standard deviations of a guess of one in eight are 14 points.
+    assert colour.seen >= colour.blind + 0.2
+    assert colour.seen >= 0.125 + 0.2
+
+
+def test_it_ends_at_its_deadline(tmp_path):
+    recipe = small("nano_demo", tmp_path, batch=Batch(samples=2))
+    told = []
+    last = demo.from_nothing(
+        recipe, time.monotonic(), lambda count: lambda: told.append(count)
+    )  # the time is over before it began
+    assert told == [1]
+    assert last.name == "checkpoint-1"
+    written = json.loads((last / RUN_FILE).read_text())["recipe"]
+    assert written["steps"] == 1
+    assert written["start"]["model"] == str(tmp_path / "run" / "newborn")
+    with pytest.raises(FileExistsError, match="--out"):
+        demo.from_nothing(recipe, time.monotonic(), lambda count: told.append)
+
+
+def test_the_run_stops_when_the_machine_became_slower(tmp_path):
+    (images,) = read_recipe(["--config", "nano_demo"]).data
+    recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=50)
+    recipe = replace(recipe, start=replace(recipe.start, lessons=0), batch=Batch(samples=2))
+    runs.run(recipe, callbacks=(demo.Deadline(time.monotonic()),))
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
+def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):
+    file = paint.write(tmp_path, paint.BROWN, 30, "test")
+    records = open_records(str(file), name="brown")
+    assert len(records) == 30
+    words = [turn["content"] for record in map(records.__getitem__, range(30))
+             for talk in record.talks for turn in talk if turn["role"] == "assistant"]  # fmt: skip
+    assert words.count("Brown.") > 10
+    assert len({word for word in words if word != "Brown."}) > 8  # the old answers are there, too
+    again = paint.write(tmp_path / "again", paint.BROWN, 30, "test")
+    assert again.read_text() == file.read_text()
+
+
+def test_questions_for_the_new_colour_have_that_answer():
+    asked = paint.asked_colour(paint.BROWN, 20, "test")
+    assert len(asked) == 20
+    assert {qa.answer for _, qas in asked for qa in qas} == {"Brown."}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_bundled_model_learns_brown(tmp_path):
+    file = paint.write(tmp_path / "data", paint.BROWN, 160, "taught")
+    recipe = small("nano_colour", tmp_path, data=[Source(name="brown", path=str(file))])
+    recipe = replace(recipe, start=replace(recipe.start, model=str(BUNDLED)))
+    test = demo.colour_test(paint.BROWN, 50, 0)
+    before, after = load(BUNDLED), load(runs.run(recipe))
+    was = demo.learned(before.model, before.processor, test)
+    now = demo.learned(after.model, after.processor, test)
+    assert was.new == 0
+    assert now.new >= 0.4
+    assert now.old >= was.old - 0.15
+    assert "brown" in demo.before_after(paint.BROWN, was, now)
+
+
+@pytest.mark.slow
+def test_the_command_says_how_to_go_on(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["demo", "--minutes", "0.2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "blind" in said
+    assert f"python app.py --model {out}" in said
+    picture = str(out / "pictures" / "1.png")
+    assert main(["chat", "--model", str(out), "--video", picture, "How many shapes?"]) == 0
+    with pytest.raises(SystemExit):
+        main(["demo", "--minutes", "0.2", "--out", str(out)])
+    assert "choose another --out" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""The predicted memory of a step against the measured one: real steps of the trainer, on a CPU."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+TOLERANCE = 0.15
+CODE = """
+import json, sys
+import torch
+from pathlib import Path
+from vl3.training.memory import Shape, memory
+from vl3.training.plan import machine_for
+from vl3.training.recipe import *
+from vl3.training.setup import prepare
+from vl3.training.trainer import VL3Trainer
+import peft, torch._dynamo
+
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
+
+torch.set_num_threads(1)
+way, checkpointing, out = sys.argv[1], sys.argv[2].split(), sys.argv[3]
+rates = {
+    "full": Rates(vision=1e-4, connector=1e-4, language=1e-4),
+    "stage 1": Rates(vision=1e-4, connector=1e-4),
+}.get(way, Rates(adapter=1e-4))
+recipe = Recipe(
+    name="measured", start=Start(model="assets/nano"), rates=rates,
+    adapter=None if way in ("full", "stage 1") else Adapter(kind=way, rank=16),
+    data=[Source(name="clips", samples=48, world=World(
+        seconds=[8, 12], questions=8, families={"colour": 1.0, "count": 1.0, "caption": 1.0}))],
+    batch=Batch(samples=16, tokens=4096, max_tokens=4096, patches=16384),
+    media=Media(prune=False), dtype="float32", checkpointing=checkpointing, workers=0, steps=2,
+)
+x = torch.randn(64, 64, requires_grad=True)
+torch.nn.functional.cross_entropy(x @ x, torch.zeros(64).long()).backward()
+torch.nn.functional.conv2d(torch.randn(4, 3, 14, 14), torch.randn(8, 3, 14, 14))
+torch.optim.AdamW([x]).step()
+before = status("VmRSS")
+model, processor = prepare(recipe, torch.device("cpu"))
+trainer = VL3Trainer(model, processor, recipe, Path(out))
+shapes, inner = [], trainer._inputs
+
+def noted(part):
+    rows, length = part.inputs["input_ids"].shape
+    patches = len(part.inputs["pixel_values"])
+    shapes.append(Shape(tokens=rows * length, row=length, visual=patches // 4, patches=patches,
+                        frame=64, learned=part.learned))
+    return inner(part)
+
+trainer._inputs = noted
+Path("/proc/self/clear_refs").write_text("5")
+trainer.train()
+machine = machine_for(recipe, model.config, "cpu", False)
+tables = [memory(recipe, model.config, shape, machine) for shape in shapes]
+fullest = max(tables, key=lambda table: sum(table.values()))
+print(json.dumps({"measured": status("VmHWM") - before, "plan": sum(fullest.values()),
+                  "passes": len(shapes), "table": fullest}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("way", "checkpointing"),
+    [("full", ""), ("lora", ""), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("full", "vision language"), ("lora", "language"), ("dora", ""), ("stage 1", "")))],
+)  # fmt: skip
+def test_the_plan_is_near_the_measured_peak(way, checkpointing, tmp_path):
+    # Above this size freed blocks go back to the system, so that the peak is of living memory.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run")],
+        capture_output=True, text=True, env=environment, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["passes"] > 2, "several passes make a step, so gradients stay meanwhile"
+    ratio = found["plan"] / found["measured"]
+    print(f"{way} [{checkpointing}]: measured {found['measured'] / 1e6:.0f} MB, ratio {ratio:.3f}")
+    assert 1 - TOLERANCE < ratio < 1 + TOLERANCE, found

@@ -1,0 +1,208 @@
+"""Whole runs on the CPU: exact resume, what trains, what a checkpoint holds."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+from unit.training.test_engine import recipe
+
+from vl3.training import run as runs
+from vl3.training import setup
+from vl3.training.recipe import Adapter, Evaluate, Optim, Rates, Source, Start, World
+from vl3.training.trainer import NotFinite, TooManyBad
+from vl3.weights.hub import checkpoints
+
+BUNDLED = Start(model="assets/nano")
+LORA = {"rates": Rates(adapter=1e-3, connector=1e-3), "adapter": Adapter(rank=4, alpha=8)}
+KINDS = {
+    "full": {},
+    "lora": {"start": BUNDLED, **LORA},
+    "qlora": {"start": Start(model="assets/nano", quantize="nf4"), **LORA},
+}
+
+CHILD = """
+import json, os, signal, sys
+import torch
+from transformers import TrainerCallback
+from vl3.training import recipe, run
+
+torch.set_num_threads(1)
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run.run(recipe.read(json.loads(sys.argv[1])), callbacks=(Kill(),))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(folder):
+    return {
+        f"{file.name} {name}": tensor
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+
+
+def metrics(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_and_resumed_equals_one_that_was_not(tmp_path, kind):
+    settings = {"steps": 4, "save_every": 2, "workers": 1, **KINDS[kind]}
+    straight = recipe(tmp_path, **settings, out=str(tmp_path / "straight"))
+    killed = replace(straight, out=str(tmp_path / "killed"))
+    last = runs.run(straight)
+    assert not multiprocessing.active_children()  # its workers ended with it
+
+    command = [sys.executable, "-c", CHILD, json.dumps(asdict(killed))]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
+    out = tmp_path / "killed"
+    assert [folder.name for folder in checkpoints(out)] == ["checkpoint-2"]
+    resumed = runs.resume(out)
+
+    one, other = weights(last), weights(resumed)
+    assert one.keys() == other.keys()
+    assert len(one) > 4
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    losses = metrics(tmp_path / "straight")
+    assert sorted(losses) == [1, 2, 3, 4]
+    assert metrics(out) == losses
+    before = weights(checkpoints(tmp_path / "straight")[0])
+    assert any(not torch.equal(before[name], one[name]) for name in one)  # it did train
+
+
+STAGES = {
+    "stage 1": Rates(vision=1e-5, connector=1e-3),
+    "stages 2 to 4": Rates(vision=2e-6, connector=1e-5, language=1e-5),
+    "connector alone": Rates(connector=1e-3),
+    "language alone": Rates(language=1e-5),
+}
+
+
+@pytest.mark.parametrize("rates", STAGES.values(), ids=STAGES)
+def test_gradients_are_where_the_recipe_says_and_nowhere_else(tmp_path, rates):
+    checked = recipe(tmp_path, rates=rates, checkpointing=["vision", "language"], steps=1)
+    assert trained(checked) == {name for name, rate in asdict(rates).items() if rate}
+
+
+@pytest.mark.parametrize("on", [["language"], ["vision", "language"], ["connector"]])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_adapters_alone_train_where_they_are(tmp_path, on, kind):
+    adapter = Adapter(kind=kind, rank=2, alpha=4, on=on)
+    checked = recipe(tmp_path, rates=Rates(adapter=1e-3), adapter=adapter, steps=1)
+    assert trained(checked) == {f"adapter in {name}" for name in on}
+
+
+def trained(checked):
+    """Modules with a gradient that is not zero after one step's backward pass."""
+    found = {}
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            for name, param in model.named_parameters():
+                module = name.split(".")[0]
+                if "lora_" in name:
+                    module = f"adapter in {module}"
+                nonzero = param.grad is not None and bool(param.grad.any())
+                found[module] = found.get(module, False) or nonzero
+                assert param.requires_grad or param.grad is None
+
+    runs.run(checked, callbacks=(Look(),))
+    return {module for module, nonzero in found.items() if nonzero}
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path):
+    class Press(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    last = runs.run(recipe(tmp_path, steps=5, save_every=100), callbacks=(Press(),))
+    assert last.name == "checkpoint-2"
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_only_the_last_checkpoints_stay(tmp_path):
+    runs.run(recipe(tmp_path, steps=5, save_every=1, keep=2))
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == [
+        "checkpoint-4", "checkpoint-5",
+    ]  # fmt: skip
+
+
+def test_a_half_written_checkpoint_is_not_taken(tmp_path):
+    runs.run(recipe(tmp_path, steps=2, save_every=1))
+    (tmp_path / "run" / "checkpoint-9").mkdir()
+    assert checkpoints(tmp_path / "run")[-1].name == "checkpoint-2"
+
+
+def test_a_run_does_not_overwrite_another(tmp_path):
+    runs.run(recipe(tmp_path, steps=1))
+    with pytest.raises(FileExistsError, match="resume it"):
+        runs.run(recipe(tmp_path, steps=1))
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        runs.resume(tmp_path)
+
+
+def test_mixed_precision_of_frozen_parts(tmp_path):
+    frozen = recipe(tmp_path, rates=Rates(connector=1e-3), dtype="bfloat16", start=BUNDLED)
+    model, _ = setup.prepare(frozen, torch.device("cpu"))
+    assert {p.dtype for p in model.connector.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.vision.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.language.parameters()} == {torch.bfloat16}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path):
+    endless = recipe(tmp_path, rates=Rates(language=1e30), optim=Optim(warmup=0.0), steps=4)
+    with pytest.raises(NotFinite, match=r"clips:|images:"):
+        runs.run(endless)
+    (file,) = (tmp_path / "run").glob("not_finite_step_*.json")
+    assert json.loads(file.read_text())["samples"]
+
+
+def test_held_out_questions_are_answered_during_the_run(tmp_path):
+    held = Source(name="held", world=World(families={"colour": 1.0}, questions=1), samples=8)
+    checked = recipe(
+        tmp_path, start=BUNDLED, rates=Rates(connector=1e-6), steps=2,
+        evaluate=Evaluate(every=2, sources=[held], samples=8),
+    )  # fmt: skip
+    runs.run(checked)
+    rows = (tmp_path / "run/samples/step_2.jsonl").read_text().splitlines()
+    assert len(rows) == 8
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    (share,) = [line["eval/colour"] for line in lines if "eval/colour" in line]
+    assert share >= 0.5  # the bundled nano knows its colours; one in eight is chance
+    assert "[[" in (tmp_path / "run/first_sample.txt").read_text()
+
+
+def test_samples_that_cannot_be_read_are_named_and_end_the_run(tmp_path):
+    data = tmp_path / "data.jsonl"
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    lines = [json.dumps(row)] * 4 + ["not json"] * 4
+    data.write_text("\n".join(lines))
+    broken = recipe(tmp_path, data=[Source(name="mine", path=str(data))], steps=8)
+    with pytest.raises(TooManyBad, match=r"quarantine\.jsonl"):
+        runs.run(broken)
+    entries = (tmp_path / "run/quarantine.jsonl").read_text().splitlines()
+    assert {json.loads(entry)["code"] for entry in entries} == {"E101"}
