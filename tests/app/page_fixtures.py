@@ -133,6 +133,8 @@ def new_page(browser, profile):
         page.add_init_script(
             "if (!sessionStorage.getItem('test')) localStorage.clear();"
             "sessionStorage.setItem('test', 'begun');"
+            # A page that is left aborts its open streams, and gradio says so in the console.
+            "addEventListener('beforeunload', () => { console.error = () => {}; });"
         )
         page.goto(f"{server.url}/{query}")
         page.locator("#ask textarea").wait_for()
