@@ -30,6 +30,7 @@ from vl3.training.sources import scene_record
 from vl3.training.toy.questions import QA, ask
 from vl3.training.toy.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, film, sample_scene
 from vl3.values import Clip
+from vl3.weights.hub import resolve
 
 IMAGES = Level(seconds=(0, 0), sprites=(1, 4))
 CLIPS = Level(seconds=(3, 10), sprites=(1, 3), shaky=0.2, noisy=0.05, rescaled=0.15)
@@ -206,17 +207,18 @@ def main() -> None:
         prog="python -m vl3.training.toy.score", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--model", type=Path, default=Path("assets/nano"),
-                        help="checkpoint folder (default: %(default)s)")  # fmt: skip
+                        help="checkpoint or run folder (default: %(default)s)")  # fmt: skip
     parser.add_argument("--count", type=int, default=500,
                         help="fresh clips per family (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0,
                         help="decides the clips (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the shares to this file")
     options = parser.parse_args()
+    folder = resolve(options.model)
     model = VL3ForConditionalGeneration.from_pretrained(
-        options.model, dtype=torch.float32, attn_implementation="eager"
+        folder, dtype=torch.float32, attn_implementation="eager"
     )
-    processor = VL3Processor.from_pretrained(options.model)
+    processor = VL3Processor.from_pretrained(folder)
     results = score_all(model.eval(), processor, options.count, options.seed)
     sys.stdout.write(table(results) + "\n")
     if options.json:
