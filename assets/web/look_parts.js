@@ -169,3 +169,38 @@ export function raster(rows, cols, rgbAt) {
   context.putImageData(pixels, 0, 0);
   return canvas;
 }
+
+// The frames of one sheet (made by vl3/viz/pack.py), drawn by number; ready() is called once they can be.
+export function framesOf(sheet, ready) {
+  let bitmap = null;
+  const image = new Image();
+  image.onload = async () => {
+    bitmap = await createImageBitmap(image); // decoded once, however often a frame is drawn
+    ready();
+  };
+  image.src = sheet.url;
+  return (context, index, ...box) => {
+    const { columns, pitch, width, height } = sheet;
+    if (bitmap) context.drawImage(bitmap, (index % columns) * pitch[0], Math.floor(index / columns) * pitch[1], width, height, ...box);
+  };
+}
+
+// Gives a canvas whole pixels for each cell of a grid, so that no cell bleeds into the next.
+export function fitCells(canvas, rows, cols, ratio) {
+  const across = Math.max(1, Math.round((canvas.clientWidth * (window.devicePixelRatio || 1)) / cols));
+  const width = across * cols;
+  const height = Math.max(1, Math.round((width * ratio) / rows)) * rows;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  return { width, height };
+}
+
+// What lies over removed patches: thin lines of light.
+export function hatch(context, size) {
+  const tile = make("canvas", { width: size, height: size }), ink = tile.getContext("2d");
+  ink.strokeStyle = "rgb(255 255 255 / .3)";
+  ink.lineWidth = Math.max(1, size / 8);
+  for (const shift of [-size, 0, size]) stroke(ink, [[shift, size], [shift + size, 0]]);
+  return context.createPattern(tile, "repeat");
+}
+
+export const DIMMED = 0.28; // brightness of a removed patch

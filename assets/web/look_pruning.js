@@ -1,4 +1,4 @@
-import { button, choice, cividis, clock, count, disc, drawer, make, percent, picture, radios, scaleBar, short, slider, stroke, table, unpack, viridis } from "./look_parts.js";
+import { button, choice, cividis, clock, count, DIMMED, disc, drawer, fitCells, framesOf, hatch, make, percent, picture, radios, scaleBar, short, slider, stroke, table, unpack, viridis } from "./look_parts.js";
 
 // The pruner: exactly what vl3/vision/prune.py decides, for any threshold.
 
@@ -72,7 +72,6 @@ const MODES = [
   ["last_kept", "Last kept: the last kept version"],
 ];
 const SIDES = [["earlier", "Keep the earlier"], ["later", "Keep the later"]];
-const DIMMED = 0.28;
 const TOO_LONG = "This clip has too many frames";
 
 export function pruningView(el, data, emit) {
@@ -84,7 +83,6 @@ export function pruningView(el, data, emit) {
   let frame = Math.min(data.frame || 0, frames - 1), layer = "removed";
   let decision = rule.decide(chosen);
   let curve = null;
-  let sheet = null;
   let timer = 0; // of playing
 
   // Parts
@@ -131,12 +129,7 @@ export function pruningView(el, data, emit) {
 
   const drawing = drawer(root, draw);
   document.addEventListener("keydown", shortcut);
-  const image = new Image();
-  image.onload = async () => {
-    sheet = await createImageBitmap(image); // decoded once, however often a frame is drawn
-    drawing.ask();
-  };
-  image.src = data.sheet.url;
+  const drawFrame = framesOf(data.sheet, () => drawing.ask());
   refresh();
   released();
 
@@ -278,16 +271,9 @@ export function pruningView(el, data, emit) {
 
   function paintFrame() {
     const scale = window.devicePixelRatio || 1;
-    // Whole pixels per patch, so that no patch bleeds into the next.
-    const across = Math.max(1, Math.round((canvas.clientWidth * scale) / data.token_cols));
-    const width = across * data.token_cols;
-    const height = Math.max(1, Math.round((width * ratio) / data.token_rows)) * data.token_rows;
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const context = canvas.getContext("2d", { willReadFrequently: true }), { columns, pitch } = data.sheet;
-    if (sheet) {
-      context.drawImage(sheet, (frame % columns) * pitch[0], Math.floor(frame / columns) * pitch[1],
-        data.sheet.width, data.sheet.height, 0, 0, width, height);
-    }
+    const { width, height } = fitCells(canvas, data.token_rows, data.token_cols, ratio);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    drawFrame(context, frame, 0, 0, width, height);
     if (layer === "off" || isImage) return;
     const state = decision.state.subarray(frame * tokens, (frame + 1) * tokens);
     const boxes = data.boxes.map(([x0, y0, x1, y1]) => {
@@ -401,14 +387,6 @@ export function pruningView(el, data, emit) {
       drawing.end();
     },
   };
-}
-
-function hatch(context, size) {
-  const tile = make("canvas", { width: size, height: size }), ink = tile.getContext("2d");
-  ink.strokeStyle = "rgb(255 255 255 / .3)";
-  ink.lineWidth = Math.max(1, size / 8);
-  for (const shift of [-size, 0, size]) stroke(ink, [[shift, size], [shift + size, 0]]);
-  return context.createPattern(tile, "repeat");
 }
 
 // Dashes of amber on black, which show on any picture.
