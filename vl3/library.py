@@ -99,8 +99,10 @@ class Library:
 
     def repruned(self, known: Video, settings: ProcessorSettings) -> Video:
         """The same video under the pruner settings asked for; its features do not change."""
+        started = time.perf_counter()
         keep = decide(cut([known.clip], [known.grid]), settings.prune)
-        ledger = replace(known.ledger, kept_tokens=int(keep.keep_M.sum()))
+        prune_s = time.perf_counter() - started
+        ledger = replace(known.ledger, kept_tokens=int(keep.keep_M.sum()), prune_s=prune_s)
         return replace(known, keep=keep, ledger=ledger)
 
     def _encode(self, medium, settings, plan: Plan, key: str, on_stage: OnStage) -> Video:
@@ -120,6 +122,7 @@ class Library:
             frames=grid.frames, visual_tokens=grid.num_tokens,
             kept_tokens=int(keep.keep_M.sum()), encoded_clips=1,
             decode_s=decoded - started, encode_s=encoded - decoded,
+            prune_s=time.perf_counter() - encoded,
         )  # fmt: skip
         return Video(
             clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features, key=key

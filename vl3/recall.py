@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from vl3.library import Library, Video
 from vl3.processor import cut
+from vl3.settings import PruneSettings
 from vl3.trace import Scene
-from vl3.values import Clip, Grid, Reply, Seen
+from vl3.values import Clip, Grid, Piece, Reply, Seen
 from vl3.vision.cells import cells
 
 
@@ -61,6 +64,45 @@ def scene(library: Library, reply: Reply) -> Scene:
         embeds=embeds,
         frame=frame,
     )
+
+
+def videos(library: Library, reply: Reply) -> tuple[Video, ...]:
+    """The clips and images of a reply's prompt, each pruned as it was for that reply.
+
+    Raises: ValueError when one is no longer kept.
+    """
+    chosen = reply.settings["prune"]
+    prune = None if chosen is None else PruneSettings(**chosen)
+    settings = replace(library.processor.settings, prune=prune)
+    return tuple(library.repruned(video, settings) for video in _videos(library, reply))
+
+
+def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
+    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame.
+
+    Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
+    was kept has no slots.
+    """
+    tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    special_ids = tokenizer.added_tokens_decoder.keys()
+
+    def kind(token: int) -> str:
+        return "slots" if token in slot_ids else "special" if token in special_ids else "text"
+
+    frames = (
+        {"clip": clip, "frame": frame, "time_s": seen.times_s[frame] if seen.times_s else None}
+        for clip, seen in enumerate(reply.seen)
+        for frame, kept in enumerate(seen.kept_per_frame)
+        if kept
+    )
+    found = []
+    for name, run in groupby(reply.prompt_ids, kind):
+        ids = list(run)
+        if name == "slots":
+            found.append(Piece(kind=name, text="", tokens=len(ids), **next(frames)))
+        else:
+            found.append(Piece(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
+    return tuple(found)
 
 
 def _videos(library: Library, reply: Reply) -> list[Video]:

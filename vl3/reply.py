@@ -51,6 +51,7 @@ class Progress:
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     reused_tokens: int = 0
+    prompt_s: float | None = None
     first_token_s: float | None = None
     stopped: bool = False
     truncated: bool = False
@@ -114,6 +115,11 @@ def release(library: Library, prefix: Prefix) -> None:
     """Forgets encoded clips and the prompt's cache, and gives their memory back."""
     library.clear()
     prefix.clear()
+    give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Hands memory that nothing refers to any more back to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -129,6 +135,7 @@ def _attempt(library, prefix, request: Request) -> Iterator[Stage | str | Reply]
             question = _question(model, processor, request, state)
             decoding = _within_context(model, question, request.decoding)
             yield Stage("Answering")
+            state.prompt_s = time.perf_counter() - state.started
             stream = answer.tokens(
                 model, question, decoding, prefix, end_tokens(model, processor),
                 lambda ready: setattr(state, "reused_tokens", ready),
@@ -267,6 +274,7 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         peak = torch.cuda.max_memory_allocated(model.device)
     else:
         peak = psutil.Process().memory_info().rss
+    first_token_s = total_s if state.first_token_s is None else state.first_token_s
     ledger = Ledger(
         frames=sum(video.grid.frames for video, _ in state.videos),
         visual_tokens=sum(video.grid.num_tokens for video, _ in state.videos),
@@ -276,9 +284,11 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         new_tokens=len(state.token_ids),
         decode_s=sum(video.ledger.decode_s for video in fresh),
         encode_s=sum(video.ledger.encode_s for video in fresh),
+        prune_s=sum(video.ledger.prune_s for video, _ in state.videos),
+        prefill_s=0.0 if state.prompt_s is None else first_token_s - state.prompt_s,
         encoded_clips=len(fresh),
         reused_clips=len(state.videos) - len(fresh),
-        first_token_s=total_s if state.first_token_s is None else state.first_token_s,
+        first_token_s=first_token_s,
         total_s=total_s,
         peak_memory_bytes=peak,
     )

@@ -19,7 +19,7 @@ from vl3.media import Medium, find_media
 from vl3.reply import OutOfMemory, Request, TooLong
 from vl3.settings import ProcessorSettings, PruneSettings
 from vl3.trace import Attention, Tracer
-from vl3.values import Plan, Reply, Stage
+from vl3.values import Piece, Plan, Reply, Stage
 from vl3.weights.load import LARGE, Loaded
 from vl3.weights.load import load as load_weights
 
@@ -48,6 +48,35 @@ class Studio:
         other = Studio(self._loaded, cache_bytes=self._library.cache_bytes)
         other._busy = self._busy
         return other
+
+    def beside(self) -> Studio:
+        """Another studio on the same weights and encoded clips, without this one's last prompt.
+
+        Nothing that it answers shows here, and it needs no release.
+        """
+        other = self.fork()
+        other._library = self._library
+        return other
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Within it the weights wait in the computer's memory, and nobody computes with them.
+
+        So another model can have the GPU. Quantised weights stay where they are, and so do those
+        of a model that runs on the CPU.
+        """
+        with self._busy:
+            device = self.model.device
+            is_moved = device.type != "cpu" and self._loaded.quantized is None
+            try:
+                if is_moved:
+                    self.model.to("cpu")
+                    replies.give_back_memory()
+                yield
+            finally:
+                if is_moved:
+                    replies.give_back_memory()
+                    self.model.to(device)
 
     def release(self) -> None:
         """Forgets every encoded clip and every look at an answer, and frees their memory."""
@@ -185,6 +214,18 @@ class Studio:
         with self._busy:
             scene = recall.scene(self._library, reply)
             return self._tracer.look(scene, layers, heads, tokens, source)
+
+    def videos(self, reply: Reply) -> tuple[Video, ...]:
+        """The clips and images that a reply saw, in its order, each with the mask that it used.
+
+        Raises: ValueError in one sentence when one is no longer in this studio's memory.
+        """
+        with self._busy:
+            return recall.videos(self._library, reply)
+
+    def pieces(self, reply: Reply) -> tuple[Piece, ...]:
+        """The prompt of a reply as the model read it: words, template tokens, slots of frames."""
+        return recall.pieces(self._library, reply)
 
     def _in_turn(self, request: Request, stop) -> Iterator[Stage | str | Reply]:
         try:

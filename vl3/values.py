@@ -178,7 +178,11 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ledger:
-    """Where tokens and time of one reply went. Counts in tokens, times in seconds."""
+    """Where tokens and time of one reply went. Counts in tokens, times in seconds.
+
+    decode_s, encode_s: of the clips that were not in memory yet; prune_s: of all clips
+    prefill_s: from the finished prompt to the first token; first_token_s: from the very start
+    """
 
     frames: int = 0
     visual_tokens: int = 0
@@ -188,6 +192,8 @@ class Ledger:
     new_tokens: int = 0
     decode_s: float = 0.0
     encode_s: float = 0.0
+    prune_s: float = 0.0
+    prefill_s: float = 0.0
     encoded_clips: int = 0
     reused_clips: int = 0
     first_token_s: float = 0.0
@@ -223,6 +229,23 @@ class Seen:
     @property
     def kept_tokens(self) -> int:
         return sum(self.kept_per_frame)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A stretch of a prompt as the model read it.
+
+    kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame
+    text: what a tokenizer writes; empty for slots
+    clip, frame: of slots, by their numbers; time_s: of a frame of a video
+    """
+
+    kind: str
+    text: str
+    tokens: int
+    clip: int | None = None
+    frame: int | None = None
+    time_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
