@@ -22,25 +22,25 @@ if __name__ == "__main__":
     cli.parse()  # before the imports that take seconds, so that --help and mistakes answer at once
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 import vl3
 import vl3.studio
 import vl3.video
 from vl3.page import chat as chat_rows
-from vl3.page import estimate, settings, shown, uploads, words
+from vl3.page import estimate, launch, settings, shown, uploads, words
+from vl3.page import inspect as looking
 from vl3.page.desk import Desk
 from vl3.page.media import Media
-from vl3.page.policy import OnlyThisServer
 from vl3.page.refused import Refused, toast
 from vl3.page.visitors import Visitor
 
-ASSETS = Path(__file__).resolve().parent / "assets"
+CLIPS = Path(__file__).resolve().parent / "assets" / "clips"
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
 ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
 ONE_STRIP = {"concurrency_id": "strip", "concurrency_limit": 1}  # decoding takes every core
+ONE_LOOK = {"concurrency_id": "look", "concurrency_limit": 1}  # waits where an answer is written
 THEMES = ["System", "Light", "Dark"]
 SWEEP_S = 30.0
 
@@ -70,10 +70,13 @@ class Page:
                     self._video_half(desk.card["defaults"])
                 with gr.Column(scale=7, min_width=320, elem_id="right"):
                     self._conversation_half()
+            with gr.Column(elem_id="inspect"):
+                self._tabs()
             with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
                 self._settings(desk.card["defaults"])
             self._wire_video()
             self._wire_conversation()
+            self._wire_tabs()
             self._wire_settings()
             self._wire_coming_back()
             self.demo.unload(self.leave)
@@ -117,7 +120,16 @@ class Page:
             self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
         self.saver = widget("saver", events=("copied",))
         self.memory = widget("memory")
-        self.details = widget("details")
+
+    def _tabs(self) -> None:
+        self.tabs = widget("tabs", {"tabs": looking.TABS}, events=("open", "whole"))
+        drawn = {"pruning": ("adopt", "save"), "positions": (), "run": ()}
+        panels = {}
+        for name, events in drawn.items():
+            with gr.Column(elem_id=f"panel-{name}"):
+                panels[name] = widget("details" if name == "run" else name, events=events)
+        self.details = panels.pop("run")
+        self.looks = panels
 
     def _settings(self, defaults: dict) -> None:
         with gr.Group(visible=self.can_load):
@@ -142,14 +154,17 @@ class Page:
         with gr.Group():
             gr.Markdown("### Pruning")
             prune = gr.Checkbox(bool(self.desk.prune), label="Remove repeated patches")
-            threshold = gr.Number(
-                (self.desk.prune or {}).get("threshold"), label="Threshold", step=0.1
-            )
+            own = self.desk.rule("model") or {}
+            threshold = gr.Number(own.get("threshold"), label="Threshold", step=0.1)
+            mode, keep = own.get("mode", settings.MODES[0]), own.get("keep", settings.SIDES[0])
+            mode = gr.Dropdown(words.PRUNERS, value=mode, label="Compare with")
+            keep = gr.Dropdown(words.SIDES, value=keep, label="Of two alike")
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
         self.longest = longest
-        self.answer = [temperature, top_p, longest, penalty, seed, prune, threshold, system]
+        self.pruning = [prune, threshold, mode, keep]
+        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
 
     # wiring
 
@@ -172,13 +187,18 @@ class Page:
         return event(self._told(function), inputs, outputs, **{**QUIET, **options})
 
     def _on_video(self, event: Callable, function: Callable, inputs, outputs, **options):
-        """As _on; then come the pictures of the film strip, which nobody has to wait for."""
+        """As _on; then come the film strip and the open tab, which nobody has to wait for."""
         done = self._on(event, function, inputs, outputs, **options)
-        self._on(done.then, self.on_strip, None, self.player, **ONE_STRIP)
+        drawn = self._on(done.then, self.on_strip, None, self.player, **ONE_STRIP)
+        self._on_look(drawn.then, self.on_look)
         return done
 
+    def _on_look(self, event: Callable, function: Callable):
+        shown = [*self.looks.values(), self.budget]
+        return self._on(event, function, [*self.reading, *self.answer], shown, **ONE_LOOK)
+
     def _wire_video(self) -> None:
-        plan = [*self.reading, self.longest]
+        plan = [*self.reading, *self.answer]
         video = [self.drop, self.player, self.budget, self.gallery]
         taken = self._on_video(
             self.drop.upload, self.on_upload, [self.drop, *plan], [*video, *self.reading]
@@ -186,7 +206,7 @@ class Page:
         taken.failure(lambda: None, None, self.drop, **QUICK)
         self._on_video(self.gallery.example, self.on_example, plan, [*video, *self.reading])
         self._on_video(self.player.recall, self.on_recall, plan, [*video, *self.reading])
-        for field in plan:
+        for field in (*self.reading, self.longest, *self.pruning):
             followed = {"trigger_mode": "always_last", "queue": False}
             self._on_video(field.change, self.on_plan, plan, video[1:3], **followed)
 
@@ -207,14 +227,24 @@ class Page:
             for ended in (run.then, run.failure):
                 after = [self.chat, self.box, self.details]
                 self._on(ended, self.on_ended, self.answer, after, queue=False)
-                plan = [*self.reading, self.longest]
+                plan = [*self.reading, *self.answer]
                 self._on_video(ended, self.on_plan, plan, [self.player, self.budget], queue=False)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
-        self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
+        undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
         emptied = [self.chat, self.box, self.details, self.memory]
-        self._on(self.clear.click, self.on_clear, None, emptied)
+        cleared = self._on(self.clear.click, self.on_clear, None, emptied)
+        for changed in (undone, cleared):
+            self._on_look(changed.then, self.on_look)
         for button in self.exports:
             self._on(button.click, self.on_export, button, self.saver)
+
+    def _wire_tabs(self) -> None:
+        fields = [*self.reading, *self.answer]
+        self._on_look(self.tabs.open, self.on_tab)
+        pruning = self.looks["pruning"]
+        self._on(pruning.adopt, self.on_adopt, None, self.pruning)
+        self._on(pruning.save, self.on_save, None, self.saver, **ONE_LOOK)
+        self._on(self.tabs.whole, self.on_page, fields, self.saver, **ONE_LOOK)
 
     def _wire_settings(self) -> None:
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
@@ -224,7 +254,8 @@ class Page:
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
         changed = [self.header, self.player, *self.reading, self.longest, self.memory]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
-        self._on(self.load.click, self.on_load, chosen, changed, **options)
+        loaded = self._on(self.load.click, self.on_load, chosen, changed, **options)
+        self._on_look(loaded.then, self.on_look)
 
     def _wire_coming_back(self) -> None:
         everything = [
@@ -264,8 +295,7 @@ class Page:
         return drop, *self.on_plan(visitor, {}, *values), examples
 
     def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict]:
-        *fields, longest = values
-        budget = self.desk.budget(visitor, settings.reading(fields), longest)
+        budget = self.desk.budget(visitor, *settings.split(values))
         return shown.player(visitor), budget.as_value()
 
     def on_strip(self, visitor: Visitor, event: dict) -> dict:
@@ -275,16 +305,16 @@ class Page:
     def on_upload(self, visitor: Visitor, event: dict, path: str, *values) -> tuple:
         self.desk.take(visitor, path)
         values = ("", "", *values[2:])
-        return *self._video(visitor, values), *values[:-1]
+        return *self._video(visitor, values), *values[:5]
 
     def on_example(self, visitor: Visitor, event: dict, *values) -> tuple:
         self.desk.take_example(visitor, event.get("index"))
         values = ("", "", *values[2:])
-        return *self._video(visitor, values), *values[:-1]
+        return *self._video(visitor, values), *values[:5]
 
     def on_recall(self, visitor: Visitor, event: dict, *values) -> tuple:
-        values = settings.read_as(self.desk.recall(visitor, event.get("key")), values)
-        return *self._video(visitor, values), *values[:-1]
+        fields = settings.read_as(self.desk.recall(visitor, event.get("key")), values[:5])
+        return *self._video(visitor, (*fields, *values[5:])), *fields
 
     # the conversation
 
@@ -346,6 +376,30 @@ class Page:
     def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
         return shown.export(visitor, self.desk.card, kind)
 
+    # the tabs of Inspect
+
+    def on_tab(self, visitor: Visitor, event: dict, *values) -> Iterator[list]:
+        looking.opened(visitor, event.get("tab"))
+        yield from self.on_look(visitor, event, *values)
+
+    def on_look(self, visitor: Visitor, event: dict, *values) -> Iterator[list]:
+        """What the open tab shows, and the budget line, which may know more by then."""
+        reading, answer = settings.split(values)
+        yield [gr.skip()] * (len(self.looks) + 1)
+        for value in looking.look(self.desk, visitor, self.desk.rule(answer["prune"])):
+            panels = [value if name == visitor.tab else gr.skip() for name in self.looks]
+            yield [*panels, self.desk.budget(visitor, reading, answer).as_value()]
+
+    def on_adopt(self, visitor: Visitor, event: dict) -> tuple:
+        rule = settings.rule(event)
+        return True, rule["threshold"], rule["mode"], rule["keep"]
+
+    def on_save(self, visitor: Visitor, event: dict) -> dict:
+        return looking.save(self.desk, visitor, event)
+
+    def on_page(self, visitor: Visitor, event: dict, *values) -> dict:
+        return looking.page(self.desk, visitor, self.desk.rule(settings.split(values)[1]["prune"]))
+
     # coming back, and links
 
     def _memory(self, visitor: Visitor) -> dict:
@@ -364,8 +418,8 @@ class Page:
         memory = self._memory(visitor)
         fields = settings.restored(remembered.get("settings"), memory["defaults"])
         reading = settings.read_as(visitor.current, ("", "", *fields[:3]))
-        answer, system = settings.answer(fields[3:])
-        video = self._video(visitor, (*reading, answer["max_new_tokens"]))
+        system = settings.answer(fields[3:])[1]
+        video = self._video(visitor, (*reading, *fields[3:]))
         theme = theme if theme in THEMES else gr.skip()
         details = self._details(visitor, system)
         return *video, *reading, *fields[3:], *self._rows(visitor), details, theme, memory
@@ -423,28 +477,12 @@ def build(desk: Desk, can_load: bool = True) -> gr.Blocks:
     return demo.queue(max_size=16, default_concurrency_limit=4)
 
 
-def look() -> dict:
-    """How the page looks, as arguments of launch(): everything comes from this server."""
-    script = (ASSETS / "web" / "page.js").read_text("utf-8")
-    font = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
-    return {
-        "theme": gr.themes.Monochrome(
-            font=font, font_mono=mono, radius_size="md", spacing_size="sm"
-        ),
-        "css_paths": ASSETS / "web" / "page.css",
-        "head": f"<script>{script}</script>",
-    }
-
-
 def launch_options(max_upload: str) -> dict:
-    """The closed settings of launch(): no telemetry, no folders, nothing from elsewhere."""
-    return {
-        "max_file_size": max_upload, "allowed_paths": [], "blocked_paths": [str(ASSETS.parent)],
-        "show_error": False, "run_history": False, "enable_monitoring": False, "quiet": True,
-        "state_session_capacity": 64, "footer_links": ["api"], "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]}, **look(),
-    }  # fmt: skip
+    """The arguments of launch(), but for address and lock."""
+    theme = gr.themes.Monochrome(
+        font=launch.FONT, font_mono=launch.FONT_MONO, radius_size="md", spacing_size="sm"
+    )
+    return {"theme": theme, **launch.options(max_upload)}
 
 
 def refusals() -> dict[type[Exception], str]:
@@ -465,7 +503,7 @@ def main() -> None:
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
     desk = Desk(load, media, refusals(), **first)
-    desk.offer(ASSETS / "clips")
+    desk.offer(CLIPS)
     port = cli.free_port(options.host, options.port)
     if port != options.port:
         print(f"Port {options.port} is taken, using {port}.")

@@ -11,6 +11,8 @@ window.vl3 = (() => {
     ["J, L", "Back or forward 5 s"],
     [", and .", "Previous or next frame that the model sees"],
     ["G", "Go to a time"],
+    ["1 to 3", "Tabs of Inspect"],
+    ["[ and ]", "Lower or higher threshold, in Pruning"],
     ["D", "Light or dark"],
     ["?", "This list"],
   ];
@@ -246,9 +248,112 @@ window.vl3 = (() => {
       make("div", { class: "questions" }, ...questions));
   }
 
+  // Inspect: tabs, each with a panel that draws what the server made for it. A view is drawn by the
+  // module of assets/web/look.js from a file, since it is large; here comes only where that lies.
+
+  let views;
+  const mounting = new Promise((ready) => { views = ready; }); // called by the module with its mount
+  const TABS = { pruning: "Pruning", positions: "Positions", attention: "Attention", compare: "Compare", run: "Run details" };
+  const SAVED = [["png", "PNG", "This frame as a picture"], ["gif", "GIF", "The clip as an animation"],
+    ["mp4", "MP4", "The clip as a video"], ["npz", "Mask", "The mask as a NumPy archive"]];
+
+  function tabs(root, value, trigger) {
+    if (root.firstChild || !value.tabs) return;
+    const buttons = value.tabs.map((name) => make("button", { role: "tab", id: `tab-${name}`, "data-tab": name, "aria-selected": "false",
+      "aria-controls": `panel-${name}`, onclick: () => { openTab(name); trigger("open", { tab: name }); } }, TABS[name]));
+    buttons.forEach((button, i) => { button.tabIndex = i ? -1 : 0; });
+    root.replaceChildren(make("h2", {}, "Inspect"),
+      make("div", { role: "tablist", "aria-label": "Inspect", onkeydown: (event) => alongTabs(event, buttons) }, ...buttons),
+      make("button", { class: "link", title: "The opened views in one file that needs no server", onclick: () => trigger("whole", {}) }, "Save as HTML"));
+    root.append(make("p", { class: "hint" }, "Look inside: what the pruner removes, where positions put every patch, what the answer was made of."));
+  }
+
+  function openTab(name) {
+    find("#inspect").dataset.open = name;
+    for (const tab of document.querySelectorAll("#tabs [role=tab]")) {
+      const isOpen = tab.dataset.tab === name;
+      tab.setAttribute("aria-selected", String(isOpen));
+      tab.tabIndex = isOpen ? 0 : -1;
+      const panel = find(`#panel-${tab.dataset.tab}`);
+      panel?.setAttribute("role", "tabpanel");
+      panel?.setAttribute("aria-labelledby", tab.id);
+    }
+  }
+
+  function alongTabs(event, buttons) {
+    const at = buttons.indexOf(event.target);
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const button = buttons[(to + buttons.length) % buttons.length];
+    button.focus();
+    button.click();
+  }
+
+  function goToTab(number) {
+    const button = document.querySelectorAll("#tabs [role=tab]")[number - 1];
+    if (!button) return false;
+    button.click();
+    button.focus();
+    find("#inspect").scrollIntoView({ block: "start" });
+  }
+
+  // A panel with one view: the file that its value names, followed by frame and settings.
+  function look(root, value, trigger) {
+    if (!root.body) {
+      root.body = make("div", {});
+      root.note = make("p", { class: "note", role: "status" });
+      root.replaceChildren(root.note, root.body);
+      root.end = () => {};
+    }
+    root.value = value;
+    root.note.textContent = value.note || (value.url ? "" : "One moment.");
+    if (root.url === value.url) root.view?.update({ used: value.used });
+    else drawLook(root, trigger);
+  }
+
+  async function drawLook(root, trigger) {
+    const { url } = root.value;
+    root.end();
+    root.end = () => {};
+    root.view = null;
+    root.url = url;
+    root.body.replaceChildren();
+    if (!url) return;
+    root.note.textContent = "Fetching what to draw.";
+    const [mount, answer] = await Promise.all([mounting, fetch(url)]);
+    const data = answer.ok ? await answer.json() : null;
+    if (root.url !== url) return; // there is another one by now
+    root.note.textContent = data ? "" : "What was made for this tab is gone. Open the tab again.";
+    if (!data) return root.url = null;
+    drawView(root, mount, data, trigger);
+  }
+
+  function drawView(root, mount, data, trigger) {
+    const place = make("div", {});
+    const isShown = () => find(".vl3-player")?.dataset.key === root.value.key;
+    const frameNow = (index, { times_s }) => isShown() && data.times_s && index >= 0 ? nearest(data.times_s, times_s[index]) : null;
+    const emit = (name, detail) => {
+      if (name === "apply") trigger("adopt", detail);
+      if (name === "frame" && isShown() && data.times_s) goTo(data.times_s[detail]);
+    };
+    root.body.replaceChildren(place);
+    const begin = frameNow(frame.index, frames) ?? 0;
+    root.view = mount(place, { ...data, used: root.value.used, frame: begin }, emit);
+    const view = root.view;
+    const unsubscribe = frame.subscribe((index, known) => {
+      const at = frameNow(index, known);
+      if (at !== null) view.update({ frame: at });
+    });
+    root.end = () => { unsubscribe(); view.destroy(); };
+    if (data.view !== "pruning") return;
+    const kinds = data.times_s ? SAVED : SAVED.filter(([kind]) => kind === "png" || kind === "npz");
+    root.body.append(make("p", { class: "save" }, make("span", {}, "Save"), ...kinds.map(([kind, label, title]) =>
+      make("button", { title, onclick: () => trigger("save", { kind, ...view.shown() }) }, label))));
+  }
+
   function details(root, value) {
-    if (!value.rows) return root.replaceChildren();
-    const open = root.querySelector("details")?.open;
+    if (!value.rows) return root.replaceChildren(make("p", { class: "note" }, "Ask a question, then look at what the answer was made of."));
     const table = make("table", {}, make("tbody", {}, ...value.rows.map(([name, text]) =>
       make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, text)))));
     const blocks = (value.blocks || []).map((block) => make("section", {},
@@ -256,10 +361,7 @@ window.vl3 = (() => {
       make("button", { class: "link", "aria-label": `Copy ${block.title}`,
         onclick: (event) => copy(event.target, block.text) }, "Copy"),
       make("pre", { tabindex: "0", "aria-label": block.title }, block.text)));
-    const box = make("details", {}, make("summary", {}, "Run details"),
-      make("div", { class: "columns" }, table, make("div", {}, ...blocks)));
-    box.open = Boolean(open);
-    root.replaceChildren(box);
+    root.replaceChildren(make("div", { class: "columns" }, table, make("div", {}, ...blocks)));
   }
 
   async function copy(button, text) {
@@ -270,6 +372,7 @@ window.vl3 = (() => {
 
   function saver(root, value, trigger) {
     if (value.link) handOver(value, trigger);
+    if (value.url) make("a", { href: value.url, download: value.name }).click();
     if (!value.text) return;
     const url = URL.createObjectURL(new Blob([value.text], { type: value.type }));
     make("a", { href: url, download: value.name }).click();
@@ -289,7 +392,8 @@ window.vl3 = (() => {
     }
   }
 
-  const widgets = { header, player, budget, gallery, details, saver, memory, moment: offerMoment };
+  const widgets = { header, player, budget, gallery, tabs, pruning: look, positions: look, details, saver, memory,
+    moment: offerMoment };
 
   function mount(kind, element, props, watch, trigger) {
     const draw = () => {
@@ -602,7 +706,7 @@ window.vl3 = (() => {
   }
 
   function pressed(event) {
-    const inField = event.target.closest?.("input, textarea, select, [contenteditable]");
+    const inField = event.target.closest?.("input:not([type=range], [type=radio], [type=checkbox]), textarea, select, [contenteditable]");
     if (event.key === "Escape" && !find("dialog[open]")) return find("#ask .stop-button")?.click();
     if (inField || find("dialog[open]") || event.altKey || event.metaKey) return;
     if (event.ctrlKey) {
@@ -610,7 +714,7 @@ window.vl3 = (() => {
       return;
     }
     const video = find("#player video");
-    const onControl = event.target.closest?.("button, a, summary, video, [role=button]");
+    const onControl = event.target.closest?.("button, a, summary, video, input, [role=button]");
     const actions = {
       "/": () => find("#ask textarea")?.focus(),
       "?": help,
@@ -621,6 +725,7 @@ window.vl3 = (() => {
       ",": () => step(video, -1),
       ".": () => step(video, 1),
       g: askTime,
+      ...Object.fromEntries(Object.keys(TABS).map((_, i) => [String(i + 1), () => goToTab(i + 1)])),
       " ": () => (onControl ? false : toggle(video)),
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -656,5 +761,5 @@ window.vl3 = (() => {
   else start();
   window.addEventListener("load", () => setTimeout(paint, 0));
 
-  return { mount, seek, theme, keep, remembered, frame, readTime };
+  return { mount, views, seek, theme, keep, remembered, frame, readTime };
 })();

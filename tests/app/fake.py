@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import vl3.video
+from vl3.config import VL3VisionConfig
 from vl3.processor import ProcessorSettings
 from vl3.values import Grid, Ledger, Plan, Reply, Seen, Stage
 
@@ -52,6 +54,10 @@ class FakeStudio:
         self.name = name
         self.card = card or CARD
         self.settings = ProcessorSettings()
+        vision = VL3VisionConfig(hidden_size=64, num_attention_heads=4)
+        self.model = SimpleNamespace(
+            config=SimpleNamespace(vision_config=vision, slot_token_ids=(7,))
+        )
         self.caches: set = set()
         self.released = 0
         self.running = threading.Event()
@@ -89,6 +95,18 @@ class FakeStudio:
             grid=grid,
             duration_s=probe.duration_s,
         )
+
+    def open(self, path, *, budget_tokens=None, **sampling):
+        """The frames at the size of the plan; what was opened is written into the script's log."""
+        plan = self.plan(path, **sampling)
+        size = (plan.height_px, plan.width_px)
+        if plan.times_s is None:
+            clip = vl3.video.read_image(path, size=size)
+        else:
+            given = {key: value for key, value in sampling.items() if value is not None}
+            clip = vl3.video.read(path, size=size, **{"fps": 1.0, "max_frames": 64, **given})
+        self.script.log.append(("opened", self.name, path))
+        return SimpleNamespace(clip=clip, grid=plan.grid)
 
     def stream(self, messages, *, stop=None, max_new_tokens=128, prune="model", **settings):
         stop = stop or threading.Event()
@@ -143,11 +161,15 @@ class FakeStudio:
             text="".join(said),
             token_ids=tuple(range(len(said))),
             prompt="<prompt>",
-            settings={"max_new_tokens": max_new_tokens, **settings},
+            settings={"max_new_tokens": max_new_tokens, **settings, "prune": self._rule(settings)},
             ledger=ledger,
             stopped=stop.is_set(),
             seen=tuple(self._seen(medium) for medium in media),
         )
+
+    def _rule(self, settings) -> dict | None:
+        prune = settings["prune"]
+        return asdict(self.settings.prune) if prune == "model" else prune
 
     def _seen(self, medium) -> Seen:
         """As if everything but the first frame were half removed."""

@@ -35,6 +35,12 @@ def answer(page: Page, number: int = 1) -> str:
     return row.locator(".message-content").inner_text()
 
 
+def open_tab(page: Page, name: str) -> None:
+    """Opens a tab of Inspect; what it draws may come later."""
+    page.get_by_role("tab", name=name, exact=True).click()
+    expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+
+
 def toast(page: Page) -> str:
     """The text of the message that popped up; closes it."""
     body = page.get_by_test_id("toast-body").first

@@ -197,6 +197,8 @@ def test_the_threshold_of_the_model_is_left_to_the_model(desk):
     own = desk.prune["threshold"]
     for prune, expected in (
         ({"threshold": own}, "model"),
+        ({"threshold": own, "mode": "official", "keep": "earlier"}, "model"),
+        ({"mode": "rlt", "keep": "later"}, desk.prune | {"mode": "rlt", "keep": "later"}),
         (None, None),
         ({"threshold": 5.0}, desk.prune | {"threshold": 5.0}),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from steps import ask, expect, upload
+from steps import ask, expect, open_tab, upload
 
 pytest_plugins = ["page_fixtures"]
 
@@ -27,7 +27,7 @@ def test_axe_finds_nothing_serious(new_page, server, script, clip, scheme):
     assert serious(page) == []
     upload(page, clip)
     ask(page, "When?")
-    page.locator("#details summary").click()
+    open_tab(page, "Run details")
     assert serious(page) == []
     page.locator(".sidebar .toggle-button").click()
     expect(page.get_by_label("Temperature", exact=True)).to_be_visible()
@@ -47,7 +47,7 @@ def test_a_phone_shows_everything_in_order_without_sideways_scrolling(
     tops = [page.locator(name).bounding_box()["y"] for name in ("#player", "#ask", "#chat")]
     assert tops == sorted(tops)
     assert len(set(tops)) == 3
-    page.locator("#details summary").click()
+    open_tab(page, "Run details")
     assert page.evaluate(wide) <= 0
 
 

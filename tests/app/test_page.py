@@ -7,7 +7,7 @@ import time
 
 import clips
 from fake import FakeOutOfMemory
-from steps import answer, ask, expect, toast, type_and_send, upload
+from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
 pytest_plugins = ["page_fixtures"]
 
@@ -312,7 +312,7 @@ def test_exports(page, clip, tmp_path):
 def test_run_details(page, clip):
     upload(page, clip)
     ask(page, "When?")
-    page.locator("#details summary").click()
+    open_tab(page, "Run details")
     details = page.locator("#details")
     expect(details.get_by_role("row", name="Visual tokens kept")).to_contain_text("60 (62 %)")
     expect(details.locator("pre").nth(2)).to_contain_text("import vl3")

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from serving import serving
-from steps import answer, ask, expect, toast, type_and_send, upload
+from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
 pytest_plugins = ["page_fixtures"]
 
@@ -100,7 +100,7 @@ def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
         shown = chat.locator(".bot-row").last.inner_text().replace("\u200b", "")
         if "\n" not in payload and "`" not in payload:
             assert payload in shown
-    page.locator("#details summary").click()
+    open_tab(page, "Run details")
     assert page.evaluate(HURT)
     assert chat.locator(".prose script, .prose style, iframe, .prose img").count() == 0
     assert chat.locator(".prose a:not([href^='#t='])").count() == 0

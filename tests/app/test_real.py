@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from serving import REPO, serving
-from steps import answer, ask, expect, toast, type_and_send, upload
+from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
 import vl3
 import vl3.video
@@ -76,7 +76,7 @@ def test_the_answer_is_the_studios_and_the_second_reuses_the_video(page, clip, s
     asked = [{"role": "user", "content": [video, question]}]
     expected = studio.fork().reply(asked, max_new_tokens=12)
     assert re.sub(r"\s", "", expected.text) in re.sub(r"\s", "", shown.replace("\u200b", ""))
-    page.locator("#details summary").click()
+    open_tab(page, "Run details")
     row = page.locator("#details").get_by_role("row", name="Visual tokens before pruning")
     expect(row).to_contain_text(str(planned.num_tokens))
     ask(page, "What colour is it?", 2)
@@ -167,3 +167,4 @@ def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folde
         name.fill(str(copy))
         page.get_by_role("button", name="Load", exact=True).click()
         expect(facts).to_contain_text("another")
+        page.close()  # what follows the loading would find no server

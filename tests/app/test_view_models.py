@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vl3.page import chat, details, estimate, settings, times, transcript, uploads, words
 from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
+from vl3.page.refused import Refused
 from vl3.values import Grid, Ledger, Plan, Reply, Stage
 
 CARD = {
@@ -307,12 +308,37 @@ def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
 
 
 def test_fields_become_settings():
-    fields = (0.7, 0.9, None, 1.0, 5.0, True, 0.5, None)
+    fields = (0.7, 0.9, None, 1.0, 5.0, True, 0.5, "rlt", "later", None)
     chosen, system = settings.answer(fields)
     assert chosen["max_new_tokens"] == 512
-    assert (chosen["seed"], chosen["prune"], system) == (5, {"threshold": 0.5}, "")
-    assert settings.answer((*fields[:5], False, 0.5, ""))[0]["prune"] is None
-    assert settings.answer((*fields[:5], True, None, ""))[0]["prune"] == "model"
+    pruning = {"threshold": 0.5, "mode": "rlt", "keep": "later"}
+    assert (chosen["seed"], chosen["prune"], system) == (5, pruning, "")
+    assert settings.answer((*fields[:5], False, *fields[6:]))[0]["prune"] is None
+    own = settings.answer((*fields[:5], True, None, *fields[7:]))[0]["prune"]
+    assert own == {"mode": "rlt", "keep": "later"}
+
+
+def test_what_a_browser_stored_is_taken_where_it_is_a_setting():
+    defaults = settings.defaults(CARD, None)
+    stored = {"mode": "last_kept", "keep": "neither", "threshold": 2.5, "seed": "x", "fps": None}
+    restored = dict(zip(defaults, settings.restored(stored, defaults), strict=True))
+    assert restored == {**defaults, "mode": "last_kept", "threshold": 2.5, "fps": None}
+
+
+WRONG_RULES = [
+    None, [], {}, {"threshold": 1}, {"threshold": "1", "mode": "rlt", "keep": "later"},
+    {"threshold": True, "mode": "rlt", "keep": "later"},
+    {"threshold": -1, "mode": "rlt", "keep": "later"},
+    {"threshold": float("nan"), "mode": "rlt", "keep": "later"},
+    {"threshold": 1, "mode": ["rlt"], "keep": "later"},
+    {"threshold": 1, "mode": "rlt", "keep": "both"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("detail", WRONG_RULES)
+def test_settings_of_the_pruner_from_a_browser_are_checked(detail):
+    with pytest.raises(Refused, match="no setting of the pruner"):
+        settings.rule(detail)
 
 
 def test_the_folder_is_private_bounded_and_swept(tmp_path):

@@ -118,8 +118,8 @@ def _asked(turn: Turn) -> dict:
     return {"role": "user", "content": [*parts, {"type": "text", "text": turn.question}]}
 
 
-def seen_in(turns: Sequence[Turn], item: Attachment) -> Seen | None:
-    """What the model saw of the item in the last answer that built on it, read the same way."""
+def reply_about(turns: Sequence[Turn], item: Attachment) -> tuple[Reply, int] | None:
+    """The last answer that built on the item, read the same way, and which of its media that is."""
     for number in reversed(range(len(turns))):
         turn = turns[number]
         if turn.reply is None:
@@ -127,10 +127,16 @@ def seen_in(turns: Sequence[Turn], item: Attachment) -> Seen | None:
         earlier = () if turn.fresh else context(turns[:number])
         items = [known for asked in (*earlier, turn) for known in asked.attachments]
         # An answer that was stopped early saw only the first of them.
-        for known, seen in zip(items, turn.reply.seen, strict=False):
+        for place, (known, _) in enumerate(zip(items, turn.reply.seen, strict=False)):
             if known == item:
-                return seen
+                return turn.reply, place
     return None
+
+
+def seen_in(turns: Sequence[Turn], item: Attachment) -> Seen | None:
+    """What the model saw of the item in the last answer that built on it, read the same way."""
+    found = reply_about(turns, item)
+    return found[0].seen[found[1]] if found else None
 
 
 def stage_line(stage: Stage) -> str:

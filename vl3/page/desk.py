@@ -23,11 +23,15 @@ from vl3.page.conversation import (
     follow,
     messages,
     next_turn,
-    seen_in,
+    reply_about,
 )
 from vl3.page.media import Media
 from vl3.page.refused import Refused
 from vl3.page.visitors import Visitor, Visitors
+from vl3.values import Seen
+
+# How the pruner decides where neither model nor person say otherwise.
+RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
 
 
 class Desk:
@@ -155,7 +159,7 @@ class Desk:
         )
         return replace(item, plan=plan)
 
-    def budget(self, visitor: Visitor, reading: Mapping, max_new_tokens: int) -> words.Budget:
+    def budget(self, visitor: Visitor, reading: Mapping, settings: Mapping) -> words.Budget:
         """The budget line of the current video; a wrong setting is said in the same place."""
         if visitor.current is None:
             return words.NO_BUDGET
@@ -163,8 +167,16 @@ class Desk:
             visitor.current = self.planned(visitor, visitor.current, reading)
         except (Refused, ValueError, *self.refusals) as error:
             return words.Budget(str(error), "refused")
-        seen = seen_in(visitor.turns, visitor.current)
-        return words.budget(visitor.current.plan, self.room(max_new_tokens), seen)
+        seen = self._foreseen(visitor, self.rule(settings["prune"]))
+        return words.budget(visitor.current.plan, self.room(settings["max_new_tokens"]), seen)
+
+    def _foreseen(self, visitor: Visitor, rule: dict | None) -> Seen | None:
+        """What the pruner would leave of the current video; None before anybody looked."""
+        item = visitor.current
+        if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
+            return visitor.foreseen[2]
+        found = reply_about(visitor.turns, item)
+        return found[0].seen[found[1]] if found and found[0].settings["prune"] == rule else None
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -270,13 +282,16 @@ class Desk:
             finally:
                 stop.set()
 
+    def rule(self, prune: Mapping | str | None) -> dict | None:
+        """All settings of the pruner where some are chosen; None for off, "model" for its own."""
+        if prune is None or prune == "model":
+            return self.prune if prune else None
+        return {**RULE, **(self.prune or {}), **prune}
+
     def _as_model(self, settings: Mapping) -> dict:
-        """The settings, with a threshold that is the model's own left to the model."""
-        prune = settings["prune"]
-        if isinstance(prune, dict) and self.prune:
-            own = prune["threshold"] == self.prune["threshold"]
-            prune = "model" if own else {**self.prune, **prune}
-        return {**settings, "prune": prune}
+        """The settings, with pruning that is the model's own left to the model."""
+        rule = self.rule(settings["prune"])
+        return {**settings, "prune": "model" if rule == self.prune else rule}
 
     def give_up(self, visitor: Visitor) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""

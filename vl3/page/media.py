@@ -48,6 +48,14 @@ class Media:
         """The same for a file from elsewhere, of which the folder gets a copy."""
         return self.attach(str(uploads.adopt(self.folder, path)))
 
+    def keep(self, name: str, content: bytes) -> str:
+        """The content as a file that the page can fetch by a name nobody guesses; its path."""
+        return str(uploads.keep(self.folder, name, content))
+
+    def film(self, pictures_TYX3, times_s) -> bytes:
+        """The pictures as an MP4 file that runs at their own times."""
+        return self._video.encode(pictures_TYX3, times_s)
+
     def trim(self, in_use: Collection[str]) -> None:
         """Removes files not in use, oldest first, until the folder is within its limit."""
         uploads.trim(self.folder, self._limit_bytes, in_use)

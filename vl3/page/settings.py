@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import get_args
 
 from vl3.page import times
 from vl3.page.conversation import Attachment
+from vl3.page.refused import Refused
+from vl3.vision.prune import Mode, Side
 
 READING = ("start", "end", "fps", "max_frames", "budget_tokens")
 ANSWER = (
@@ -17,11 +20,15 @@ ANSWER = (
     "seed",
     "prune",
     "threshold",
+    "mode",
+    "keep",
     "system",
 )
 # What a browser keeps for the next time; the range belongs to a video.
 KEPT = (*READING[2:], *ANSWER)
 LONGEST_TEXT = 20_000
+MODES, SIDES = get_args(Mode), get_args(Side)
+_CHOICES = {"mode": MODES, "keep": SIDES}
 _DEFAULTS = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512, "repetition_penalty": 1.0}
 
 
@@ -33,8 +40,8 @@ def reading(values: Sequence) -> dict:
 def answer(values: Sequence) -> tuple[dict, str]:
     """The settings of an answer and the system prompt, from the fields ANSWER in order.
 
-    A field left empty has its default. Pruning is None (off), or a threshold; an empty threshold
-    is the model's own way ("model").
+    A field left empty has its default. Pruning is None (off), or mode, keep and, where one was
+    typed, threshold; an empty threshold is the model's own.
     """
     fields = dict(zip(ANSWER, values, strict=True))
     settings = {
@@ -55,7 +62,14 @@ def defaults(card: Mapping, prune: Mapping | None) -> dict:
     """The fields KEPT as they are before anybody changes them. prune: the model's own."""
     known = {name: card["defaults"][name] for name in READING[2:]}
     answer = {**_DEFAULTS, "max_new_tokens": card["defaults"]["max_new_tokens"], "seed": 0}
-    pruning = {"prune": bool(prune), "threshold": (prune or {}).get("threshold"), "system": ""}
+    rule = prune or {}
+    pruning = {
+        "prune": bool(prune),
+        "threshold": rule.get("threshold"),
+        "mode": rule.get("mode", MODES[0]),
+        "keep": rule.get("keep", SIDES[0]),
+        "system": "",
+    }
     return {**known, **{name: {**answer, **pruning}[name] for name in ANSWER}}
 
 
@@ -63,9 +77,13 @@ def restored(stored: object, defaults: Mapping) -> list:
     """The fields KEPT with what a browser had stored, where that is of the kind of the field."""
     stored = stored if isinstance(stored, dict) else {}
     return [
-        stored[name] if name in stored and _is_like(stored[name], default) else default
+        stored[name] if name in stored and _is_known(name, stored[name], default) else default
         for name, default in defaults.items()
     ]
+
+
+def _is_known(name: str, value: object, default: object) -> bool:
+    return value in _CHOICES[name] if name in _CHOICES else _is_like(value, default)
 
 
 def _is_like(value: object, default: object) -> bool:
@@ -83,9 +101,23 @@ def read_as(item: Attachment | None, values: Sequence) -> tuple:
     return (start, end, item.fps or fps, item.max_frames or max_frames, *rest)
 
 
-def _prune(fields: Mapping) -> str | dict | None:
+def rule(detail: object) -> dict:
+    """Threshold, mode and keep of a pruner as a browser names them.
+
+    Raises: Refused where one of them is none.
+    """
+    detail = detail if isinstance(detail, dict) else {}
+    threshold, mode, keep = (detail.get(name) for name in ("threshold", "mode", "keep"))
+    is_number = type(threshold) in (int, float) and isfinite(threshold) and threshold >= 0
+    if not is_number or mode not in MODES or keep not in SIDES:
+        raise Refused("Not possible", "This is no setting of the pruner. Reload the page.")
+    return {"threshold": float(threshold), "mode": mode, "keep": keep}
+
+
+def _prune(fields: Mapping) -> dict | None:
     if not fields["prune"]:
         return None
-    if fields["threshold"] is None:
-        return "model"
-    return {"threshold": float(fields["threshold"])}
+    chosen = {"mode": fields["mode"], "keep": fields["keep"]}
+    if fields["threshold"] is not None:
+        chosen["threshold"] = float(fields["threshold"])
+    return chosen

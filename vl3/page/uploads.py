@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -55,6 +56,22 @@ def adopt(folder: Path, path: Path) -> Path:
         target.parent.mkdir(exist_ok=True, mode=0o700)
         shutil.copyfile(path, target)
     return target
+
+
+def keep(folder: Path, name: str, content: bytes) -> Path:
+    """The content as a file of that name inside the folder, where nobody finds it by guessing."""
+    target = folder / secrets.token_urlsafe(18) / name
+    target.parent.mkdir(mode=0o700)
+    target.write_bytes(content)
+    return target
+
+
+def drop(path: str) -> None:
+    """Removes a file made by keep; nothing where it is gone."""
+    file = Path(path)
+    file.unlink(missing_ok=True)
+    with suppress(OSError):
+        file.parent.rmdir()
 
 
 def trim(folder: Path, limit_bytes: int, in_use: Collection[str] = ()) -> int:

@@ -13,8 +13,9 @@ from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
 
-from vl3.page import kept
+from vl3.page import kept, uploads
 from vl3.page.conversation import Attachment, Turn, context
+from vl3.values import Seen
 
 LEFT_S = 120.0  # a lost connection may come back within
 IDLE_S = 3600.0  # then the caches go; the conversation stays
@@ -22,9 +23,21 @@ FORGET_S = 24 * 3600.0  # a browser does not always say that it leaves
 END_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A file made for a tab of Inspect, and what it was made of: equal again, it need not be."""
+
+    path: str
+    made_of: tuple
+
+
 @dataclass(eq=False)
 class Visitor:
-    """What one browser session holds. name: under which its conversation is found again."""
+    """What one browser session holds. name: under which its conversation is found again.
+
+    tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
+    foreseen: the current video, the pruner's settings, and what these would leave of it
+    """
 
     studio: Any
     model_number: int = 0
@@ -38,6 +51,9 @@ class Visitor:
     left_s: float | None = None
     is_resting: bool = False
     name: str = field(default_factory=kept.new_name)
+    tab: str = ""
+    looks: dict[str, Look] = field(default_factory=dict)
+    foreseen: tuple[Attachment, dict | None, Seen] | None = None
 
     def begin(self, turns: list[Turn]) -> None:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
@@ -65,11 +81,26 @@ class Visitor:
 
     def paths(self) -> set[str]:
         """The files this visitor can still see or ask about."""
-        return kept.paths(self.turns, self.current)
+        looks = {look.path for look in list(self.looks.values())}
+        return kept.paths(self.turns, self.current) | looks
+
+    def keep(self, name: str, look: Look) -> None:
+        """The file of a tab, in place of the one before; none for a visitor who left meanwhile."""
+        before, self.looks[name] = self.looks.get(name), look
+        if before:
+            uploads.drop(before.path)
+        if self.left_s is not None:
+            self.drop_looks()
+
+    def drop_looks(self) -> None:
+        while self.looks:
+            _, look = self.looks.popitem()
+            uploads.drop(look.path)
 
     def free(self) -> None:
         """Stops the work and drops the caches, once the work has ended."""
         self.end()
+        self.drop_looks()
         ended = self.working.acquire(timeout=END_S)
         try:
             if self.studio is not None:
@@ -107,6 +138,7 @@ class Visitors:
                 self._visitors[key] = visitor
             elif visitor.model_number != self.model_number:
                 visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
+                visitor.foreseen = None
             visitor.used_s, visitor.left_s, visitor.is_resting = monotonic(), None, False
             return visitor
 

@@ -17,6 +17,17 @@ SHARED = (
     "and see its video, for 24 hours at most and until the app stops."
 )
 OPENED = "What you do here does not change the conversation it was copied from."
+LOOKING = "Reading and encoding the video. The next answer reuses it."
+LOOKING_BACK = "Looking into the answer."
+WAITING = "This comes when the answer that is being written has ended."
+NO_VIDEO = "Upload a video, then look inside."
+NO_ANSWER = "Ask a question about a video, then look into the answer."
+PRUNERS = (
+    ("Official: the frame before", "official"),
+    ("RLT: the frame before, other unit", "rlt"),
+    ("Last kept: the last kept version", "last_kept"),
+)
+SIDES = (("Keep the earlier", "earlier"), ("Keep the later", "later"))
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
 
@@ -84,7 +95,7 @@ NO_BUDGET = Budget("", "empty")
 def budget(plan: Plan, limit_tokens: int, seen: Seen | None = None) -> Budget:
     """What the clip will cost, and whether it fits, from arithmetic alone.
 
-    seen: what was left of it in the last answer
+    seen: what pruning leaves of it, where that is known
     """
     if plan.num_tokens > limit_tokens:
         return Budget(over_limit(plan.num_tokens, limit_tokens), "over", 1.0)

@@ -1,5 +1,6 @@
 """Video and pictures in: probe, schedule, read. PyAV decodes, PIL resizes; nothing else is used."""
 
+from vl3.video.encode import encode
 from vl3.video.errors import VideoError
 from vl3.video.glance import glance
 from vl3.video.images import is_image, read_image
@@ -10,6 +11,7 @@ __all__ = [
     "Probe",
     "Schedule",
     "VideoError",
+    "encode",
     "glance",
     "is_image",
     "probe",
