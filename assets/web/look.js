@@ -1,19 +1,22 @@
-// Views that look inside: what the pruner removes, and where positions put a patch.
+// Views that look inside: what the pruner removes, where positions put a patch, where words looked.
 //
 //   const view = mount(el, data, emit)      draws data (made by vl3/viz) into el
-//   view.update({ frame: 3 })               follows the page: frame, used, or other data
+//   view.update({ frame: 3 })               follows the page: frame, used, token, medium, maps, or other data
+//   view.shown()                            what can be chosen in the view, as it is now
 //   view.destroy()
 //
-// emit(name, detail) tells the page what a person did: "frame", "apply". Without it the view stands
-// alone and offers nothing to apply. Text of people and files only ever becomes textContent.
+// emit(name, detail) tells the page what a person did: "frame", "apply", "token", "medium"; or what the
+// view lacks: "need", answered by update({ maps }). Without it the view stands alone, offers nothing to
+// apply and shows what its data holds. Text of people and files only ever becomes textContent.
 //
 // vl3/viz/export.py joins these files into one module: names are unique, imports are one line each.
 
+import { attentionView } from "./look_attention.js";
 import { positionsView } from "./look_positions.js";
 import { pruningView } from "./look_pruning.js";
 
-const VIEWS = { pruning: pruningView, positions: positionsView };
-const FOLLOWED = ["frame", "used"]; // what a view can take over without being built anew
+const VIEWS = { pruning: pruningView, positions: positionsView, attention: attentionView };
+const FOLLOWED = ["frame", "used", "token", "medium", "maps"]; // what a view can take over without being built anew
 
 export function mount(el, data, emit) {
   let shown = data;
@@ -26,6 +29,7 @@ export function mount(el, data, emit) {
       view.destroy();
       view = start();
     },
+    shown: () => view.shown?.(),
     destroy() {
       view.destroy();
       el.replaceChildren();

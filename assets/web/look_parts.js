@@ -1,6 +1,6 @@
 // Pieces that every view of look.js is made of: words, controls, canvases, tables, colour scales.
 
-const NO_BREAK = "\u00a0";
+export const NO_BREAK = "\u00a0";
 export const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, NO_BREAK);
 export const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(3)).toString());
 

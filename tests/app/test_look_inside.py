@@ -9,27 +9,20 @@ import re
 import numpy as np
 import pytest
 import torch
+from look_steps import HOSTILE, drag, pixel, with_module
 
 from vl3.processor import cut
 from vl3.values import Clip, Grid
 from vl3.vision.prune import prune
 from vl3.vision.rope2d import angles
 from vl3.vision.rope2d import positions as patch_positions
-from vl3.viz import export, positions, pruning
+from vl3.viz import positions, pruning
 
-pytest_plugins = ["page_fixtures"]
+pytest_plugins = ["page_fixtures", "look_fixtures"]
 
 MODES = ("official", "rlt", "last_kept")
 USED = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
 READOUT = ".pruning .readout"
-HOSTILE = (
-    "${Object.assign(window,{pwnd:7})}",
-    "`+(window.p=1)+`",
-    '<img src=x onerror="window.p=1">',
-    "[x](javascript:window.p=1)",
-    "{{constructor}}",
-    "</script><script>window.p=1</script>",
-)
 
 
 def noisy(grid: Grid, seed: int = 0, patch: int = 14, source: str = "noise") -> Clip:
@@ -56,56 +49,6 @@ def boxes_clip(grid: Grid) -> Clip:
         side = 14 * grid.merge
         frames[index:, row * side : (row + 1) * side, col * side : (col + 1) * side] = 100
     return Clip(frames_TYX3=frames, times_s=tuple(map(float, range(grid.frames))), source="boxes")
-
-
-@pytest.fixture
-def open_views(browser, tmp_path):
-    """Opens the one-file page; at the end nothing was asked of anywhere, nothing went wrong."""
-    asked, problems, contexts = [], [], []
-
-    def open_page(*views, width=1280, height=900, scheme="light", title="a clip"):
-        file = tmp_path / "views.html"
-        file.write_text(export.page(*views, title=title), encoding="utf-8")
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            reduced_motion="reduce",
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console", lambda told: problems.append(told.text) if told.type == "error" else None
-        )
-        page.goto(file.as_uri())
-        page.locator(".vl3-look").first.wait_for()
-        page.wait_for_timeout(300)  # the sheet is decoded, everything is drawn
-        return page
-
-    yield open_page
-    outside = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    for context in contexts:
-        context.close()
-    assert outside == []
-    assert problems == []
-
-
-def with_module(page) -> None:
-    """The module's names as window.look, for a test to call."""
-    names = "window.look = { mount, pruner, rope };"
-    page.add_script_tag(type="module", content=export.module() + names)
-    page.wait_for_function("window.look")
-
-
-def drag(page, label: str, value: int) -> None:
-    """Moves a slider as a hand does: input while moving, change when let go."""
-    page.get_by_label(label, exact=True).first.evaluate(
-        "(slider, value) => { slider.value = value;"
-        "for (const type of ['input', 'change']) slider.dispatchEvent(new Event(type)); }",
-        value,
-    )
 
 
 GRIDS = {
@@ -173,15 +116,6 @@ def test_drift_is_the_difference_from_the_last_kept_version(open_views):
             last = max(index for index in range(frame + 1) if keep[index, token])
             expected = abs(levels[frame, token] - levels[last, token]).mean()
             assert found[frame][token] == pytest.approx(expected, abs=1e-4)
-
-
-def pixel(page, x: float, y: float) -> list[int]:
-    """Red, green, blue of the frame's canvas at shares of its width and height."""
-    return page.locator("canvas.frame").evaluate(
-        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
-        "Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3)",
-        [x, y],
-    )
 
 
 def darkest(page, box) -> int:

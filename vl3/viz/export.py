@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parents[2] / "assets" / "web"
-FILES = ("look_parts.js", "look_pruning.js", "look_positions.js", "look.js")
+FILES = ("look_parts.js", "look_pruning.js", "look_positions.js", "look_attention.js", "look.js")
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -1,0 +1,40 @@
+"""What a test does with the views on the one-file page, one function a step."""
+
+from __future__ import annotations
+
+from vl3.viz import export
+
+HOSTILE = (
+    "${Object.assign(window,{pwnd:7})}",
+    "`+(window.p=1)+`",
+    '<img src=x onerror="window.p=1">',
+    "[x](javascript:window.p=1)",
+    "{{constructor}}",
+    "</script><script>window.p=1</script>",
+)
+
+
+def with_module(page) -> None:
+    """The module's names as window.look, for a test to call."""
+    names = "window.look = { mount, pruner, rope };"
+    page.add_script_tag(type="module", content=export.module() + names)
+    while not page.evaluate("Boolean(window.look)"):  # waiting in the page is against its policy
+        page.wait_for_timeout(20)
+
+
+def drag(page, label: str, value: int) -> None:
+    """Moves a slider as a hand does: input while moving, change when let go."""
+    page.get_by_label(label, exact=True).first.evaluate(
+        "(slider, value) => { slider.value = value;"
+        "for (const type of ['input', 'change']) slider.dispatchEvent(new Event(type)); }",
+        value,
+    )
+
+
+def pixel(page, x: float, y: float) -> list[int]:
+    """Red, green, blue of the frame's canvas at shares of its width and height."""
+    return page.locator("canvas.frame").evaluate(
+        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
+        "Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3)",
+        [x, y],
+    )
