@@ -12,10 +12,12 @@
 // vl3/viz/export.py joins these files into one module: names are unique, imports are one line each.
 
 import { attentionView } from "./look_attention.js";
+import { compareView } from "./look_compare.js";
 import { positionsView } from "./look_positions.js";
 import { pruningView } from "./look_pruning.js";
+import { runView } from "./look_run.js";
 
-const VIEWS = { pruning: pruningView, positions: positionsView, attention: attentionView };
+const VIEWS = { pruning: pruningView, positions: positionsView, attention: attentionView, compare: compareView, run: runView };
 const FOLLOWED = ["frame", "used", "token", "medium", "maps"]; // what a view can take over without being built anew
 
 export function mount(el, data, emit) {

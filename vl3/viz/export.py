@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parents[2] / "assets" / "web"
-FILES = ("look_parts.js", "look_pruning.js", "look_positions.js", "look_attention.js", "look.js")
+FILES = (
+    "look_parts.js", "look_pruning.js", "look_positions.js", "look_attention.js",
+    "look_compare.js", "look_run.js", "look.js",
+)  # fmt: skip
+TITLES = {"run": "Run details"}  # of views whose name is not their title
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -59,10 +63,10 @@ def style() -> str:
 def page(*views: dict, title: str = "vl3") -> str:
     """One HTML file with these views, their controls working, that asks for nothing from anywhere.
 
-    views: of vl3.viz.pruning.data and vl3.viz.positions.data
+    views: of the data functions of vl3.viz
     """
     places = [
-        f'<h2>{html.escape(view["view"].capitalize())}</h2>\n<div id="view-{index}"></div>'
+        f'<h2>{html.escape(_title(view["view"]))}</h2>\n<div id="view-{index}"></div>'
         for index, view in enumerate(views)
     ]
     return _PAGE.format(
@@ -72,6 +76,10 @@ def page(*views: dict, title: str = "vl3") -> str:
         data=in_script(views),
         module=module(),
     )
+
+
+def _title(view: str) -> str:
+    return TITLES.get(view, view.capitalize())
 
 
 def in_script(value) -> str:
