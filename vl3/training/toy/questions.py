@@ -305,6 +305,16 @@ def _choice(scene: Scene, rng: random.Random) -> Pair:
         return None
     question, answer = pair
     wrong = rng.sample([option for option in OPTIONS[family] if option != answer], 3)
+    return _listed(question, answer, wrong, rng)
+
+
+def _letter(scene: Scene, rng: random.Random) -> Pair:
+    """The same with an answer that stands in the question: the step before choosing by sight."""
+    answer, *wrong = rng.sample(OPTIONS[rng.choice(tuple(OPTIONS))], 4)
+    return _listed(f"Which one is {answer.removesuffix('.')}?", answer, wrong, rng)
+
+
+def _listed(question: str, answer: str, wrong: list[str], rng: random.Random) -> Pair:
     options = rng.sample([answer, *wrong], 4)
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
     request = rng.choice((
@@ -334,6 +344,7 @@ FAMILIES: dict[str, Callable[[Scene, random.Random], Pair]] = {
     "when": events.when,
     "direction": events.direction,
     "choice": _choice,
+    "letter": _letter,
     "caption": events.describe,
     "absent": _absent,
     "about": _about,
