@@ -1,12 +1,11 @@
 import { button, choice, cividis, clock, count, DIMMED, drawer, fitCells, framesOf, hatch, make, NO_BREAK, percent, picture, radios, scaleBar, short, slider, table, unpack, viridis } from "./look_parts.js";
+import { mapsKept, weightsOf } from "./look_maps.js";
 
-// Where every word of an answer looked: maps come as bytes on a logarithmic scale (vl3/viz/attention.py).
+// Where every token of an answer looked, painted on what it looked at.
 
-const DECADES = 5, LEVEL_STEPS = 254;
-const SHARE_OF_TOP = Float64Array.from({ length: 256 }, (_, level) => (level ? 10 ** (DECADES * ((level - 1) / LEVEL_STEPS - 1)) : 0));
 const SHOWN_DECADES = 2; // between the ends of the colours
 const KEPT_BYTES = 48 << 20; // of maps that were asked for
-const LOST_MS = 5000; // after which a question without an answer no longer holds up the next
+const LOST_MS = 30_000; // after which a question without an answer no longer holds up the next
 const GAP = 10; // between the frames of two media, in pixels
 const WORD_MS = 700; // of each word while the answer is played
 
@@ -19,51 +18,6 @@ const SOURCES = [
 ];
 const MEASURES = { language: "attention", mean: "attention", rollout: "rollout", relevancy: "relevancy", vision: "attention" };
 
-export function weightsOf({ tops, levels, first, slots }) {
-  const top = unpack(tops, Float32Array), level = unpack(levels, Uint8Array);
-  const at = (row, slot) => top[row] * SHARE_OF_TOP[level[row * slots + slot - first]];
-
-  // The mean of some maps over all slots.
-  function mean(rows, length) {
-    const sum = new Float32Array(length);
-    for (const row of rows) for (let i = 0; i < slots; i++) sum[first + i] += (top[row] * SHARE_OF_TOP[level[row * slots + i]]) / rows.length;
-    return sum;
-  }
-  const reaches = (slot) => slot >= first && slot < first + slots;
-  return { at, mean, reaches };
-}
-
-// Maps that were asked for: of a source, a token and (where it has them) a layer. The oldest go first.
-function mapsKept(limit) {
-  const kept = new Map();
-  const name = (source, token, layer) => `${source} ${token} ${source === "language" || source === "vision" ? layer : ""}`;
-  let bytes = 0;
-
-  function put(maps) {
-    const read = weightsOf(maps), heads = maps.heads || [0];
-    (maps.layers || [0]).forEach((layer, i) => maps.tokens.forEach((token, q) => {
-      const key = name(maps.source, token, layer), rows = heads.map((_, h) => (i * heads.length + h) * maps.tokens.length + q);
-      bytes += rows.length * maps.slots - (kept.get(key)?.bytes || 0);
-      kept.delete(key);
-      kept.set(key, { ...read, rows, sinks: new Set(maps.sinks), bytes: rows.length * maps.slots });
-    }));
-    for (const [key, old] of kept) {
-      if (bytes <= limit) break;
-      kept.delete(key);
-      bytes -= old.bytes;
-    }
-  }
-
-  function get(source, token, layer) {
-    const key = name(source, token, layer), found = kept.get(key);
-    if (!found) return undefined;
-    kept.delete(key);
-    kept.set(key, found);
-    return found;
-  }
-  return { put, get, name };
-}
-
 export function attentionView(el, data, emit) {
   const { words, sizes, media } = data, asking = emit || null;
   const mean = { ...weightsOf(data.mean), sinks: new Set(data.mean.sinks) };
@@ -71,7 +25,7 @@ export function attentionView(el, data, emit) {
   const shares = []; // of every token on all media, once it was asked for
   const places = media.map(({ slots }) => unpack(slots, Int32Array));
   const starts = media.reduce((sums, { frames }) => [...sums, sums[sums.length - 1] + frames], [0]); // numbers of frames over all media
-  const frameOf = framesOfSlots();
+  const firstSlot = firstSlots();
   const kept = mapsKept(asking ? KEPT_BYTES : Infinity);
   data.details.forEach(kept.put);
   const problems = new Map();
@@ -102,7 +56,7 @@ export function attentionView(el, data, emit) {
   const legend = make("p", { class: "legend" });
   const under = make("output", { class: "under" });
   const frameSlider = slider("Frame", 1, (index) => goTo(index), released);
-  const frameRow = make("div", { class: "row" }, frameSlider.label, frameSlider.input);
+  const frameRow = make("div", { class: "row" }, frameSlider.label, frameSlider.input, button("Strongest frame", goToStrongest));
   const opacitySlider = slider("Opacity", 100, (value) => { opacity = value / 100; refresh(); }, released);
   const mediumChoice = media.length < 2 ? null : choice("Picture", media.map((each, index) => [index, `${index + 1}: ${each.source || (each.times_s ? "video" : "image")}`]), medium,
     (index) => { goTo(0, Number(index)); released(); });
@@ -155,14 +109,14 @@ export function attentionView(el, data, emit) {
     return Math.max(0, Math.min(index || 0, number - 1));
   }
 
-  // The frame, over all media, of every slot.
-  function framesOfSlots() {
-    const found = new Int32Array(sizes.slots);
+  // The first slot of every frame over all media; slots of a frame follow each other.
+  function firstSlots() {
+    const first = [0];
     places.forEach((slots, m) => {
       const each = media[m].rows * media[m].cols;
-      slots.forEach((slot, i) => { if (slot >= 0) found[slot] = starts[m] + Math.floor(i / each); });
+      for (let f = 0; f < media[m].frames; f++) first.push(first[first.length - 1] + slots.subarray(f * each, (f + 1) * each).filter((slot) => slot >= 0).length);
     });
-    return found;
+    return first;
   }
 
   function shareAt(index, layer, head) {
@@ -201,26 +155,30 @@ export function attentionView(el, data, emit) {
     const from = isVision ? (patch && hover === null ? slotAt(patch) : -1) : word;
     const maps = source === "mean" || from < 0 ? undefined : kept.get(source, from, layers[source]);
     if (!maps) return { source: "mean", word, weights: mean.mean([word], sizes.slots), sinks: mean.sinks, reaches: mean.reaches };
-    const head = heads[source] ?? null, perHead = maps.rows.map((one) => maps.mean([one], sizes.slots));
-    const weights = head !== null ? perHead[head] : perHead.length === 1 ? perHead[0] : maps.mean(maps.rows, sizes.slots);
-    return { source, word, weights, sinks: maps.sinks, reaches: maps.reaches, perHead };
+    const perHead = maps.rows.map((one) => maps.mean([one], sizes.slots));
+    const joint = perHead.length === 1 ? perHead[0] : maps.mean(maps.rows, sizes.slots);
+    const weights = perHead[heads[source]] || joint;
+    return { source, word, weights, sinks: maps.sinks, reaches: maps.reaches, perHead, joint };
   }
 
   function isHidden(slot) {
     return hidesSinks && shown.sinks.has(slot);
   }
 
-  function total(weights) {
-    const sums = new Float64Array(starts[media.length]);
-    weights.forEach((weight, slot) => { if (!isHidden(slot)) sums[frameOf[slot]] += weight; });
-    return sums;
+  // Sums of every frame over all media.
+  function sums(weights) {
+    return Float64Array.from({ length: starts[media.length] }, (_, number) => {
+      let sum = 0;
+      for (let slot = firstSlot[number]; slot < firstSlot[number + 1]; slot++) if (!isHidden(slot)) sum += weights[slot];
+      return sum;
+    });
   }
 
-  // The largest weight that the colours reach: of this frame, or of the whole medium.
+  // The largest weight, which the colours reach up to: of this frame, or of the whole medium.
   function topOf(weights) {
-    const here = starts[medium] + frame, from = scaledBy === "frame" ? here : starts[medium], to = scaledBy === "frame" ? here : starts[medium + 1] - 1;
+    const here = starts[medium] + frame, [from, to] = scaledBy === "frame" ? [here, here + 1] : [starts[medium], starts[medium + 1]];
     let top = 0;
-    weights.forEach((weight, slot) => { if (weight > top && frameOf[slot] >= from && frameOf[slot] <= to && !isHidden(slot)) top = weight; });
+    for (let slot = firstSlot[from]; slot < firstSlot[to]; slot++) if (weights[slot] > top && !isHidden(slot)) top = weights[slot];
     return top;
   }
 
@@ -254,7 +212,7 @@ export function attentionView(el, data, emit) {
     else kept.put(maps);
     ask(); // what was wanted meanwhile
     refreshWords();
-    refresh();
+    relook();
     released();
   }
 
@@ -264,7 +222,7 @@ export function attentionView(el, data, emit) {
     hover = null;
     ask();
     refreshWords();
-    refresh();
+    relook();
     if (isOver) released();
   }
 
@@ -281,7 +239,7 @@ export function attentionView(el, data, emit) {
     const next = index === token ? null : index;
     if (next === hover) return;
     hover = next;
-    refresh();
+    relook();
   }
 
   function step(direction) {
@@ -328,6 +286,12 @@ export function attentionView(el, data, emit) {
     refresh();
     if (isOther) emit?.("medium", medium);
     emit?.("frame", frame);
+  }
+
+  function goToStrongest() {
+    const number = most(totals.length, (index) => totals[index]), which = media.findLastIndex((_, m) => starts[m] <= number);
+    goTo(number - starts[which], which);
+    released();
   }
 
   function pickTotal({ offsetX }) {
@@ -463,9 +427,13 @@ export function attentionView(el, data, emit) {
     return `${name} was read most by token ${best + 1}, ${quoted(best)}: ${weight(read.top)} (${read.by}).`;
   }
 
-  function refresh() {
+  function relook() {
     shown = look();
-    totals = media.length ? total(shown.weights) : [];
+    totals = sums(shown.weights);
+    refresh();
+  }
+
+  function refresh() {
     readout.textContent = summary();
     note.textContent = noteWords();
     markWords();
@@ -473,7 +441,7 @@ export function attentionView(el, data, emit) {
     const { frames, rows, cols, times_s, sheet } = media[medium], layered = source === "language" || source === "vision";
     canvas.style.setProperty("--ratio", (sheet.height / sheet.width).toFixed(5));
     setSlider(frameSlider, frame, frames - 1, `${frame + 1} of ${frames}${times_s ? ` · ${clock(times_s[frame])}` : ""}`);
-    frameRow.hidden = frames < 2;
+    frameRow.hidden = starts[media.length] < 2;
     scales.hidden = frames < 2;
     if (mediumChoice) mediumChoice.querySelector("select").value = medium;
     opacitySlider.input.setAttribute("aria-valuetext", percent(opacity));
@@ -550,7 +518,7 @@ export function attentionView(el, data, emit) {
     }
     for (const [head, node] of nodes) {
       node.setAttribute("aria-pressed", head === String(heads[source] ?? "mean"));
-      if (head !== "mean") node.querySelector("span").textContent = source === "language" || here ? `Head ${head} · ${percent(shares[head])}` : `Head ${head}`;
+      if (head !== "mean") node.querySelector("span").textContent = source === "language" || here ? `Head ${head}\n${percent(shares[head])}` : `Head ${head}`;
     }
   }
 
@@ -660,7 +628,7 @@ export function attentionView(el, data, emit) {
       const context = small.getContext("2d");
       context.clearRect(0, 0, cols, rows);
       if (shown.source !== source || !shown.perHead) continue;
-      const weights = head === "mean" ? meanWeights() : shown.perHead[head], top = topOf(weights);
+      const weights = head === "mean" ? shown.joint : shown.perHead[head], top = topOf(weights);
       for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) {
         const slot = slotAt({ medium, frame, row: r, col: c });
         if (slot < 0 || isHidden(slot) || !shown.reaches(slot)) continue;
@@ -668,10 +636,6 @@ export function attentionView(el, data, emit) {
         context.fillRect(c, r, 1, 1);
       }
     }
-  }
-
-  function meanWeights() {
-    return Float32Array.from(shown.weights, (_, slot) => shown.perHead.reduce((sum, weights) => sum + weights[slot], 0) / shown.perHead.length);
   }
 
   function columns(width) {
