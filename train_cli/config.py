@@ -1,6 +1,7 @@
 """A recipe from YAML files and the command line, typed and checked by the dataclasses of vl3.
 
     --config stage4_video --config lora     bundled names or files, merged in this order
+    stage4_video lora                       the same, where they come first
     --optim.clip 0.5                        any setting by its dotted name
     --data.scene.path scene.jsonl           a setting of one data set, by the data set's name
 
@@ -119,7 +120,7 @@ class RecipeParser:
         return chosen
 
     def _parse(self, arguments: list[str]) -> Namespace:
-        rest, overrides = split_data(arguments)
+        rest, overrides = split_data(with_configs(arguments))
         rest = resolve_configs(rest)
         chosen = self.parser.parse_args(rest)
         if overrides:
@@ -169,6 +170,13 @@ def find_config(name: str) -> Path:
         f"no file and no bundled recipe {name!r}{nearest(path.stem, bundled())}; "
         "`recipes list` shows all"
     )
+
+
+def with_configs(arguments: list[str]) -> list[str]:
+    """The arguments with --config before each name that comes ahead of all options."""
+    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    named = [word for name in arguments[:count] for word in ("--config", name)]
+    return [*named, *arguments[count:]]
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
@@ -322,8 +330,10 @@ def with_overrides(data: list[Namespace], overrides: list[tuple[str, str, Any]])
 def one_sentence(error: ArgumentError, options: Iterable[str] = ()) -> str:
     """What the parser says, on one line and with the nearest name."""
     text = " ".join(str(error).split())
-    if unknown := re.search(r"unrecognized arguments: (?:--)?([^\s=]+)", text):
-        return no_setting(unknown[1], options)
+    if unknown := re.search(r"unrecognized arguments: (-*)([^\s=]+)", text):
+        if not unknown[1]:
+            return f"{unknown[2]} follows no option; a recipe is named by --config {unknown[2]}"
+        return no_setting(unknown[2], options)
     text = re.sub(r"^Parser key \"([\w.]+)\":", r"\1:", text)
     text = re.sub(r"Problem with given class_path '[^']+': ", "", text)
     text = re.sub(r"^(\w+): Parser key \"(\w+)\":", r"\1.\2:", text)

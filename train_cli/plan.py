@@ -34,6 +34,10 @@ USABLE = 0.92
 TFLOPS = 400
 
 
+class UnknownSizes(ValueError):
+    """The sizes of the model cannot be read here."""
+
+
 def add_arguments(parser: RecipeParser) -> None:
     parser.add_argument("--memory", metavar="SIZE", help="memory of the device, e.g. 24GB")
     parser.add_argument("--on", choices=("auto", "cpu", "cuda"), default="auto",
@@ -44,9 +48,25 @@ def add_arguments(parser: RecipeParser) -> None:
 
 def run(chosen) -> int:
     """Exit code 0 when it fits, 4 when not, 2 when sizes cannot be known."""
-    recipe = chosen.recipe
     memory, on = getattr(chosen, "memory", None), getattr(chosen, "on", "auto")
-    limit = parse_size(memory) if memory else None
+    try:
+        plan = make(chosen.recipe, on, parse_size(memory) if memory else None)
+    except UnknownSizes as error:
+        fail(error)
+    if getattr(chosen, "json", False):
+        print(json.dumps(as_json(plan), indent=2))
+    elif not chosen.quiet:
+        print(as_text(plan))
+    refuse_misfit(plan)
+    return OK
+
+
+def make(recipe: Recipe, on: str = "auto", limit: float | None = None):
+    """The plan (vl3.training.plan.Plan) of a recipe for a device with so many bytes to use.
+
+    on: "auto", "cpu" or "cuda"; limit: None for what the device has
+    Raises: UnknownSizes; SystemExit for data that cannot be read.
+    """
     from vl3.training.plan import machine_for, make_plan
 
     config = sizes(recipe)
@@ -54,19 +74,18 @@ def run(chosen) -> int:
     machine = machine_for(recipe, config, device, bfloat16)
     processor = local_processor(recipe)
     looked = [look(source, recipe, processor) for source in recipe.data]
-    plan = make_plan(recipe, config, machine, looked, has)
-    if getattr(chosen, "json", False):
-        print(json.dumps(as_json(plan), indent=2))
-    elif not chosen.quiet:
-        print(as_text(plan))
+    return make_plan(recipe, config, machine, looked, has)
+
+
+def refuse_misfit(plan) -> None:
+    """Ends the command with exit code 4 where the plan does not fit, and says what to lower."""
     if not plan.fits:
-        where = "GPU" if device == "cuda" else "CPU"
+        where = "GPU" if plan.machine.device == "cuda" else "CPU"
         fail(
             f"needs {gb(plan.peak_bytes)}, but the {where} has {gb(plan.limit_bytes)} to use; "
             f"lower {plan.lower[0]}, then {plan.lower[1]}, or use more GPUs with FSDP",
             TOO_BIG,
         )
-    return OK
 
 
 def parse_size(text: str) -> float:
@@ -161,17 +180,17 @@ def _text(name: str):
     known = {"1.5B": videollama3_2b, "7B": videollama3_7b}
     if matched := re.fullmatch(r"Qwen/Qwen2\.5-(1\.5B|7B)(-Instruct)?", name):
         return known[matched[1]]().text_config
-    fail(f"the sizes of {name} are not known here; give a folder")
+    raise UnknownSizes(f"the sizes of {name} are not known here; give a folder")
 
 
 def _read(reading):
-    """What reading gives; a model that cannot be read ends the command."""
+    """What reading gives. Raises: UnknownSizes for a model that cannot be read."""
     from vl3.layouts import LayoutError
 
     try:
         return reading()
     except (LayoutError, OSError) as error:
-        fail(error)
+        raise UnknownSizes(str(error)) from error
 
 
 # The data
@@ -181,9 +200,11 @@ def local_processor(recipe: Recipe):
     """The processor that samples are measured with; None where its tokenizer is not at hand."""
     from vl3.processor import VL3Processor
     from vl3.training.setup import settings_for
-    from vl3.weights.hub import BUNDLED
+    from vl3.weights.hub import BUNDLED, resolve
 
     folder = BUNDLED if recipe.start.nano else Path(recipe.start.model or "").expanduser()
+    if recipe.start.model and folder.is_dir():
+        folder = _read(lambda: resolve(folder, offline=True))  # of a run, its last checkpoint
     if not (folder / "tokenizer.json").is_file():
         return None
     processor = VL3Processor.from_pretrained(folder)

@@ -6,10 +6,12 @@
 Checkpoints, metrics.jsonl, quarantine.jsonl and samples/ are written into the folder of the run
 (--out), which is then a model: python app.py --model RUN_DIR. Ctrl-C ends the run after the step,
 with a checkpoint; `resume` goes on. Several GPUs: torchrun --nproc-per-node N -m train_cli run ...
+What will not fit into memory by its `plan` is not begun (exit code 4).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from logging import INFO, StreamHandler, getLogger
 
@@ -21,6 +23,8 @@ Parser = RecipeParser
 def add_arguments(parser: RecipeParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="plan only, train nothing")
     parser.add_argument("--until", type=int, help="stop after this step, with a checkpoint")
+    parser.add_argument("--anyway", action="store_true",
+                        help="train even what the plan says will not fit")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -29,10 +33,29 @@ def run(chosen) -> int:
         from train_cli.plan import run as plan
 
         return plan(chosen)
+    if not chosen.anyway:
+        check_memory(chosen.recipe)
     from vl3.training import run as runs
 
     return train(lambda callbacks: runs.run(chosen.recipe, until=chosen.until, callbacks=callbacks),
                  chosen.quiet)  # fmt: skip
+
+
+def check_memory(recipe) -> None:
+    """Ends the command with exit code 4 where a plan from measured samples does not fit.
+
+    Of several processes a plan knows nothing, and of unknown sizes neither: these are let through.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return
+    from train_cli.plan import UnknownSizes, make, refuse_misfit
+
+    try:
+        plan = make(recipe)
+    except UnknownSizes:
+        return
+    if plan.measured:
+        refuse_misfit(plan)
 
 
 def train(begin, quiet: bool) -> int:

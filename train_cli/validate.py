@@ -15,19 +15,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from train_cli.config import BAD_DATA, OK, USAGE
 from vl3.processor import VL3Processor
 from vl3.training.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome
 from vl3.training.data.drafts import to_row
 from vl3.training.data.formats import FORMATS
+from vl3.training.data.quarantine import Bad, quarantine
 from vl3.training.data.readers import Records, open_records
-from vl3.training.data.report import Report, check, histogram, quarantine
+from vl3.training.data.report import Report, check, histogram
 from vl3.training.data.rules import RULES, number
 from vl3.training.data.sheet import sheet
 from vl3.training.data.views import View, view
 from vl3.video import VideoError
 from vl3.weights.hub import resolve
 
-OK, USAGE, INVALID = 0, 2, 3
 SHOWN = 12  # samples on the page
 BAR = 40
 
@@ -66,21 +67,20 @@ def run(chosen: argparse.Namespace) -> int:
         )
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return INVALID if isinstance(error, _BadFileError) else USAGE
+        return BAD_DATA if isinstance(error, _BadFileError) else USAGE
     report, pages, written = Report(strict=chosen.strict), _Pages(chosen, opened), _Fixed(chosen)
     with written, tqdm(
         total=sum(len(_indices(records, chosen)) for records in opened), unit=" samples",
         disable=True if chosen.quiet or chosen.json else None, leave=False,
     ) as progress:  # fmt: skip
-        sort_out = quarantine(chosen.quarantine) if chosen.quarantine else None
         for records in opened:
 
             def seen(outcome: Outcome, records: Records = records) -> None:
                 progress.update()
                 pages.add(outcome)
                 written.add(outcome, records)
-                if sort_out and outcome.error is not None:
-                    sort_out(outcome.place, outcome.dataset, outcome.error)
+                if chosen.quarantine and outcome.error is not None:
+                    quarantine(Path(chosen.quarantine), [_bad(outcome)])
 
             check(
                 records, processor, indices=_indices(records, chosen),
@@ -96,7 +96,17 @@ def run(chosen: argparse.Namespace) -> int:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     elif not chosen.quiet:
         print("\n".join([*_lines(report), *written.lines(), *_verdict(report, chosen)]))
-    return INVALID if report.total_bad else OK
+    return BAD_DATA if report.total_bad else OK
+
+
+def _bad(outcome: Outcome) -> Bad:
+    return Bad(
+        dataset=outcome.dataset,
+        index=outcome.index,
+        id=outcome.place,
+        code=outcome.error.code,
+        message=str(outcome.error),
+    )
 
 
 class _BadFileError(ValueError):

@@ -45,6 +45,25 @@ def test_files_merge_in_order_and_the_command_line_wins(tmp_path):
     assert recipe.name == "lora"
 
 
+def test_names_ahead_of_all_options_are_recipes():
+    expected = read_recipe([*STAGE, "--config", "lora", "--optim.clip", "0.5"])
+    assert read_recipe(["stage4_video", "lora", "--optim.clip", "0.5"]) == expected
+    assert read_recipe(["stage4_video", "--config", "lora", "--optim.clip=0.5"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "made_of"),
+    [
+        (["--start.nano", "true"], "start.nano"),
+        (["--start.vision", "a", "--start.language", "b"], "start.vision and start.language"),
+    ],
+)
+def test_an_adapter_on_a_model_that_is_nowhere_else_is_refused(start, made_of, capsys):
+    sentence = refused(capsys, ["lora", *start, "--data.own.path", "x.jsonl"])
+    assert f"what {made_of} makes is in this run only; train it without adapter first" in sentence
+    read_recipe(["lora", "--start.model", "runs/mine", "--data.own.path", "x.jsonl"])
+
+
 def test_one_data_set_by_its_name():
     given = ["--data.text.path", "a=b.jsonl", "--data.text.samples=7", "--data.text.sets", "[x, y]"]
     data = {source.name: source for source in read_recipe([*STAGE, *given]).data}
@@ -69,6 +88,7 @@ def test_one_data_set_by_its_name():
         (["--data.text.path"], "--data.text.path needs a value"),
         (["--config", "stage4_vidoe"], "did you mean stage4_video"),
         (["--rates.adapter", "1e-4"], "name both or neither"),
+        (["--optim.clip", "1", "lora"], "a recipe is named by --config lora"),
     ],
 )
 def test_a_mistake_on_the_command_line(arguments, words, capsys):
@@ -163,3 +183,33 @@ def test_plan_refuses_what_cannot_fit(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["plan", *STAGE, "--memory", "lots"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "measured", "begins"),
+    [
+        ([], 1, True, False),
+        (["--anyway"], 1, True, True),
+        ([], 2, True, True),
+        ([], 1, False, True),
+    ],
+)
+def test_run_does_not_begin_what_cannot_fit(
+    options, processes, measured, begins, capsys, tmp_path, monkeypatch
+):
+    begun = []
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr("train_cli.plan.describe_device", lambda on, limit: ("cpu", False, 1e6))
+    monkeypatch.setattr("train_cli.run.train", lambda begin, quiet: begun.append(begin) or 0)
+    if not measured:
+        monkeypatch.setattr("train_cli.plan.local_processor", lambda recipe: None)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    arguments = ["run", str(tmp_path / "tiny.yaml"), *options]
+    if begins:
+        assert main(arguments) == 0
+    else:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 4
+        assert "the CPU has 1 MB to use; lower batch.tokens" in capsys.readouterr().err
+    assert len(begun) == begins

@@ -64,6 +64,8 @@ def test_fix_writes_what_is_good_and_leaves_the_input_alone(validate, data, tmp_
     assert json.loads(fixed.read_text("utf-8").splitlines()[0])["media"][0]["path"] == "a.mp4"
     bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text("utf-8").splitlines()]
     assert [entry["code"] for entry in bad] == ["E120", "E105", "E101"]
+    assert list(bad[0]) == ["dataset", "index", "id", "code", "message"]
+    assert (bad[0]["index"], bad[0]["id"]) == (4, "train.jsonl:5")
     assert validate(fixed)[0] == 0
     code, _, err = validate(data, "--fix", fixed)
     assert code == 2

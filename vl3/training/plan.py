@@ -52,6 +52,7 @@ class Plan:
 
     memory: bytes by cause at the fullest moment; limit_bytes: what the device has
     assumed: what was not looked up but taken for granted, as sentences
+    measured: whether samples of every data set were measured; if not, they count as long as allowed
     """
 
     name: str
@@ -66,6 +67,7 @@ class Plan:
     limit_bytes: float | None
     lower: tuple[str, ...]
     assumed: tuple[str, ...]
+    measured: bool
 
     @property
     def peak_bytes(self) -> float:
@@ -115,6 +117,7 @@ def make_plan(
         limit_bytes=limit_bytes,
         lower=tuple(what_to_lower(recipe, found)),
         assumed=tuple(_assumed(looked)),
+        measured=bool(looked) and all(one.seen for one in looked),
     )
 
 

@@ -211,6 +211,13 @@ def check(recipe: Recipe) -> None:
     if (rates["adapter"] is None) != (recipe.adapter is None):
         raise ValueError("rates.adapter and adapter go together: name both or neither")
     if recipe.adapter:
+        if not recipe.start.model:
+            made_of = "start.nano" if recipe.start.nano else "start.vision and start.language"
+            raise ValueError(
+                f"an adapter needs a base that can be loaded again, and what {made_of} makes is in "
+                "this run only; train it without adapter first (rates.connector is enough), then "
+                "give that run as start.model"
+            )
         unknown = set(recipe.adapter.on) - set(MODULES)
         if unknown or not recipe.adapter.on:
             raise ValueError(

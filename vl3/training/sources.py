@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 from torch.utils.data import Dataset, Sampler
 
 from vl3.processor import VL3Processor
+from vl3.training.data.quarantine import Bad
 from vl3.training.data.records import BadSample, Record
 from vl3.training.frames import FrameCache
 from vl3.training.order import Order, Part, split
@@ -24,10 +24,11 @@ from vl3.video import VideoError
 
 
 class Records(Protocol):
-    """What a data set offers: its number of samples, and each of them as a Record."""
+    """What a data set offers: its number of samples, each as a Record, and where each stands."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Record: ...
+    def place(self, index: int) -> str: ...
 
 
 class Scenes:
@@ -59,7 +60,11 @@ class Scenes:
             if not talks or rng.random() >= self.world.follow:
                 talks.append([])
             talks[-1].append(qa)
-        return scene_record(f"{self.name}:{index}", self.name, clip, talks)
+        return scene_record(self.place(index), self.name, clip, talks)
+
+    def place(self, index: int) -> str:
+        """The name of a scene."""
+        return f"{self.name}:{index}"
 
 
 def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
@@ -92,16 +97,6 @@ def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list
     """Length of each data set and how much of it an epoch takes."""
     lengths = [None if isinstance(data, Scenes) else len(data) for data in opened]
     return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A sample that could not be read, as quarantine.jsonl names it."""
-
-    dataset: str
-    index: int
-    code: str
-    message: str
 
 
 class Remembered:
@@ -153,9 +148,18 @@ class Samples(Dataset):
                 record, self.processor, self.visual_tokens, self.max_tokens, self.cache
             )
         except BadSample as error:
-            return number, Bad(self.names[data], index, error.code, str(error))
+            return number, self._bad(data, index, error.code, error)
         except VideoError as error:
-            return number, Bad(self.names[data], index, "E121", str(error))
+            return number, self._bad(data, index, "E121", error)
+
+    def _bad(self, data: int, index: int, code: str, error: ValueError) -> Bad:
+        return Bad(
+            dataset=self.names[data],
+            index=index,
+            id=self.opened[data].place(index),
+            code=code,
+            message=str(error),
+        )
 
     def size(self, data: int, index: int) -> Size:
         """What a sample costs at most; nothing where it cannot be read, which shows later."""

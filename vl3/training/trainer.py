@@ -29,10 +29,11 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.training import evaluate, optim
 from vl3.training.collate import Pass, attention_mask, collate
+from vl3.training.data.quarantine import Bad, quarantine
 from vl3.training.frames import FrameCache
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
-from vl3.training.sources import Bad, Samples, Steps, open_source, parts
+from vl3.training.sources import Samples, Steps, open_source, parts
 from vl3.training.toy import newborn, sight
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
@@ -272,10 +273,7 @@ class VL3Trainer(Trainer):
 
     def _quarantine(self, bad: tuple[Bad, ...]) -> None:
         """Counts and names what could not be read; stops above the recipe's budget."""
-        if bad:
-            with (self.out / "quarantine.jsonl").open("a", encoding="utf-8") as file:
-                for entry in bad:
-                    file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+        quarantine(self.out / "quarantine.jsonl", bad)
         self.bad += int(self._over_processes(torch.tensor(float(len(bad)))).item())
         seen = (self.state.global_step + 1) * self.recipe.batch.samples
         if self.bad > max(self.recipe.max_bad * max(seen, FIRST_SAMPLES), 1):

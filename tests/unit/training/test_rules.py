@@ -11,9 +11,9 @@ from clips import write_clip
 from PIL import Image
 
 from vl3.training.data.checks import walk
+from vl3.training.data.quarantine import Bad, quarantine
 from vl3.training.data.readers import open_records
-from vl3.training.data.records import BadSample
-from vl3.training.data.report import check, histogram, quarantine
+from vl3.training.data.report import check, histogram
 from vl3.training.data.rules import RULES
 
 
@@ -234,10 +234,14 @@ def test_stretches_of_a_histogram():
 
 
 def test_quarantine_is_a_line_per_sample(tmp_path):
-    write = quarantine(tmp_path / "bad.jsonl")
-    write("a", "set", BadSample("E105", "train.jsonl:1: assistant turn 3 is empty."))
-    write("b", "set", BadSample("E101", "ü"))
-    lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text("utf-8").splitlines()]
-    assert lines[0] == {"id": "a", "dataset": "set", "code": "E105",
-                        "message": "train.jsonl:1: assistant turn 3 is empty."}  # fmt: skip
+    file = tmp_path / "bad.jsonl"
+    first = Bad(dataset="set", index=0, id="a:1", code="E105", message="a:1: turn 3 is empty.")
+    quarantine(file, [])
+    assert not file.exists()
+    quarantine(file, [first])
+    quarantine(file, [Bad(dataset="set", index=1, id="b", code="E101", message="ü")])
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert lines[0] == {"dataset": "set", "index": 0, "id": "a:1", "code": "E105",
+                        "message": "a:1: turn 3 is empty."}  # fmt: skip
+    assert lines[1]["message"] == "ü"
     assert len(lines) == 2

@@ -110,7 +110,8 @@ def test_gradients_are_where_the_recipe_says_and_nowhere_else(tmp_path, rates):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_adapters_alone_train_where_they_are(tmp_path, on, kind):
     adapter = Adapter(kind=kind, rank=2, alpha=4, on=on)
-    checked = recipe(tmp_path, rates=Rates(adapter=1e-3), adapter=adapter, steps=1)
+    rates = Rates(adapter=1e-3)
+    checked = recipe(tmp_path, start=BUNDLED, rates=rates, adapter=adapter, steps=1)
     assert trained(checked) == {f"adapter in {name}" for name in on}
 
 
@@ -205,4 +206,7 @@ def test_samples_that_cannot_be_read_are_named_and_end_the_run(tmp_path):
     with pytest.raises(TooManyBad, match=r"quarantine\.jsonl"):
         runs.run(broken)
     entries = (tmp_path / "run/quarantine.jsonl").read_text().splitlines()
-    assert {json.loads(entry)["code"] for entry in entries} == {"E101"}
+    found = [json.loads(entry) for entry in entries]
+    assert {entry["code"] for entry in found} == {"E101"}
+    assert {entry["id"] for entry in found} <= {f"data.jsonl:{line}" for line in (5, 6, 7, 8)}
+    assert list(found[0]) == ["dataset", "index", "id", "code", "message"]

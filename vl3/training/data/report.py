@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vl3.processor import VL3Processor
 from vl3.training.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome, Size, walk
 from vl3.training.data.readers import Records
-from vl3.training.data.records import BadSample
 
 LONGEST, FIRST = 20, 5
 UNREADABLE = ("E120", "E121")
@@ -142,15 +139,3 @@ def check(
         if on_sample is not None:
             on_sample(outcome)
     return report
-
-
-def quarantine(path: str | Path) -> Callable[[str, str, BadSample], None]:
-    """A function that writes one line per bad sample to a file: its id, data set, code, message."""
-    file = Path(path)
-
-    def write(id: str, dataset: str, error: BadSample) -> None:
-        line = {"id": id, "dataset": dataset, "code": error.code, "message": str(error)}
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    return write
