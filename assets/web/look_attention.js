@@ -86,14 +86,14 @@ export function attentionView(el, data, emit) {
     make("div", { class: "row said" }, play, strip),
     tinted, note,
     media.length === 0 ? null : make("div", { class: "halves" },
-      make("div", { class: "main" }, totalsBar.canvas, canvas, legend, under, mediumChoice, frameRow, row(opacitySlider)),
+      make("div", { class: "main" }, totalsBar.canvas, canvas, legend, under, mediumChoice, frameRow, row(opacitySlider),
+        make("h3", {}, "From a patch to the tokens"),
+        make("div", { class: "row wide places" }, row(rowSlider), row(colSlider), noPatch), patchWords),
       make("div", { class: "side" },
         sources, asking ? null : make("p", { class: "words" }, aloneWords()), layerBox, headBox,
         make("h3", {}, `Share of attention on the ${where}: layer by head`), matrix.canvas,
         make("p", { class: "legend" }, matrixScale, make("span", {}, "layers down, heads across, counted from 0; click one to see it")),
-        make("div", { class: "pair" }, scales, make("label", { class: "check" }, sinkBox, sinkWords)),
-        make("h3", {}, "From a patch to the tokens"),
-        make("div", { class: "row wide places" }, row(rowSlider), row(colSlider), noPatch), patchWords)),
+        make("div", { class: "pair" }, scales, make("label", { class: "check" }, sinkBox, sinkWords)))),
     media.length === 0 ? null : perFrame.node, perWord.node);
   el.replaceChildren(root);
 
@@ -329,8 +329,8 @@ export function attentionView(el, data, emit) {
   }
 
   function cellAt(x, y) {
-    const { left, wide, high } = cells(matrix.canvas.clientWidth, matrix.canvas.clientHeight);
-    return { layer: clamp(Math.floor(y / high), sizes.layers), head: clamp(Math.floor((x - left) / wide), sizes.heads) };
+    const { left, top, wide, high } = cells(matrix.canvas.clientWidth, matrix.canvas.clientHeight);
+    return { layer: clamp(Math.floor((y - top) / high), sizes.layers), head: clamp(Math.floor((x - left) / wide), sizes.heads) };
   }
 
   function pickCell({ offsetX, offsetY }) {
@@ -681,30 +681,30 @@ export function attentionView(el, data, emit) {
   }
 
   function cells(width, height) {
-    const left = 24, bottom = height - 18;
-    return { left, bottom, wide: (width - left) / sizes.heads, high: bottom / sizes.layers };
+    const left = 24, top = 3, right = width - 3;
+    return { left, top, wide: (right - left) / sizes.heads, high: (height - 19 - top) / sizes.layers };
   }
 
   function paintMatrix(context, width, height, colour) {
-    const { left, bottom, wide, high } = cells(width, height);
-    let top = 0;
-    for (let i = 0; i < sizes.layers * sizes.heads; i++) top = Math.max(top, share.at(shown.word, i));
+    const { left, top, wide, high } = cells(width, height);
+    let best = 0;
+    for (let i = 0; i < sizes.layers * sizes.heads; i++) best = Math.max(best, share.at(shown.word, i));
     context.font = colour.font;
     context.textBaseline = "middle";
     for (let layer = 0; layer < sizes.layers; layer++) {
       for (let head = 0; head < sizes.heads; head++) {
-        context.fillStyle = viridis(top ? shareAt(shown.word, layer, head) / top : 0);
-        context.fillRect(left + head * wide, layer * high, wide - 1, high - 1);
+        context.fillStyle = viridis(best ? shareAt(shown.word, layer, head) / best : 0);
+        context.fillRect(left + head * wide, top + layer * high, wide - 1, high - 1);
       }
       context.fillStyle = colour.faint;
       context.textAlign = "right";
-      if (high >= 12 || layer % 4 === 0) context.fillText(String(layer), left - 6, (layer + 0.5) * high);
+      if (high >= 12 || layer % 4 === 0) context.fillText(String(layer), left - 6, top + (layer + 0.5) * high);
     }
     context.textAlign = "center";
     context.textBaseline = "bottom";
     for (let head = 0; head < sizes.heads; head += wide >= 18 ? 1 : 4) context.fillText(String(head), left + (head + 0.5) * wide, height);
     if (source !== "language") return;
-    const head = heads.language, box = [left + (head ?? 0) * wide + 1, layers.language * high + 1, (head === null ? sizes.heads : 1) * wide - 3, high - 3];
+    const head = heads.language, box = [left + (head ?? 0) * wide - 1, top + layers.language * high - 1, (head === null ? sizes.heads : 1) * wide + 1, high + 1]; // around the cell
     for (const [ink, thick] of [["#000", 4], ["#fff", 2]]) {
       context.lineWidth = thick;
       context.strokeStyle = ink;
