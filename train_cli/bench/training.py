@@ -1,52 +1,25 @@
-"""Measure this project beside its peers, in one run on the same weights and data.
-
-    python -m train_cli bench            all of it, a few minutes
-    python -m train_cli bench --json     figures for other programs
-
-Absolute times mean little on a shared machine: read the ratios.
-"""
+"""A step of training beside the official arrangement."""
 
 from __future__ import annotations
 
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from train_cli.config import OK
+from train_cli.bench.measure import Mismatch, Row, beside
 
 SEED = 0
 CLIPS, QUESTIONS, FRAMES, SIDE_PX = 2, 8, 4, 168
+LAYERS = 6
 MICRO_BATCH = 2  # samples of one forward pass in the official scripts
+MOST_APART = 1e-3  # of the losses
 
 
-def add_arguments(parser) -> None:
-    parser.add_argument("--rounds", type=int, default=5, help="times each side is measured")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def run(chosen) -> int:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    figures = {"training_step": training_step(chosen.rounds)}
-    if chosen.json:
-        print(json.dumps(figures, indent=2))
-        return OK
-    print("Training step (forward and backward), official arrangement / ours, CPU seconds:")
-    for name, row in figures["training_step"].items():
-        print(f"  {name}: {row['theirs_s']:.2f} / {row['ours_s']:.2f} = {row['ratio']:.2f} x "
-              f"(p20 {row['p20']:.2f}, p80 {row['p80']:.2f}; "
-              f"losses differ by {row['loss_difference']:.1e})")  # fmt: skip
-    return OK
-
-
-def training_step(rounds: int) -> dict[str, dict[str, float]]:
-    """A step of ours against the official arrangement: transformers' native model, its own loss,
-    every question with a copy of its clip, two samples padded to a forward pass.
+def training(
+    rounds: int, frames: int = FRAMES, side_px: int = SIDE_PX, layers: int = LAYERS
+) -> list[Row]:
+    """Forward and backward of a step of ours against the official arrangement: transformers' native
+    model, its own loss, every question with a copy of its clip, two samples padded to a pass.
 
     Both in float32 without pruning, on the same weights, clips and questions; both give the same
     loss.
@@ -57,42 +30,34 @@ def training_step(rounds: int) -> dict[str, dict[str, float]]:
     from vl3.training.setup import plain_attention
     from vl3.weights.export import export
 
-    model, processor = medium_model()
+    model, processor = medium_model(layers)
     with tempfile.TemporaryDirectory() as folder:
         export(model, processor, Path(folder), "native")
         stock = VideoLlama3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     stock.train()
     plain_attention(model)
-    found = {}
+    rows = []
     for name, questions in (
         ("one question a clip", 1),
         (f"{QUESTIONS} questions a clip", QUESTIONS),
     ):
-        theirs = official_step(stock, processor, model.config, records(questions))
-        ours = our_step(model, processor, records(questions))
-        losses = ours(), theirs()
-        times = [(cpu_s(theirs), cpu_s(ours)) for _ in range(rounds)]
-        ratios = sorted(there / here for there, here in times)
-        found[name] = {
-            "theirs_s": statistics.median(there for there, _ in times),
-            "ours_s": statistics.median(here for _, here in times),
-            "ratio": statistics.median(ratios),
-            "p20": ratios[len(ratios) // 5],
-            "p80": ratios[-1 - len(ratios) // 5],
-            "loss_difference": abs(losses[0] - losses[1]),
-        }
-    return found
+        data = records(questions, frames, side_px)
+        theirs = official_step(stock, processor, model.config, data)
+        ours = our_step(model, processor, data)
+        rows += beside(
+            f"training step, {name}", ours, {"official arrangement": theirs}, rounds, same_loss
+        )
+    return rows
 
 
-def cpu_s(step: Callable[[], float]) -> float:
-    """CPU seconds of one call, over all threads."""
-    started = time.process_time()
-    step()
-    return time.process_time() - started
+def same_loss(ours: float, theirs: float) -> str:
+    if not abs(ours - theirs) < MOST_APART:
+        raise Mismatch(f"losses of {ours} and {theirs}")
+    return f"losses differ by {abs(ours - theirs):.0e}"
 
 
-def medium_model():
-    """A random model of 40 M parameters with nano's tokenizer: matrices dominate."""
+def medium_model(layers: int):
+    """A random model with nano's tokenizer; 40 M parameters with 6 layers: matrices dominate."""
     import torch
 
     from vl3.config import VL3Config, VL3VisionConfig, _qwen2
@@ -103,10 +68,10 @@ def medium_model():
 
     tokenizer, slots = load().processor.tokenizer, load().processor.slot_ids
     vision = VL3VisionConfig(
-        hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=6
+        hidden_size=384, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=6
     )
     text = _qwen2(
-        hidden_size=512, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=8,
+        hidden_size=512, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=8,
         num_key_value_heads=2, vocab_size=32000, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(SEED)
@@ -116,7 +81,7 @@ def medium_model():
     return model, VL3Processor(tokenizer, settings, image_token_id=slots.image)
 
 
-def records(questions: int) -> list:
+def records(questions: int, frames: int, side_px: int) -> list:
     """Clips of noise, which nothing can skip, each with so many questions."""
     import numpy as np
 
@@ -126,8 +91,8 @@ def records(questions: int) -> list:
     noise = np.random.default_rng(SEED)
     found = []
     for number in range(CLIPS):
-        frames = noise.integers(0, 256, (FRAMES, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
-        clip = Clip(frames_TYX3=frames, times_s=tuple(map(float, range(FRAMES))), source="noise")
+        pixels = noise.integers(0, 256, (frames, side_px, side_px, 3), dtype=np.uint8)
+        clip = Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source="noise")
         talks = []
         for index in range(questions):
             asked = [

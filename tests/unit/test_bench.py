@@ -1,0 +1,102 @@
+"""The benchmark on its smallest inputs: every group, equal outputs, figures that make sense."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from train_cli.__main__ import main
+from train_cli.bench import GROUPS, clips, files, merged, peers
+from train_cli.bench.measure import Mismatch, beside, spread
+from train_cli.bench.models import within
+from train_cli.bench.page import HAND
+from train_cli.bench.scaling import over_line
+from vl3 import video
+from vl3.values import Grid
+from vl3.vision.prune import prune
+
+
+def test_every_group_gives_figures_and_a_page(tmp_path, capsys):
+    figures_file, page = tmp_path / "figures.json", tmp_path / "page.md"
+    page.write_text(f"old figures\n\n{HAND}\n\n## Kept\n", encoding="utf-8")
+    asked = ["--tiny", "--rounds", "1", "--json", str(figures_file), "--markdown", str(page)]
+    assert main(["bench", *asked]) == 0
+    groups = json.loads(figures_file.read_text())["groups"]
+    assert list(groups) == list(GROUPS)
+    for name, rows in groups.items():
+        assert rows or name == "nf4", name
+        for row in rows:
+            values = [row["time_over_line"]] if "frames" in row else row["ratio"]
+            assert all(math.isfinite(value) and value > 0 for value in values), row
+    text = page.read_text()
+    assert text.endswith("## Kept\n")
+    assert "old figures" not in text
+    assert "not measured" in text
+    assert all(f"## {name.capitalize()}" in text for name in GROUPS)
+    assert "encode" in capsys.readouterr().err, "progress goes to standard error"
+
+
+def test_an_unknown_group_is_refused(capsys):
+    assert main(["bench", "--only", "decode,speed"]) == 1
+    assert "'speed'" in capsys.readouterr().err
+
+
+def test_different_outputs_give_no_figure():
+    with pytest.raises(Mismatch):
+        beside("work", lambda: torch.ones(2), {"peer": lambda: torch.zeros(2)}, 1, files.same)
+    with pytest.raises(Mismatch):
+        within(1e-3)(torch.ones(3), torch.ones(3) * 1.01)
+    with pytest.raises(Mismatch):
+        files.close_pixels(torch.zeros(9, dtype=torch.uint8), torch.zeros(9))
+
+
+def test_sides_run_by_turns():
+    order = []
+    rows = beside(
+        "work", lambda: order.append("ours"),
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, lambda *_: "fine",
+    )  # fmt: skip
+    assert order == ["ours", "a", "b"] * 3
+    assert [row.peer for row in rows] == ["a", "b"]
+
+
+def test_spread_and_distance_from_a_line():
+    assert spread([5, 1, 3, 2, 4]) == (2, 3, 4)
+    assert spread([7.0]) == (7.0, 7.0, 7.0)
+    assert over_line([8, 16, 24], [1.0, 3.0, 3.0]) == [1.0, 1.5, 1.0]
+
+
+def test_runs_of_two_machines_are_not_mixed():
+    here = {"machine": {"cores": "2"}, "rounds": 5, "groups": {"mask": [1], "decode": [2]}}
+    again = {"machine": {"cores": "2"}, "rounds": 5, "groups": {"mask": [3]}}
+    assert merged([here, again])["groups"] == {"decode": [2], "mask": [3]}
+    with pytest.raises(ValueError, match="different machines"):
+        merged([here, {**again, "machine": {"cores": "4"}}])
+
+
+def test_the_official_arrangement_gives_the_same_mask_on_drifting_noise():
+    noise = torch.Generator().manual_seed(0)
+    grid = Grid(frames=5, rows=4, cols=4, merge=2)
+    pixels = torch.randint(0, 250, (grid.num_patches, 588), dtype=torch.uint8, generator=noise)
+    cells = pixels.view(5, 4, -1)
+    cells[1:] = cells[:1]
+    for frame in range(1, 5):
+        cells[frame, :, : 116 + frame] += 1  # 117 of 2352 values changed by a level is the limit
+        cells[frame:] = cells[frame]
+    from vl3.values import Patches
+
+    ours = prune(Patches(pixels_NP=pixels, grids=(grid,)), 0.1).keep_M
+    theirs = peers.official_mask(files.normalised(pixels), grid, 0.1)
+    assert torch.equal(ours, theirs)
+    assert 4 < int(ours.sum()) < 20
+
+
+@pytest.mark.parametrize("kind", clips.KINDS)
+def test_generated_clips_show_what_they_say(kind, tmp_path):
+    frames = video.read(clips.write(kind, tmp_path, 2), fps=2).frames_TYX3.astype(int)
+    assert len(frames) == 4
+    change = np.abs(frames[1:] - frames[:-1]).mean()
+    assert frames.std() > 20
+    assert change > 5 if kind == "motion" else change < 0.5

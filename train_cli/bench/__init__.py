@@ -1,0 +1,155 @@
+"""Measure this project beside its peers, stage by stage, in one run on the same weights and data.
+
+    python -m train_cli bench                       all groups, about half an hour
+    python -m train_cli bench --only decode,mask    some of them
+    python -m train_cli bench --clips DIR/*.mp4     with files of your own too
+    python -m train_cli bench --json FILE           keep the figures
+    python -m train_cli bench --markdown FILE       and write them as a page
+
+Outputs are compared before anything is timed; where they differ there is no figure but an error.
+One thread computes. Absolute times mean little on a shared machine: read the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from train_cli.config import FAILED, OK
+
+GROUPS = {
+    "probe": "headers and plan of a file, beside decoding it",
+    "decode": "frames at native size, one a second",
+    "long": "the same from an hour of video",
+    "preprocess": "resize and patches",
+    "mask": "which tokens are pruned",
+    "front": "file to patches and mask, and its memory",
+    "encode": "patches to features",
+    "prefill": "prompt to first token, growing shares pruned",
+    "answer": "token by token",
+    "question": "a second question, with the prefix kept",
+    "nf4": "a linear layer in 4 bits",
+    "training": "forward and backward of a training step",
+    "scaling": "time and memory from 8 to 180 frames",
+}
+GENERATED = ("motion", "slides", "mix")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "groups:\n" + "\n".join(f"  {name:<12}{line}" for name, line in GROUPS.items())
+    parser.add_argument("--only", metavar="GROUP[,GROUP]", help="some groups only")
+    parser.add_argument("--clips", nargs="+", type=Path, default=[], help="further video files")
+    parser.add_argument("--rounds", type=int, default=5, help="times each side is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as a page there")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="JSON", nargs="+",
+        help="measure nothing: take the figures of these files, later ones before earlier ones",
+    )  # fmt: skip
+    parser.add_argument("--tiny", action="store_true", help="smallest inputs: does it all run?")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    from train_cli.bench import page
+    from train_cli.bench.measure import Mismatch, say
+
+    names = chosen.only.split(",") if chosen.only else list(GROUPS)
+    unknown = [name for name in names if name not in GROUPS]
+    if unknown or chosen.rounds < 1:
+        say(f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}" if unknown
+            else f"--rounds is 1 or more - got {chosen.rounds}")  # fmt: skip
+        return FAILED
+    if chosen.source:
+        figures = merged([json.loads(path.read_text("utf-8")) for path in chosen.source])
+    else:
+        try:
+            figures = measured(names, chosen.clips, chosen.rounds, chosen.tiny)
+        except Mismatch as error:
+            say(f"Outputs differ, so nothing was compared: {error}")
+            return FAILED
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if chosen.markdown:
+        page.write(figures, chosen.markdown)
+    print(page.tables(figures))
+    return OK
+
+
+def measured(names: list[str], clips: list[Path], rounds: int, tiny: bool) -> dict:
+    """Figures of the groups: {"machine": ..., "rounds": ..., "groups": {name: [row, ...]}}."""
+    import torch
+    from transformers.utils import logging
+
+    from train_cli.bench import page
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            steps = _steps(Path(folder), clips, rounds, tiny)
+            groups = {name: [asdict(row) for row in steps[name]()] for name in names}
+    finally:
+        torch.set_num_threads(before)
+    return {"machine": page.machine(), "rounds": rounds, "tiny": tiny, "groups": groups}
+
+
+def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str, Callable]:
+    from functools import cache
+
+    from train_cli.bench import clips as generated
+    from train_cli.bench import files, models, quantized, scaling, training
+    from train_cli.bench.measure import say
+
+    sizes = models.TINY if tiny else models.Sizes()
+
+    @cache
+    def all_clips() -> tuple[Path, ...]:
+        say("making clips")
+        made = GENERATED[:1] if tiny else GENERATED
+        return (*clips, *(generated.write(name, folder, 2 if tiny else None) for name in made))
+
+    def long() -> list:
+        say("making an hour of video, a minute or two")
+        return files.decode([generated.write("hour", folder, 4 if tiny else None)], rounds)
+
+    def front() -> list:
+        memory = [] if tiny else files.front_memory(all_clips()[-1])
+        return [*files.front(all_clips(), rounds), *memory]
+
+    return {
+        "probe": lambda: files.probe(all_clips(), rounds),
+        "decode": lambda: files.decode(all_clips(), rounds),
+        "long": long,
+        "preprocess": lambda: files.preprocess(all_clips(), rounds),
+        "mask": lambda: files.mask(all_clips(), rounds, 6 if tiny else 180),
+        "front": front,
+        "encode": lambda: models.encode(sizes, rounds),
+        "prefill": lambda: models.prefill(sizes, rounds),
+        "answer": lambda: models.decode(sizes, rounds),
+        "question": lambda: models.second_question(sizes, rounds),
+        "nf4": lambda: quantized.nf4(rounds, *((64, 128) if tiny else ())),
+        "training": lambda: training.training(rounds, *((1, 56, 1) if tiny else ())),
+        "scaling": lambda: (
+            scaling.scaling(rounds, (2, 4, 6), memory=False) if tiny else scaling.scaling(rounds)
+        ),
+    }
+
+
+def merged(runs: list[dict]) -> dict:
+    """One set of figures of several runs; a later run's group takes the place of an earlier's.
+
+    Raises: ValueError for runs of different machines.
+    """
+    machines = {json.dumps(run["machine"], sort_keys=True) for run in runs}
+    if len(machines) > 1:
+        raise ValueError("these files were measured on different machines or versions")
+    groups = {name: rows for run in runs for name, rows in run["groups"].items()}
+    ordered = {name: groups[name] for name in GROUPS if name in groups}
+    return {**runs[-1], "groups": ordered}

@@ -1,0 +1,143 @@
+"""How things are measured: sides by turns, outputs compared first, CPU seconds of all threads."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+OURS = "ours"
+
+
+class Mismatch(Exception):
+    """Two sides that must give the same do not: there is nothing to compare."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One workload of ours beside one peer.
+
+    ours_s, theirs_s, ratio: p20, median, p80 over the rounds; CPU seconds of all threads and
+    children. ours_wall_s, theirs_wall_s: medians. check: how the outputs agree.
+    """
+
+    work: str
+    peer: str
+    ours_s: tuple[float, float, float]
+    theirs_s: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    ours_wall_s: float
+    theirs_wall_s: float
+    check: str
+
+
+def beside(
+    work: str,
+    ours: Callable[[], object],
+    peers: dict[str, Callable[[], object]],
+    rounds: int,
+    check: Callable[[object, object], str],
+) -> list[Row]:
+    """A row for each peer. All sides run once unmeasured, then by turns, rounds times.
+
+    check: given what ours and a peer return; says how they agree, raises Mismatch where they must
+    """
+    say(f"{work}: {OURS}, {', '.join(peers)}")
+    expected = ours()
+    checks = {name: check(expected, peer()) for name, peer in peers.items()}
+    del expected
+    sides = {OURS: ours, **peers}
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(timed(side))
+    return [
+        Row(
+            work=work,
+            peer=name,
+            ours_s=spread([cpu for cpu, _ in times[OURS]]),
+            theirs_s=spread([cpu for cpu, _ in times[name]]),
+            ratio=spread([there[0] / here[0] for there, here in zip(times[name], times[OURS])]),
+            ours_wall_s=statistics.median(wall for _, wall in times[OURS]),
+            theirs_wall_s=statistics.median(wall for _, wall in times[name]),
+            check=checks[name],
+        )
+        for name in peers
+    ]
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds of one call; the collector of garbage waits meanwhile."""
+    gc.collect()
+    gc.disable()
+    try:
+        cpu, wall = cpu_s(), time.perf_counter()
+        call()
+        return cpu_s() - cpu, time.perf_counter() - wall
+    finally:
+        gc.enable()
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """p20, median and p80."""
+    ordered = sorted(values)
+    return (
+        ordered[len(ordered) // 5],
+        statistics.median(ordered),
+        ordered[-1 - len(ordered) // 5],
+    )
+
+
+def peak_bytes(function: Callable, *arguments) -> int | None:
+    """Most resident memory above the start of function(prepare's result), in a fresh process.
+
+    function is given the arguments and returns the work to be measured as a callable. None where
+    the system does not tell (only Linux does).
+    """
+    if sys.platform != "linux":
+        return None
+    # Freed blocks go back at once, or the peak would hold what the allocator keeps for later.
+    kept, os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ.get("MALLOC_MMAP_THRESHOLD_"), "65536"
+    try:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as pool:
+            return pool.apply(_peak, (function, arguments))
+    finally:
+        os.environ.pop("MALLOC_MMAP_THRESHOLD_")
+        if kept is not None:
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = kept
+
+
+def _peak(function: Callable, arguments: tuple) -> int:
+    import torch
+
+    torch.set_num_threads(1)
+    work = function(*arguments)
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+    before = _peak_kb()
+    work()
+    return 1024 * (_peak_kb() - before)
+
+
+def _peak_kb() -> int:
+    with open("/proc/self/status") as file:
+        return int(file.read().split("VmHWM:")[1].split()[0])
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,314 @@
+"""From patches to an answer: encode, prefill, decode, the second question.
+
+Random models of the released widths with few layers: every layer costs the same, so the ratios are
+those of the whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from train_cli.bench import peers
+from train_cli.bench.measure import Mismatch, Row, beside, cpu_s, say, spread
+from vl3.answer import Decoding, Prefix, Question, tokens
+from vl3.config import VL3Config, VL3VisionConfig, _qwen2
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.settings import ProcessorSettings
+from vl3.studio import Studio
+from vl3.values import Clip, Grid
+from vl3.weights.export import export
+from vl3.weights.load import Loaded, load
+
+SEED = 0
+FP32_ERROR, BF16_ERROR = 1e-5, 2e-2  # relative error allowed between two orders of summation
+PRUNED_SHARES = (0.0, 0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How large the models and inputs of this group are; the defaults are those to report."""
+
+    vision_width: int = 1152
+    vision_mlp: int = 4304
+    vision_heads: int = 16
+    vision_layers: int = 1
+    text_width: int = 896
+    text_mlp: int = 4864
+    text_heads: int = 14
+    text_layers: int = 2
+    vocabulary: int = 151_936
+    encoded: tuple[int, int, int] = (16, 16, 28)  # frames, rows, cols
+    dense: tuple[int, int, int] = (8, 24, 32)
+    visual_tokens: int = 1024
+    full_logits: int = 512
+    new_tokens: int = 16
+
+
+TINY = Sizes(
+    vision_width=48, vision_mlp=96, vision_heads=4, text_width=64, text_mlp=96, text_heads=4,
+    text_layers=2, vocabulary=4096, encoded=(6, 4, 4), dense=(4, 4, 4), visual_tokens=64,
+    full_logits=32, new_tokens=4,
+)  # fmt: skip
+
+
+def build(sizes: Sizes) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
+    """A random model in float32 with nano's tokenizer, wide awake: no two logits are near."""
+    nano = load().processor
+    vision = VL3VisionConfig(
+        hidden_size=sizes.vision_width, intermediate_size=sizes.vision_mlp,
+        num_hidden_layers=sizes.vision_layers, num_attention_heads=sizes.vision_heads,
+    )  # fmt: skip
+    text = _qwen2(
+        hidden_size=sizes.text_width, intermediate_size=sizes.text_mlp,
+        num_hidden_layers=sizes.text_layers, num_attention_heads=sizes.text_heads,
+        num_key_value_heads=2, vocab_size=sizes.vocabulary, tie_word_embeddings=True,
+        initializer_range=0.05,
+    )  # fmt: skip
+    torch.manual_seed(SEED)
+    config = VL3Config(vision_config=vision, text_config=text, image_token_id=nano.slot_ids.image)
+    model = VL3ForConditionalGeneration(config).eval()
+    settings = ProcessorSettings(prune=None, system_prompt=False)
+    return model, VL3Processor(nano.tokenizer, settings, image_token_id=nano.slot_ids.image)
+
+
+@contextmanager
+def native(model, processor) -> Iterator[torch.nn.Module]:
+    """The same weights in transformers' own VideoLlama3ForConditionalGeneration, in float32."""
+    from transformers import VideoLlama3ForConditionalGeneration
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(model, processor, Path(folder), "native")
+        yield VideoLlama3ForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32
+        ).eval()
+
+
+@torch.no_grad()
+def encode(sizes: Sizes, rounds: int) -> list[Row]:
+    """Patches to features: beside transformers, beside a dense mask, and repeated frames."""
+    model, processor = build(replace(sizes, text_layers=1, vocabulary=4096))
+    grid = Grid(frames=sizes.encoded[0], rows=sizes.encoded[1], cols=sizes.encoded[2], merge=2)
+    pixels = _noise(grid)
+    thw, merges = [[grid.frames, grid.rows, grid.cols]], [grid.merge]
+    shape = f"{grid.frames} frames of {grid.rows} x {grid.cols} patches"
+
+    def ours(chosen=pixels):
+        return model.encode_vision(chosen, thw, merges)
+
+    with native(model, processor) as stock:
+
+        def theirs():
+            floats = (pixels.float() / 255 - 0.5) / 0.5
+            return stock.model.vision_model(
+                floats, torch.tensor(thw), torch.tensor(merges)
+            ).last_hidden_state
+
+        rows = beside(f"encode {shape}, float32", ours, {"transformers": theirs}, rounds,
+                      within(FP32_ERROR))  # fmt: skip
+        model.bfloat16()
+        rows += beside(
+            f"encode {shape}, ours in bfloat16", ours, {"transformers, float32": theirs}, rounds,
+            within(BF16_ERROR),
+        )  # fmt: skip
+        stock.bfloat16()
+        rows += beside(f"encode {shape}, bfloat16", ours, {"transformers": theirs}, rounds,
+                       within(BF16_ERROR))  # fmt: skip
+    model.float()
+    rows += _dense(model, sizes, rounds)
+    still = torch.arange(grid.frames) // 4  # each picture shown four times
+    repeated = pixels.view(grid.frames, -1)[still].view_as(pixels)
+    for name, chosen in (("every picture four times", repeated), ("no repeated frame", pixels)):
+        rows += beside(
+            f"encode {shape}, {name}", lambda chosen=chosen: ours(chosen),
+            {"each frame on its own": lambda chosen=chosen: _each(model, chosen, grid)},
+            rounds, within(FP32_ERROR),
+        )  # fmt: skip
+    return rows
+
+
+def _dense(model, sizes: Sizes, rounds: int) -> list[Row]:
+    grid = Grid(frames=sizes.dense[0], rows=sizes.dense[1], cols=sizes.dense[2], merge=2)
+    pixels = _noise(grid)
+    return beside(
+        f"encode {grid.frames} frames of {grid.rows} x {grid.cols} patches, float32",
+        lambda: model.vision(pixels, (grid,)),
+        {"official (dense mask)": lambda: peers.official_features(model.vision, pixels, grid)},
+        min(rounds, 2), within(FP32_ERROR),
+    )  # fmt: skip
+
+
+def _each(model, pixels: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Features with every frame encoded, a few at a time as encode_vision does."""
+    from vl3.model import CHUNK_PATCHES, chunk_grids
+    from vl3.vision import downsample
+
+    parts, start = [], 0
+    for chunk in chunk_grids([grid], CHUNK_PATCHES["cpu"]):
+        stop = start + sum(part.num_patches for part in chunk)
+        parts.append(downsample(model.vision(pixels[start:stop], chunk), chunk))
+        start = stop
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def prefill(sizes: Sizes, rounds: int) -> list[Row]:
+    """Prompt to first token at growing pruned shares, beside transformers and beside all logits."""
+    model, processor = build(replace(sizes, vision_layers=1))
+    rows = []
+    with native(model, processor) as stock:
+        for share in PRUNED_SHARES:
+            visual = round(sizes.visual_tokens * (1 - share))
+            asked = question(model, visual)
+            embeds = whole(model, asked)
+            rows += beside(
+                f"prefill, {visual} visual tokens ({share:.0%} pruned)",
+                lambda asked=asked: answer(model, asked, 1),
+                {"transformers": lambda embeds=embeds: generated(stock, embeds, 1)},
+                rounds, equal_ids,
+            )  # fmt: skip
+        asked = question(model, sizes.full_logits)
+        embeds = whole(model, asked)
+        rows += beside(
+            f"prefill, {sizes.full_logits} visual tokens", lambda: answer(model, asked, 1),
+            {"transformers, logits of all positions": lambda: all_logits(stock, embeds)},
+            rounds, equal_ids,
+        )  # fmt: skip
+        full = question(model, sizes.visual_tokens)
+        for share in PRUNED_SHARES[1:]:
+            less = question(model, round(sizes.visual_tokens * (1 - share)))
+            rows += beside(
+                f"prefill with {share:.0%} pruned", lambda less=less: answer(model, less, 1),
+                {"nothing pruned": lambda: answer(model, full, 1)}, rounds, unchecked,
+            )  # fmt: skip
+    return rows
+
+
+@torch.no_grad()
+def decode(sizes: Sizes, rounds: int) -> list[Row]:
+    """An answer to a short prompt, token by token, beside transformers' generate."""
+    model, processor = build(replace(sizes, vision_layers=1))
+    asked = question(model, 32)
+    embeds = whole(model, asked)
+    with native(model, processor) as stock:
+        return beside(
+            f"answer of {sizes.new_tokens} tokens", lambda: answer(model, asked, sizes.new_tokens),
+            {"transformers": lambda: generated(stock, embeds, sizes.new_tokens)},
+            rounds, equal_ids,
+        )  # fmt: skip
+
+
+def second_question(sizes: Sizes, rounds: int) -> list[Row]:
+    """Time to the first token: a second question about a clip against the first; cold answers."""
+    rows = []
+    random = build(sizes)
+    for name, loaded in (
+        ("nano", load()),
+        ("released widths, few layers",
+         Loaded(*random, name="random", folder=Path(), adapter=None, quantized=None)),
+    ):  # fmt: skip
+        side = 14 * sizes.encoded[1]
+        noise = torch.randint(0, 256, (24, side, side, 3), dtype=torch.uint8).numpy()
+        clip = Clip(frames_TYX3=noise, times_s=tuple(map(float, range(24))), source="noise")
+        rows.append(_second(f"second question, 24 frames, {name}", loaded, clip, rounds))
+    return rows
+
+
+def _second(work: str, loaded: Loaded, clip: Clip, rounds: int) -> Row:
+    say(work)
+    asked = ("What happens in the video?", "How many shapes are there?")
+    shown = {"type": "video", "video": clip}
+    talk = [[{"role": "user", "content": [shown, {"type": "text", "text": text}]}]
+            for text in asked]  # fmt: skip
+    firsts, seconds = [], []
+    for _ in range(rounds + 1):
+        studio = Studio(loaded)
+        times = [_first_token_s(studio, messages) for messages in talk]
+        firsts.append(times[0])
+        seconds.append(times[1])
+    warm, cold = Studio(loaded), Studio(loaded)
+    warm.reply(talk[0], max_new_tokens=1)
+    texts = [studio.reply(talk[1], max_new_tokens=8).text for studio in (warm, cold)]
+    if texts[0] != texts[1]:
+        raise Mismatch(f"{work}: {texts[0]!r} against {texts[1]!r} from empty caches")
+    firsts, seconds = firsts[1:], seconds[1:]
+    return Row(
+        work=work, peer="first question", ours_s=spread([cpu for cpu, _ in seconds]),
+        theirs_s=spread([cpu for cpu, _ in firsts]),
+        ratio=spread([a[0] / b[0] for a, b in zip(firsts, seconds)]),
+        ours_wall_s=spread([wall for _, wall in seconds])[1],
+        theirs_wall_s=spread([wall for _, wall in firsts])[1],
+        check="same answer as from empty caches",
+    )  # fmt: skip
+
+
+def _first_token_s(studio: Studio, messages) -> tuple[float, float]:
+    """CPU and wall seconds to the first new token."""
+    cpu, wall = cpu_s(), time.perf_counter()
+    studio.reply(messages, max_new_tokens=1)
+    return cpu_s() - cpu, time.perf_counter() - wall
+
+
+def question(model, visual: int) -> Question:
+    """A prompt of 16 text tokens, so many visual ones and 48 more of text."""
+    chooser = torch.Generator().manual_seed(SEED)
+    words = torch.randint(300, 4000, (64,), generator=chooser).tolist()
+    ids = [*words[:16], *[model.config.image_token_id] * visual, *words[16:]]
+    embeds = torch.randn(visual, model.config.text_config.hidden_size, generator=chooser) * 0.05
+    return Question(ids=ids, ends=(16 + visual,), media_keys=("noise",), embeds=lambda _: embeds)
+
+
+def whole(model, asked: Question) -> torch.Tensor:
+    """The embeddings of the whole prompt, [1, L, E]."""
+    ids = torch.tensor([asked.ids])
+    return model.splice(ids, model.get_input_embeddings()(ids), asked.embeds(0))
+
+
+def answer(model, asked: Question, count: int) -> list[int]:
+    return list(tokens(model, asked, Decoding(max_new_tokens=count), Prefix(), ()))
+
+
+def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:
+    found = stock.generate(
+        inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+        max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    return found[0].tolist()
+
+
+def all_logits(stock, embeds: torch.Tensor) -> list[int]:
+    return stock(inputs_embeds=embeds, use_cache=True).logits[0, -1:].argmax(-1).tolist()
+
+
+def equal_ids(ours: list[int], theirs: list[int]) -> str:
+    if ours != theirs:
+        raise Mismatch(f"tokens {ours} against {theirs}")
+    return "same tokens"
+
+
+def within(most: float):
+    """A check that the relative error of two tensors is at most this."""
+
+    def check(ours: torch.Tensor, theirs: torch.Tensor) -> str:
+        error = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+        if not error <= most:
+            raise Mismatch(f"relative error {error:.1e}, {most:.0e} allowed")
+        return f"relative error {error:.0e}"
+
+    return check
+
+
+def unchecked(_ours, _theirs) -> str:
+    return "less input"
+
+
+def _noise(grid: Grid) -> torch.Tensor:
+    chooser = torch.Generator().manual_seed(SEED)
+    return torch.randint(0, 256, (grid.num_patches, 588), generator=chooser, dtype=torch.uint8)

@@ -1,0 +1,119 @@
+"""The figures as tables, on the screen and as docs/performance.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from train_cli.bench import GROUPS
+
+PACKAGES = ("torch", "transformers", "av", "pillow", "numpy", "bitsandbytes", "torchcodec")
+HAND = "<!-- by hand -->"  # what follows this line of a page is kept as it is
+
+NOT_MEASURED = """\
+## What was not measured
+
+Anything on a GPU. The released weights, and the depth of the released models: widths are theirs,
+layers are few, weights random. Machines with other instruction sets, other operating systems, more
+than one thread. transformers' video processor where torchvision is absent, torchcodec and ffmpeg
+where they are, and any other peer without a row."""
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    import torch
+
+    found = {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or "unknown"
+
+
+def tables(figures: dict) -> str:
+    """One table a group."""
+    parts = []
+    for name, rows in figures["groups"].items():
+        parts.append(f"## {name.capitalize()}: {GROUPS[name]}")
+        compared = [row for row in rows if "ratio" in row]
+        memory = [row for row in rows if "side" in row]
+        points = [row for row in rows if "frames" in row]
+        kinds = ((_compared, compared), (_memory, memory), (_points, points))
+        found = [table(kind, lines) for kind, lines in kinds if lines]
+        parts += found or ["Nothing could be measured here: what it needs is not installed."]
+    return "\n\n".join(parts)
+
+
+def table(kind, rows: list[dict]) -> str:
+    head, *lines = kind(rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def _compared(rows: list[dict]) -> list[list[str]]:
+    head = ["work", "beside", "ours, CPU s", "theirs, CPU s", "ratio", "p20 - p80", "outputs"]
+    return [head] + [
+        [row["work"], row["peer"], _s(row["ours_s"][1]), _s(row["theirs_s"][1]),
+         f"{row['ratio'][1]:.2f}", f"{row['ratio'][0]:.2f} - {row['ratio'][2]:.2f}", row["check"]]
+        for row in rows
+    ]  # fmt: skip
+
+
+def _memory(rows: list[dict]) -> list[list[str]]:
+    return [["work", "side", "memory above the start, MB"]] + [
+        [row["work"], row["side"], _mb(row["peak_bytes"])] for row in rows
+    ]
+
+
+def _points(rows: list[dict]) -> list[list[str]]:
+    head = ["frames", "CPU s", "over a straight line", "memory, MB", "over a straight line"]
+    return [head] + [
+        [str(row["frames"]), _s(row["cpu_s"]), f"{row['time_over_line']:.2f}",
+         _mb(row["peak_bytes"]),
+         "-" if row["memory_over_line"] is None else f"{row['memory_over_line']:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+
+
+def write(figures: dict, path: Path) -> None:
+    """The page; what stands in the file after the line HAND stays."""
+    kept = ""
+    if path.exists():
+        _, _, kept = path.read_text(encoding="utf-8").partition(HAND)
+    about = "\n".join(f"- {name}: {value}" for name, value in figures["machine"].items())
+    intro = f"""\
+# Measured
+
+Written by `python -m train_cli bench --markdown docs/performance.md`. Both sides of a row run by
+turns in one process, {figures["rounds"]} times after one that is not counted, on one thread; their
+outputs are compared first. CPU seconds (user and system, of all threads and children) and the ratio
+are medians; above 1, ours takes less. The machine is shared: read the ratios, not the times.
+
+{about}"""
+    text = "\n\n".join([intro, tables(figures), NOT_MEASURED])
+    path.write_text(f"{text}\n\n{HAND}{kept or chr(10)}", encoding="utf-8")
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.3g}"
+
+
+def _mb(size: int | None) -> str:
+    return "not told" if size is None else f"{size / 1e6:.1f}"

@@ -1,0 +1,132 @@
+"""What others do with the same files and tensors, written here from descriptions of it.
+
+"official" is the arrangement of the VideoLLaMA 3 scripts: ffprobe, then every frame through an
+ffmpeg pipe at its native size, PIL for the resize, float32 patches, float32 differences, one dense
+mask over all patches for the attention.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from vl3.values import Grid
+from vl3.vision import rope2d
+
+
+def has_ffmpeg() -> bool:
+    return bool(shutil.which("ffmpeg") and shutil.which("ffprobe"))
+
+
+def has_torchcodec() -> bool:
+    return importlib.util.find_spec("torchcodec") is not None
+
+
+def has_torchvision() -> bool:
+    """Whether transformers' video processor can be made, which wants torchvision."""
+    return importlib.util.find_spec("torchvision") is not None
+
+
+def official_frames(path: Path, fps: float, max_frames: int) -> np.ndarray:
+    """frames_TYX3 of ffmpeg's fps filter, thinned to max_frames after all were piped."""
+    ask = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries"]
+    ask += ["stream=width,height", "-of", "json", str(path)]
+    told = subprocess.run(ask, capture_output=True, check=True).stdout
+    stream = json.loads(told)["streams"][0]
+    command = ["ffmpeg", "-v", "error", "-i", str(path)]
+    command += ["-vf", f"fps={fps:g}:round=down", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, stream["height"], stream["width"], 3)
+    if len(frames) > max_frames:
+        frames = frames[np.linspace(0, len(frames) - 1, max_frames, dtype=int)]
+    return frames
+
+
+def torchcodec_frames(path: Path, picks: Sequence[int]) -> np.ndarray:
+    """frames_TYX3 by number, which torchcodec is told: its own way of sampling is another one."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(
+        str(path), seek_mode="approximate", num_ffmpeg_threads=1, dimension_order="NHWC"
+    )
+    return decoder.get_frames_at(indices=list(picks)).data.numpy()
+
+
+def transformers_frames(path: Path, picks: Sequence[int]) -> np.ndarray:
+    """frames_TYX3 by number through transformers' own loader on PyAV."""
+    from transformers.video_utils import load_video
+
+    chosen = list(picks)
+    frames, _ = load_video(str(path), backend="pyav", sample_indices_fn=lambda **_: chosen)
+    return frames
+
+
+def official_patches(frames_TYX3: np.ndarray, grid: Grid, patch: int) -> torch.Tensor:
+    """pixels_NP float32 in [-1, 1], block order: every frame by PIL, then in float32."""
+    size = (grid.cols * patch, grid.rows * patch)
+    merge, rows, cols = grid.merge, grid.token_rows, grid.token_cols
+    parts = []
+    for frame in frames_TYX3:
+        resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+        scaled = (resized.astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)) / 0.5
+        split = scaled.transpose(2, 0, 1).reshape(3, rows, merge, patch, cols, merge, patch)
+        parts.append(split.transpose(1, 4, 2, 5, 0, 3, 6).reshape(-1, 3 * patch * patch))
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32))
+
+
+def official_mask(pixels_NP: torch.Tensor, grid: Grid, threshold: float) -> torch.Tensor:
+    """keep_M of the released rule in float32."""
+    cells = pixels_NP.view(grid.frames, grid.tokens_per_frame, -1)
+    change = (cells[1:] - cells[:-1]).abs().mean(dim=-1) * 255
+    keep = torch.cat([torch.full_like(change[:1], threshold + 1), change]) > threshold
+    keep[keep.sum(dim=1) < 1, 0] = True
+    return keep.flatten()
+
+
+def video_processor(grid: Grid, patch: int, prune: bool):
+    """transformers' video processor, made to give the same grid."""
+    from transformers import VideoLlama3VideoProcessor
+
+    area = grid.rows * grid.cols * patch**2
+    half = [0.5] * 3
+    return VideoLlama3VideoProcessor(
+        size={"shortest_edge": area, "longest_edge": area * grid.frames}, image_mean=half,
+        image_std=half, patch_size=patch, merge_size=grid.merge, use_token_compression=prune,
+        do_sample_frames=False,
+    )  # fmt: skip
+
+
+def official_features(vision, pixels_NP: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Features of an encoder of ours computed the official way without flash attention.
+
+    One attention over all patches of the clip, under a dense mask that each layer builds anew.
+    """
+    x_ND = vision.embed(pixels_NP)
+    config = vision.config
+    angle_NR = rope2d.angles(
+        rope2d.positions(grid, pixels_NP.device), config.head_channels, config.rope_theta
+    ).repeat(grid.frames, 1)
+    ends = [k * grid.patches_per_frame for k in range(grid.frames + 1)]
+    for block in vision.blocks:
+        layer, normed = block.attention, block.norm1(x_ND)
+        q, k, v = (part(normed).unflatten(-1, (-1, layer.head_channels))
+                   for part in (layer.q, layer.k, layer.v))  # fmt: skip
+        q, k = (rope2d.rotate(x[None], angle_NR)[0] for x in (q, k))
+        mask = torch.zeros(1, len(x_ND), len(x_ND), dtype=torch.bool)
+        for start, end in pairwise(ends):
+            mask[..., start:end, start:end] = True
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, mask).transpose(0, 1).flatten(-2)
+        x_ND = x_ND + layer.out(mixed)
+        x_ND = x_ND + block.mlp(block.norm2(x_ND))
+    return vision.norm(x_ND)
