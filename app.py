@@ -45,14 +45,21 @@ THEMES = ["System", "Light", "Dark"]
 SWEEP_S = 30.0
 
 
-def widget(kind: str, value: dict | None = None, events: tuple[str, ...] = ()) -> gr.HTML:
-    """An element that assets/web/page.js draws from its value; no text ever enters a template."""
+def widget(
+    kind: str, value: dict | None = None, events: tuple[str, ...] = (), asks: Callable | None = None
+) -> gr.HTML:
+    """An element that assets/web/page.js draws from its value; no text ever enters a template.
+
+    asks: what it can ask of the server beside the queue, with one argument from the browser
+    """
     # Gradio offers the events whose quoted names stand in the script.
     names = ", ".join(repr(name) for name in events)
+    given = f"element, props, watch, trigger, {'server' if asks else 'null'}, [{names}]"
     return gr.HTML(
         value or {},
         html_template=f'<div class="vl3-{kind}"></div>',
-        js_on_load=f"window.vl3.mount('{kind}', element, props, watch, trigger, [{names}])",
+        js_on_load=f"window.vl3.mount('{kind}', {given})",
+        server_functions=[asks] if asks else None,
         apply_default_css=False,
         elem_id=kind,
     )
@@ -123,20 +130,56 @@ class Page:
 
     def _tabs(self) -> None:
         self.tabs = widget("tabs", {"tabs": looking.TABS}, events=("open", "whole"))
-        drawn = {"pruning": ("adopt", "save"), "positions": (), "run": ()}
-        panels = {}
-        for name, events in drawn.items():
+
+        def need(detail):  # has no session: the detail names what was made for the visitor alone
+            return looking.maps(self.desk, detail)
+
+        self.looks = {}
+        for name in looking.TABS:
             with gr.Column(elem_id=f"panel-{name}"):
-                panels[name] = widget("details" if name == "run" else name, events=events)
-        self.details = panels.pop("run")
-        self.looks = panels
+                if name == "compare":
+                    self._compare_controls()
+                events = ("adopt", "save") if name == "pruning" else ()
+                asks = need if name == "attention" else None
+                self.looks[name] = widget(name, events=events, asks=asks)
+
+    def _compare_controls(self) -> None:
+        self.question = gr.Textbox(
+            label="Question for both", placeholder="the last one", max_lines=2, elem_id="both"
+        )
+        self.pruners, self.models = [], []
+        with gr.Row(elem_id="runs"):
+            for name, removes in (("First run", True), ("Second run", False)):
+                with gr.Column():
+                    gr.Markdown(f"### {name}")
+                    with gr.Row():
+                        self.pruners.append(self._pruner(removes))
+                    with gr.Row(visible=self.can_load):
+                        self.models.append(self._model_fields("the model of this page"))
+        with gr.Row(elem_id="run-both"):
+            self.both = gr.Button("Run both", size="sm", elem_classes="go")
+            self.halt = gr.Button("Stop", size="sm")
+
+    def _pruner(self, removes: bool) -> list:
+        """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
+        own = self.desk.rule({})
+        prune = gr.Checkbox(removes, label="Remove repeated patches")
+        threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
+        mode = gr.Dropdown(words.PRUNERS, value=own["mode"], label="Compare with")
+        keep = gr.Dropdown(words.SIDES, value=own["keep"], label="Of two alike")
+        return [prune, threshold, mode, keep]
+
+    def _model_fields(self, empty: str) -> list:
+        model = gr.Textbox(label="Model", placeholder=f"folder or hub id; empty: {empty}")
+        kinds = ["none", "nf4", "int8"]
+        quantize = gr.Dropdown(kinds, value="none", label="Quantization", min_width=80)
+        adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
+        return [model, quantize, adapter]
 
     def _settings(self, defaults: dict) -> None:
         with gr.Group(visible=self.can_load):
             gr.Markdown("### Model")
-            self.model = gr.Textbox(label="Model", placeholder="folder or hub id; empty: nano")
-            self.quantize = gr.Dropdown(["none", "nf4", "int8"], value="none", label="Quantization")
-            self.adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
+            self.model = self._model_fields("nano")
             self.estimate = gr.Markdown(estimate.sentence("", ""), elem_id="estimate")
             self.load = gr.Button("Load", elem_id="load")
         with gr.Group():
@@ -153,17 +196,11 @@ class Page:
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
         with gr.Group():
             gr.Markdown("### Pruning")
-            prune = gr.Checkbox(bool(self.desk.prune), label="Remove repeated patches")
-            own = self.desk.rule("model") or {}
-            threshold = gr.Number(own.get("threshold"), label="Threshold", step=0.1)
-            mode, keep = own.get("mode", settings.MODES[0]), own.get("keep", settings.SIDES[0])
-            mode = gr.Dropdown(words.PRUNERS, value=mode, label="Compare with")
-            keep = gr.Dropdown(words.SIDES, value=keep, label="Of two alike")
+            self.pruning = self._pruner(bool(self.desk.prune))
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
         self.longest = longest
-        self.pruning = [prune, threshold, mode, keep]
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
 
     # wiring
@@ -194,8 +231,9 @@ class Page:
         return done
 
     def _on_look(self, event: Callable, function: Callable):
-        shown = [*self.looks.values(), self.budget]
-        return self._on(event, function, [*self.reading, *self.answer], shown, **ONE_LOOK)
+        shown, fields = [*self.looks.values(), self.budget], [*self.reading, *self.answer]
+        # What is shown is what the page says last, however long the one before takes.
+        return self._on(event, function, fields, shown, trigger_mode="always_last", **ONE_LOOK)
 
     def _wire_video(self) -> None:
         plan = [*self.reading, *self.answer]
@@ -225,13 +263,12 @@ class Page:
                 show_progress_on=self.queue, api_visibility="private", **ON_GPU,
             )  # fmt: skip
             for ended in (run.then, run.failure):
-                after = [self.chat, self.box, self.details]
-                self._on(ended, self.on_ended, self.answer, after, queue=False)
+                self._on(ended, self.on_ended, None, [self.chat, self.box], queue=False)
                 plan = [*self.reading, *self.answer]
                 self._on_video(ended, self.on_plan, plan, [self.player, self.budget], queue=False)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
-        undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box, self.details])
-        emptied = [self.chat, self.box, self.details, self.memory]
+        undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box])
+        emptied = [self.chat, self.box, self.memory]
         cleared = self._on(self.clear.click, self.on_clear, None, emptied)
         for changed in (undone, cleared):
             self._on_look(changed.then, self.on_look)
@@ -241,16 +278,21 @@ class Page:
     def _wire_tabs(self) -> None:
         fields = [*self.reading, *self.answer]
         self._on_look(self.tabs.open, self.on_tab)
+        self._on(self.tabs.whole, self.on_page, fields, self.saver, **ONE_LOOK)
         pruning = self.looks["pruning"]
         self._on(pruning.adopt, self.on_adopt, None, self.pruning)
         self._on(pruning.save, self.on_save, None, self.saver, **ONE_LOOK)
-        self._on(self.tabs.whole, self.on_page, fields, self.saver, **ONE_LOOK)
+        choices = [self.question, *self.reading, *self.answer]
+        choices += [field for fields in (*self.pruners, *self.models) for field in fields]
+        compared = self.looks["compare"]
+        self._on(self.both.click, self.on_compare, choices, compared, **ON_GPU)
+        self._on(self.halt.click, self.on_halt, queue=False)
 
     def _wire_settings(self) -> None:
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
         self.demo.load(lambda: shown.header(self.desk.card), None, self.header, **QUICK)
-        chosen = [self.model, self.quantize, self.adapter]
-        for field in (self.model, self.quantize):
+        chosen = self.model
+        for field in chosen[:2]:
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
         changed = [self.header, self.player, *self.reading, self.longest, self.memory]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
@@ -260,7 +302,7 @@ class Page:
     def _wire_coming_back(self) -> None:
         everything = [
             self.drop, self.player, self.budget, self.gallery, *self.reading, *self.answer,
-            self.chat, self.box, self.details, self.theme, self.memory,
+            self.chat, self.box, self.theme, self.memory,
         ]  # fmt: skip
         remembered = {"js": "() => [window.vl3.remembered()]"}
         self._on_video(self.demo.load, self.on_open, self.memory, everything, **remembered)
@@ -328,9 +370,6 @@ class Page:
             box |= {"submit_btn": True, "stop_btn": False}
         return chat_rows.rows(visitor.turns), gr.MultimodalTextbox(**box)
 
-    def _details(self, visitor: Visitor, system: str = "") -> dict:
-        return shown.run_details(visitor, self.desk.card, self.desk.prune, system)
-
     def on_ask(self, visitor: Visitor, event: dict, message: dict, *values) -> tuple:
         text, files = message.get("text") or "", message.get("files") or []
         self.desk.ask(visitor, text, files, *settings.split(values))
@@ -354,10 +393,9 @@ class Page:
         for turns in self.desk.answer(visitor, *settings.answer(values)):
             yield chat_rows.rows(turns)
 
-    def on_ended(self, visitor: Visitor, event: dict, *values) -> tuple:
+    def on_ended(self, visitor: Visitor, event: dict) -> tuple:
         self.desk.give_up(visitor)
-        system = settings.answer(values)[1]
-        return *self._rows(visitor), self._details(visitor, system)
+        return self._rows(visitor)
 
     def on_stop(self, visitor: Visitor, event: dict) -> tuple:
         if self.desk.stop(visitor):
@@ -367,11 +405,11 @@ class Page:
     def on_undo(self, visitor: Visitor, event: dict) -> tuple:
         question = self.desk.undo(visitor)
         box = {"value": {"text": question, "files": []}}
-        return *self._rows(visitor, **box), self._details(visitor)
+        return self._rows(visitor, **box)
 
     def on_clear(self, visitor: Visitor, event: dict) -> tuple:
         self.desk.clear(visitor)
-        return *self._rows(visitor), {}, self._memory(visitor)
+        return *self._rows(visitor), self._memory(visitor)
 
     def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
         return shown.export(visitor, self.desk.card, kind)
@@ -397,6 +435,18 @@ class Page:
     def on_save(self, visitor: Visitor, event: dict) -> dict:
         return looking.save(self.desk, visitor, event)
 
+    def on_compare(self, visitor: Visitor, event: dict, question: str, *values) -> Iterator[dict]:
+        fields, rest = values[: len(settings.FIELDS)], values[len(settings.FIELDS) :]
+        pruners, models = (rest[:4], rest[4:8]), (rest[8:11], rest[11:14])
+        reading, answer = settings.split(fields)
+        answers = [{**answer, "prune": settings.pruning(pruner)} for pruner in pruners]
+        chosen = [self.desk.chosen(*model) if self.can_load else None for model in models]
+        system = settings.answer(fields[len(settings.READING) :])[1]
+        yield from looking.compare(self.desk, visitor, question, reading, answers, chosen, system)
+
+    def on_halt(self, visitor: Visitor, event: dict) -> None:
+        visitor.comparing.set()
+
     def on_page(self, visitor: Visitor, event: dict, *values) -> dict:
         return looking.page(self.desk, visitor, self.desk.rule(settings.split(values)[1]["prune"]))
 
@@ -418,11 +468,9 @@ class Page:
         memory = self._memory(visitor)
         fields = settings.restored(remembered.get("settings"), memory["defaults"])
         reading = settings.read_as(visitor.current, ("", "", *fields[:3]))
-        system = settings.answer(fields[3:])[1]
         video = self._video(visitor, (*reading, *fields[3:]))
         theme = theme if theme in THEMES else gr.skip()
-        details = self._details(visitor, system)
-        return *video, *reading, *fields[3:], *self._rows(visitor), details, theme, memory
+        return *video, *reading, *fields[3:], *self._rows(visitor), theme, memory
 
     def on_share(self, visitor: Visitor, event: dict) -> dict:
         return {"link": self.desk.share(visitor), "note": words.SHARED}

@@ -11,8 +11,9 @@ window.vl3 = (() => {
     ["J, L", "Back or forward 5 s"],
     [", and .", "Previous or next frame that the model sees"],
     ["G", "Go to a time"],
-    ["1 to 3", "Tabs of Inspect"],
+    ["1 to 5", "Tabs of Inspect"],
     ["[ and ]", "Lower or higher threshold, in Pruning"],
+    ["← and →", "Previous or next word, in Attention"],
     ["D", "Light or dark"],
     ["?", "This list"],
   ];
@@ -265,7 +266,7 @@ window.vl3 = (() => {
     root.replaceChildren(make("h2", {}, "Inspect"),
       make("div", { role: "tablist", "aria-label": "Inspect", onkeydown: (event) => alongTabs(event, buttons) }, ...buttons),
       make("button", { class: "link", title: "The opened views in one file that needs no server", onclick: () => trigger("whole", {}) }, "Save as HTML"));
-    root.append(make("p", { class: "hint" }, "Look inside: what the pruner removes, where positions put every patch, what the answer was made of."));
+    root.append(make("p", { class: "hint" }, "Look inside: what the pruner removes, where positions put every patch, where each word of an answer looked, and what made it."));
   }
 
   function openTab(name) {
@@ -299,7 +300,7 @@ window.vl3 = (() => {
   }
 
   // A panel with one view: the file that its value names, followed by frame and settings.
-  function look(root, value, trigger) {
+  function look(root, value, trigger, server) {
     if (!root.body) {
       root.body = make("div", {});
       root.note = make("p", { class: "note", role: "status" });
@@ -308,11 +309,11 @@ window.vl3 = (() => {
     }
     root.value = value;
     root.note.textContent = value.note || (value.url ? "" : "One moment.");
-    if (root.url === value.url) root.view?.update({ used: value.used });
-    else drawLook(root, trigger);
+    if (root.url !== value.url) return drawLook(root, trigger, server);
+    if (root.view && value.used !== undefined) root.view.update({ used: value.used });
   }
 
-  async function drawLook(root, trigger) {
+  async function drawLook(root, trigger, server) {
     const { url } = root.value;
     root.end();
     root.end = () => {};
@@ -326,20 +327,26 @@ window.vl3 = (() => {
     if (root.url !== url) return; // there is another one by now
     root.note.textContent = data ? "" : "What was made for this tab is gone. Open the tab again.";
     if (!data) return root.url = null;
-    drawView(root, mount, data, trigger);
+    drawView(root, mount, data, trigger, server);
   }
 
-  function drawView(root, mount, data, trigger) {
-    const place = make("div", {});
-    const isShown = () => find(".vl3-player")?.dataset.key === root.value.key;
-    const frameNow = (index, { times_s }) => isShown() && data.times_s && index >= 0 ? nearest(data.times_s, times_s[index]) : null;
-    const emit = (name, detail) => {
-      if (name === "apply") trigger("adopt", detail);
-      if (name === "frame" && isShown() && data.times_s) goTo(data.times_s[detail]);
+  function drawView(root, mount, data, trigger, server) {
+    const place = make("div", {}), { media, used } = root.value, of = root.url;
+    let medium = data.medium || 0; // of several videos, the one in view
+    // Its times, while the player shows the same video.
+    const times = () => (find(".vl3-player")?.dataset.key === media[medium]?.key ? media[medium].times_s : null);
+    const frameNow = (index, { times_s }) => (times() && index >= 0 ? nearest(times(), times_s[index]) : null);
+    const told = {
+      apply: (rule) => trigger("adopt", rule),
+      need: async (wanted) => {
+        const maps = await server.need({ ...wanted, of }).catch(() => null); // it asks again where nothing comes
+        if (maps && root.url === of) root.view.update({ maps });
+      },
+      medium: (index) => { medium = index; },
+      frame: (index) => { if (times()) goTo(times()[index]); },
     };
     root.body.replaceChildren(place);
-    const begin = frameNow(frame.index, frames) ?? 0;
-    root.view = mount(place, { ...data, used: root.value.used, frame: begin }, emit);
+    root.view = mount(place, { ...data, used, frame: frameNow(frame.index, frames) ?? 0 }, (name, detail) => told[name]?.(detail));
     const view = root.view;
     const unsubscribe = frame.subscribe((index, known) => {
       const at = frameNow(index, known);
@@ -350,24 +357,6 @@ window.vl3 = (() => {
     const kinds = data.times_s ? SAVED : SAVED.filter(([kind]) => kind === "png" || kind === "npz");
     root.body.append(make("p", { class: "save" }, make("span", {}, "Save"), ...kinds.map(([kind, label, title]) =>
       make("button", { title, onclick: () => trigger("save", { kind, ...view.shown() }) }, label))));
-  }
-
-  function details(root, value) {
-    if (!value.rows) return root.replaceChildren(make("p", { class: "note" }, "Ask a question, then look at what the answer was made of."));
-    const table = make("table", {}, make("tbody", {}, ...value.rows.map(([name, text]) =>
-      make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, text)))));
-    const blocks = (value.blocks || []).map((block) => make("section", {},
-      make("h3", {}, block.title),
-      make("button", { class: "link", "aria-label": `Copy ${block.title}`,
-        onclick: (event) => copy(event.target, block.text) }, "Copy"),
-      make("pre", { tabindex: "0", "aria-label": block.title }, block.text)));
-    root.replaceChildren(make("div", { class: "columns" }, table, make("div", {}, ...blocks)));
-  }
-
-  async function copy(button, text) {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
   }
 
   function saver(root, value, trigger) {
@@ -392,13 +381,13 @@ window.vl3 = (() => {
     }
   }
 
-  const widgets = { header, player, budget, gallery, tabs, pruning: look, positions: look, details, saver, memory,
+  const widgets = { header, player, budget, gallery, tabs, pruning: look, positions: look, attention: look, compare: look, run: look, saver, memory,
     moment: offerMoment };
 
-  function mount(kind, element, props, watch, trigger) {
+  function mount(kind, element, props, watch, trigger, server) {
     const draw = () => {
       const root = element.querySelector(`.vl3-${kind}`);
-      if (root) widgets[kind](root, props.value || {}, trigger);
+      if (root) widgets[kind](root, props.value || {}, trigger, server);
     };
     watch("value", draw);
     draw();

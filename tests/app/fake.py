@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import vl3.video
 from vl3.config import VL3VisionConfig
 from vl3.processor import ProcessorSettings
-from vl3.values import Grid, Ledger, Plan, Reply, Seen, Stage
+from vl3.values import Grid, Ledger, Piece, Plan, Reply, Seen, Stage
 
 CARD = {
     "name": "fake",
@@ -107,6 +107,12 @@ class FakeStudio:
             clip = vl3.video.read(path, size=size, **{"fps": 1.0, "max_frames": 64, **given})
         self.script.log.append(("opened", self.name, path))
         return SimpleNamespace(clip=clip, grid=plan.grid)
+
+    def pieces(self, reply: Reply) -> tuple[Piece, ...]:
+        return (Piece(kind="text", text=reply.prompt, tokens=reply.ledger.prompt_tokens),)
+
+    def attention(self, reply: Reply, **asked):
+        raise ValueError("A script has no attention.")
 
     def stream(self, messages, *, stop=None, max_new_tokens=128, prune="model", **settings):
         stop = stop or threading.Event()

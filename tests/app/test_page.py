@@ -313,10 +313,11 @@ def test_run_details(page, clip):
     upload(page, clip)
     ask(page, "When?")
     open_tab(page, "Run details")
-    details = page.locator("#details")
+    details = page.locator("#panel-run")
+    details.get_by_text("Show as table").click()
     expect(details.get_by_role("row", name="Visual tokens kept")).to_contain_text("60 (62 %)")
-    expect(details.locator("pre").nth(2)).to_contain_text("import vl3")
-    expect(details.locator("pre").nth(3)).to_contain_text("python -m train_cli chat")
+    expect(details.locator("pre").nth(1)).to_contain_text("import vl3")
+    expect(details.locator("pre").nth(2)).to_contain_text("python -m train_cli chat")
     assert "/tmp" not in details.inner_text()
 
 

@@ -104,7 +104,7 @@ def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
     assert page.evaluate(HURT)
     assert chat.locator(".prose script, .prose style, iframe, .prose img").count() == 0
     assert chat.locator(".prose a:not([href^='#t='])").count() == 0
-    expect(page.locator("#details pre").nth(2)).to_contain_text("<iframe src=/>")
+    expect(page.locator("#panel-run pre").nth(1)).to_contain_text("<iframe src=/>")
 
 
 def test_payloads_do_nothing_as_file_name(page, clip, tmp_path, script):

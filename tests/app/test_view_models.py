@@ -294,10 +294,9 @@ def test_webvtt():
 def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
     video = attachment("it's a clip.mp4", fps=2.0, start_s=1.0)
     turn = done('Say "hi"?', attachments=(video,))
-    turn = replace(turn, reply=replace(turn.reply, settings=turn.reply.settings | {"seed": 3}))
-    *_, python, shell = [
-        block["text"] for block in details.blocks([], turn, CARD, None, system="Be brief.")
-    ]
+    seeded = replace(turn.reply, settings=turn.reply.settings | {"seed": 3})
+    turn = replace(turn, reply=seeded, system="Be brief.")
+    *_, python, shell = [block["text"] for block in details.blocks([], turn, CARD, None)]
     compile(python, "code", "exec")
     assert "seed=3" in python
     assert "temperature" not in python

@@ -63,7 +63,10 @@ class Attachment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """A question and its answer. status: "working", "done", "stopped" or "failed"."""
+    """A question and its answer, under a system prompt where that is not the model's own.
+
+    status: "working", "done", "stopped" or "failed"
+    """
 
     question: str
     attachments: tuple[Attachment, ...] = ()
@@ -73,6 +76,7 @@ class Turn:
     status: str = "working"
     problem: str = ""
     reused: bool = False
+    system: str = ""
     reply: Reply | None = None
 
     @property
@@ -118,16 +122,22 @@ def _asked(turn: Turn) -> dict:
     return {"role": "user", "content": [*parts, {"type": "text", "text": turn.question}]}
 
 
+def built_on(turns: Sequence[Turn], number: int) -> list[Attachment]:
+    """The attachments of the prompt of one turn, in its order: those of its context and its own."""
+    turn = turns[number]
+    earlier = () if turn.fresh else context(turns[:number])
+    return [item for asked in (*earlier, turn) for item in asked.attachments]
+
+
 def reply_about(turns: Sequence[Turn], item: Attachment) -> tuple[Reply, int] | None:
     """The last answer that built on the item, read the same way, and which of its media that is."""
     for number in reversed(range(len(turns))):
         turn = turns[number]
         if turn.reply is None:
             continue
-        earlier = () if turn.fresh else context(turns[:number])
-        items = [known for asked in (*earlier, turn) for known in asked.attachments]
         # An answer that was stopped early saw only the first of them.
-        for place, (known, _) in enumerate(zip(items, turn.reply.seen, strict=False)):
+        items = built_on(turns, number)[: len(turn.reply.seen)]
+        for place, known in enumerate(items):
             if known == item:
                 return turn.reply, place
     return None

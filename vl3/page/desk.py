@@ -258,7 +258,7 @@ class Desk:
             if not visitor.waiting:
                 return
             visitor.waiting, run, stop = False, visitor.run, visitor.stop
-            earlier, turn = visitor.turns[:-1], visitor.turns[-1]
+            earlier, turn = visitor.turns[:-1], replace(visitor.turns[-1], system=system)
             budget_tokens = next((item.budget_tokens for item in turn.attachments), None)
             stream = visitor.studio.stream(
                 messages(earlier, turn, system),
@@ -281,6 +281,23 @@ class Desk:
                 raise self.refusal(error) from error
             finally:
                 stop.set()
+
+    @property
+    def is_answering(self) -> bool:
+        return self.visitors.is_busy
+
+    def another(self, **chosen: str | None) -> Any:
+        """A studio of its own for another model; whoever has it releases it."""
+        return self._load(**chosen)
+
+    def chosen(self, model: str, quantize: str, adapter: str) -> dict | None:
+        """The fields of a model as arguments of another; None where they name the page's own."""
+        fields = {"model": model, "quantize": quantize, "adapter": adapter}
+        named = {key: value if value not in ("", "none") else None for key, value in fields.items()}
+        if not any(named.values()):
+            return None
+        own = None if self.card["is_nano"] else self.card["path"]
+        return {**named, "model": named["model"] or own}
 
     def rule(self, prune: Mapping | str | None) -> dict | None:
         """All settings of the pruner where some are chosen; None for off, "model" for its own."""

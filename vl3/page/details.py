@@ -50,10 +50,8 @@ def _share(part: int, whole: int) -> str:
     return f"{words.count(part)} ({100 * part / whole:.0f} %)"
 
 
-def blocks(
-    turns: Sequence[Turn], turn: Turn, card: Mapping, prune: Mapping | None, system: str = ""
-) -> list[dict]:
-    """Settings, prompt and code of an answered turn, as titled texts. prune: the model's own."""
+def blocks(turns: Sequence[Turn], turn: Turn, card: Mapping, prune: Mapping | None) -> list[dict]:
+    """Settings and code of an answered turn, as titled texts. prune: the model's own."""
     chosen = {
         name: value
         for name, value in turn.reply.settings.items()
@@ -61,9 +59,8 @@ def blocks(
     }
     return [
         {"title": "Settings", "text": settings_json(turn.reply)},
-        {"title": "Prompt", "text": turn.reply.prompt},
-        {"title": "Python", "text": python_code(turns, turn, card, chosen, system)},
-        {"title": "Command line", "text": shell_code(turns, turn, card, chosen, system)},
+        {"title": "Python", "text": python_code(turns, turn, card, chosen)},
+        {"title": "Command line", "text": shell_code(turns, turn, card, chosen)},
     ]
 
 
@@ -72,11 +69,9 @@ def settings_json(reply: Reply) -> str:
     return json.dumps(reply.settings, indent=2, ensure_ascii=False, default=str)
 
 
-def python_code(
-    turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mapping, system: str = ""
-) -> str:
+def python_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mapping) -> str:
     """A script that gives the same answer with `import vl3`; media by file name."""
-    named = messages([_named(item) for item in turns], _named(turn), system)
+    named = messages([_named(item) for item in turns], _named(turn), turn.system)
     arguments = "".join(f", {key}={value!r}" for key, value in settings.items())
     return "\n".join(
         [
@@ -103,9 +98,7 @@ def _literal(rows: list[dict]) -> list[str]:
     return [*lines, "]"]
 
 
-def shell_code(
-    turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mapping, system: str = ""
-) -> str:
+def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mapping) -> str:
     """A command that asks the question about the same media.
 
     Earlier questions are not part of it; they are in the Python.
@@ -125,7 +118,7 @@ def shell_code(
         command += _flags({"start": last.start_s, "end": last.end_s})
     command += _flags({name: value for name, value in settings.items() if name != "prune"})
     command += _prune_flags(settings.get("prune", "model"))
-    return shlex.join(command + _flags({"system": system.strip() or None}))
+    return shlex.join(command + _flags({"system": turn.system.strip() or None}))
 
 
 def _prune_flags(prune: Mapping | str | None) -> list[str]:

@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 
-from vl3.page import settings, words
-from vl3.page.conversation import Attachment, reply_about
+from vl3.page import details, settings, words
+from vl3.page.compare import run_both, view
+from vl3.page.conversation import Attachment, Turn, built_on, reply_about
 from vl3.page.desk import Desk
 from vl3.page.media import file_url
 from vl3.page.refused import Refused
@@ -23,9 +25,12 @@ from vl3.page.visitors import Look, Visitor
 from vl3.values import Keep, Patches, Reply, Seen
 from vl3.vision import patchify
 from vl3.vision.prune import keep_all, prune
-from vl3.viz import export, pictures, positions, pruning
+from vl3.viz import attention, export, pictures, positions, pruning
+from vl3.viz import run as run_view
 
-TABS = ("pruning", "positions", "run")
+TABS = ("pruning", "positions", "attention", "compare", "run")
+OF_ANSWER = ("attention", "run")
+MAPS_KEPT = 6  # of those asked for, the latest; they go into the file to save as well
 
 
 def opened(visitor: Visitor, name: object) -> None:
@@ -36,33 +41,74 @@ def opened(visitor: Visitor, name: object) -> None:
 
 
 def look(desk: Desk, visitor: Visitor, rule: dict | None) -> Iterator[dict]:
-    """What the open tab shows, as it comes to be; nothing for a tab that draws no file.
+    """What the open tab shows, as it comes to be.
 
     rule: all settings of the pruner for the next answer, None for off
     """
-    name, item = visitor.tab, visitor.current
-    if name not in _MAKERS:
+    name = visitor.tab
+    if not name:
         return
-    if item is None:
-        yield {"note": words.NO_VIDEO}
+    made_of = _made_of(visitor, name)
+    if made_of is None:
+        yield {"note": _LACKING[name]}
         return
-    found = reply_about(visitor.turns, item)
-    made_of = (visitor.model_number, item, found if name == "positions" else None)
     known = visitor.looks.get(name)
     try:
         if known is None or known.made_of != made_of:
-            yield {"note": words.WAITING if visitor.is_busy else words.LOOKING}
-            data = _MAKERS[name](visitor, item, found)
-            path = desk.media.keep(f"{name}.json", json.dumps(data, allow_nan=False).encode())
-            visitor.keep(name, Look(path, made_of))
+            yield {"note": _waiting(desk, name)}
+            data, media = _MAKERS[name](desk, visitor)
+            facts = {"media": media, "sizes": data.get("sizes")}
+            known = Look(desk.media.keep(f"{name}.json", _json(data)), made_of, facts)
+            visitor.keep(name, known)
         if name == "pruning":
-            visitor.foreseen = (item, rule, _seen(visitor, item, rule))
+            visitor.foreseen = (visitor.current, rule, _seen(visitor, rule))
     except (ValueError, *desk.refusals) as error:
         yield {"note": str(error)}
         return
-    known = visitor.looks.get(name)
-    if known is not None:  # the visitor may have left meanwhile
-        yield {"url": file_url(known.path), "key": item.key, "used": rule}
+    yield {**_value(known), "used": rule}
+
+
+_LACKING = {
+    "pruning": words.NO_VIDEO,
+    "positions": words.NO_VIDEO,
+    "attention": words.NO_ANSWER,
+    "compare": words.NO_RUNS,
+    "run": words.NO_ANSWER,
+}
+
+
+def _made_of(visitor: Visitor, name: str) -> tuple | None:
+    """All that decides what a tab shows; None where it has nothing to show."""
+    if name in OF_ANSWER:
+        number = _answered(visitor)
+        return None if number is None else (visitor.model_number, visitor.turns[number].reply)
+    if name == "compare":
+        return visitor.looks[name].made_of if name in visitor.looks else None
+    item = visitor.current
+    if item is None:
+        return None
+    found = reply_about(visitor.turns, item) if name == "positions" else None
+    return (visitor.model_number, item, found)
+
+
+def _value(known: Look) -> dict:
+    return {"url": file_url(known.path), "media": known.facts["media"]}
+
+
+def _waiting(desk: Desk, name: str) -> str:
+    if desk.is_answering:
+        return words.WAITING
+    return words.LOOKING_BACK if name in OF_ANSWER else words.LOOKING
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()
+
+
+def _answered(visitor: Visitor) -> int | None:
+    """The number of the last turn that has a reply."""
+    numbers = [number for number, turn in enumerate(visitor.turns) if turn.reply is not None]
+    return numbers[-1] if numbers else None
 
 
 def _open(visitor: Visitor, item: Attachment) -> Any:
@@ -73,32 +119,82 @@ def _open(visitor: Visitor, item: Attachment) -> Any:
     )  # fmt: skip
 
 
-def _pruning(visitor: Visitor, item: Attachment, found: tuple[Reply, int] | None) -> dict:
+# what the tabs draw: data of vl3.viz, and for each clip in it the key of its file and its times
+
+
+def _pruning(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
+    item = visitor.current
     video = _open(visitor, item)
-    return pruning.data(replace(video.clip, source=item.name), video.grid, None)
+    data = pruning.data(replace(video.clip, source=item.name), video.grid, None)
+    return data, [_shared(item, video.clip)]
 
 
-def _positions(visitor: Visitor, item: Attachment, found: tuple[Reply, int] | None) -> dict:
+def _positions(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
+    item = visitor.current
     video, config = _open(visitor, item), visitor.studio.model.config
-    prompt = {}
+    found, prompt = reply_about(visitor.turns, item), {}
     if found is not None and found[0].prompt_ids:
         reply, place = found
-        seen = reply.seen[place]
         is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
-        prompt = {
-            "spans": spans(is_slot_L, [one.kept_per_frame for one in reply.seen])[place],
-            "keep_M": np.unpackbits(
-                np.frombuffer(seen.keep_bits, np.uint8), count=seen.num_tokens
-            ).astype(bool),
-        }
+        kept = [one.kept_per_frame for one in reply.seen]
+        prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": _mask(reply.seen[place])}
     vision = config.vision_config
-    return positions.data(
+    data = positions.data(
         video.grid, vision.head_channels, vision.rope_theta, times_s=video.clip.times_s,
         source=item.name, **prompt,
     )  # fmt: skip
+    return data, [_shared(item, video.clip)]
 
 
-_MAKERS: Mapping[str, Callable[..., dict]] = {"pruning": _pruning, "positions": _positions}
+def _attention(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
+    number = _answered(visitor)
+    reply, items = visitor.turns[number].reply, built_on(visitor.turns, number)
+    for item in items[: len(reply.seen)]:
+        _open(visitor, item)  # it may have been forgotten meanwhile
+    mean = visitor.studio.attention(reply)
+    videos = visitor.studio.videos(reply)
+    clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
+    vision = visitor.studio.model.config.vision_config
+    sizes = (vision.num_hidden_layers, vision.num_attention_heads)
+    _drop_maps(visitor)
+    data = attention.data(mean, clips, vision=sizes, medium=_first_shown(visitor, items))
+    return data, [_shared(item, clip) for item, clip in zip(items, clips)]
+
+
+def _run(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
+    number = _answered(visitor)
+    turn, items = visitor.turns[number], built_on(visitor.turns, number)
+    reply = turn.reply
+    data = run_view.data(
+        reply,
+        visitor.studio.pieces(reply),
+        rows=details.ledger_rows(reply.ledger),
+        blocks=details.blocks(visitor.turns[:number], turn, desk.card, desk.prune),
+    )
+    media = [{"key": item.key, "times_s": seen.times_s} for item, seen in zip(items, reply.seen)]
+    return data, media
+
+
+_MAKERS: Mapping[str, Callable[[Desk, Visitor], tuple[dict, list]]] = {
+    "pruning": _pruning,
+    "positions": _positions,
+    "attention": _attention,
+    "run": _run,
+}
+
+
+def _shared(item: Attachment, clip: Any) -> dict:
+    """By which a view and the player know that they show the same frames."""
+    return {"key": item.key, "times_s": clip.times_s}
+
+
+def _first_shown(visitor: Visitor, items: Sequence[Attachment]) -> int:
+    return items.index(visitor.current) if visitor.current in items else 0
+
+
+def _mask(seen: Seen) -> np.ndarray:
+    bits = np.frombuffer(seen.keep_bits, np.uint8)
+    return np.unpackbits(bits, count=seen.num_tokens).astype(bool)
 
 
 def spans(is_slot_L: np.ndarray, kept: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
@@ -118,19 +214,17 @@ def spans(is_slot_L: np.ndarray, kept: Sequence[Sequence[int]]) -> list[list[tup
     return clips
 
 
-def _patches(video: Any) -> Patches:
-    pixels_NP = patchify(video.clip.frames_TYX3, video.grid)
-    return Patches(pixels_NP=pixels_NP, grids=(video.grid,))
-
-
 def _keep(video: Any, rule: Mapping | None) -> Keep:
     """The pruner's own mask of a video under these settings."""
-    return keep_all((video.grid,)) if rule is None else prune(_patches(video), **rule)
+    if rule is None:
+        return keep_all((video.grid,))
+    pixels_NP = patchify(video.clip.frames_TYX3, video.grid)
+    return prune(Patches(pixels_NP=pixels_NP, grids=(video.grid,)), **rule)
 
 
-def _seen(visitor: Visitor, item: Attachment, rule: Mapping | None) -> Seen:
-    """What the pruner will leave of a video."""
-    video = _open(visitor, item)
+def _seen(visitor: Visitor, rule: Mapping | None) -> Seen:
+    """What the pruner will leave of the current video."""
+    video = _open(visitor, visitor.current)
     (kept,) = _keep(video, rule).kept_per_frame
     return Seen(
         times_s=video.clip.times_s,
@@ -139,9 +233,110 @@ def _seen(visitor: Visitor, item: Attachment, rule: Mapping | None) -> Seen:
     )
 
 
-# files
+# maps of the Attention tab, one question at a time
 
-PRUNED = {
+
+def maps(desk: Desk, need: object) -> dict | None:
+    """The maps that an Attention tab asks for, or why there are none; None for a wrong question.
+
+    Waits while an answer is written. Beside the queue, since a map has to come at once.
+    need: source, token, layer and of, as a browser says them. of is the address of what the tab
+          shows, which only its visitor knows.
+    """
+    need = need if isinstance(need, dict) else {}
+    visitor = desk.visitors.of_look("attention", need.get("of"), file_url)
+    known = visitor and visitor.looks.get("attention")
+    if known is None or known.made_of != _made_of(visitor, "attention"):
+        return None
+    try:
+        wanted = attention.asked(need, known.facts["sizes"])
+    except ValueError:
+        return None
+    reply: Reply = known.made_of[1]
+    try:
+        found = attention.maps(visitor.studio.attention(reply, **wanted))
+    except (ValueError, *desk.refusals) as error:
+        return attention.refused(need, str(error))
+    _keep_maps(desk, visitor, found)
+    return found
+
+
+_MAPS = "maps "
+
+
+def _keep_maps(desk: Desk, visitor: Visitor, found: dict) -> None:
+    numbers = [int(name.removeprefix(_MAPS)) for name in visitor.looks if name.startswith(_MAPS)]
+    number = max(numbers, default=-1) + 1
+    visitor.keep(f"{_MAPS}{number}", Look(desk.media.keep("maps.json", _json(found)), ()))
+    visitor.drop_looks([f"{_MAPS}{old}" for old in numbers if old <= number - MAPS_KEPT])
+
+
+def _maps(visitor: Visitor) -> list[Look]:
+    return [each for name, each in list(visitor.looks.items()) if name.startswith(_MAPS)]
+
+
+def _drop_maps(visitor: Visitor) -> None:
+    visitor.drop_looks([name for name in visitor.looks if name.startswith(_MAPS)])
+
+
+# two answers beside each other
+
+
+def compare(
+    desk: Desk,
+    visitor: Visitor,
+    question: str,
+    reading: Mapping,
+    answers: Sequence[Mapping],
+    models: Sequence[Mapping | None],
+    system: str,
+) -> Iterator[dict]:
+    """What the Compare tab shows while one question is answered under two settings, and after.
+
+    question: empty for the last one of the conversation
+    answers: for each run the settings of an answer; models: what to load for it, None for the
+             page's own model
+    """
+    if visitor.current is None:
+        raise Refused("No video yet", words.NO_VIDEO)
+    question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
+    if not question:
+        raise Refused("Nothing to compare", "Write the question that both shall answer.")
+    item = desk.planned(visitor, visitor.current, reading)
+    runs = [
+        {**answer, "prune": desk.rule(answer["prune"])} | ({"load": model} if model else {})
+        for answer, model in zip(answers, models, strict=True)
+    ]
+    stop = visitor.comparing = Event()
+    turn = Turn(question=question, attachments=(item,))
+    yield {"note": words.WAITING if desk.is_answering else words.COMPARING}
+    with visitor.working:
+        pairs = run_both(
+            visitor.studio, turn, *runs, stop, load=desk.another, system=system,
+            refusals=(ValueError, *desk.refusals),
+        )  # fmt: skip
+        try:
+            for pair in pairs:
+                yield {"note": " · ".join(f"{run.name}: {run.line}" for run in pair)}
+        finally:
+            stop.set()
+            pairs.close()
+    data = view(pair)
+    if data is None:
+        return
+    for side in data["sides"]:
+        for medium in side["media"]:
+            medium["source"] = item.name
+    times_s = data["sides"][0]["media"][0]["times_s"]
+    facts = {"media": [{"key": item.key, "times_s": times_s}]}
+    known = Look(desk.media.keep("compare.json", _json(data)), (visitor.model_number, item), facts)
+    visitor.keep("compare", known)
+    yield _value(known)
+
+
+# files to save
+
+_PICTURED = {
     "png": lambda media, film, clip: pictures.png(film[0]),
     "gif": lambda media, film, clip: pictures.gif(film, clip.times_s),
     "mp4": lambda media, film, clip: media.film(film, clip.times_s),
@@ -158,11 +353,10 @@ def save(desk: Desk, visitor: Visitor, detail: Mapping) -> dict:
     rule = desk.rule(settings.rule(detail))
     if item is None:
         raise Refused("Nothing to save", words.NO_VIDEO)
-    if kind not in (*PRUNED, "npz"):
+    if kind not in (*_PICTURED, "npz"):
         raise Refused("Nothing to save", "Choose PNG, GIF, MP4 or the mask.")
     video = _open(visitor, item)
-    keep = _keep(video, rule)
-    clip, grid = video.clip, video.grid
+    clip, grid, keep = video.clip, video.grid, _keep(video, rule)
     if kind == "npz":
         content = pictures.mask_npz(grid, keep, clip.times_s)
     else:
@@ -171,21 +365,32 @@ def save(desk: Desk, visitor: Visitor, detail: Mapping) -> dict:
             if type(frame) is not int or not 0 <= frame < len(clip):
                 raise Refused("Nothing to save", f"The frames are 0 to {len(clip) - 1}.")
             film = film[frame : frame + 1]
-        content = PRUNED[kind](desk.media, film, clip)
+        content = _PICTURED[kind](desk.media, film, clip)
     return _download(desk, visitor, f"{Path(item.name).stem} pruning.{kind}", content)
 
 
 def page(desk: Desk, visitor: Visitor, rule: dict | None) -> dict:
-    """The views opened of the current video, as one HTML file to save."""
-    looks = [(name, visitor.looks[name]) for name in TABS if name in visitor.looks]
-    current = [(name, look) for name, look in looks if look.made_of[1] == visitor.current]
+    """The views opened of the current video and the last answer, as one HTML file to save."""
+    current = [
+        (name, visitor.looks[name])
+        for name in TABS
+        if name in visitor.looks and visitor.looks[name].made_of == _made_of(visitor, name)
+    ]
     if not current:
         raise Refused("Nothing to save", "Open one of the tabs first.")
-    views = [json.loads(Path(look.path).read_text("utf-8")) for _, look in current]
-    views = [view | {"used": rule} if view["view"] == "pruning" else view for view in views]
-    title = visitor.current.name
+    views = [_read(known) for _, known in current]
+    for shown in views:
+        if shown["view"] == "pruning":
+            shown["used"] = rule
+        if shown["view"] == "attention":
+            shown["details"] = [_read(each) for each in _maps(visitor)]
+    title = visitor.current.name if visitor.current else "Answer"
     content = export.page(*views, title=title).encode()
     return _download(desk, visitor, f"{Path(title).stem} inside.html", content)
+
+
+def _read(known: Look) -> dict:
+    return json.loads(Path(known.path).read_text("utf-8"))
 
 
 def _download(desk: Desk, visitor: Visitor, name: str, content: bytes) -> dict:

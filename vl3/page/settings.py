@@ -24,6 +24,8 @@ ANSWER = (
     "keep",
     "system",
 )
+PRUNER = ANSWER[5:9]
+FIELDS = (*READING, *ANSWER)
 # What a browser keeps for the next time; the range belongs to a video.
 KEPT = (*READING[2:], *ANSWER)
 LONGEST_TEXT = 20_000
@@ -49,7 +51,7 @@ def answer(values: Sequence) -> tuple[dict, str]:
         for name, default in _DEFAULTS.items()
     }
     settings["seed"] = int(fields["seed"] or 0)
-    settings["prune"] = _prune(fields)
+    settings["prune"] = pruning([fields[name] for name in PRUNER])
     return settings, fields["system"] or ""
 
 
@@ -114,10 +116,10 @@ def rule(detail: object) -> dict:
     return {"threshold": float(threshold), "mode": mode, "keep": keep}
 
 
-def _prune(fields: Mapping) -> dict | None:
-    if not fields["prune"]:
+def pruning(values: Sequence) -> dict | None:
+    """How the pruner decides, from the fields PRUNER in order; None for off."""
+    is_on, threshold, mode, keep = values
+    if not is_on:
         return None
-    chosen = {"mode": fields["mode"], "keep": fields["keep"]}
-    if fields["threshold"] is not None:
-        chosen["threshold"] = float(fields["threshold"])
-    return chosen
+    chosen = {"mode": mode, "keep": keep}
+    return chosen if threshold is None else {**chosen, "threshold": float(threshold)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vl3.page import details, strip, transcript, words
+from vl3.page import strip, transcript, words
 from vl3.page.conversation import Attachment, seen_in
 from vl3.page.media import file_url
 from vl3.page.refused import Refused
@@ -55,17 +55,6 @@ def gallery(examples: Sequence[Mapping], selected: int = -1) -> dict:
         for clip in examples
     ]
     return {"clips": clips, "selected": selected}
-
-
-def run_details(visitor: Visitor, card: Mapping, prune: Mapping | None, system: str = "") -> dict:
-    """The ledger of the last answer and how to repeat it; empty without one."""
-    if not visitor.turns or visitor.turns[-1].reply is None:
-        return {}
-    *earlier, turn = visitor.turns
-    return {
-        "rows": details.ledger_rows(turn.reply.ledger),
-        "blocks": details.blocks(earlier, turn, card, prune, system),
-    }
 
 
 def export(visitor: Visitor, card: Mapping, kind: str) -> dict:

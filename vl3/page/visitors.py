@@ -7,7 +7,7 @@ lost its connection or reloaded the page comes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Event, Lock, RLock
 from time import monotonic
@@ -25,10 +25,15 @@ END_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A file made for a tab of Inspect, and what it was made of: equal again, it need not be."""
+    """A file made for a tab of Inspect.
+
+    made_of: what decides of its content; as long as that is equal, it need not be made again
+    facts: what the page has to know of it
+    """
 
     path: str
     made_of: tuple
+    facts: dict = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -36,6 +41,7 @@ class Visitor:
     """What one browser session holds. name: under which its conversation is found again.
 
     tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
+    comparing: ends the comparison that runs, if one does
     foreseen: the current video, the pruner's settings, and what these would leave of it
     """
 
@@ -53,6 +59,7 @@ class Visitor:
     name: str = field(default_factory=kept.new_name)
     tab: str = ""
     looks: dict[str, Look] = field(default_factory=dict)
+    comparing: Event = field(default_factory=Event)
     foreseen: tuple[Attachment, dict | None, Seen] | None = None
 
     def begin(self, turns: list[Turn]) -> None:
@@ -92,14 +99,16 @@ class Visitor:
         if self.left_s is not None:
             self.drop_looks()
 
-    def drop_looks(self) -> None:
-        while self.looks:
-            _, look = self.looks.popitem()
-            uploads.drop(look.path)
+    def drop_looks(self, names: Iterable[str] | None = None) -> None:
+        """Removes files of tabs; without names all of them."""
+        for name in list(self.looks if names is None else names):
+            if look := self.looks.pop(name, None):
+                uploads.drop(look.path)
 
     def free(self) -> None:
         """Stops the work and drops the caches, once the work has ended."""
         self.end()
+        self.comparing.set()
         self.drop_looks()
         ended = self.working.acquire(timeout=END_S)
         try:
@@ -193,6 +202,19 @@ class Visitors:
             return False
         visitor.turns, visitor.current, visitor.name = list(found.turns), found.current, str(name)
         return True
+
+    def of_look(self, name: str, address: object, address_of: Callable) -> Visitor | None:
+        """The visitor whose tab of that name shows what lies at the address."""
+        for visitor in list(self._visitors.values()):
+            look = visitor.looks.get(name)
+            if look is not None and address_of(look.path) == address:
+                return visitor
+        return None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is being written for anybody."""
+        return any(visitor.is_busy for visitor in list(self._visitors.values()))
 
     def paths(self) -> set[str]:
         """Every file that some visitor still uses."""

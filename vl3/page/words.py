@@ -22,6 +22,8 @@ LOOKING_BACK = "Looking into the answer."
 WAITING = "This comes when the answer that is being written has ended."
 NO_VIDEO = "Upload a video, then look inside."
 NO_ANSWER = "Ask a question about a video, then look into the answer."
+NO_RUNS = "Choose what the two runs differ in, then run both."
+COMPARING = "Running both."
 PRUNERS = (
     ("Official: the frame before", "official"),
     ("RLT: the frame before, other unit", "rlt"),
