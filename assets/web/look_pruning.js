@@ -142,6 +142,13 @@ export function pruningView(el, data, emit) {
     refresh();
   }
 
+  // Other settings are used now; who had not moved away from those before goes along.
+  function use(changed) {
+    const goesAlong = !differs() && changed && (changed.mode in data.steps || rule.knowsPairs);
+    [used, applied] = [changed, null];
+    if (goesAlong) choose({ ...DEFAULTS, ...changed });
+  }
+
   function nudge(direction) {
     choose({ threshold: thresholdAt(Math.min(STEPS, Math.max(0, stepAt(chosen.threshold) + direction * NUDGE))) });
     released();
@@ -376,8 +383,9 @@ export function pruningView(el, data, emit) {
   }
 
   return {
+    shown: () => ({ threshold: chosen.threshold, mode: chosen.mode, keep: chosen.keep, frame }),
     follow(changes) {
-      if ("used" in changes) [used, applied] = [changes.used, null];
+      if ("used" in changes) use(changes.used);
       if ("frame" in changes) frame = Math.min(Math.max(0, changes.frame), frames - 1);
       refresh();
     },
@@ -390,7 +398,7 @@ export function pruningView(el, data, emit) {
 }
 
 // Dashes of amber on black, which show on any picture.
-function outline(context, [left, top, width, height]) {
+export function outline(context, [left, top, width, height]) {
   const inset = context.lineWidth / 2;
   const box = [left + inset, top + inset, width - 2 * inset, height - 2 * inset];
   context.strokeStyle = "#000";
