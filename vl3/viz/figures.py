@@ -1,0 +1,435 @@
+"""Charts of what happens inside, as plotly figures, each with the numbers that it shows.
+
+Every function returns (figure, numbers): numbers is the pandas DataFrame or NumPy array that was
+drawn, figure a plotly Figure with nothing to fetch. figure.write_html works anywhere,
+figure.write_image (svg, png, pdf) where kaleido finds a Chrome or Chromium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log10
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+
+from vl3.values import Grid, Keep, Patches, Piece
+from vl3.vision.prune import prune
+from vl3.vision.resize import fit_grid
+from vl3.vision.rope2d import angles, frequencies
+from vl3.vision.rope2d import positions as patch_positions
+from vl3.viz import positions
+from vl3.viz.pruning import LEVELS
+
+INK, FAINT, LINE, GROUND = "#1c1f26", "#5d6470", "#dfe2e8", "#ffffff"
+BLUE, AMBER, GREY, GREEN = "#3448c5", "#c06a00", "#c3c8d2", "#1f7a5c"
+COLOURS = {"official": BLUE, "rlt": GREEN, "last_kept": AMBER, "off": INK}
+DASHES = {"official": "solid", "rlt": "dash", "last_kept": "dot"}
+SYMBOLS = {"official": "circle", "rlt": "square", "last_kept": "diamond", "off": "star"}
+KINDS = {"slots": BLUE, "text": AMBER, "special": GREY}
+KIND_NAMES = {"slots": "visual tokens", "text": "words and time stamps", "special": "template"}
+THRESHOLDS = tuple(np.geomspace(0.01, 100, 41))
+DOTTED = {"color": FAINT, "dash": "dot"}
+SURE = 1.96  # standard errors of an interval that holds the truth 95 times in 100
+
+Drawn = tuple[go.Figure, pd.DataFrame]
+Mapped = tuple[go.Figure, np.ndarray]
+
+
+# Frames to tokens
+
+
+def budget(
+    size: tuple[int, int], budget_tokens: int, frames: Sequence[int], merge: int = 2
+) -> Drawn:
+    """What a clip of this height and width costs, by its number of frames."""
+    grids = [fit_grid([(count, *size)], merge, budget_tokens)[0] for count in frames]
+    rows = [
+        (grid.frames, grid.token_rows, grid.token_cols, grid.tokens_per_frame, grid.num_tokens)
+        for grid in grids
+    ]
+    table = pd.DataFrame(rows, columns=["frames", "rows", "cols", "tokens_per_frame", "tokens"])
+    figure = make_subplots(1, 2, subplot_titles=("All frames together", "One frame"))
+    for col, name in ((1, "tokens"), (2, "tokens_per_frame")):
+        figure.add_scatter(
+            x=table["frames"], y=table[name], mode="lines+markers", line={"color": BLUE},
+            customdata=table[["rows", "cols"]], row=1, col=col,
+            hovertemplate="%{x} frames: %{y} tokens, %{customdata[0]} x %{customdata[1]} each",
+            name="", showlegend=False,
+        )  # fmt: skip
+    figure.add_hline(budget_tokens, line=DOTTED, row=1, col=1)
+    figure.update_xaxes(title="frames")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title="visual tokens", col=1)
+    return _styled(figure, f"A budget of {budget_tokens} visual tokens", height=340), table
+
+
+def block_order(grid: Grid) -> Mapped:
+    """In which order the patches of a frame enter the encoder: int64 [rows, cols]."""
+    position_N2 = patch_positions(grid).numpy()
+    order_RC = np.empty((grid.rows, grid.cols), int)
+    order_RC[tuple(position_N2.T)] = np.arange(len(position_N2))
+    figure = go.Figure(
+        go.Heatmap(
+            z=order_RC, colorscale="Cividis", showscale=False, xgap=1, ygap=1,
+            texttemplate="%{z}", hovertemplate="row %{y}, column %{x}: patch %{z}<extra></extra>",
+        )
+    )  # fmt: skip
+    _square(figure)
+    for row in range(grid.token_rows):
+        for col in range(grid.token_cols):
+            left, top = col * grid.merge - 0.5, row * grid.merge - 0.5
+            figure.add_shape(type="rect", x0=left, x1=left + grid.merge, y0=top,
+                             y1=top + grid.merge, line={"color": GROUND, "width": 4})  # fmt: skip
+    return _styled(figure, "Block order: patches of one token follow each other"), order_RC
+
+
+def prompt(pieces: Sequence[Piece]) -> Drawn:
+    """The prompt as one bar, position by position."""
+    rows = [(piece.kind, piece.text, piece.tokens, piece.time_s) for piece in pieces]
+    table = pd.DataFrame(rows, columns=["kind", "text", "tokens", "time_s"])
+    table.insert(0, "first", table["tokens"].cumsum() - table["tokens"])
+    figure = go.Figure()
+    for kind, part in table.groupby("kind", sort=False):
+        shown = [_told(*row) for row in zip(part["kind"], part["text"], part["time_s"])]
+        figure.add_bar(
+            base=part["first"], x=part["tokens"], y=[""] * len(part), orientation="h",
+            name=KIND_NAMES[kind], marker={"color": KINDS[kind], "line_width": 0}, hovertext=shown,
+            hovertemplate="%{hovertext}: %{x} tokens from position %{base}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(barmode="overlay", bargap=0.3, legend=_legend(), xaxis_title="position")
+    return _styled(figure, f"A prompt of {table['tokens'].sum()} tokens", height=210), table
+
+
+def _told(kind: str, text: str, time_s: float) -> str:
+    return f"frame at {time_s:.1f} s" if kind == "slots" else text.replace("\n", "↵")
+
+
+# Pruning
+
+
+def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
+    """What the pruner leaves of every frame of one clip."""
+    (grid,) = keep.grids
+    shape = (grid.frames, grid.tokens_per_frame)
+    kept, placeholders = (
+        mask.view(shape).sum(dim=1).numpy() for mask in (keep.keep_M, keep.placeholder_M)
+    )
+    table = pd.DataFrame({
+        "frame": np.arange(1, grid.frames + 1),
+        "time_s": np.full(grid.frames, np.nan) if times_s is None else np.array(times_s),
+        "kept": kept, "placeholders": placeholders, "removed": grid.tokens_per_frame - kept,
+    })  # fmt: skip
+    figure = go.Figure()
+    bars = (
+        ("changed", table["kept"] - table["placeholders"], {"color": BLUE}),
+        ("placeholder", table["placeholders"], {"color": AMBER}),
+        ("removed", table["removed"],
+         {"color": "#e8eaef", "pattern": {"shape": "-", "fgcolor": GREY, "size": 6}}),
+    )  # fmt: skip
+    for name, values, marker in bars:
+        figure.add_bar(x=table["frame"], y=values, name=name, marker=marker,
+                       hovertemplate=f"frame %{{x}}: %{{y}} {name}<extra></extra>")  # fmt: skip
+    figure.update_layout(barmode="stack", bargap=0.1, legend=_legend(),
+                         xaxis_title="frame", yaxis_title="tokens")  # fmt: skip
+    total = f"{kept.sum()} of {grid.num_tokens} tokens kept"
+    return _styled(figure, f"{total}, {keep.mode}, threshold {keep.threshold:g}"), table
+
+
+def kept_by_threshold(
+    patches: Patches,
+    modes: Sequence[str] = ("official", "rlt", "last_kept"),
+    thresholds: Sequence[float] = THRESHOLDS,
+    used: float | None = None,
+) -> Drawn:
+    """Share of tokens kept by every mode at every threshold; used: the model's own, official."""
+    rows = []
+    for mode in modes:
+        for threshold in thresholds:
+            kept = int(prune(patches, threshold, mode).keep_M.sum())
+            rows.append((mode, threshold, threshold * LEVELS[mode], kept))
+    table = pd.DataFrame(rows, columns=["mode", "threshold", "grey_levels", "kept"])
+    table["share"] = table["kept"] / sum(grid.num_tokens for grid in patches.grids)
+    figure = go.Figure()
+    for mode, part in table.groupby("mode", sort=False):
+        figure.add_scatter(
+            x=part["grey_levels"], y=part["share"], name=mode, customdata=part["threshold"],
+            line={"color": COLOURS[mode], "dash": DASHES[mode], "width": 3},
+            hovertemplate=f"{mode} %{{customdata:.3g}}: %{{y:.0%}} kept<extra></extra>",
+        )  # fmt: skip
+    if used is not None:
+        level = used * LEVELS["official"]
+        figure.add_vline(level, line=DOTTED)
+        figure.add_annotation(x=log10(level), y=1.03, xanchor="left", **_said("the model's own"))
+    figure.update_layout(legend=_legend(), hovermode="closest")
+    ends = (thresholds[0] * LEVELS["official"], 255)
+    figure.update_xaxes(type="log", title="threshold in grey levels of 255", dtick=1,
+                        range=[log10(end) for end in ends])  # fmt: skip
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title="tokens kept")
+    return _styled(figure, "Kept at each threshold"), table
+
+
+# Positions
+
+
+def spectrum(head_channels: int, theta: float, side: int, chosen: int | None = None) -> Drawn:
+    """After how many patches the rotation of each frequency repeats; side: of the larger grid."""
+    step = frequencies(head_channels, theta).numpy()
+    table = pd.DataFrame({
+        "frequency": np.arange(len(step)), "radians_per_patch": step,
+        "wavelength_patches": positions.wavelengths(head_channels, theta),
+    })  # fmt: skip
+    colours = [AMBER if number == chosen else BLUE for number in table["frequency"]]
+    figure = go.Figure(
+        go.Scatter(
+            x=table["frequency"], y=table["wavelength_patches"], mode="lines+markers",
+            line={"color": GREY}, marker={"color": colours, "size": 10},
+            hovertemplate="frequency %{x}: repeats after %{y:.4g} patches<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.add_hline(side, line=DOTTED)
+    figure.add_annotation(x=0, y=log10(side), yanchor="bottom", xanchor="left",
+                          **_said("as long as the frame"))  # fmt: skip
+    figure.update_xaxes(title="frequency, rows and columns alike", dtick=1)
+    figure.update_yaxes(type="log", title="wavelength in patches", dtick=1)
+    return _styled(figure, "How far each frequency reaches"), table
+
+
+def angle_maps(grid: Grid, head_channels: int, theta: float, frequency: int) -> Mapped:
+    """By how much one frequency turns every patch: radians below 2 pi, [row and column part, Y, X].
+
+    Shapes: returns angle_2RC - float32, rows and cols of the grid
+    """
+    position_N2 = patch_positions(grid)
+    angle_NR = angles(position_N2, head_channels, theta).numpy()
+    count = angle_NR.shape[1] // 2
+    angle_2RC = np.empty((2, grid.rows, grid.cols), np.float32)
+    place = tuple(position_N2.numpy().T)
+    for part in (0, 1):
+        angle_2RC[part][place] = angle_NR[:, part * count + frequency] % (2 * np.pi)
+    figure = make_subplots(1, 2, subplot_titles=("row part", "column part"))
+    for part in (0, 1):
+        figure.add_heatmap(
+            z=angle_2RC[part], coloraxis="coloraxis", row=1, col=1 + part,
+            hovertemplate="row %{y}, column %{x}: %{z:.2f} rad<extra></extra>",
+        )  # fmt: skip
+    bar = {"title": "angle", "tickvals": [0, np.pi, 2 * np.pi], "ticktext": ["0", "π", "2π"]}
+    figure.update_layout(coloraxis={"colorscale": "Twilight", "cmin": 0, "cmax": 2 * np.pi,
+                                    "colorbar": bar})  # fmt: skip
+    _square(figure)
+    return _styled(figure, f"Rotation of frequency {frequency}"), angle_2RC
+
+
+def similarity(grid: Grid, head_channels: int, theta: float, row: int, col: int) -> Mapped:
+    """`similarity_map`, drawn."""
+    similarity_RC = similarity_map(grid, head_channels, theta, row, col)
+    figure = go.Figure(
+        go.Heatmap(
+            z=similarity_RC, colorscale="Viridis", zmax=1,
+            colorbar={"title": "cosine"},
+            hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.add_scatter(x=[col], y=[row], mode="markers", hoverinfo="skip",
+                       marker={"symbol": "x", "size": 11, "color": INK})  # fmt: skip
+    _square(figure)
+    return _styled(figure, f"Alike to the patch in row {row}, column {col}"), similarity_RC
+
+
+def similarity_map(grid: Grid, head_channels: int, theta: float, row: int, col: int) -> np.ndarray:
+    """How alike 2D-RoPE makes every patch and one of them: float32 [rows, cols], 1 at itself.
+
+    Raises: ValueError for a patch outside the grid.
+    """
+    if not (0 <= row < grid.rows and 0 <= col < grid.cols):
+        raise ValueError(
+            f"no patch in row {row}, column {col}; there are {grid.rows} rows and {grid.cols} "
+            "columns, counted from 0"
+        )
+    position_N2 = patch_positions(grid)
+    patch = (position_N2 == torch.tensor([row, col])).all(dim=1).nonzero().item()
+    similarity_RC = np.empty((grid.rows, grid.cols), np.float32)
+    angle_NR = angles(position_N2, head_channels, theta)
+    similarity_RC[tuple(position_N2.numpy().T)] = positions.similarity(angle_NR, patch).numpy()
+    return similarity_RC
+
+
+def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
+    """Similarity of two patches by their distance, along a row and along a diagonal."""
+    step = frequencies(head_channels, theta).double()
+    distance = torch.arange(farthest + 1)
+    mean = (distance[:, None] * step).cos().mean(dim=1).numpy()
+    # half of the angles are a row's: along one side the other half does not turn
+    table = pd.DataFrame({
+        "patches": distance.numpy(), "along_a_side": (1 + mean) / 2, "along_the_diagonal": mean
+    })  # fmt: skip
+    figure = go.Figure()
+    lines = (("along_a_side", BLUE, "solid"), ("along_the_diagonal", AMBER, "dash"))
+    for name, colour, dash in lines:
+        figure.add_scatter(x=table["patches"], y=table[name], name=name.replace("_", " "),
+                           line={"color": colour, "dash": dash, "width": 3},
+                           hovertemplate="%{x} patches: %{y:.2f}<extra></extra>")  # fmt: skip
+    figure.update_layout(legend=_legend(), xaxis_title="distance in patches",
+                         yaxis_title="mean cosine")  # fmt: skip
+    return _styled(figure, "Alike by distance"), table
+
+
+def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) -> Drawn:
+    """Positions of a clip's tokens in the prompt, had none been removed, and as they are."""
+    before_M, after_M = positions.language(spans, keep_M, grid)
+    table = pd.DataFrame({
+        "frame": 1 + np.arange(grid.num_tokens) // grid.tokens_per_frame,
+        "token": np.arange(grid.num_tokens) % grid.tokens_per_frame,
+        "before": before_M,
+        "after": pd.array(np.where(after_M < 0, 0, after_M), dtype="Int64"),
+    })  # fmt: skip
+    table.loc[after_M < 0, "after"] = pd.NA
+    kept = table.dropna()
+    figure = go.Figure()
+    for name, part, y, colour in (
+        ("before pruning", table, "before", GREY), ("after pruning", kept, "after", BLUE)
+    ):  # fmt: skip
+        figure.add_scatter(
+            x=part["frame"] + (part["token"] / grid.tokens_per_frame - 0.5) * 0.8,
+            y=part[y].astype(int), mode="markers", name=name, marker={"color": colour, "size": 5},
+            customdata=part[["frame", "token"]],
+            hovertemplate="frame %{customdata[0]}, token %{customdata[1]}: position %{y}"
+                          "<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(legend=_legend(), xaxis_title="frame", yaxis_title="position")
+    return _styled(figure, "Where the language model finds each token"), table
+
+
+# Attention
+
+
+def head_matrix(attention, word: int | None = None) -> Drawn:
+    """Share of attention on visual tokens by layer and head.
+
+    attention: vl3.trace.Attention of source "language"; word: its number among those asked for,
+    None for the mean of all
+    """
+    share_IHQ = attention.share_IHQ
+    share_IH = share_IHQ.mean(axis=2) if word is None else share_IHQ[..., word]
+    table = pd.DataFrame(
+        share_IH, index=pd.Index(attention.layers, name="layer"),
+        columns=pd.Index(attention.heads, name="head"),
+    )  # fmt: skip
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.round(share_IH, 4), x=[str(head) for head in attention.heads],
+            y=[str(layer) for layer in attention.layers], colorscale="Cividis", zmin=0, zmax=1,
+            xgap=2, ygap=2, texttemplate="%{z:.0%}" if share_IH.size <= 64 else None,
+            colorbar={"tickformat": ".0%"},
+            hovertemplate="layer %{y}, head %{x}: %{z:.1%}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title="head", type="category")
+    figure.update_yaxes(title="layer", type="category")
+    whose = "all words" if word is None else f"“{attention.words[word].strip()}”"
+    return _styled(figure, f"Share of attention on the video, {whose}"), table
+
+
+def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = None) -> Drawn:
+    """How much each word gave to each frame of a clip, mean of the layers and heads asked for.
+
+    attention: vl3.trace.Attention of a source with words
+    """
+    weight_QTRC = attention.maps()[clip].mean(axis=(0, 1))
+    frames = weight_QTRC.shape[1]
+    names = [f"{frame + 1}" if times_s is None else f"{times_s[frame]:.1f} s"
+             for frame in range(frames)]  # fmt: skip
+    numbered = [f"{number} {word.strip()}" for number, word in enumerate(attention.words)]
+    table = pd.DataFrame(
+        np.nansum(weight_QTRC, axis=(2, 3)), index=pd.Index(numbered, name="word"),
+        columns=pd.Index(names, name="frame"),
+    )  # fmt: skip
+    figure = go.Figure(
+        go.Heatmap(
+            z=table.round(4), x=names, y=numbered, colorscale="Cividis", zmin=0, xgap=2, ygap=2,
+            colorbar={"tickformat": ".0%"},
+            hovertemplate="%{y}: %{z:.1%} on the frame at %{x}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title="frame", type="category")
+    figure.update_yaxes(autorange="reversed", type="category")
+    height = 150 + 34 * len(numbered)
+    return _styled(figure, "Which frames each word looked at", height=max(240, height)), table
+
+
+# Ablation
+
+
+def tradeoff(table: pd.DataFrame) -> Drawn:
+    """Right answers and time of answers by the share of tokens kept, one line for each mode.
+
+    table: columns mode, threshold, kept (share of tokens), right and asked (numbers of answers),
+    ms (CPU, of an answer). Returned with the share of right answers and the ends of its 95 %
+    interval, low and high.
+    """
+    low, high = wilson(table["right"], table["asked"])
+    table = table.assign(share=table["right"] / table["asked"], low=low, high=high)
+    figure = make_subplots(1, 2, subplot_titles=("Answers right", "CPU milliseconds of an answer"))
+    for mode, part in table.groupby("mode", sort=False):
+        part = part.sort_values("kept")
+        common = {
+            "x": part["kept"], "name": mode, "mode": "lines+markers", "legendgroup": mode,
+            "line": {"color": COLOURS[mode], "dash": DASHES.get(mode, "solid")},
+            "marker": {"symbol": SYMBOLS[mode], "size": 10}, "customdata": part["threshold"],
+        }  # fmt: skip
+        told = f"{mode} %{{customdata:g}}: %{{x:.0%}} kept, "
+        error = {"array": part["high"] - part["share"], "arrayminus": part["share"] - part["low"],
+                 "thickness": 1, "width": 3, "symmetric": False}  # fmt: skip
+        figure.add_scatter(**common, y=part["share"], error_y=error, row=1, col=1,
+                           hovertemplate=told + "%{y:.0%} right<extra></extra>")  # fmt: skip
+        figure.add_scatter(**common, y=part["ms"], showlegend=False, row=1, col=2,
+                           hovertemplate=told + "%{y:.0f} ms<extra></extra>")  # fmt: skip
+    figure.update_layout(legend=_legend() | {"y": 1.1})
+    figure.update_xaxes(range=[0, 1.05], tickformat=".0%", title="visual tokens kept")
+    figure.update_yaxes(range=[0, 1.05], tickformat=".0%", col=1)
+    figure.update_yaxes(rangemode="tozero", col=2)
+    return _styled(figure, "What is saved and what is lost", height=400), table
+
+
+def wilson(right, asked) -> tuple:
+    """Ends of the 95 % interval of a share, by Wilson's score."""
+    share, doubt = right / asked, SURE**2 / asked
+    middle = (share + doubt / 2) / (1 + doubt)
+    half = (doubt * (share * (1 - share) + doubt / 4)) ** 0.5 / (1 + doubt)
+    return middle - half, middle + half
+
+
+# Style
+
+
+def _styled(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
+    """White with dark text on any page; no template, which would be most of a small figure."""
+    figure.update_layout(
+        template=go.layout.Template(), title={"text": title, "x": 0.01, "font": {"size": 17}},
+        height=height, paper_bgcolor=GROUND, plot_bgcolor=GROUND, font={"color": INK, "size": 13},
+        margin={"l": 64, "r": 20, "t": 84, "b": 56},
+    )  # fmt: skip
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(gridcolor=LINE, zeroline=False, automargin=True, title_standoff=8)
+    return figure
+
+
+def _said(text: str) -> dict:
+    """A few words in a chart. On a logarithmic axis they want the logarithm of their place."""
+    return {"text": text, "font": {"color": FAINT}, "showarrow": False}
+
+
+def _legend() -> dict:
+    return {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom",
+            "traceorder": "normal"}  # fmt: skip
+
+
+def _square(figure: go.Figure) -> None:
+    """Cells are square and row 0 is at the top."""
+    for number, axis in enumerate(figure.select_yaxes(), 1):
+        anchor = "x" if number == 1 else f"x{number}"
+        axis.update(autorange="reversed", scaleanchor=anchor, constrain="domain", title="row")
+    figure.update_xaxes(constrain="domain", title="column")

@@ -1,0 +1,191 @@
+"""Controls for notebooks: the page's own views on a canvas, or plain ones where it is missing.
+
+    view = vl3.widgets.pruning(clip, grid, used)        the last line of a cell shows it
+    view.frame = 3                                      and follows what a person does
+    view.applied                                        the rule that was applied, {} before
+
+The canvas (vl3.widgets.canvas) runs the module that the page runs, and needs anywidget. Without it
+the same call gives ipywidgets with a picture made in the kernel, and says so. Where no widget runs,
+a notebook on GitHub for one, a picture stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets
+import numpy as np
+from IPython.display import display
+
+from vl3.values import Clip, Grid, Patches
+from vl3.vision.patchify import patchify
+from vl3.vision.prune import prune
+from vl3.viz import attention as attention_view
+from vl3.viz import positions as positions_view
+from vl3.viz import pruning as pruning_view
+from vl3.viz.figures import similarity_map
+from vl3.viz.pictures import overlay, png
+from vl3.viz.strip import cividis, heated
+from vl3.widgets.plain import LABELS, Plain, frame_slider
+
+__all__ = ["Controls", "attention", "positions", "pruning"]
+
+SIDE_PX = 336  # a picture is made at least about this wide
+RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
+
+
+def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0):
+    """The pruning view: any threshold on any frame of a clip.
+
+    clip: at the size of its grid; used: mode, threshold, min_tokens, keep of the model's pruner
+    Returns a widget with the traits frame and applied.
+    """
+    patches = Patches(pixels_NP=patchify(clip.frames_TYX3, grid), grids=(grid,))
+    base = RULE | dict(used or {})
+    shape = (grid.frames, grid.token_rows, grid.token_cols)
+
+    def decide(threshold: float, mode: str):
+        return prune(patches, **base | {"threshold": threshold, "mode": mode})
+
+    def paint(frame: int, threshold: float, mode: str) -> np.ndarray:
+        keep = decide(threshold, mode)
+        masks = (keep.keep_M, keep.placeholder_M)
+        layers = (mask.numpy().reshape(shape)[frame] for mask in masks)
+        return overlay(clip.frames_TYX3[frame], *layers)
+
+    def words(frame: int, threshold: float, mode: str) -> str:
+        (kept,) = decide(threshold, mode).kept_per_frame
+        return (
+            f"Frame {frame + 1} of {grid.frames} · kept {kept[frame]} of {grid.tokens_per_frame} "
+            f"· clip {sum(kept)} of {grid.num_tokens}"
+        )
+
+    def plain() -> Plain:
+        slider = ipywidgets.FloatLogSlider(
+            base["threshold"], min=-2, max=2, step=0.05, description="Threshold", **LABELS
+        )
+        modes = ipywidgets.Dropdown(
+            options=list(pruning_view.LEVELS), value=base["mode"], description="Mode", **LABELS
+        )
+        controls = {"frame": frame_slider(grid.frames, frame), "threshold": slider, "mode": modes}
+        return Plain(paint, words, controls, rule=lambda frame, threshold, mode: {
+            "threshold": threshold, "mode": mode, "keep": base["keep"]
+        })  # fmt: skip
+
+    return _shown(
+        lambda: pruning_view.data(clip, grid, used, frame),
+        lambda: paint(frame, base["threshold"], base["mode"]),
+        plain,
+    )
+
+
+def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options):
+    """The positions view of a grid; options are those of vl3.viz.positions.data."""
+
+    def paint(row: int, col: int) -> np.ndarray:
+        similarity_RC = similarity_map(grid, head_channels, theta, row, col)
+        low = similarity_RC.min()
+        share_RC = (similarity_RC - low) / max(1 - low, np.finfo(np.float32).tiny)
+        steps = cividis()
+        colour_RC3 = steps[np.round(share_RC * (len(steps) - 1)).astype(int)].astype(np.uint8)
+        return enlarged(colour_RC3)
+
+    def words(row: int, col: int) -> str:
+        return f"Alike to the patch in row {row}, column {col}: yellow is the same, blue far away"
+
+    middle = {"row": grid.rows // 2, "col": grid.cols // 2}
+
+    def plain() -> Plain:
+        controls = {
+            name: ipywidgets.IntSlider(middle[name], 0, count - 1, description=label, **LABELS)
+            for name, count, label in (("row", grid.rows, "Row"), ("col", grid.cols, "Column"))
+        }
+        return Plain(paint, words, controls)
+
+    return _shown(
+        lambda: positions_view.data(grid, head_channels, theta, **options),
+        lambda: paint(**middle),
+        plain,
+    )
+
+
+def attention(studio, reply, frame: int = 0):
+    """The attention view of a reply; what it does not have yet, it asks the studio for.
+
+    studio: vl3.studio.Studio whose memory still holds the reply's clips
+    """
+    mean = studio.attention(reply)
+    clips = [video.clip for video in studio.videos(reply)]
+    whole = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
+
+    def paint(frame: int, word: int) -> np.ndarray:
+        return heated(clips[0].frames_TYX3[frame], whole[word, frame], np.nanmax(whole[word]))
+
+    def words(frame: int, word: int) -> str:
+        share = np.nansum(whole[word, frame])
+        return (
+            f"Word {word}, “{mean.words[word].strip()}”: {share:.1%} of its attention on frame "
+            f"{frame + 1} of {len(clips[0])}"
+        )
+
+    def plain() -> Plain:
+        asked = [(f"{number} {word.strip()}", number) for number, word in enumerate(mean.words)]
+        word = ipywidgets.Dropdown(options=asked, description="Word", **LABELS)
+        return Plain(paint, words, {"frame": frame_slider(len(clips[0]), frame), "word": word})
+
+    vision = studio.model.config.vision_config
+    layers = (vision.num_hidden_layers, vision.num_attention_heads)
+    data = attention_view.data(mean, clips, vision=layers, frame=frame)
+
+    def answer(message: dict) -> dict | None:
+        if "need" not in message:
+            return None
+        asked = attention_view.asked(message["need"], data["sizes"])
+        try:
+            return {"maps": attention_view.maps(studio.attention(reply, **asked))}
+        except ValueError as problem:
+            return {"maps": attention_view.refused(message["need"], str(problem))}
+
+    return _shown(lambda: data, lambda: paint(frame, 0), plain, answer)
+
+
+def _shown(
+    data: Callable[[], dict],
+    preview: Callable[[], np.ndarray],
+    plain: Callable[[], Plain],
+    answer: Callable[[dict], dict | None] = lambda message: None,
+):
+    """The canvas where anywidget is installed, the plain view where it is not."""
+    try:
+        from vl3.widgets.canvas import Canvas
+    except ModuleNotFoundError as missing:
+        if missing.name != "anywidget":
+            raise
+        return plain()
+    return Canvas(data(), lambda: png(enlarged(preview())), answer)
+
+
+def enlarged(picture_YX3: np.ndarray) -> np.ndarray:
+    """The picture in whole multiples of its size, about SIDE_PX across where it was smaller."""
+    times = max(1, SIDE_PX // picture_YX3.shape[1])
+    return picture_YX3.repeat(times, axis=0).repeat(times, axis=1)
+
+
+class Controls(ipywidgets.VBox):
+    """Controls above what draw(**their values) returns, drawn again whenever one is let go.
+
+    >>> Controls(lambda fps: figure_of(fps), fps=ipywidgets.IntSlider(1, 1, 8))
+    """
+
+    def __init__(self, draw: Callable, **controls: ipywidgets.ValueWidget) -> None:
+        for name, control in controls.items():
+            control.description = control.description or name.replace("_", " ")
+            if control.has_trait("continuous_update"):
+                control.continuous_update = False
+        shown = ipywidgets.interactive_output(lambda **values: display(draw(**values)), controls)
+        super().__init__(children=(ipywidgets.HBox(tuple(controls.values())), shown))
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        return super()._repr_mimebundle_(**kwargs) | {
+            "text/plain": "Sliders that draw this again, when the notebook runs."
+        }
