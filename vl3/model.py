@@ -20,7 +20,7 @@ from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
 from vl3.loss import answer_losses
 from vl3.values import Grid
-from vl3.vision import VisionEncoder, downsample
+from vl3.vision import VisionEncoder, downsample, unique_frames
 
 # Without gradients the encoder runs over at most this many patches at a time (one frame at least),
 # so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
@@ -172,21 +172,24 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> torch.Tensor:
         """Features of all merged tokens, before pruning and before the connector: [M, D].
 
+        Without gradients a frame that equals the one before is not encoded again.
         on_patches: called with (patches done, patches in all) as the work proceeds, when no
         gradient is recorded; may raise to stop.
         """
         grids = to_grids(grid_thw, merge_sizes)
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters()):
             return downsample(self.vision(pixel_values, grids), grids)
+        fresh_NP, fresh_grids, source_M = unique_frames(pixel_values, grids)
         features, start, total = [], 0, pixel_values.shape[0]
-        for chunk in chunk_grids(grids, CHUNK_PATCHES[self.device.type]):
+        for chunk in chunk_grids(fresh_grids, CHUNK_PATCHES[self.device.type]):
             stop = start + sum(grid.num_patches for grid in chunk)
-            pixels = pixel_values[start:stop].to(self.device)
+            pixels = fresh_NP[start:stop].to(self.device)
             features.append(downsample(self.vision(pixels, chunk), chunk))
             start = stop
             if on_patches is not None:
-                on_patches(start, total)
-        return torch.cat(features)
+                on_patches(start * total // fresh_NP.shape[0], total)
+        x_MD = torch.cat(features)
+        return x_MD if fresh_grids == grids else x_MD[source_M.to(x_MD.device)]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features through the connector: [M, D] to [M, E]."""
@@ -256,7 +259,7 @@ def chunk_grids(grids: Sequence[Grid], most_patches: int) -> list[tuple[Grid, ..
         left = grid.frames
         while left:
             fits = min(left, room // grid.patches_per_frame)
-            if fits == 0 and chunks[-1]:
+            if fits < 1 and chunks[-1]:
                 chunks.append([])
                 room = most_patches
                 continue

@@ -24,7 +24,8 @@ from vl3.prompt import IGNORE, Prompt, render
 from vl3.settings import ProcessorSettings
 from vl3.training.data.records import BadSample, Record
 from vl3.training.frames import FrameCache
-from vl3.values import Clip, Grid, Patches
+from vl3.values import Clip, Grid
+from vl3.vision import unique_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def build(
         patches = cut(clips, grids)
         keep = decide(patches, settings.prune)
         counts = [count for frames in keep.kept_per_frame for count in frames]
-        pixels, fresh, source_K = unique_frames(patches, keep.keep_M)
+        pixels, fresh, source_M = unique_frames(patches.pixels_NP, patches.grids)
+        source_K = source_M[keep.keep_M]
     talks = [_render(talk, processor, clips, counts) for talk in record.talks]
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
@@ -176,27 +178,3 @@ def _branches(record: Record, talks: Sequence[Prompt]) -> tuple[list[int], ...]:
         positions += range(prefix, len(talk.ids))
         branches += [number] * (len(talk.ids) - prefix)
     return ids, labels, positions, branches
-
-
-def unique_frames(
-    patches: Patches, keep_M: torch.Tensor
-) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
-    """Patches without frames that equal the one before, their grids, and source_K.
-
-    Frames never see each other in the encoder, so equal frames have equal features.
-    """
-    pixels, grids, sources = [], [], []
-    start = tokens = 0
-    for grid in patches.grids:
-        part_NP = patches.pixels_NP[start : start + grid.num_patches]
-        start += grid.num_patches
-        frames = part_NP.view(grid.frames, -1)
-        changed_T = torch.ones(grid.frames, dtype=torch.bool)
-        changed_T[1:] = (frames[1:] != frames[:-1]).any(dim=1)
-        first_T = (changed_T.cumsum(0) - 1) * grid.tokens_per_frame + tokens
-        sources.append((first_T[:, None] + torch.arange(grid.tokens_per_frame)).flatten())
-        fresh = replace(grid, frames=int(changed_T.sum()))
-        tokens += fresh.num_tokens
-        pixels.append(frames[changed_T].view(-1, part_NP.shape[1]))
-        grids.append(fresh)
-    return torch.cat(pixels), tuple(grids), torch.cat(sources)[keep_M]

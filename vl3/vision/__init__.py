@@ -4,6 +4,7 @@ from vl3.vision.downsample import downsample
 from vl3.vision.encoder import VisionEncoder
 from vl3.vision.patchify import patchify, unpatchify
 from vl3.vision.prune import prune
+from vl3.vision.repeats import unique_frames
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, positions
 
@@ -15,5 +16,6 @@ __all__ = [
     "patchify",
     "positions",
     "prune",
+    "unique_frames",
     "unpatchify",
 ]

@@ -95,6 +95,13 @@ def test_chunks_cover_every_frame_once_within_the_limit():
     assert all(sum(g.num_patches for g in c) <= 40 or len(c) == c[0].frames == 1 for c in chunks)
 
 
+def test_frames_larger_than_a_chunk_are_taken_one_by_one():
+    large, small = Grid(frames=3, rows=8, cols=6, merge=2), Grid(frames=4, rows=2, cols=2, merge=2)
+    chunks = chunk_grids([large, small], 10)
+    sizes = [sum(grid.num_patches for grid in chunk) for chunk in chunks]
+    assert sizes == [48, 48, 48, 8, 8]
+
+
 PEAK = """
 import sys, torch
 from vl3.config import VL3VisionConfig
