@@ -18,6 +18,8 @@ from vl3.video.timeline import NO_PTS, Timeline, codec_name, packets
 from vl3.video.worker import Beat
 
 _SKIPS_UNREFERENCED = {"h264", "hevc"}
+# Up to this size threads of a decoder cost more CPU time handing frames over than they save.
+_SMALL_PX = 640 * 480
 _MAX_DAMAGED_SHARE = 0.5
 _MAX_LOST_SHARE = 0.9
 
@@ -95,7 +97,10 @@ class _Source:
     def _open(self) -> None:
         self.container = open_video(self.path)
         self.stream = pick_stream(self.container, shown_name(self.path))
-        self.stream.thread_type = "AUTO"
+        if self.stream.width * self.stream.height > _SMALL_PX:
+            self.stream.thread_type = "AUTO"
+        else:
+            self.stream.codec_context.thread_count = 1
         self._packets = packets(self.container, self.stream, self.beat)
         self._next: int | None = 0
 
