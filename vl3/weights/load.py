@@ -75,6 +75,8 @@ def load(
     model = VL3ForConditionalGeneration.from_pretrained(
         folder, config=config, dtype=kind, device_map={"": target}, **extra
     )
+    if quantize:
+        quantization.keep_layout(model)
     processor = VL3Processor.from_pretrained(folder)
     if adapter is not None:
         add_adapter(model, adapter)

@@ -70,6 +70,17 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
+def keep_layout(model: nn.Module) -> None:
+    """Keeps 4-bit weights as they were loaded, on every processor.
+
+    Where a CPU has AVX512-BF16, bitsandbytes 0.50 rearranges them at the first forward pass in
+    evaluation mode. It then refuses sides that are no multiples of 64 and 32, has no gradients, and
+    what peft reads back from them is not the weight.
+    """
+    for layer in quantized_layers(model).values():
+        layer.support_avx512bf16_for_cpu = False
+
+
 def inspect(model: nn.Module, kind: str) -> Quantized:
     """Which layers of a loaded model are quantized, after checking that they are the right ones.
 
