@@ -232,8 +232,8 @@ class Page:
 
     def _on_look(self, event: Callable, function: Callable):
         shown, fields = [*self.looks.values(), self.budget], [*self.reading, *self.answer]
-        # What is shown is what the page says last, however long the one before takes.
-        return self._on(event, function, fields, shown, trigger_mode="always_last", **ONE_LOOK)
+        # One after the other, none left out: the last says what is shown.
+        return self._on(event, function, fields, shown, trigger_mode="multiple", **ONE_LOOK)
 
     def _wire_video(self) -> None:
         plan = [*self.reading, *self.answer]

@@ -304,11 +304,13 @@ window.vl3 = (() => {
     if (!root.body) {
       root.body = make("div", {});
       root.note = make("p", { class: "note", role: "status" });
-      root.replaceChildren(root.note, root.body);
+      root.told = make("p", { class: "told" });
+      root.replaceChildren(root.note, root.body, root.told);
       root.end = () => {};
     }
     root.value = value;
     root.note.textContent = value.note || (value.url ? "" : "One moment.");
+    root.told.textContent = value.told || "";
     if (root.url !== value.url) return drawLook(root, trigger, server);
     if (root.view && value.used !== undefined) root.view.update({ used: value.used });
   }

@@ -65,7 +65,8 @@ def look(desk: Desk, visitor: Visitor, rule: dict | None) -> Iterator[dict]:
     except (ValueError, *desk.refusals) as error:
         yield {"note": str(error)}
         return
-    yield {**_value(known), "used": rule}
+    told = _told(visitor, rule) if name == "pruning" else ""
+    yield {**_value(known), "used": rule, "told": told}
 
 
 _LACKING = {
@@ -89,6 +90,12 @@ def _made_of(visitor: Visitor, name: str) -> tuple | None:
         return None
     found = reply_about(visitor.turns, item) if name == "positions" else None
     return (visitor.model_number, item, found)
+
+
+def _told(visitor: Visitor, rule: dict | None) -> str:
+    """Whether the last answer about the current video was made with the settings of the page."""
+    found = reply_about(visitor.turns, visitor.current)
+    return words.used(found[0].settings["prune"], rule) if found else ""
 
 
 def _value(known: Look) -> dict:

@@ -120,6 +120,21 @@ def after_pruning(seen: Seen | None) -> str:
     return f"after pruning: {count(seen.kept_tokens)}, {percent(removed)} removed"
 
 
+def used(last: Mapping | None, rule: Mapping | None) -> str:
+    """Whether the last answer was made with these settings of the pruner, None for off."""
+    if last == rule:
+        return "The last answer used these settings."
+    return f"From the next answer on. The last one used {pruner(last)}."
+
+
+def pruner(rule: Mapping | None) -> str:
+    """official at 0.1; last kept at 2, keep the later; no pruning."""
+    if rule is None:
+        return "no pruning"
+    text = f"{rule['mode'].replace('_', ' ')} at {rule['threshold']:g}"
+    return text if rule["keep"] == "earlier" else f"{text}, keep the later"
+
+
 def percent(share: float) -> str:
     """58 %; what is more than nothing is not 0 %, what is less than everything not 100 %."""
     whole = round(100 * share)
