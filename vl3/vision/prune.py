@@ -98,7 +98,7 @@ def change(
     difference = _absolute(reference_MP, current_MP)
     if difference.dtype == torch.uint8:
         total = difference.sum(dim=-1, dtype=torch.int32)
-        return total.float() * (255 / LEVELS_PER_UNIT) / difference.shape[-1]
+        return _in_levels(total, difference.shape[-1])
     return (difference.mean(dim=-1) * 255).float()
 
 
@@ -108,22 +108,43 @@ def _absolute(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).abs()
 
 
+def _level_changes(cells_TMP: torch.Tensor) -> torch.Tensor:
+    """Official distance of every cell of uint8 levels to the frame before: change_TM, float32.
+
+    Frame by frame, because two frames stay in the processor's cache and a whole clip does not.
+    """
+    totals = torch.zeros(cells_TMP.shape[:2], dtype=torch.int32, device=cells_TMP.device)
+    for index in range(1, len(cells_TMP)):
+        difference = _absolute(cells_TMP[index - 1], cells_TMP[index])
+        torch.sum(difference, dim=-1, dtype=torch.int32, out=totals[index])
+    changes = _in_levels(totals, cells_TMP.shape[-1])
+    changes[0] = torch.inf
+    return changes
+
+
+def _in_levels(total: torch.Tensor, values: int) -> torch.Tensor:
+    """Sums of differences of levels over so many values in the official unit."""
+    return total.float() * (255 / LEVELS_PER_UNIT) / values
+
+
 def _prune_clip(pixels_NP, grid: Grid, threshold, mode, min_tokens, side):
     """keep, change and placeholder of one clip, each [M] over all its frames."""
     cells = pixels_NP.view(grid.frames, grid.tokens_per_frame, -1)
     if side == "later":
         cells = cells.flip(0)
-    changes = torch.full(cells.shape[:2], torch.inf, device=cells.device)
-    keeps = torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device)
-    reference = cells[0]
-    for index in range(1, grid.frames):
-        frame = cells[index]
-        changes[index] = change(reference, frame, pixels_NP.shape[1], mode)
-        keeps[index] = changes[index] > threshold
-        if mode == "last_kept":
-            reference = torch.where(keeps[index, :, None], frame, reference)
-        else:
-            reference = frame
+    if mode == "official" and cells.dtype == torch.uint8:
+        changes = _level_changes(cells)
+    else:
+        changes = torch.full(cells.shape[:2], torch.inf, device=cells.device)
+        reference = cells[0]
+        for index in range(1, grid.frames):
+            frame = cells[index]
+            changes[index] = change(reference, frame, pixels_NP.shape[1], mode)
+            if mode == "last_kept":
+                reference = torch.where(changes[index, :, None] > threshold, frame, reference)
+            else:
+                reference = frame
+    keeps = changes > threshold
     changed = keeps.clone()
     keeps[keeps.sum(dim=1) < min_tokens, :min_tokens] = True
     if side == "later":
