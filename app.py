@@ -1,7 +1,7 @@
 """The browser page: run `python app.py` and open the address it prints.
 
-Layout and wiring only. What the page does is in vl3/page/desk.py, what it says in
-vl3/page/words.py, how it looks in assets/web.
+Wiring only. What stands where is in app_layout.py, what the page does in vl3/page/desk.py, what it
+says in vl3/page/words.py, how it looks in assets/web.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import gradio as gr
 import vl3
 import vl3.studio
 import vl3.video
+from app_layout import THEMES, Layout
 from vl3.page import chat as chat_rows
 from vl3.page import estimate, launch, settings, shown, uploads, words
 from vl3.page import inspect as looking
@@ -35,52 +36,20 @@ from vl3.page.refused import Refused, toast
 from vl3.page.visitors import Visitor
 
 CLIPS = Path(__file__).resolve().parent / "assets" / "clips"
-MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
 ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
 ONE_STRIP = {"concurrency_id": "strip", "concurrency_limit": 1}  # decoding takes every core
 ONE_LOOK = {"concurrency_id": "look", "concurrency_limit": 1}  # waits where an answer is written
-THEMES = ["System", "Light", "Dark"]
 SWEEP_S = 30.0
 
 
-def widget(
-    kind: str, value: dict | None = None, events: tuple[str, ...] = (), asks: Callable | None = None
-) -> gr.HTML:
-    """An element that assets/web/page.js draws from its value; no text ever enters a template.
-
-    asks: what it can ask of the server beside the queue, with one argument from the browser
-    """
-    # Gradio offers the events whose quoted names stand in the script.
-    names = ", ".join(repr(name) for name in events)
-    given = f"element, props, watch, trigger, {'server' if asks else 'null'}, [{names}]"
-    return gr.HTML(
-        value or {},
-        html_template=f'<div class="vl3-{kind}"></div>',
-        js_on_load=f"window.vl3.mount('{kind}', {given})",
-        server_functions=[asks] if asks else None,
-        apply_default_css=False,
-        elem_id=kind,
-    )
-
-
-class Page:
-    """The page for one desk: its components, and which handler listens to which."""
+class Page(Layout):
+    """The page for one desk: which handler listens to which component, and the handlers."""
 
     def __init__(self, desk: Desk, can_load: bool = True) -> None:
-        self.desk, self.can_load = desk, can_load
-        with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
-            self.header = widget("header", shown.header(desk.card))
-            with gr.Row(elem_id="halves"):
-                with gr.Column(scale=5, min_width=320, elem_id="left"):
-                    self._video_half(desk.card["defaults"])
-                with gr.Column(scale=7, min_width=320, elem_id="right"):
-                    self._conversation_half()
-            with gr.Column(elem_id="inspect"):
-                self._tabs()
-            with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
-                self._settings(desk.card["defaults"])
+        super().__init__(desk, can_load)
+        with self.demo:
             self._wire_video()
             self._wire_conversation()
             self._wire_tabs()
@@ -88,122 +57,6 @@ class Page:
             self._wire_coming_back()
             self.demo.unload(self.leave)
             gr.api(self.ask, api_name="ask", **ON_GPU)
-
-    def _video_half(self, defaults: dict) -> None:
-        self.drop = gr.File(label="Video or image", file_types=MEDIA, elem_id="drop", height=220)
-        self.player = widget("player", events=("recall",))
-        with gr.Row(elem_id="reading"):
-            start = gr.Textbox(label="From", placeholder="0:00", max_lines=1, min_width=64)
-            end = gr.Textbox(label="To", placeholder="end", max_lines=1, min_width=64)
-            fps = gr.Number(defaults["fps"], label="Frames per s", min_width=64)
-            frames = gr.Number(defaults["max_frames"], label="Max frames", min_width=64)
-            budget = gr.Number(defaults["budget_tokens"], label="Token budget", min_width=64)
-        self.reading = [start, end, fps, frames, budget]
-        self.budget = widget("budget")
-        self.gallery = widget(
-            "gallery", shown.gallery(self.desk.examples), events=("example", "question")
-        )
-
-    def _conversation_half(self) -> None:
-        self.chat = gr.Chatbot(
-            elem_id="chat", label="Conversation", show_label=False, editable="user", height=None,
-            buttons=["copy"], feedback_options=None, latex_delimiters=[],
-            group_consecutive_messages=False,  # a text beside a picture cannot be edited otherwise
-            placeholder="Upload a video, then ask about it.",
-        )  # fmt: skip
-        self.queue = gr.Markdown(elem_id="queue")
-        self.box = gr.MultimodalTextbox(
-            elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
-            file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
-        )  # fmt: skip
-        widget("moment")
-        with gr.Row(elem_id="actions"):
-            self.again = gr.Button("Try again", size="sm", elem_id="again")
-            self.undo = gr.Button("Undo", size="sm", elem_id="undo")
-            self.clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
-            self.share = gr.Button("Copy link", size="sm", elem_id="share")
-            gr.Markdown("Export", elem_id="export-label")
-            names = ("Markdown", "JSON", "WebVTT")
-            self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
-        self.saver = widget("saver", events=("copied",))
-        self.memory = widget("memory")
-
-    def _tabs(self) -> None:
-        self.tabs = widget("tabs", {"tabs": looking.TABS}, events=("open", "whole"))
-
-        def need(detail):  # has no session: the detail names what was made for the visitor alone
-            return looking.maps(self.desk, detail)
-
-        self.looks = {}
-        for name in looking.TABS:
-            with gr.Column(elem_id=f"panel-{name}"):
-                if name == "compare":
-                    self._compare_controls()
-                events = ("adopt", "save") if name == "pruning" else ()
-                asks = need if name == "attention" else None
-                self.looks[name] = widget(name, events=events, asks=asks)
-
-    def _compare_controls(self) -> None:
-        self.question = gr.Textbox(
-            label="Question for both", placeholder="the last one", max_lines=2, elem_id="both"
-        )
-        self.pruners, self.models = [], []
-        with gr.Row(elem_id="runs"):
-            for name, removes in (("First run", True), ("Second run", False)):
-                with gr.Column():
-                    gr.Markdown(f"### {name}")
-                    with gr.Row():
-                        self.pruners.append(self._pruner(removes))
-                    with gr.Row(visible=self.can_load):
-                        self.models.append(self._model_fields("the model of this page"))
-        with gr.Row(elem_id="run-both"):
-            self.both = gr.Button("Run both", size="sm", elem_classes="go")
-            self.halt = gr.Button("Stop", size="sm")
-
-    def _pruner(self, removes: bool) -> list:
-        """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
-        own = self.desk.rule({})
-        prune = gr.Checkbox(removes, label="Remove repeated patches")
-        threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
-        mode = gr.Dropdown(words.PRUNERS, value=own["mode"], label="Compare with")
-        keep = gr.Dropdown(words.SIDES, value=own["keep"], label="Of two alike")
-        return [prune, threshold, mode, keep]
-
-    def _model_fields(self, empty: str) -> list:
-        model = gr.Textbox(label="Model", placeholder=f"folder or hub id; empty: {empty}")
-        kinds = ["none", "nf4", "int8"]
-        quantize = gr.Dropdown(kinds, value="none", label="Quantization", min_width=80)
-        adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
-        return [model, quantize, adapter]
-
-    def _settings(self, defaults: dict) -> None:
-        with gr.Group(visible=self.can_load):
-            gr.Markdown("### Model")
-            self.model = self._model_fields("nano")
-            self.estimate = gr.Markdown(estimate.sentence("", ""), elem_id="estimate")
-            self.load = gr.Button("Load", elem_id="load")
-        with gr.Group():
-            gr.Markdown("### Answers")
-            with gr.Row():
-                temperature = gr.Number(0, label="Temperature", minimum=0, step=0.1, min_width=80)
-                top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=80)
-            with gr.Row():
-                longest = gr.Number(
-                    defaults["max_new_tokens"], label="Max new tokens", minimum=1, min_width=80
-                )
-                seed = gr.Number(0, label="Seed", precision=0, min_width=80)
-            penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
-            system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
-        with gr.Group():
-            gr.Markdown("### Pruning")
-            self.pruning = self._pruner(bool(self.desk.prune))
-        with gr.Group():
-            gr.Markdown("### Appearance")
-            self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
-        self.longest = longest
-        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
-
-    # wiring
 
     def _told(self, function: Callable) -> Callable:
         """The method as a handler: it gets visitor and event; known errors become toasts."""

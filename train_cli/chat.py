@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--prune-threshold", type=float, metavar="X",
                         help="patches that change no more than this are removed")  # fmt: skip
+    parser.add_argument("--prune-keep", choices=("earlier", "later"),
+                        help="which of two alike patches stays")  # fmt: skip
     parser.add_argument("--system", help="system prompt instead of the model's own")
     parser.add_argument("--quantize", choices=("nf4", "int8"), help="4- or 8-bit language model")
     parser.add_argument("--adapter", metavar="FOLDER", help="peft adapter to apply")
@@ -124,7 +126,9 @@ def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
 def _prune(chosen: argparse.Namespace) -> dict | str | None:
     if chosen.prune == "off":
         return None
-    given = {"mode": chosen.prune, "threshold": chosen.prune_threshold}
+    given = {
+        "mode": chosen.prune, "threshold": chosen.prune_threshold, "keep": chosen.prune_keep,
+    }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None} or "model"
 
 

@@ -1,7 +1,7 @@
 """Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--clip FILE]
 
 Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
-PNG files: light, dark, phone, details and settings; with --clip also one of that file discussed.
+PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip the pruning of a file.
 """
 
 from __future__ import annotations
@@ -97,22 +97,55 @@ def picture(browser, url: str, name: str, folder: Path, clip: Path | None = None
     if name == "light":
         page.screenshot(path=folder / "page-empty.png")
     converse(page, clip)
+    if name == "clip":
+        return pruned(page, folder)
     page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
+    inspect(page, folder, "" if name == "light" else f"-{name}")
     if name == "light":
-        page.locator("#details summary").click()
-        page.locator("#details").scroll_into_view_if_needed()
-        page.screenshot(path=folder / "page-details.png", full_page=True)
-        page.locator("#details summary").click()
+        page.locator("#header h1").click()
         page.locator(".sidebar .toggle-button").click()
         page.wait_for_timeout(700)
         page.screenshot(path=folder / "page-settings.png")
     context.close()
 
 
+def inspect(page, folder: Path, suffix: str) -> None:
+    """A picture of every tab, each at a moment that shows something."""
+    for tab in ("Pruning", "Positions", "Attention", "Compare", "Run details"):
+        page.get_by_role("tab", name=tab).click()
+        if tab == "Compare":
+            page.get_by_role("button", name="Run both").click()
+        panel = page.get_by_role("tabpanel")
+        panel.locator(".vl3-look").wait_for()
+        if tab == "Attention":
+            panel.locator(".token").nth(2).click()
+            panel.get_by_role("button", name="Strongest frame").click()
+        page.wait_for_timeout(900)
+        name = tab.lower().replace(" ", "-")
+        page.locator("#inspect").screenshot(path=folder / f"inspect-{name}{suffix}.png")
+
+
+def pruned(page, folder: Path) -> None:
+    """The whole page with the clip's pruning at a threshold that camera footage feels."""
+    page.get_by_role("tab", name="Pruning").click()
+    panel = page.get_by_role("tabpanel")
+    panel.locator(".vl3-look").wait_for()
+    frames = panel.get_by_label("Frame", exact=True)
+    for field, value in ((panel.get_by_label("Threshold", exact=True), 270), (frames, 6)):
+        field.evaluate(
+            "(slider, value) => { slider.value = value;"
+            "for (const type of ['input', 'change']) slider.dispatchEvent(new Event(type)); }",
+            value,
+        )
+    page.locator("#inspect").evaluate("section => section.scrollIntoView({ block: 'start' })")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=folder / "inspect-pruning.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clip", type=Path, help="a video to discuss in page-clip.png")
+    parser.add_argument("--clip", type=Path, help="a video to look into in inspect-pruning.png")
     parser.add_argument("--model", help="another model than the bundled nano")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +159,7 @@ def main() -> None:
         if options.clip:
             picture(browser, url, "clip", options.folder, options.clip)
         browser.close()
-    for path in sorted(options.folder.glob("page-*.png")):
+    for path in sorted(options.folder.glob("*.png")):
         print(path)
 
 

@@ -29,7 +29,7 @@ def test_a_reload_keeps_conversation_video_and_settings(page, clip, script, serv
     settings_open(page)
     page.get_by_label("Temperature", exact=True).fill("0.5")
     page.get_by_label("System prompt", exact=True).fill("Be brief.")
-    page.get_by_label("Remove repeated patches").uncheck()
+    page.locator("#settings").get_by_label("Remove repeated patches").uncheck()
     page.get_by_label("Dark", exact=True).check()
     page.wait_for_function("localStorage.getItem('vl3-settings')?.includes('brief')")
     fork = [entry[1] for entry in script.log if entry[0] == "fork"][-1]
@@ -44,7 +44,7 @@ def test_a_reload_keeps_conversation_video_and_settings(page, clip, script, serv
     settings_open(page)
     expect(page.get_by_label("Temperature", exact=True)).to_have_value("0.5")
     expect(page.get_by_label("System prompt", exact=True)).to_have_value("Be brief.")
-    expect(page.get_by_label("Remove repeated patches")).not_to_be_checked()
+    expect(page.locator("#settings").get_by_label("Remove repeated patches")).not_to_be_checked()
     expect(page.get_by_label("Dark", exact=True)).to_be_checked()
     expect(page.locator("body")).to_have_class(re.compile("dark"))
     assert fork.released, "the page before the reload holds nothing any more"

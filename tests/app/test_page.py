@@ -86,7 +86,7 @@ def test_too_many_tokens_are_refused_by_arithmetic(page, clip, server):
             r"the pruning threshold\."
         )
     )
-    page.get_by_label("Remove repeated patches").uncheck()
+    page.locator("#settings").get_by_label("Remove repeated patches").uncheck()
     type_and_send(page, "What happens?")
     text = toast(page)
     assert "Video too long for this setting" in text

@@ -124,8 +124,8 @@ def test_payloads_do_nothing_as_file_name(page, clip, tmp_path, script):
 
 def test_payloads_do_nothing_as_model_and_adapter_names(page):
     page.locator(".sidebar .toggle-button").click()
-    page.get_by_label("Model", exact=True).fill(PAYLOADS[2])
-    page.get_by_label("Adapter", exact=True).fill(PAYLOADS[0])
+    page.locator("#settings").get_by_label("Model", exact=True).fill(PAYLOADS[2])
+    page.locator("#settings").get_by_label("Adapter", exact=True).fill(PAYLOADS[0])
     page.wait_for_timeout(300)
     assert page.evaluate(HURT)
 

@@ -157,7 +157,7 @@ def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folde
     with serving(desk) as running:
         page = new_page(running)
         page.locator(".sidebar .toggle-button").click()
-        name = page.get_by_label("Model", exact=True)
+        name = page.locator("#settings").get_by_label("Model", exact=True)
         name.fill("DAMO-NLP-SG/VideoLLaMA3-7B")
         expect(page.locator("#estimate")).to_contain_text("About 16.1 GB for the weights")
         name.fill("/nowhere/at/all")

@@ -304,6 +304,10 @@ def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
     assert "it's a clip.mp4" in python
     assert shell.startswith("python -m train_cli chat 'Say \"hi\"?' --model some/folder")
     assert "--fps 2 --start 1 --seed 3 --system 'Be brief.'" in shell
+    rule = {"mode": "rlt", "threshold": 0.5, "min_tokens": 1, "keep": "later"}
+    turn = replace(turn, reply=replace(seeded, settings=seeded.settings | {"prune": rule}))
+    *_, shell = [block["text"] for block in details.blocks([], turn, CARD, None)]
+    assert "--prune rlt --prune-threshold 0.5 --prune-keep later" in shell
 
 
 def test_fields_become_settings():

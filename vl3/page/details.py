@@ -123,7 +123,8 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
 
 def _prune_flags(prune: Mapping | str | None) -> list[str]:
     if isinstance(prune, Mapping):
-        return _flags({"prune": prune.get("mode"), "prune_threshold": prune.get("threshold")})
+        flags = {"prune": prune.get("mode"), "prune_threshold": prune.get("threshold")}
+        return _flags(flags | {"prune_keep": prune.get("keep")})
     return ["--prune", "off"] if prune is None else []
 
 
