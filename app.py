@@ -1,7 +1,7 @@
 """The browser page: run `python app.py` and open the address it prints.
 
-Wiring only. What stands where is in app_layout.py, what the page does in vl3/page/desk.py, what it
-says in vl3/page/words.py, how it looks in assets/web.
+Wiring only. What stands where is in vl3/page/layout.py, what the page does in vl3/page/desk.py,
+what it says in vl3/page/words.py, how it looks in assets/web.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import gradio as gr
 import vl3
 import vl3.studio
 import vl3.video
-from app_layout import THEMES, Layout
 from vl3.page import chat as chat_rows
 from vl3.page import estimate, launch, settings, shown, uploads, words
 from vl3.page import inspect as looking
 from vl3.page.desk import Desk
+from vl3.page.layout import THEMES, Layout
 from vl3.page.media import Media
 from vl3.page.refused import Refused, toast
 from vl3.page.visitors import Visitor

@@ -29,8 +29,9 @@ THEMES = f"""
 ADAPTER = """
 export default {
   render({ model, el }) {
-    // Keys pressed in here are for the view, not for JupyterLab, where an arrow key leaves the cell.
-    el.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", ""));
+    // Keys pressed in here are for the view; in JupyterLab an arrow key would leave the cell.
+    const keep = ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "");
+    el.addEventListener("focusin", keep);
     const traits = { frame: "frame", apply: "applied" };
     const view = mount(el, { ...model.get("data"), frame: model.get("frame") }, (name, detail) => {
       if (!(name in traits)) return model.send({ [name]: detail });

@@ -1,6 +1,6 @@
 """What stands where on the page: its components and widgets, without what they do.
 
-With app.py the only place that knows Gradio.
+With app.py the only place that knows Gradio; nothing but app.py imports it.
 """
 
 from __future__ import annotations
