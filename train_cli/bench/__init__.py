@@ -5,6 +5,7 @@
     python -m train_cli bench --clips DIR/*.mp4     with files of your own too
     python -m train_cli bench --json FILE           keep the figures
     python -m train_cli bench --markdown FILE       and write them as a page
+    python -m train_cli bench --from A B --markdown FILE  a page of figures kept earlier
 
 Outputs are compared before anything is timed; where they differ there is no figure but an error.
 One thread computes. Absolute times mean little on a shared machine: read the ratios.
@@ -68,20 +69,29 @@ def run(chosen: argparse.Namespace) -> int:
         figures = merged([json.loads(path.read_text("utf-8")) for path in chosen.source])
     else:
         try:
-            figures = measured(names, chosen.clips, chosen.rounds, chosen.tiny)
+            figures = measured(names, chosen.clips, chosen.rounds, chosen.tiny, chosen.json)
         except Mismatch as error:
             say(f"Outputs differ, so nothing was compared: {error}")
             return FAILED
     if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        save(figures, chosen.json)
     if chosen.markdown:
         page.write(figures, chosen.markdown)
     print(page.tables(figures))
     return OK
 
 
-def measured(names: list[str], clips: list[Path], rounds: int, tiny: bool) -> dict:
-    """Figures of the groups: {"machine": ..., "rounds": ..., "groups": {name: [row, ...]}}."""
+def save(figures: dict, path: Path) -> None:
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(
+    names: list[str], clips: list[Path], rounds: int, tiny: bool, path: Path | None = None
+) -> dict:
+    """Figures of the groups: {"machine": ..., "rounds": ..., "groups": {name: [row, ...]}}.
+
+    path: where to save them after each group, so that a run that is cut off leaves something
+    """
     import torch
     from transformers.utils import logging
 
@@ -89,15 +99,19 @@ def measured(names: list[str], clips: list[Path], rounds: int, tiny: bool) -> di
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    figures = {"machine": page.machine(), "rounds": rounds, "tiny": tiny, "groups": {}}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
             steps = _steps(Path(folder), clips, rounds, tiny)
-            groups = {name: [asdict(row) for row in steps[name]()] for name in names}
+            for name in names:
+                figures["groups"][name] = [asdict(row) for row in steps[name]()]
+                if path:
+                    save(figures, path)
     finally:
         torch.set_num_threads(before)
-    return {"machine": page.machine(), "rounds": rounds, "tiny": tiny, "groups": groups}
+    return figures
 
 
 def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str, Callable]:

@@ -107,8 +107,14 @@ outputs are compared first. CPU seconds (user and system, of all threads and chi
 are medians; above 1, ours takes less. The machine is shared: read the ratios, not the times.
 
 {about}"""
-    text = "\n\n".join([intro, tables(figures), NOT_MEASURED])
+    text = "\n\n".join([intro, tables(figures), NOT_MEASURED + _left_out(figures)])
     path.write_text(f"{text}\n\n{HAND}{kept or chr(10)}", encoding="utf-8")
+
+
+def _left_out(figures: dict) -> str:
+    """A sentence on the groups that this page has no figures of."""
+    names = [name for name in GROUPS if name not in figures["groups"]]
+    return f"\n\nGroups left out of this page: {', '.join(names)}." if names else ""
 
 
 def _s(seconds: float) -> str:
