@@ -125,7 +125,8 @@ def test_positions_and_their_plain_view(no_anywidget):
 
 def test_attention_asks_the_studio_for_what_the_view_needs(told, monkeypatch):
     studio, reply = told
-    view = widgets.attention(studio, reply)
+    view = widgets.attention(studio, reply, frame=1)
+    assert (view.data["token"], view.data["frame"]) == (0, 1)
     answers = sent(view, monkeypatch)
     need = {"source": "language", "token": 0, "layer": 1}
     view._handle_custom_msg({"need": need}, [])

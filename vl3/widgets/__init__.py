@@ -109,10 +109,11 @@ def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options)
     )
 
 
-def attention(studio, reply, frame: int = 0):
+def attention(studio, reply, frame: int = 0, token: int = 0):
     """The attention view of a reply; what it does not have yet, it asks the studio for.
 
     studio: vl3.studio.Studio whose memory still holds the reply's clips
+    token: of the answer, by number; the one to begin with
     """
     mean = studio.attention(reply)
     clips = [video.clip for video in studio.videos(reply)]
@@ -130,12 +131,12 @@ def attention(studio, reply, frame: int = 0):
 
     def plain() -> Plain:
         asked = [(f"{number} {word.strip()}", number) for number, word in enumerate(mean.words)]
-        word = ipywidgets.Dropdown(options=asked, description="Word", **LABELS)
+        word = ipywidgets.Dropdown(options=asked, value=token, description="Word", **LABELS)
         return Plain(paint, words, {"frame": frame_slider(len(clips[0]), frame), "word": word})
 
     vision = studio.model.config.vision_config
     layers = (vision.num_hidden_layers, vision.num_attention_heads)
-    data = attention_view.data(mean, clips, vision=layers, frame=frame)
+    data = attention_view.data(mean, clips, vision=layers, token=token, frame=frame)
 
     def answer(message: dict) -> dict | None:
         if "need" not in message:
@@ -146,7 +147,7 @@ def attention(studio, reply, frame: int = 0):
         except ValueError as problem:
             return {"maps": attention_view.refused(message["need"], str(problem))}
 
-    return _shown(lambda: data, lambda: paint(frame, 0), plain, answer)
+    return _shown(lambda: data, lambda: paint(frame, token), plain, answer)
 
 
 def _shown(
