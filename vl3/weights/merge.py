@@ -29,7 +29,7 @@ FRAMES = 8
 
 # The largest difference of a logit that is still the same model, as a share of the standard
 # deviation of all logits, and why it is not zero. Measured on nano: 4e-6 merged, 0.04 from int8;
-# written 0 in float32, 0.001 in float16, 0.02 in bfloat16. A tiny adapter left out: 0.12; one of
+# written 0 in float32, 0.01 in float16, 0.02 in bfloat16. A tiny adapter left out: 0.12; one of
 # its layers left out: 0.004.
 MERGED = {
     None: (1e-3, "sums are taken in another order"),
@@ -38,7 +38,7 @@ MERGED = {
 }
 WRITTEN = {
     "float32": (1e-3, "sums are taken in another order"),
-    "float16": (1e-2, "weights are rounded to 11 binary digits"),
+    "float16": (2e-2, "weights are rounded to 11 binary digits"),
     "bfloat16": (1e-1, "weights are rounded to 8 binary digits"),
 }
 
