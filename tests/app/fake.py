@@ -67,6 +67,9 @@ class FakeStudio:
         self.script.log.append(("fork", fork))
         return fork
 
+    def beside(self) -> FakeStudio:
+        return self.fork()
+
     def release(self) -> None:
         self.caches.clear()
         self.released += 1

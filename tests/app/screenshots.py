@@ -61,13 +61,13 @@ def wait_for(url: str, limit_s: float = 120) -> None:
 
 
 def converse(page, clip: Path | None = None) -> None:
-    """Two questions about the clip, or about the first bundled example and in its words."""
-    asked = ["What happens in the video?", "How many shapes are there?"]
+    """Two questions about the clip, or about the first bundled example; one in its words."""
+    asked = ["How many shapes are there?", "What happens in the video?"]
     if clip is None:
         page.locator("#gallery .card").first.click()
         questions = page.locator("#gallery .question")
         questions.first.wait_for()
-        asked = questions.all_inner_texts()[:2]
+        asked[0] = questions.first.inner_text()
     else:
         page.locator("#drop input[type=file]").set_input_files(str(clip))
     page.locator("#player video").wait_for()
@@ -118,7 +118,6 @@ def inspect(page, folder: Path, suffix: str) -> None:
         panel = page.get_by_role("tabpanel")
         panel.locator(".vl3-look").wait_for()
         if tab == "Attention":
-            panel.locator(".token").nth(2).click()
             panel.get_by_role("button", name="Strongest frame").click()
         page.wait_for_timeout(900)
         name = tab.lower().replace(" ", "-")
@@ -126,7 +125,7 @@ def inspect(page, folder: Path, suffix: str) -> None:
 
 
 def pruned(page, folder: Path) -> None:
-    """The whole page with the clip's pruning at a threshold that camera footage feels."""
+    """The clip's pruning at a threshold that camera footage feels."""
     page.get_by_role("tab", name="Pruning").click()
     panel = page.get_by_role("tabpanel")
     panel.locator(".vl3-look").wait_for()
@@ -137,9 +136,9 @@ def pruned(page, folder: Path) -> None:
             "for (const type of ['input', 'change']) slider.dispatchEvent(new Event(type)); }",
             value,
         )
-    page.locator("#inspect").evaluate("section => section.scrollIntoView({ block: 'start' })")
+    page.mouse.move(0, 0)
     page.wait_for_timeout(1500)
-    page.screenshot(path=folder / "inspect-pruning.png")
+    page.locator("#inspect").screenshot(path=folder / "inspect-pruning.png")
 
 
 def main() -> None:

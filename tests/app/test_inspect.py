@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +144,34 @@ def test_maps_are_for_who_knows_the_address_alone(desk, visitor):
         assert inspect.maps(desk, need) is None
 
 
+def compared(desk, visitor, question="What?"):
+    reading = {"start": "", "end": "", "fps": None, "max_frames": None, "budget_tokens": None}
+    answers = [{"max_new_tokens": 500, "prune": prune} for prune in ("model", None)]
+    return inspect.compare(desk, visitor, question, reading, answers, (None, None), "")
+
+
+def test_a_comparison_ends_when_its_visitor_leaves(desk, visitor):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    notes = []
+    runs = threading.Thread(target=lambda: notes.extend(compared(desk, visitor)))
+    runs.start()
+    while not any(entry[1].running.is_set() for entry in desk.script.log if entry[0] == "fork"):
+        time.sleep(0.01)
+    desk.visitors.leave("one")
+    runs.join(timeout=3)
+    assert not runs.is_alive()
+    assert visitor.turns == []
+    assert visitor.working.acquire(blocking=False)
+    assert "Stopped" in notes[-1]["note"]
+
+
+def test_what_a_comparison_needs_is_said(desk, visitor):
+    with pytest.raises(Refused, match="question that both"):
+        next(compared(desk, visitor, " "))
+    with pytest.raises(Refused, match="Upload a video"):
+        next(compared(desk, desk.visitors.get("two")))
+
+
 def test_the_budget_says_what_the_settings_of_the_page_will_leave(desk, visitor):
     reading = {"start": "", "end": "", "fps": None, "max_frames": None, "budget_tokens": None}
     answer = {"max_new_tokens": 16, "prune": {"mode": "official", "keep": "earlier"}}
@@ -169,10 +199,12 @@ def test_spans_are_the_slots_of_every_frame():
 
 
 def test_words_for_what_the_last_answer_used():
-    assert words.used(RULE, dict(RULE)) == "The last answer used these settings."
+    assert words.used(RULE, dict(RULE)) == (
+        "The last answer used official at 0.1, and so will the next one."
+    )
     later = {"mode": "last_kept", "threshold": 2.0, "min_tokens": 1, "keep": "later"}
-    assert words.used(later, RULE).endswith("The last one used last kept at 2, keep the later.")
-    assert words.used(None, RULE).endswith("The last one used no pruning.")
+    assert words.used(RULE, later).endswith("the next one will use last kept at 2, keep the later.")
+    assert words.used(None, RULE).startswith("The last answer used no pruning, the next")
 
 
 # in a browser, on nano
@@ -236,9 +268,8 @@ def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, rea
     visitor = visitor_of(real, CLIP)
     ledger = visitor.turns[-1].reply.ledger
     assert (ledger.kept_tokens, ledger.reused_clips) == (first, 1)
-    expect(page.locator("#panel-pruning .told")).to_have_text(
-        "The last answer used these settings."
-    )
+    told = page.locator("#panel-pruning .told")
+    expect(told).to_have_text("The last answer used official at 0.1, and so will the next one.")
 
     drag(page, "Threshold", 340)  # 0.01 * 10 ** 3.4
     page.locator("#panel-pruning").get_by_label("Compare with").select_option("last_kept")
@@ -249,7 +280,7 @@ def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, rea
     expect(badge).to_have_text("Preview – not used yet")
     page.get_by_role("button", name="Apply to next answer").click()
     expect(page.locator("#budget p")).to_contain_text(f"(after pruning: {second},")
-    expect(page.locator("#panel-pruning .told")).to_contain_text("last one used official at 0.1")
+    expect(told).to_contain_text("used official at 0.1, the next one will use last kept at 25.1")
     expect(badge).to_have_text("")
     ask(page, "What happens now?", 2)
     reply = visitor.turns[-1].reply
@@ -425,6 +456,8 @@ def test_every_tab_by_key_without_findings_in_both_themes_and_on_a_phone(page):
             open_tab(page, label)
             assert serious(page) == [], (scheme, label)
     page.set_viewport_size({"width": 390, "height": 844})
+    open_tab(page, "Pruning")
+    assert page.locator("#panel-pruning canvas.frame").bounding_box()["width"] > 300
     for label in TABS:
         open_tab(page, label)
         page.wait_for_timeout(150)

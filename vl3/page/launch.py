@@ -22,14 +22,18 @@ def options(max_upload: str) -> dict:
         "show_error": False, "run_history": False, "enable_monitoring": False, "quiet": True,
         "state_session_capacity": 64, "footer_links": ["api"], "ssr_mode": False,
         "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]},
-        "css_paths": [WEB / "page.css", WEB / "look.css"], "head": head(),
+        "css_paths": WEB / "page.css", "head": head(),
     }  # fmt: skip
 
 
 def head() -> str:
-    """The scripts of the page, from this server like all of it: its own, and the views."""
+    """The scripts of the page, from this server like all of it: its own, and the views.
+
+    The style of the views stands here too: as one of Gradio's style sheets it would lose the rules
+    that depend on a view's own width.
+    """
     script = (WEB / "page.js").read_text("utf-8")
     return (
-        f"<script>{script}</script>"
+        f"<script>{script}</script><style>{export.style()}</style>"
         f'<script type="module">{export.module()}\nwindow.vl3.views(mount);</script>'
     )

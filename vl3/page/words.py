@@ -121,10 +121,10 @@ def after_pruning(seen: Seen | None) -> str:
 
 
 def used(last: Mapping | None, rule: Mapping | None) -> str:
-    """Whether the last answer was made with these settings of the pruner, None for off."""
+    """What the last answer and the next one are made with; None for a pruner that is off."""
     if last == rule:
-        return "The last answer used these settings."
-    return f"From the next answer on. The last one used {pruner(last)}."
+        return f"The last answer used {pruner(rule)}, and so will the next one."
+    return f"The last answer used {pruner(last)}, the next one will use {pruner(rule)}."
 
 
 def pruner(rule: Mapping | None) -> str:
