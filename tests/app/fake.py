@@ -114,6 +114,9 @@ class FakeStudio:
     def pieces(self, reply: Reply) -> tuple[Piece, ...]:
         return (Piece(kind="text", text=reply.prompt, tokens=reply.ledger.prompt_tokens),)
 
+    def videos(self, reply: Reply) -> tuple:
+        return ()
+
     def attention(self, reply: Reply, **asked):
         raise ValueError("A script has no attention.")
 
