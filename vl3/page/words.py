@@ -22,7 +22,10 @@ LOOKING_BACK = "Looking into the answer."
 WAITING = "This comes when the answer that is being written has ended."
 NO_VIDEO = "Upload a video, then look inside."
 NO_ANSWER = "Ask a question about a video, then look into the answer."
-NO_RUNS = "Choose what the two runs differ in, then run both."
+NO_RUNS = (
+    "Choose what the two runs differ in, then run both. They get the question and the current "
+    "video, not the conversation."
+)
 COMPARING = "Running both."
 PRUNERS = (
     ("Official: the frame before", "official"),
