@@ -22,6 +22,12 @@ def with_module(page) -> None:
         page.wait_for_timeout(20)
 
 
+def texts_of(row) -> list[str]:
+    """The cells of a row of a table that was just opened."""
+    row.wait_for()
+    return row.locator("td").all_inner_texts()
+
+
 def drag(page, label: str, value: int) -> None:
     """Moves a slider as a hand does: input while moving, change when let go."""
     page.get_by_label(label, exact=True).first.evaluate(

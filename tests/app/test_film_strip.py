@@ -175,6 +175,7 @@ def test_keys_go_to_the_frames_that_the_model_sees(page, tmp_path):
     )  # fmt: skip
     upload(page, path)
     page.locator("#header h1").click()
+    page.wait_for_function("window.vl3.frame.index === 0")
     page.evaluate("window.heard = []; window.vl3.frame.subscribe((index) => heard.push(index)); 0")
     for time_s in (0.4, 1.9, 2.7, 3.8):  # what is shown at 1, 2, 3 and 4 s
         page.keyboard.press(".")

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE, drag, pixel, with_module
+from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 
 from vl3.trace import Attention
 from vl3.values import Clip, Grid
@@ -169,7 +169,7 @@ def test_removed_patches_are_hatched_and_never_get_a_value(open_views):
     label = page.locator("canvas.frame").get_attribute("aria-label").replace("\u00a0", " ")
     assert f"{removed} patches of this frame were removed" in label
     page.locator(".attention summary").first.click()
-    rows = page.locator(".attention tbody tr").nth(3).locator("td").all_inner_texts()
+    rows = texts_of(page.locator(".attention tbody tr").nth(3))
     assert rows[3:] == [str(grid.tokens_per_frame - removed), str(removed)]
     token = int(np.flatnonzero(~keep[-grid.tokens_per_frame :])[0])
     row, col = divmod(token, grid.token_cols)
@@ -276,7 +276,7 @@ def test_a_click_on_a_patch_tints_the_words(open_views):
     assert title.startswith("Token 8, s · ")
     assert title.endswith("· 5 % on the chosen patch")
     page.locator(".attention summary").last.click()
-    cells_ = page.locator(".attention tbody tr").nth(2).locator("td").all_inner_texts()
+    cells_ = texts_of(page.locator(".attention tbody tr").nth(2))
     assert [cells_[0], cells_[1], cells_[3].replace("\u00a0", " ")] == ["3", "square", "20 %"]
     page.locator("canvas.frame").click(position=place)
     assert page.get_by_role("button", name="No patch").is_disabled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE, drag, with_module
+from look_steps import HOSTILE, drag, texts_of, with_module
 from test_look_inside import GRIDS, noisy
 
 from vl3.processor import cut
@@ -203,7 +203,7 @@ def test_keys_move_both_and_the_table_says_what_the_pictures_show(open_views):
     assert page.locator(".compare .spoken").inner_text() == page.locator(READOUT).inner_text()
     page.keyboard.press(",")
     page.get_by_text("Show kept patches as table").press("Enter")
-    cells = page.locator(".compare details tbody tr").nth(4).locator("td").all_inner_texts()
+    cells = texts_of(page.locator(".compare details tbody tr").nth(4))
     kept = [str(one["media"][0]["kept"][4]) for one in data["sides"]]
     assert cells == ["5", "0:02.0", *kept]
     assert page.locator(READOUT).inner_text().startswith("Frame 2 of 9")
@@ -235,6 +235,7 @@ def test_run_details_name_every_part_and_show_slots_between_the_words(open_views
     assert page.locator(".prompt .special").all_inner_texts() == ["<|im_start|>"]
     assert "the seed has no part in it" in page.locator(".run").inner_text()
     page.get_by_text("Show as table").click()
+    page.locator(".run details tbody tr").first.wait_for()
     assert ["Frames", "3"] in [
         row.split("\t") for row in page.locator(".run details tbody tr").all_inner_texts()
     ]

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from look_steps import HOSTILE, drag, pixel, with_module
+from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 
 from vl3.processor import cut
 from vl3.values import Clip, Grid
@@ -178,7 +178,7 @@ def test_keys_move_frame_and_threshold_and_the_words_follow(open_views):
     page.keyboard.press(".")
     assert page.locator(READOUT).inner_text().startswith("Frame 3 of 9")
     page.locator(".pruning summary").click()
-    cells = page.locator(".pruning tbody tr").nth(2).locator("td").all_inner_texts()
+    cells = texts_of(page.locator(".pruning tbody tr").nth(2))
     kept_here = prune(cut([clip], [grid])).kept_per_frame[0][2]
     assert cells[:4] == ["3", "0:01.0", str(kept_here), str(15 - kept_here)]
 

@@ -80,7 +80,7 @@ def test_the_data_are_the_looks_of_the_reply(studio, film, picture):
     assert_close(weights(data["mean"]), mean.visual_IHQK)
     tops, levels = unpacked(data["share"]["tops"], "<f4"), unpacked(data["share"]["levels"], "u1")
     share_QX = attention.restored(tops, levels.reshape(len(tops), -1))
-    assert_close(share_QX, mean.share_IHQ.reshape(16, -1).T)
+    assert_close(share_QX, mean.share_IHQ.reshape(-1, len(mean.tokens)).T)
     video, image = data["media"]
     assert (video["source"], image["source"]) == ("film", "picture")
     assert image["times_s"] is None
@@ -107,9 +107,11 @@ def test_what_a_view_needs_is_what_it_gets(studio, film):
 
     found, maps = answered("language", 3)
     assert (maps["source"], maps["tokens"]) == ("language", [3])
-    assert (maps["layers"], maps["heads"]) == ([0, 1, 2, 3], [0, 1, 2, 3])
+    text = studio.model.config.text_config
+    layers, heads = range(text.num_hidden_layers), range(text.num_attention_heads)
+    assert (maps["layers"], maps["heads"]) == (list(layers), list(heads))
     assert_close(weights(maps), found.visual_IHQK)
-    assert weights(maps).shape == (4, 4, 1, sizes["slots"])
+    assert weights(maps).shape == (len(layers), len(heads), 1, sizes["slots"])
     found, maps = answered("rollout", 3)
     assert maps["tokens"] == list(range(sizes["tokens"]))
     assert (maps["layers"], maps["heads"]) == (None, None)

@@ -96,7 +96,7 @@ def test_notes_say_what_was_merged_into_what(trained, tmp_path):
 def test_rounding_stays_within_what_is_allowed(dtype, trained, tmp_path):
     written = merge.write(trained / "lora", tmp_path / "out", "own", dtype=dtype)
     rounding = written.checks[-1]
-    assert 0 < rounding.largest < 0.5 * rounding.tolerance * rounding.spread
+    assert 0 < rounding.largest < 0.8 * rounding.tolerance * rounding.spread
     assert rounding.agreement > 0.95
 
 
