@@ -1,7 +1,7 @@
 """Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--clip FILE]
 
 Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
-PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip the pruning of a file.
+PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip a file discussed and its pruning.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def wait_for(url: str, limit_s: float = 120) -> None:
 
 def converse(page, clip: Path | None = None) -> None:
     """Two questions about the clip, or about the first bundled example; one in its words."""
-    asked = ["How many shapes are there?", "What happens in the video?"]
+    asked = ["What happens in the video?", "How many shapes are there?"]
     if clip is None:
         page.locator("#gallery .card").first.click()
         questions = page.locator("#gallery .question")
@@ -71,14 +71,19 @@ def converse(page, clip: Path | None = None) -> None:
     else:
         page.locator("#drop input[type=file]").set_input_files(str(clip))
     page.locator("#player video").wait_for()
-    for number, question in enumerate(asked):
-        page.locator("#ask textarea").fill(question)
-        page.locator("#ask textarea").press("Enter")
-        expect(page.locator("#chat .bot-row").nth(number).locator(".foot").first).to_be_visible()
-        expect(page.locator("#ask .submit-button")).to_be_visible()
+    for question in asked:
+        ask(page, question)
     page.locator("#player video").evaluate("video => { video.currentTime = video.duration / 2; }")
     page.locator("#ask textarea").evaluate("field => field.blur()")
     page.wait_for_timeout(900)
+
+
+def ask(page, question: str) -> None:
+    number = page.locator("#chat .bot-row").count()
+    page.locator("#ask textarea").fill(question)
+    page.locator("#ask textarea").press("Enter")
+    expect(page.locator("#chat .bot-row").nth(number).locator(".foot").first).to_be_visible()
+    expect(page.locator("#ask .submit-button")).to_be_visible()
 
 
 def picture(browser, url: str, name: str, folder: Path, clip: Path | None = None) -> None:
@@ -97,9 +102,10 @@ def picture(browser, url: str, name: str, folder: Path, clip: Path | None = None
     if name == "light":
         page.screenshot(path=folder / "page-empty.png")
     converse(page, clip)
+    page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
     if name == "clip":
         return pruned(page, folder)
-    page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
+    ask(page, "What happens in the video?")
     inspect(page, folder, "" if name == "light" else f"-{name}")
     if name == "light":
         page.locator("#header h1").click()
@@ -144,7 +150,9 @@ def pruned(page, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clip", type=Path, help="a video to look into in inspect-pruning.png")
+    parser.add_argument(
+        "--clip", type=Path, help="a video for page-clip.png and inspect-pruning.png"
+    )
     parser.add_argument("--model", help="another model than the bundled nano")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
