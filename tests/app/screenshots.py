@@ -1,7 +1,7 @@
 """Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--clip FILE]
 
 Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
-PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip a file discussed and its pruning.
+PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip a file and its pruning.
 """
 
 from __future__ import annotations
