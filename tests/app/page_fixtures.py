@@ -48,9 +48,8 @@ def upload_folder(tmp_path_factory) -> Iterator[Path]:
         os.environ["GRADIO_TEMP_DIR"] = before
 
 
-@pytest.fixture(scope="module")
-def server(upload_folder) -> Iterator[Server]:
-    """The page on a fake studio whose script the tests rewrite."""
+def fake_desk(folder: Path):
+    """A desk on a fake studio; what it says is in its script."""
     from fake import FakeOutOfMemory, FakeStudio, Script
 
     import vl3.video
@@ -63,10 +62,23 @@ def server(upload_folder) -> Iterator[Server]:
         vl3.video.VideoError: "Cannot read this file",
         ValueError: "Not possible",
     }
-    media = Media(upload_folder, vl3.video, 10**9)
-    desk = Desk(lambda **chosen: FakeStudio(script), media, refusals)
+    made = Desk(lambda **chosen: FakeStudio(script), Media(folder, vl3.video, 10**9), refusals)
+    made.script = script
+    return made
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A desk without a page."""
+    return fake_desk(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server(upload_folder) -> Iterator[Server]:
+    """The page on a fake studio whose script the tests rewrite."""
+    desk = fake_desk(upload_folder)
     with serving(desk) as running:
-        running.script = script
+        running.script = desk.script
         yield running
 
 

@@ -49,3 +49,14 @@ def toast(page: Page) -> str:
     body.locator(".toast-close").click()
     expect(page.get_by_test_id("toast-body")).to_have_count(0)
     return text
+
+
+def serious(page) -> list[str]:
+    """The serious and critical findings of axe on the page as it is, one line each."""
+    axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe_module.Axe().run(page).response["violations"]
+    return [
+        f"{item['id']} ({item['impact']}): {item['nodes'][0]['html'][:200]}"
+        for item in found
+        if item["impact"] in ("serious", "critical")
+    ]

@@ -9,28 +9,15 @@ import threading
 import time
 
 import pytest
-from fake import FakeStudio, Script
+from fake import FakeStudio
 
-import vl3.video
 from vl3.page import shown
-from vl3.page.desk import Desk
-from vl3.page.media import Media
 from vl3.page.refused import Refused
 
 pytest_plugins = ["page_fixtures"]
 
 READING = {"start": "", "end": "", "fps": 1.0, "max_frames": 64, "budget_tokens": 8192}
 SETTINGS = {"max_new_tokens": 128, "temperature": 0.0, "prune": "model"}
-
-
-@pytest.fixture
-def desk(tmp_path):
-    script = Script()
-    media = Media(tmp_path, vl3.video, 10**9)
-    refusals = {vl3.video.VideoError: "Cannot read this file", ValueError: "Not possible"}
-    made = Desk(lambda **chosen: FakeStudio(script), media, refusals)
-    made.script = script
-    return made
 
 
 def uploaded(desk, visitor, clip):

@@ -11,8 +11,7 @@ import torch
 from clips import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import ask, expect, upload
-from test_look import serious
+from steps import ask, expect, serious, upload
 from test_view_models import ordinary, plan, reply
 
 from vl3.page import strip, times, words

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake import FakeStudio, Script
 from look_steps import HOSTILE
 from serving import REPO, serving
-from steps import ask, expect, open_tab, upload
-from test_look import serious
+from steps import ask, expect, open_tab, serious, upload
 from test_view_models import WRONG_RULES
 
 import vl3
@@ -38,16 +36,6 @@ HURT = "[window.p, window.pwnd].every((each) => each === undefined)"
 
 
 # without a browser
-
-
-@pytest.fixture
-def desk(tmp_path):
-    script = Script()
-    media = Media(tmp_path, vl3.video, 10**9)
-    refusals = {vl3.video.VideoError: "Cannot read this file", ValueError: "Not possible"}
-    made = Desk(lambda **chosen: FakeStudio(script), media, refusals)
-    made.script = script
-    return made
 
 
 @pytest.fixture
@@ -212,8 +200,6 @@ def test_words_for_what_the_last_answer_used():
 
 @pytest.fixture(scope="module")
 def nano():
-    if not (NANO / "config.json").is_file():
-        pytest.skip("nano is not bundled here")
     return vl3.load(NANO, device="cpu", offline=True)
 
 

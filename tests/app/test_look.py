@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from steps import ask, expect, open_tab, upload
+from steps import ask, expect, open_tab, serious, upload
 
 pytest_plugins = ["page_fixtures"]
-
-axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-
-def serious(page) -> list[str]:
-    """The serious and critical findings of axe on the page as it is, one line each."""
-    found = axe_module.Axe().run(page).response["violations"]
-    return [
-        f"{item['id']} ({item['impact']}): {item['nodes'][0]['html'][:200]}"
-        for item in found
-        if item["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
