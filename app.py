@@ -318,6 +318,8 @@ class Page(Layout):
                 gr.Info(toast("A copy of a conversation", words.OPENED))
         except Refused as refused:
             gr.Warning(toast(refused.title, str(refused)))
+        if remembered.get("tab") in looking.TABS:
+            looking.opened(visitor, remembered["tab"])
         memory = self._memory(visitor)
         fields = settings.restored(remembered.get("settings"), memory["defaults"])
         reading = settings.read_as(visitor.current, ("", "", *fields[:3]))

@@ -414,7 +414,7 @@ export function attentionView(el, data, emit) {
     if (source === "vision" && slotAt(patch) < 0) return "This patch was removed after the vision encoder. Choose one that was kept; until then this is the mean of layers.";
     const from = source === "vision" ? slotAt(patch) : token, problem = problems.get(`${source} ${from}`);
     const whose = source === "vision" ? "this patch" : quoted(token), name = SOURCES.find(([other]) => other === source)[1];
-    if (problem) return `${problem} Shown is the mean of layers.`;
+    if (problem) return `${/[.!?]$/.test(problem) ? problem : `${problem}.`} Shown is the mean of layers.`;
     if (!asking) return `${name} is not here for ${whose}. Shown is the mean of layers.`;
     return `${name} for ${whose} is being computed. Until it is here, this is the mean of layers.`;
   }

@@ -267,10 +267,13 @@ window.vl3 = (() => {
       make("div", { role: "tablist", "aria-label": "Inspect", onkeydown: (event) => alongTabs(event, buttons) }, ...buttons),
       make("button", { class: "link", title: "The opened views in one file that needs no server", onclick: () => trigger("whole", {}) }, "Save as HTML"));
     root.append(make("p", { class: "hint" }, "Look inside: what the pruner removes, where positions put every patch, where each word of an answer looked, and what made it."));
+    const last = kept("sessionStorage", "vl3-tab");
+    if (value.tabs.includes(last)) openTab(last); // the server hears of it from remembered()
   }
 
   function openTab(name) {
     find("#inspect").dataset.open = name;
+    keepIn("sessionStorage", "vl3-tab", name);
     for (const tab of document.querySelectorAll("#tabs [role=tab]")) {
       const isOpen = tab.dataset.tab === name;
       tab.setAttribute("aria-selected", String(isOpen));
@@ -599,7 +602,7 @@ window.vl3 = (() => {
     picture.querySelector("button:has(img)")?.setAttribute("aria-label", `Show ${text}`);
   }
 
-  // What survives a reload: the name of this tab's conversation, and this browser's settings.
+  // What survives a reload: the name of this tab's conversation, its open view, and this browser's settings.
   // Private windows may refuse storage; everything then lasts for this page.
 
   let defaults = null;
@@ -621,7 +624,7 @@ window.vl3 = (() => {
     address.searchParams.delete("run");
     if (link) history.replaceState(null, "", address);
     const name = kept("sessionStorage", "vl3-run");
-    return { link, name, settings: storedSettings(), theme: stored() };
+    return { link, name, settings: storedSettings(), theme: stored(), tab: kept("sessionStorage", "vl3-tab") };
   }
 
   function memory(root, value) {

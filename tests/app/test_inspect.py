@@ -277,6 +277,8 @@ def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, rea
     assert int(prune(cut([video.clip], [video.grid]), **rule).keep_M.sum()) == second
 
     page.reload()
+    assert kept_in(view(page, "pruning").locator(".readout").inner_text()) == second
+    expect(page.get_by_role("tab", name="Pruning")).to_have_attribute("aria-selected", "true")
     page.locator(".sidebar .toggle-button").click()
     expect(page.locator("#settings").get_by_label("Threshold", exact=True)).to_have_value("25.1")
     chosen = page.locator("#settings").get_by_label("Compare with", exact=True)
