@@ -135,7 +135,7 @@ def new_page(browser, profile):
             apart_contexts.append(context)
         page = context.new_page()
         opened.append(page)
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.on("request", note_request)

@@ -8,6 +8,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 Page, expect = sync_api.Page, sync_api.expect
+expect.set_options(timeout=30_000)  # a busy machine is not a failure
 
 
 def upload(page: Page, path: Path) -> None:
