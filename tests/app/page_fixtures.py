@@ -33,7 +33,9 @@ FLAGS = [
     # A request for anywhere else cannot leave, even where the page allows one by mistake.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-ALLOWED_CONSOLE = ("Method not implemented.",)
+# gradio asks how far an upload is before a busy server has heard of it, and prints the Response
+# (its 404 is told by its address, below).
+ALLOWED_CONSOLE = ("Method not implemented.", "Response")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,8 @@ def new_page(browser, profile):
             asked_outside.append(url)
 
     def note_message(message) -> None:
-        if message.type == "error" and message.text not in ALLOWED_CONSOLE:
+        is_progress = "/upload_progress" in message.location["url"]
+        if message.type == "error" and not is_progress and message.text not in ALLOWED_CONSOLE:
             problems.append(message.text)
 
     def open_page(server: Server, width=1280, height=900, scheme="light", apart=False, query=""):
