@@ -1,12 +1,14 @@
 """Takes the pictures of the page: python tests/app/screenshots.py OUT_DIR [--clip FILE]
 
 Starts the page on this machine with the bundled model and clips, asks in a real browser, and saves
-PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip a file and its pruning.
+PNG files: light, dark, phone, settings, the tabs of Inspect; with --clip a file and its pruning, in
+patches as small as the released models have, which nano does without.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import socket
@@ -104,7 +106,8 @@ def picture(browser, url: str, name: str, folder: Path, clip: Path | None = None
     converse(page, clip)
     page.screenshot(path=folder / f"page-{name}.png", full_page=name == "phone")
     if name == "clip":
-        return pruned(page, folder)
+        context.close()
+        return
     ask(page, "What happens in the video?")
     inspect(page, folder, "" if name == "light" else f"-{name}")
     if name == "light":
@@ -130,8 +133,24 @@ def inspect(page, folder: Path, suffix: str) -> None:
         page.locator("#inspect").screenshot(path=folder / f"inspect-{name}{suffix}.png")
 
 
-def pruned(page, folder: Path) -> None:
+@contextmanager
+def with_small_patches(model: str | None):
+    """A copy of the model without its bound on the tokens of a frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(model or REPO / "assets/nano", Path(folder) / "model")
+        settings = json.loads((copy / "processor_config.json").read_text("utf-8"))
+        settings["frame_tokens"] = None
+        (copy / "processor_config.json").write_text(json.dumps(settings), "utf-8")
+        yield str(copy)
+
+
+def pruned(browser, url: str, folder: Path, clip: Path) -> None:
     """The clip's pruning at a threshold that camera footage feels."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(120_000)
+    page.goto(url)
+    page.locator("#drop input[type=file]").set_input_files(str(clip))
+    expect(page.locator("#player .facts")).to_contain_text(clip.name)
     page.get_by_role("tab", name="Pruning").click()
     panel = page.get_by_role("tabpanel")
     panel.locator(".vl3-look").wait_for()
@@ -165,6 +184,8 @@ def main() -> None:
             picture(browser, url, name, options.folder)
         if options.clip:
             picture(browser, url, "clip", options.folder, options.clip)
+            with with_small_patches(options.model) as copy, running(copy) as fine:
+                pruned(browser, fine, options.folder, options.clip)
         browser.close()
     for path in sorted(options.folder.glob("*.png")):
         print(path)
