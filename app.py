@@ -402,7 +402,10 @@ def main() -> None:
     options = cli.parse()
     folder = uploads.prepare(options.data_dir)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    load = partial(vl3.load, device=options.device, dtype=options.dtype, offline=options.offline)
+    load = partial(
+        vl3.load, device=options.device, dtype=options.dtype, offline=options.offline,
+        features_gb=options.features_gb,
+    )  # fmt: skip
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
     desk = Desk(load, media, refusals(), **first)

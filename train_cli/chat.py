@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument("--features-gb", type=float, default=0.0, metavar="GB",
+                        help="keep so much of encoded videos on disk, so that none is encoded "
+                        "twice; default 0")  # fmt: skip
     parser.add_argument(
         "--details", action="store_true", help="tokens, times and memory at the end"
     )
@@ -62,7 +65,7 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         studio = vl3.load(
             chosen.model, device=chosen.device, dtype=chosen.dtype, quantize=chosen.quantize,
-            adapter=chosen.adapter, offline=chosen.offline,
+            adapter=chosen.adapter, offline=chosen.offline, features_gb=chosen.features_gb,
         )  # fmt: skip
         if note := studio.card["note"]:
             print(note, file=sys.stderr)

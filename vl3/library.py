@@ -7,10 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from vl3.features import FeatureFiles, encoder_digest
 from vl3.media import Medium, content_digest
 from vl3.processor import cut, decide
 from vl3.settings import ProcessorSettings
@@ -47,10 +49,16 @@ class Video:
 
 
 class Library:
-    """The encoded clips of one studio, least recently used first, at most cache_bytes in all."""
+    """The encoded clips of one studio, least recently used first, at most cache_bytes in all.
 
-    def __init__(self, model, processor, cache_bytes: int) -> None:
+    files: where clips that leave the memory, or the program, are found encoded; None for nowhere
+    """
+
+    def __init__(
+        self, model, processor, cache_bytes: int, files: FeatureFiles | None = None
+    ) -> None:
         self.model, self.processor, self.cache_bytes = model, processor, cache_bytes
+        self.files = files
         self._videos: OrderedDict[str, Video] = OrderedDict()
 
     def __len__(self) -> int:
@@ -114,13 +122,13 @@ class Library:
         grid = replace(plan.grid, frames=len(clip))
         patches = cut([clip], [grid])
         decoded = time.perf_counter()
-        features = self._features(patches, on_stage)
+        features, is_fresh = self._features(patches, key, on_stage)
         encoded = time.perf_counter()
         on_stage(Stage("Removing repeated patches"))
         keep = decide(patches, settings.prune)
         ledger = Ledger(
             frames=grid.frames, visual_tokens=grid.num_tokens,
-            kept_tokens=int(keep.keep_M.sum()), encoded_clips=1,
+            kept_tokens=int(keep.keep_M.sum()), encoded_clips=int(is_fresh),
             decode_s=decoded - started, encode_s=encoded - decoded,
             prune_s=time.perf_counter() - encoded,
         )  # fmt: skip
@@ -128,8 +136,13 @@ class Library:
             clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features, key=key
         )  # fmt: skip
 
-    def _features(self, patches: Patches, on_stage: OnStage) -> torch.Tensor:
+    def _features(self, patches: Patches, key: str, on_stage: OnStage) -> tuple[torch.Tensor, bool]:
+        """Features of the clip, and whether they were computed rather than found on disk."""
         (grid,) = patches.grids
+        written_as = f"{key} {self._encoder}" if self.files else ""
+        if self.files and (found := self.files.get(written_as)) is not None:
+            on_stage(Stage("Encoded before, read from disk"))
+            return found.to(self.model.device), False
 
         def progress(done: int, _total: int) -> None:
             on_stage(Stage("Encoding video", done // grid.patches_per_frame, grid.frames))
@@ -137,7 +150,14 @@ class Library:
         on_stage(Stage("Encoding video", 0, grid.frames))
         size, merge = [grid.frames, grid.rows, grid.cols], grid.merge
         with torch.no_grad():
-            return self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
+            fresh = self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
+        if self.files:
+            self.files.put(written_as, fresh)
+        return fresh, True
+
+    @cached_property
+    def _encoder(self) -> str:
+        return encoder_digest(self.model.vision)
 
     def _remember(self, fresh: Video) -> None:
         self._videos[fresh.key] = fresh

@@ -286,7 +286,7 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         encode_s=sum(video.ledger.encode_s for video in fresh),
         prune_s=sum(video.ledger.prune_s for video, _ in state.videos),
         prefill_s=0.0 if state.prompt_s is None else first_token_s - state.prompt_s,
-        encoded_clips=len(fresh),
+        encoded_clips=sum(video.ledger.encoded_clips for video in fresh),
         reused_clips=len(state.videos) - len(fresh),
         first_token_s=first_token_s,
         total_s=total_s,

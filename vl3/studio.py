@@ -6,14 +6,17 @@ and settings give the same text everywhere.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
+from vl3.features import FeatureFiles
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
 from vl3.reply import OutOfMemory, Request, TooLong
@@ -35,17 +38,24 @@ class Studio:
     Studios made by fork share the weights and nothing else; one of them computes at a time.
     """
 
-    def __init__(self, loaded: Loaded, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        features: FeatureFiles | None = None,
+    ) -> None:
         self.model, self.processor = loaded.model, loaded.processor
         self._loaded = loaded
-        self._library = Library(loaded.model, loaded.processor, cache_bytes)
+        self._library = Library(loaded.model, loaded.processor, cache_bytes, features)
         self._prefix = Prefix()
         self._tracer = Tracer(loaded.model)
         self._busy = threading.Lock()
 
     def fork(self) -> Studio:
         """Another studio on the same weights, with empty caches."""
-        other = Studio(self._loaded, cache_bytes=self._library.cache_bytes)
+        kept = self._library
+        other = Studio(self._loaded, cache_bytes=kept.cache_bytes, features=kept.files)
         other._busy = self._busy
         return other
 
@@ -264,17 +274,26 @@ class Studio:
 
 
 def load(
-    model=None, *, device="auto", dtype="auto", quantize=None, adapter=None, offline=False
-) -> Studio:
+    model=None, *, device="auto", dtype="auto", quantize=None, adapter=None, offline=False,
+    features_gb: float = 0.0,
+) -> Studio:  # fmt: skip
     """A studio for a checkpoint folder or hub id; without one, for the bundled nano model.
 
     quantize: None, "nf4" or "int8"; adapter: a peft folder; offline: never touch the network.
+    features_gb: so much of encoded clips is kept on disk, in features_dir(), and not encoded again
+    when they are opened another day; 0 keeps none.
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
     loaded = load_weights(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
-    return Studio(loaded)
+    files = FeatureFiles(features_dir(), int(features_gb * 1e9)) if features_gb > 0 else None
+    return Studio(loaded, features=files)
+
+
+def features_dir() -> Path:
+    """The folder of encoded clips: in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vl3" / "features"
 
 
 def _medium(source, **options) -> Medium:

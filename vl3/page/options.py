@@ -41,6 +41,10 @@ def _add_model(group) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     group.add_argument("--offline", action="store_true", help="never ask a hub; local files only")
+    group.add_argument(
+        "--features-gb", type=float, default=0.0, metavar="GB",
+        help="keep so much of encoded videos on disk, so that none is encoded twice; default 0",
+    )  # fmt: skip
 
 
 def _add_server(group) -> None:

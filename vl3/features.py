@@ -1,0 +1,81 @@
+"""Encoded clips on disk, found again by content, within a bound: for encoders that take minutes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+MIDDLE = 1024  # values of each parameter that tell encoders apart
+NAME = "features"
+
+
+class FeatureFiles:
+    """Features of clips in a folder, one file each, the longest unused ones removed first.
+
+    What is read back is bit for bit what was written. A file that cannot be read is no error: it is
+    removed and the clip encoded. Several programs may share a folder.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+
+    def get(self, key: str) -> torch.Tensor | None:
+        """The features [M, D] written under this key, on the CPU."""
+        path = self._path(key)
+        try:
+            features_MD = load_file(path)[NAME]
+            os.utime(path)  # used just now
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, KeyError):
+            path.unlink(missing_ok=True)
+            return None
+        return features_MD
+
+    def put(self, key: str, features_MD: torch.Tensor) -> None:
+        """Writes features, whole or not at all; a full disk loses nothing but the file."""
+        if features_MD.nbytes > self.max_bytes:
+            return
+        with suppress(OSError, SafetensorError):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".partial")
+            os.close(handle)
+            try:
+                save_file({NAME: features_MD.contiguous().cpu()}, name)
+                os.replace(name, self._path(key))
+            finally:
+                Path(name).unlink(missing_ok=True)
+            self._tidy()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+    def _tidy(self) -> None:
+        """Removes the longest unused files above the bound."""
+        kept_bytes = 0
+        files = [(path.stat(), path) for path in self.folder.glob("*.safetensors")]
+        for stat, path in sorted(files, key=lambda each: -each[0].st_mtime):
+            kept_bytes += stat.st_size
+            if kept_bytes > self.max_bytes:
+                path.unlink(missing_ok=True)
+
+
+def encoder_digest(encoder: nn.Module) -> str:
+    """What else features depend on: the encoder's weights, told by the middle of each, with its
+    format and device, and the version of torch."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name, weight in encoder.named_parameters():
+        flat = weight.detach().flatten()
+        start = max(0, (len(flat) - MIDDLE) // 2)
+        middle = flat[start : start + MIDDLE].float().cpu()
+        digest.update(repr((name, tuple(weight.shape), weight.dtype, weight.device.type)).encode())
+        digest.update(middle.numpy().tobytes())
+    return digest.hexdigest()
