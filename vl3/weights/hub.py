@@ -40,7 +40,12 @@ def checkpoints(run: Path) -> list[Path]:
 
 def _snapshot(hub_id: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(
@@ -51,6 +56,16 @@ def _snapshot(hub_id: str, offline: bool) -> Path:
         raise LayoutError(
             f"{hub_id} cannot be loaded: {why}; download it once with a network connection, or "
             "give a folder"
+        ) from error
+    except GatedRepoError as error:
+        raise LayoutError(
+            f"{hub_id} cannot be downloaded: its owner asks who you are; accept the conditions on "
+            "its page and log in with hf auth login"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LayoutError(
+            f"{hub_id} cannot be downloaded: the hub has no such model, or it is private; check the "
+            "spelling, or log in with hf auth login"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
