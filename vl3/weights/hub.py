@@ -64,8 +64,8 @@ def _snapshot(hub_id: str, offline: bool) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise LayoutError(
-            f"{hub_id} cannot be downloaded: the hub has no such model, or it is private; check the "
-            "spelling, or log in with hf auth login"
+            f"{hub_id} cannot be downloaded: the hub has no such model, or it is private; check "
+            "the spelling, or log in with hf auth login"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
