@@ -14,7 +14,8 @@ import random
 import shutil
 import time
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from vl3.training.frames import FrameCache
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
-from vl3.training.toy import newborn, sight
+from vl3.training.toy import clock, newborn, sight
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
 from vl3.weights.hub import RUN_FILE, checkpoints, resolve
@@ -220,19 +221,42 @@ class VL3Trainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
             last = number == len(inputs.passes) - 1
-            with self._gradients_stay(model, last), self.compute_loss_context_manager():
+            with (
+                self._gradients_stay(model, last), self.compute_loss_context_manager(),
+                self._clock(model, part) as lesson,
+            ):  # fmt: skip
                 output = model(
                     **self._inputs(part), use_cache=False,
                     num_items_in_batch=max(1.0, learned.item()) / processes,
                 )  # fmt: skip
                 if not torch.isfinite(output.loss):
                     raise self._not_finite(part, output)
-                self.accelerator.backward(output.loss)
+                self.accelerator.backward(output.loss + lesson() / len(inputs.passes))
             total += output.loss.detach()
             self.tally.add(part, output.losses_K, output.right_K)
         if self.recipe.lessons:
             self._look(model)
         return total
+
+    @contextmanager
+    def _clock(self, model, part: Pass) -> Iterator[Callable[[], torch.Tensor | float]]:
+        """The loss of a lesson in time on the pass that runs within it, once it has run."""
+        if not self.recipe.clock:
+            yield lambda: 0.0
+            return
+        model, tokenizer = self.accelerator.unwrap_model(model), self.processor.tokenizer
+        ids_BL, sample_BL = part.inputs["input_ids"], part.inputs["sample_BL"]
+        digit_BL = clock.digits_of(ids_BL, sample_BL, model.config.image_token_id, tokenizer)
+        with clock.overheard(model) as states:
+
+            def lesson() -> torch.Tensor:
+                where = states[-1].device
+                loss = clock.lesson_loss(model, states[-1], digit_BL.to(where), tokenizer)
+                self.tally.losses["time stamps"] += loss.item()
+                self.tally.tokens["time stamps"] += 1
+                return clock.WEIGHT * loss
+
+            yield lesson
 
     def _look(self, model) -> None:
         """A lesson in sight beside the questions: without them the encoder forgets where things
