@@ -155,7 +155,7 @@ def pruned(browser, url: str, folder: Path, clip: Path) -> None:
     panel = page.get_by_role("tabpanel")
     panel.locator(".vl3-look").wait_for()
     frames = panel.get_by_label("Frame", exact=True)
-    for field, value in ((panel.get_by_label("Threshold", exact=True), 270), (frames, 6)):
+    for field, value in ((panel.get_by_label("Threshold", exact=True), 270), (frames, 1)):
         field.evaluate(
             "(slider, value) => { slider.value = value;"
             "for (const type of ['input', 'change']) slider.dispatchEvent(new Event(type)); }",
