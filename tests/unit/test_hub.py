@@ -75,6 +75,7 @@ def test_an_unknown_id_is_one_sentence(repos, home, tmp_path):
 
 
 def test_a_data_set_of_the_hub_is_read(repos, home):
+    pytest.importorskip("datasets", reason="the package datasets is not installed")
     with hub(repos) as (address, asked):
         done = run(address, home, "-m", "train_cli", "validate", "hf://own/talks")
         assert any(one.endswith("train.jsonl") for one in asked)
