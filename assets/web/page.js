@@ -700,7 +700,8 @@ window.vl3 = (() => {
   }
 
   function pressed(event) {
-    const inField = event.target.closest?.("input:not([type=range], [type=radio], [type=checkbox]), textarea, select, [contenteditable]");
+    // A field of a dialog that was just closed has the focus until the next picture is drawn.
+    const inField = event.target.closest?.("input:not([type=range], [type=radio], [type=checkbox]), textarea, select, [contenteditable]")?.checkVisibility();
     if (event.key === "Escape" && !find("dialog[open]")) return find("#ask .stop-button")?.click();
     if (inField || find("dialog[open]") || event.altKey || event.metaKey) return;
     if (event.ctrlKey) {
