@@ -17,6 +17,11 @@ MIDDLE = 1024  # values of each parameter that tell encoders apart
 NAME = "features"
 
 
+def features_dir() -> Path:
+    """The folder of encoded clips: in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vl3" / "features"
+
+
 class FeatureFiles:
     """Features of clips in a folder, one file each, the longest unused ones removed first.
 

@@ -6,17 +6,15 @@ and settings give the same text everywhere.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
-from vl3.features import FeatureFiles
+from vl3.features import FeatureFiles, features_dir
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
 from vl3.reply import OutOfMemory, Request, TooLong
@@ -289,11 +287,6 @@ def load(
     )
     files = FeatureFiles(features_dir(), int(features_gb * 1e9)) if features_gb > 0 else None
     return Studio(loaded, features=files)
-
-
-def features_dir() -> Path:
-    """The folder of encoded clips: in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vl3" / "features"
 
 
 def _medium(source, **options) -> Medium:
