@@ -17,13 +17,14 @@ class Pass:
     """One forward pass, as keyword arguments of the model, and what its learned tokens belong to.
 
     inputs: see vl3.model; answers_K - number of the answer of each learned token in reading order;
-    owners - (data set, family) of each answer
+    owners - (data set, family) of each answer; story_KF - see Sample, of all slots in reading order
     """
 
     inputs: dict[str, torch.Tensor]
     answers_K: torch.Tensor
     owners: tuple[tuple[str, str], ...]
     ids: tuple[str, ...]
+    story_KF: torch.Tensor | None = None
 
     @property
     def learned(self) -> int:
@@ -46,7 +47,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
     ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
     positions = torch.zeros(B, L, dtype=torch.long)
     sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
-    answers, owners, pixels, grids, sources = [], [], [], [], []
+    answers, owners, pixels, grids, sources, stories = [], [], [], [], [], []
     tokens = number = 0
     for row, members in enumerate(rows):
         end = 0
@@ -64,6 +65,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
                 pixels.append(sample.pixels_NP)
                 grids.extend(sample.grids)
                 sources.append(sample.source_K + tokens)
+                stories.append(sample.story_KF)
                 tokens += sum(grid.num_tokens for grid in sample.grids)
     if not pixels:
         pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
@@ -81,7 +83,18 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
     }
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
-    return Pass(inputs, numbers, tuple(owners), names)
+    return Pass(inputs, numbers, tuple(owners), names, _told(stories, sources))
+
+
+def _told(stories: Sequence[torch.Tensor | None], sources) -> torch.Tensor | None:
+    """What all slots should know: nothing of samples without a story; None where none has one."""
+    facts = next((story.shape[1] for story in stories if story is not None), None)
+    if facts is None:
+        return None
+    return torch.cat([
+        torch.full((len(source), facts), IGNORE) if story is None else story
+        for story, source in zip(stories, sources)
+    ])  # fmt: skip
 
 
 def pack(samples: Sequence[Sample]) -> list[list[Sample]]:

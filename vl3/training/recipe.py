@@ -171,7 +171,7 @@ class Recipe:
     """One training run.
 
     lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
-    clock: lessons in time beside the questions, for nano (vl3.training.toy.clock)
+    story: lessons in time beside the questions, for nano (vl3.training.toy.story)
     """
 
     name: str
@@ -187,7 +187,7 @@ class Recipe:
     epochs: float = 1.0
     steps: int | None = None
     lessons: int = 0
-    clock: bool = False
+    story: bool = False
     seed: int = 42
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpointing: list[str] = field(default_factory=lambda: ["vision", "language"])

@@ -45,6 +45,7 @@ class Sample:
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each visual slot which token of pixels_NP fills it
+            story_KF - int64, what each slot should know (vl3.training.toy.story); None: untold
     """
 
     id: str
@@ -57,6 +58,7 @@ class Sample:
     pixels_NP: torch.Tensor
     grids: tuple[Grid, ...]
     source_K: torch.Tensor
+    story_KF: torch.Tensor | None = None
 
     @property
     def size(self) -> Size:
@@ -96,12 +98,15 @@ def build(
     clips = [read(medium, settings, grid) for medium, grid in zip(media, grids)]
     grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips))
     counts, pixels, fresh, source_K = [], torch.empty(0, 0, dtype=torch.uint8), (), torch.empty(0)
+    story_KF = None
     if media:
         patches = cut(clips, grids)
         keep = decide(patches, settings.prune)
         counts = [count for frames in keep.kept_per_frame for count in frames]
         pixels, fresh, source_M = unique_frames(patches.pixels_NP, patches.grids)
         source_K = source_M[keep.keep_M]
+        if record.story is not None:
+            story_KF = record.story(*grids)[keep.keep_M]
     talks = [_render(talk, processor, clips, counts) for talk in record.talks]
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
@@ -114,7 +119,7 @@ def build(
         )
     texts = (torch.tensor(part) for part in (ids, labels, positions, branches))
     names = (record.id, record.dataset, record.families)
-    return Sample(*names, *texts, pixels, fresh, source_K.long())
+    return Sample(*names, *texts, pixels, fresh, source_K.long(), story_KF)
 
 
 def _read(medium: Medium, settings: ProcessorSettings, grid: Grid) -> Clip:

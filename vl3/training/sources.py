@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from copy import copy
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Protocol
 
 from torch.utils.data import Dataset, Sampler
@@ -17,6 +18,7 @@ from vl3.training.frames import FrameCache
 from vl3.training.order import Order, Part, split
 from vl3.training.recipe import Recipe, Source, World
 from vl3.training.samples import Sample, Size, build, measure
+from vl3.training.toy import story
 from vl3.training.toy.questions import QA, ask_many
 from vl3.training.toy.world import Level, film, sample_scene
 from vl3.values import Clip
@@ -34,8 +36,9 @@ class Records(Protocol):
 class Scenes:
     """Endless questions about scenes of the toy world; the index decides everything."""
 
-    def __init__(self, name: str, world: World, seed: int | str) -> None:
-        self.name, self.world, self.seed = name, world, seed
+    def __init__(self, name: str, world: World, seed: int | str, told: bool = False) -> None:
+        """told: clips come with their story."""
+        self.name, self.world, self.seed, self.told = name, world, seed, told
         self.level = Level(
             seconds=tuple(world.seconds),
             sprites=tuple(world.sprites),
@@ -60,7 +63,10 @@ class Scenes:
             if not talks or rng.random() >= self.world.follow:
                 talks.append([])
             talks[-1].append(qa)
-        return scene_record(self.place(index), self.name, clip, talks)
+        record = scene_record(self.place(index), self.name, clip, talks)
+        if self.told and not scene.is_image:
+            record = replace(record, story=partial(story.truth, scene))
+        return record
 
     def place(self, index: int) -> str:
         """The name of a scene."""
@@ -82,10 +88,10 @@ def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[Q
     return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)
 
 
-def open_source(source: Source, seed: int | str) -> Records | Scenes:
-    """The data set, ready to be indexed."""
+def open_source(source: Source, seed: int | str, told: bool = False) -> Records | Scenes:
+    """The data set, ready to be indexed; told: toy clips come with their story."""
     if source.world is not None:
-        return Scenes(source.name, source.world, seed)
+        return Scenes(source.name, source.world, seed, told)
     from vl3.training.data.readers import open_records
 
     return open_records(

@@ -35,7 +35,7 @@ from vl3.training.frames import FrameCache
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
-from vl3.training.toy import clock, newborn, sight
+from vl3.training.toy import newborn, sight, story
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
 from vl3.weights.hub import RUN_FILE, checkpoints, resolve
@@ -147,7 +147,7 @@ class VL3Trainer(Trainer):
     ) -> None:
         self.recipe, self.out, self.processor = recipe, out, processor
         self.base = base_of(recipe)
-        opened = [open_source(source, recipe.seed) for source in recipe.data]
+        opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
@@ -223,7 +223,7 @@ class VL3Trainer(Trainer):
             last = number == len(inputs.passes) - 1
             with (
                 self._gradients_stay(model, last), self.compute_loss_context_manager(),
-                self._clock(model, part) as lesson,
+                self._story(model, part) as lesson,
             ):  # fmt: skip
                 output = model(
                     **self._inputs(part), use_cache=False,
@@ -239,22 +239,25 @@ class VL3Trainer(Trainer):
         return total
 
     @contextmanager
-    def _clock(self, model, part: Pass) -> Iterator[Callable[[], torch.Tensor | float]]:
-        """The loss of a lesson in time on the pass that runs within it, once it has run."""
-        if not self.recipe.clock:
+    def _story(self, model, part: Pass) -> Iterator[Callable[[], torch.Tensor | float]]:
+        """The loss of lessons in time on the pass that runs within it, once it has run."""
+        if part.story_KF is None:
             yield lambda: 0.0
             return
-        model, tokenizer = self.accelerator.unwrap_model(model), self.processor.tokenizer
-        ids_BL, sample_BL = part.inputs["input_ids"], part.inputs["sample_BL"]
-        digit_BL = clock.digits_of(ids_BL, sample_BL, model.config.image_token_id, tokenizer)
-        with clock.overheard(model) as states:
+        model = self.accelerator.unwrap_model(model)
+        slot_BL = part.inputs["input_ids"] == model.config.image_token_id
+        with story.overheard(model) as states:
 
             def lesson() -> torch.Tensor:
                 where = states[-1].device
-                loss = clock.lesson_loss(model, states[-1], digit_BL.to(where), tokenizer)
-                self.tally.losses["time stamps"] += loss.item()
-                self.tally.tokens["time stamps"] += 1
-                return clock.WEIGHT * loss
+                losses = story.lesson_losses(
+                    model, states, slot_BL.to(where), part.story_KF.to(where),
+                    self.processor.tokenizer,
+                )  # fmt: skip
+                for name, loss in losses.items():
+                    self.tally.losses[f"story, {name}"] += loss.item()
+                    self.tally.tokens[f"story, {name}"] += 1
+                return story.WEIGHT * sum(losses.values())
 
             yield lesson
 

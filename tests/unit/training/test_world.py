@@ -263,20 +263,25 @@ def test_held_out_pairs_are_neither_drawn_nor_spoken_of():
     assert {s.name for s in shown.sprites} <= held_out
 
 
-def test_options_hold_the_answer_once_in_any_place():
+@pytest.mark.parametrize("family", ["choice", "choice_letter", "letter"])
+def test_options_hold_the_answer_once_in_any_place(family):
     rng = random.Random(8)
     letters = Counter()
     for _ in range(600):
         scene = sample_scene(rng, replace(CLEAN, digits=0.5))
-        qa = ask(scene, rng, "choice")
+        qa = ask(scene, rng, family)
         if qa is None:
             continue
-        lines = qa.question.split("\n")
-        options = {line[0].upper(): line[3:] for line in lines[1:5]}
+        _, *lines, request = qa.question.rstrip("?.").split("\n")
+        options = {line[0]: line[3:].rstrip(".") for line in lines}
         assert list(options) == ["A", "B", "C", "D"]
         assert len(set(options.values())) == 4
-        letters[qa.answer] += 1
-    assert set(letters) == {"A.", "B.", "C.", "D."}
+        letter = qa.answer[-2]
+        alone = "letter" in request.lower()
+        assert qa.answer == (f"{letter}." if alone else f"{options[letter]}, so {letter}.")
+        assert family == "letter" or alone == (family == "choice_letter")
+        letters[letter] += 1
+    assert set(letters) == {"A", "B", "C", "D"}
     assert max(letters.values()) < 0.32 * letters.total()
 
 

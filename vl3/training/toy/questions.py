@@ -295,34 +295,48 @@ OPTIONS = {
     "digit": tuple(f"{digit}." for digit in range(10)),
 }
 LETTERS = "ABCD"
+# Asked for the letter alone, or for the answer, from which the letter follows.
+FOR_LETTER = (
+    "Answer with the option's letter from the given choices directly.",
+    "Answer with the letter.",
+    "Give only the letter.",
+)
+FOR_BOTH = ("Which one is right?", "Choose the right one.", "Which option is it?")
 
 
 def _choice(scene: Scene, rng: random.Random) -> Pair:
-    """A question of another family with four options in random order; the answer is a letter."""
+    """A question of another family with four options in random order: the answer and its letter."""
+    return _chosen(scene, rng, FOR_BOTH)
+
+
+def _choice_letter(scene: Scene, rng: random.Random) -> Pair:
+    """The same, but a letter is all of the answer."""
+    return _chosen(scene, rng, FOR_LETTER)
+
+
+def _chosen(scene: Scene, rng: random.Random, requests: tuple[str, ...]) -> Pair:
     family = rng.choice(tuple(OPTIONS))
     pair = FAMILIES[family](scene, rng)
     if pair is None:
         return None
     question, answer = pair
     wrong = rng.sample([option for option in OPTIONS[family] if option != answer], 3)
-    return _listed(question, answer, wrong, rng)
+    return _listed(question, answer, wrong, rng.choice(requests), rng)
 
 
 def _letter(scene: Scene, rng: random.Random) -> Pair:
-    """The same with an answer that stands in the question: the step before choosing by sight."""
+    """Options with an answer that stands in the question: the step before choosing by sight."""
     answer, *wrong = rng.sample(OPTIONS[rng.choice(tuple(OPTIONS))], 4)
-    return _listed(f"Which one is {answer.removesuffix('.')}?", answer, wrong, rng)
+    question = f"Which one is {answer.removesuffix('.')}?"
+    return _listed(question, answer, wrong, rng.choice((*FOR_LETTER, *FOR_BOTH)), rng)
 
 
-def _listed(question: str, answer: str, wrong: list[str], rng: random.Random) -> Pair:
+def _listed(question: str, answer: str, wrong: list[str], request: str, rng) -> Pair:
     options = rng.sample([answer, *wrong], 4)
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
-    request = rng.choice((
-        "Answer with the option's letter from the given choices directly.",
-        "Answer with the letter.",
-        "Which one is right?",
-    ))  # fmt: skip
-    return f"{question}\n{listed}\n{request}", f"{LETTERS[options.index(answer)]}."
+    letter = LETTERS[options.index(answer)]
+    told = f"{letter}." if request in FOR_LETTER else f"{answer.removesuffix('.')}, so {letter}."
+    return f"{question}\n{listed}\n{request}", told
 
 
 def _about(scene: Scene, rng: random.Random) -> Pair:
@@ -344,6 +358,7 @@ FAMILIES: dict[str, Callable[[Scene, random.Random], Pair]] = {
     "when": events.when,
     "direction": events.direction,
     "choice": _choice,
+    "choice_letter": _choice_letter,
     "letter": _letter,
     "caption": events.describe,
     "absent": _absent,

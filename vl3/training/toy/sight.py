@@ -97,16 +97,16 @@ def draw_lesson(rng: random.Random, level: Level, count: int) -> Lesson:
 UNCLEAR = -2
 
 
-def token_things(scene: Scene, grid: Grid) -> list[int]:
-    """What covers most of each token of a still scene, as vl3.training.toy.world.coverage counts.
+def token_things(scene: Scene, grid: Grid, time_s: float = 0.0) -> list[int]:
+    """What covers most of each token of a frame, as vl3.training.toy.world.coverage counts.
 
     -1 where nothing does, UNCLEAR where hardly anything does
     """
-    sprite_YX = coverage(scene)
+    sprite_YX = coverage(scene, time_s)
     height, width = scene.height_px // grid.token_rows, scene.width_px // grid.token_cols
     cells = sprite_YX.reshape(grid.token_rows, height, grid.token_cols, width).swapaxes(1, 2)
     found = []
-    for cell in cells.reshape(grid.num_tokens, -1):
+    for cell in cells.reshape(grid.tokens_per_frame, -1):
         counts = np.bincount(cell + 1, minlength=2)
         best = int(counts[1:].argmax())
         clear = counts[best + 1] >= LEAST_PIXELS
