@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 
 MIDDLE = 1024  # values of each parameter that tell encoders apart
 NAME = "features"
+ABANDONED_S = 3600  # a file being written for longer belongs to a program that was killed
 
 
 def features_dir() -> Path:
@@ -64,7 +66,10 @@ class FeatureFiles:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
     def _tidy(self) -> None:
-        """Removes the longest unused files above the bound."""
+        """Removes the longest unused files above the bound, and what killed programs left."""
+        for path in self.folder.glob("*.partial"):
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink(missing_ok=True)
         kept_bytes = 0
         files = [(path.stat(), path) for path in self.folder.glob("*.safetensors")]
         for stat, path in sorted(files, key=lambda each: -each[0].st_mtime):

@@ -104,3 +104,13 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     files.put("a", torch.zeros(10))
     assert files.get("a") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_program_left_goes_later(tmp_path):
+    left, written = tmp_path / "left.partial", tmp_path / "written.partial"
+    for path in (left, written):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    FeatureFiles(tmp_path, 1000).put("clip", torch.zeros(4))
+    assert not left.exists()
+    assert written.exists()  # perhaps by a program that is alive
