@@ -251,7 +251,7 @@ class VL3Trainer(Trainer):
             def lesson() -> torch.Tensor:
                 where = states[-1].device
                 losses = story.lesson_losses(
-                    model, states, slot_BL.to(where), part.story_KF.to(where),
+                    model, states[-1], slot_BL.to(where), part.story_KF.to(where),
                     self.processor.tokenizer,
                 )  # fmt: skip
                 for name, loss in losses.items():

@@ -99,7 +99,7 @@ def test_lessons_teach_the_lower_layers_alone(studio):
     mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32)
 
     def losses(truth_KF):
-        return story.lesson_losses(model, states, slot_BL, truth_KF, processor.tokenizer)
+        return story.lesson_losses(model, states[-1], slot_BL, truth_KF, processor.tokenizer)
 
     try:
         with story.overheard(model) as states:
@@ -110,7 +110,7 @@ def test_lessons_teach_the_lower_layers_alone(studio):
         sum(told.values()).backward()
         layers = model.language.model.layers
         learns = [layer.mlp.up_proj.weight.grad is not None for layer in layers]
-        assert learns == [number < story.DEEPEST for number in range(len(layers))]
+        assert learns == [number < story.LAYERS for number in range(len(layers))]
         nothing = losses(torch.full_like(part.story_KF, IGNORE))
         assert all(loss.item() == 0 for loss in nothing.values())
     finally:

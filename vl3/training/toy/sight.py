@@ -71,9 +71,9 @@ def readout(language_width: int) -> nn.Linear:
     return nn.Linear(language_width, PLACES)
 
 
-def word_ids(tokenizer) -> tuple[torch.Tensor, ...]:
+def word_ids(tokenizer, lists: tuple[tuple[str, ...], ...] = WORDS) -> tuple[torch.Tensor, ...]:
     """Token ids of the words of each list; every word is one token."""
-    rows = [tokenizer(list(words), add_special_tokens=False)["input_ids"] for words in WORDS]
+    rows = [tokenizer(list(words), add_special_tokens=False)["input_ids"] for words in lists]
     return tuple(torch.tensor(row).squeeze(1) for row in rows)
 
 

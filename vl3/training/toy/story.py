@@ -21,32 +21,31 @@ from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.prompt import IGNORE
-from vl3.training.toy.sight import token_things
+from vl3.training.toy.sight import token_things, word_ids
 from vl3.training.toy.world import COLOURS, MOTIONS, SHAPES, Scene
 from vl3.values import Grid
 
+LAYERS = 3  # of the language model, after which a token should know; the others use it
 WEIGHT = 0.3  # of each fact, beside questions
 DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is said of a token: in which words, after how many layers, in which sense."""
+    """What is said of a token: in which words, and in which sense."""
 
     name: str
     words: tuple[str, ...]
-    layers: int
     second_sense: bool
 
 
 FACTS = (
-    Fact("second", DIGITS, 3, False),
-    Fact("came", DIGITS, 4, True),
-    Fact("motion", tuple(f" {motion}" for motion in MOTIONS), 4, True),
-    Fact("gone colour", tuple(f" {colour}" for colour in COLOURS), 4, True),
-    Fact("gone shape", tuple(f" {shape}" for shape in SHAPES), 4, True),
+    Fact("second", DIGITS, False),
+    Fact("came", DIGITS, True),
+    Fact("motion", tuple(f" {motion}" for motion in MOTIONS), True),
+    Fact("gone colour", tuple(f" {colour}" for colour in COLOURS), True),
+    Fact("gone shape", tuple(f" {shape}" for shape in SHAPES), True),
 )
-DEEPEST = max(fact.layers for fact in FACTS)
 MOTION_NAMES, COLOUR_NAMES = tuple(MOTIONS), tuple(COLOURS)
 
 
@@ -84,23 +83,19 @@ def _facts(scene: Scene, second: int, index: int, before: int) -> tuple[int, ...
 
 @contextmanager
 def overheard(model: VL3ForConditionalGeneration) -> Iterator[list[torch.Tensor]]:
-    """States [B, L, E] after each of the first layers of one pass through the model within it."""
+    """States [B, L, E] after LAYERS layers, one for each pass through the model within it."""
     found: list[torch.Tensor] = []
-    layers = model.language.model.layers[:DEEPEST]
-    handles = [
-        layer.register_forward_hook(lambda _layer, _given, states: found.append(states))
-        for layer in layers
-    ]
+    layer = model.language.model.layers[LAYERS - 1]
+    handle = layer.register_forward_hook(lambda _layer, _given, states: found.append(states))
     try:
         yield found
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def lesson_losses(
     model: VL3ForConditionalGeneration,
-    states: list[torch.Tensor],
+    states_BLE: torch.Tensor,
     slot_BL: torch.Tensor,
     truth_KF: torch.Tensor,
     tokenizer,
@@ -109,16 +104,17 @@ def lesson_losses(
 
     Shapes: slot_BL - where the slots are; truth_KF - of each slot in reading order, see `truth`
     """
+    states_KE = states_BLE[slot_BL].float()
+    states_KE = states_KE * states_KE.square().mean(dim=-1, keepdim=True).add(1e-6).rsqrt()
     words_VE = model.get_input_embeddings().weight.float()
     losses = {}
-    for fact, truth_K in zip(FACTS, truth_KF.T, strict=True):
+    every_ids = word_ids(tokenizer, tuple(fact.words for fact in FACTS))
+    for fact, ids, truth_K in zip(FACTS, every_ids, truth_KF.T, strict=True):
         known_K = truth_K != IGNORE
-        states_KE = states[fact.layers - 1][slot_BL][known_K].float()
-        states_KE = states_KE * states_KE.square().mean(dim=-1, keepdim=True).add(1e-6).rsqrt()
-        ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("".join(fact.words)))
         own_WE = words_VE[ids]
         if fact.second_sense:
             own_WE = own_WE.roll(own_WE.shape[1] // 2, dims=1)
-        loss = F.cross_entropy(states_KE @ own_WE.T, truth_K[known_K], reduction="sum")
-        losses[fact.name] = loss / max(1, len(states_KE))
+        logits_KW = states_KE[known_K] @ own_WE.T
+        loss = F.cross_entropy(logits_KW, truth_K[known_K], reduction="sum")
+        losses[fact.name] = loss / max(1, len(logits_KW))
     return losses
