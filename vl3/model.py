@@ -158,10 +158,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
         """Kept visual tokens at the language model's width, [K, E]."""
-        x_MD = self.encode_vision(pixel_values, grid_thw, merge_sizes)
-        if keep_mask is not None:
-            x_MD = x_MD[keep_mask.to(x_MD.device)]
-        return self.project(x_MD)
+        return self.project(self.encode_vision(pixel_values, grid_thw, merge_sizes, keep=keep_mask))
 
     def encode_vision(
         self,
@@ -169,16 +166,18 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         grid_thw: torch.LongTensor | Sequence[Sequence[int]],
         merge_sizes: torch.LongTensor | Sequence[int],
         on_patches: Callable[[int, int], None] | None = None,
+        keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Features of all merged tokens, before pruning and before the connector: [M, D].
+        """Features of merged tokens before the connector: of all [M, D], of the kept ones [K, D].
 
         Without gradients a frame that equals the one before is not encoded again.
+        keep: as keep_mask of forward
         on_patches: called with (patches done, patches in all) as the work proceeds, when no
         gradient is recorded; may raise to stop.
         """
         grids = to_grids(grid_thw, merge_sizes)
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters()):
-            return downsample(self.vision(pixel_values, grids), grids)
+            return downsample(self.vision(pixel_values, grids), grids, keep)
         fresh_NP, fresh_grids, source_M = unique_frames(pixel_values, grids)
         features, start, total = [], 0, pixel_values.shape[0]
         for chunk in chunk_grids(fresh_grids, CHUNK_PATCHES[self.device.type]):
@@ -189,7 +188,9 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if on_patches is not None:
                 on_patches(start * total // fresh_NP.shape[0], total)
         x_MD = torch.cat(features)
-        return x_MD if fresh_grids == grids else x_MD[source_M.to(x_MD.device)]
+        if fresh_grids != grids:
+            x_MD = x_MD[source_M.to(x_MD.device)]
+        return x_MD if keep is None else x_MD[keep.to(x_MD.device)]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Features through the connector: [M, D] to [M, E]."""

@@ -43,6 +43,15 @@ def test_an_unknown_group_is_refused(capsys):
     assert "'speed'" in capsys.readouterr().err
 
 
+def test_kernels_are_timed_on_a_gpu_only(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["bench", "--kernels"]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("No GPU: ")
+    assert err.count("\n") == 1
+
+
 def test_different_outputs_give_no_figure():
     with pytest.raises(Mismatch):
         beside("work", lambda: torch.ones(2), {"peer": lambda: torch.zeros(2)}, 1, files.same)

@@ -6,6 +6,7 @@
     python -m train_cli bench --json FILE           keep the figures
     python -m train_cli bench --markdown FILE       and write them as a page
     python -m train_cli bench --from A B --markdown FILE  a page of figures kept earlier
+    python -m train_cli bench --kernels             the fused kernels alone, on a GPU
 
 Outputs are compared before anything is timed; where they differ there is no figure but an error.
 One thread computes. Absolute times mean little on a shared machine: read the ratios.
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source", type=Path, metavar="JSON", nargs="+",
         help="measure nothing: take the figures of these files, later ones before earlier ones",
     )  # fmt: skip
+    parser.add_argument("--kernels", action="store_true", help="time the fused kernels, on a GPU")
     parser.add_argument("--tiny", action="store_true", help="smallest inputs: does it all run?")
 
 
@@ -65,6 +67,8 @@ def run(chosen: argparse.Namespace) -> int:
         say(f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}" if unknown
             else f"--rounds is 1 or more - got {chosen.rounds}")  # fmt: skip
         return FAILED
+    if chosen.kernels:
+        return kernels()
     if chosen.source:
         figures = merged([json.loads(path.read_text("utf-8")) for path in chosen.source])
     else:
@@ -78,6 +82,18 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.markdown:
         page.write(figures, chosen.markdown)
     print(page.tables(figures))
+    return OK
+
+
+def kernels() -> int:
+    """Times the fused kernels and prints a table."""
+    from train_cli.bench import gpu
+    from train_cli.bench.measure import say
+
+    if refusal := gpu.refusal():
+        say(refusal)
+        return FAILED
+    print(gpu.table())
     return OK
 
 

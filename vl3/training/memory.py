@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vl3.config import VL3Config
-from vl3.loss import CHUNK_TOKENS
 from vl3.model import CHUNK_PATCHES
+from vl3.ops import CHUNK_TOKENS
 from vl3.training.recipe import MODULES, Adapter, Recipe
 
 # Bytes of a 4-bit weight: blocks of 64 share an 8-bit scale, 256 of those a float32 one.

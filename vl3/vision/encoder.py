@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vl3 import ops
 from vl3.config import VL3VisionConfig
 from vl3.values import Grid
 from vl3.vision import rope2d
@@ -72,17 +73,8 @@ class Attention(nn.Module):
     def forward(self, x_ND: torch.Tensor, segments: Segments) -> torch.Tensor:
         q, k, v = (layer(x_ND).unflatten(-1, (-1, self.head_channels))
                    for layer in (self.q, self.k, self.v))  # fmt: skip
-        q, k = self._rotate(q, segments), self._rotate(k, segments)
+        q, k = ops.rotate(q, k, segments.runs)
         return self.out(self.attend(q, k, v, segments).flatten(-2))
-
-    @staticmethod
-    def _rotate(x_NHC: torch.Tensor, segments: Segments) -> torch.Tensor:
-        parts, start = [], 0
-        for frames, length, angle_NR in segments.runs:
-            part = x_NHC[start : start + frames * length].unflatten(0, (frames, length))
-            parts.append(rope2d.rotate(part, angle_NR).flatten(0, 1))
-            start += frames * length
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class MLP(nn.Module):

@@ -1,10 +1,17 @@
-"""2D-RoPE: every patch is rotated by its row and its column, integers from 0 in each frame."""
+"""2D-RoPE: every patch is rotated by its row and its column, integers from 0 in each frame.
+
+The rotation is defined in kernels/rope2d/reference.py: channel pairs (j, j + C/2) are turned by
+angle j. `rotate` is that definition; the encoder turns queries and keys by vl3.ops.rotate.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from vl3.ops import turn as rotate
 from vl3.values import Grid
+
+__all__ = ["angles", "frequencies", "positions", "rotate"]
 
 
 def positions(grid: Grid, device: torch.device | str | None = None) -> torch.Tensor:
@@ -32,14 +39,3 @@ def angles(position_N2: torch.Tensor, head_channels: int, theta: float = 10000.0
     """
     step = frequencies(head_channels, theta).to(position_N2.device)
     return (position_N2[:, :, None].float() * step).flatten(1)
-
-
-def rotate(x_NHC: torch.Tensor, angle_NR: torch.Tensor) -> torch.Tensor:
-    """x with channel pairs (j, j + C/2) turned by angle j; computed in float32, cast back.
-
-    Shapes: x_NHC - queries or keys; N may be preceded by a frame dimension
-    """
-    cos, sin = angle_NR.cos()[:, None], angle_NR.sin()[:, None]
-    first, second = x_NHC.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return turned.to(x_NHC.dtype)

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, change
 from vl3.values import Clip, Grid
 from vl3.vision.cells import cells
 from vl3.vision.patchify import patchify
-from vl3.vision.prune import IMAGENET_STD, LEVELS_PER_UNIT, change
 from vl3.viz.pack import packed, packed_24_bit, sheet
 
 STEP_MODES = ("official", "rlt")
@@ -59,7 +59,7 @@ def data(clip: Clip, grid: Grid, used: Mapping | None, frame: int = 0) -> dict:
         "sheet": sheet(clip.frames_TYX3),
         "steps": {mode: packed(steps(cells_TMP, patch_values, mode)) for mode in STEP_MODES},
         "pairs": None if pairs is None else packed_24_bit(pairs),
-        # value of a pair = sum * unit / values: the arithmetic of vl3.vision.prune.change
+        # value of a pair = sum * unit / values: the arithmetic of vl3.ops.change
         "unit": 255 / LEVELS_PER_UNIT,
         "values": cells_TMP.shape[2],
         "levels": LEVELS,

@@ -14,9 +14,10 @@ from PIL import Image
 
 from vl3 import video
 from vl3.media import resize_clip
+from vl3.ops import LEVELS_PER_UNIT, change
 from vl3.processor import cut
 from vl3.values import Clip, Grid, Keep
-from vl3.vision.prune import LEVELS_PER_UNIT, change, prune
+from vl3.vision import prune
 from vl3.viz import pictures, pruning
 
 MODES = ("official", "rlt", "last_kept")

@@ -1,0 +1,10 @@
+"""Triton kernels, one folder an operation, each beside its definition in plain torch.
+
+    reference.py    the definition; what runs unless something faster was measured
+    fused.py        the same in Triton, imported only when it is asked for
+    bench.py        both timed on a GPU
+
+Nothing here knows vl3: the folders import torch and triton, and `import kernels.<operation>` works
+without triton. vl3 comes in through one door, vl3/ops.py. So far every fused kernel has run under
+Triton's interpreter only, never on a GPU; see README.md.
+"""

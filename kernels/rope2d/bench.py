@@ -1,0 +1,49 @@
+"""2D-RoPE timed: one layer of the released encoder, 180 frames of 12 x 28 patches."""
+
+from __future__ import annotations
+
+import torch
+
+from kernels.rope2d import rotate
+from kernels.timing import COMPILED, FUSED, REFERENCE, Case
+
+
+def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
+    """Forward in place, and backward; q and k have to be read and written once."""
+    frames, length, heads, channels = (2, 6, 2, 8) if tiny else (180, 336, 16, 72)
+    kind = torch.float32 if tiny else torch.bfloat16
+    noise = torch.Generator().manual_seed(0)
+    size = (frames * length, heads, channels)
+    q, k, grad = (torch.randn(size, generator=noise).to(device, kind) for _ in range(3))
+    angle_NR = (torch.rand(length, channels // 2, generator=noise) * 28).to(device)
+    runs = ((frames, length, angle_NR),)
+    compiled = torch.compile(rotate) if device == "cuda" else rotate
+
+    def forward(side, **options):
+        # The fused one turns q and k on and on where they are: a copy would be timed too.
+        return lambda: side(q, k, runs, **options)
+
+    def backward(side, **options):
+        leaves = q.clone().requires_grad_(), k.clone().requires_grad_()
+        turned = side(*leaves, runs, **options)
+        return lambda: torch.autograd.grad(turned, leaves, (grad, grad), retain_graph=True)
+
+    moved = 4 * q.nbytes
+    work = f"rope2d of {frames} x {length} patches"
+    ways = {
+        name: {
+            REFERENCE: way(rotate),
+            COMPILED: way(compiled),
+            FUSED: way(rotate, fused=True),
+        }
+        for name, way in (("forward", forward), ("backward", backward))
+    }
+    return [
+        Case(work=f"{work}, {name}", sides=sides, check=_check, moved_bytes=moved)
+        for name, sides in ways.items()
+    ]
+
+
+def _check(expected, found) -> None:
+    for here, there in zip(expected, found):
+        torch.testing.assert_close(there, here, rtol=1e-2, atol=1e-5)  # one rounding to bfloat16

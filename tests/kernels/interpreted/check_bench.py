@@ -1,0 +1,48 @@
+"""The cases that are timed on a GPU, at their smallest and untimed: both sides of each agree."""
+
+from dataclasses import replace
+from importlib import import_module
+
+import pytest
+import torch
+
+from kernels import timing
+from kernels.timing import FUSED, REFERENCE, Case
+from train_cli.bench.gpu import OPERATIONS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_both_sides_of_every_case_agree(operation):
+    cases = import_module(f"kernels.{operation}.bench").cases(DEVICE, tiny=True)
+    assert len(cases) == (3 if operation == "difffp" else 2)
+    for case in cases:
+        case.compare()
+        assert bool(case.moved_bytes) != bool(case.flops)
+
+
+def test_a_side_that_differs_is_not_timed():
+    for operation in OPERATIONS:
+        for case in import_module(f"kernels.{operation}.bench").cases(DEVICE, tiny=True):
+            expected = case.sides[REFERENCE]()
+            wrong = tuple(part.flip(0) for part in expected)
+            sides = {REFERENCE: lambda kept=expected: kept, FUSED: lambda kept=wrong: kept}
+            broken = Case(work="", sides=sides, check=case.check)
+            with pytest.raises(AssertionError):
+                broken.compare()
+
+
+def test_a_row_for_each_side(monkeypatch):
+    """What is printed, with times that are made up."""
+    monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
+    monkeypatch.setattr(timing, "peak_bytes", lambda side: 3_000_000)
+    cases = import_module("kernels.rope2d.bench").cases(DEVICE, tiny=True)
+    rows = timing.lines(replace(cases[0], moved_bytes=10**9), 4e12)
+    assert len(rows) == len(cases[0].sides) == 3
+    assert rows[2].endswith(
+        "| fused | 500.0 (400.0 - 800.0) | 1.00 | 2000 GB/s, 50% of a copy | 3.0 |"
+    )
+    rows = timing.lines(replace(cases[0], moved_bytes=0, flops=10**12), 4e12)
+    assert "| 2000.0 TFLOP/s |" in rows[0]
+    assert all(row.count("|") == timing.HEADER.splitlines()[0].count("|") for row in rows)

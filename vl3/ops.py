@@ -1,0 +1,127 @@
+"""The one door to kernels/: four operations, and which implementation of them runs.
+
+    VL3_KERNELS=auto       a fused kernel where one was measured to be 10 % faster on a GPU, else
+                           plain torch (the default; nothing was measured yet, so plain torch)
+    VL3_KERNELS=reference  plain torch, never Triton
+    VL3_KERNELS=triton     Triton or an error: on a GPU, or on a CPU under TRITON_INTERPRET=1
+
+The definitions are in kernels/<operation>/reference.py. The setting never changes what is computed,
+only how; kernels/README.md says how close both are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from kernels import difffp as _difffp
+from kernels import linear_cross_entropy as _linear_cross_entropy
+from kernels import merge_keep as _merge_keep
+from kernels import rope2d as _rope2d
+from kernels.difffp import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
+from kernels.linear_cross_entropy import CHUNK_TOKENS
+from kernels.rope2d import Runs, turn
+
+__all__ = [
+    "CHUNK_TOKENS",
+    "IMAGENET_STD",
+    "LEVELS_PER_UNIT",
+    "Mode",
+    "change",
+    "difffp",
+    "linear_cross_entropy",
+    "merge_keep",
+    "rotate",
+    "turn",
+]
+
+KNOB = "VL3_KERNELS"
+CHOICES = ("auto", "triton", "reference")
+
+
+def difffp(
+    cells_TMP: torch.Tensor, patch_values: int, threshold: float, mode: Mode
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Change of every token, whether it exceeds the threshold, how many of each frame do.
+
+    See kernels.difffp.reference.difffp. Pixels are decoded on the CPU: where Triton is asked for
+    and there is a GPU they go there, and the results come back.
+    """
+    home = cells_TMP.device
+    if os.environ.get(KNOB) == "triton" and torch.cuda.is_available():
+        cells_TMP = cells_TMP.cuda()
+    fused = takes_fused(_difffp.MEASURED, cells_TMP)
+    found = _difffp.difffp(cells_TMP, patch_values, threshold, mode, fused=fused)
+    return found if cells_TMP.device == home else tuple(part.to(home) for part in found)
+
+
+def rotate(
+    q_NHC: torch.Tensor, k_NHC: torch.Tensor, runs: Runs
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys turned by the angles of their patches; the caller gives both away.
+
+    See kernels.rope2d.reference.rotate.
+    """
+    return _rope2d.rotate(q_NHC, k_NHC, runs, fused=takes_fused(_rope2d.MEASURED, q_NHC))
+
+
+def merge_keep(
+    x_ND: torch.Tensor, clips: Sequence[tuple[int, int]], keep: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Patch features merged into tokens, and of these the kept ones.
+
+    See kernels.merge_keep.reference.merge_keep.
+    """
+    return _merge_keep.merge_keep(x_ND, clips, keep, fused=takes_fused(_merge_keep.MEASURED, x_ND))
+
+
+def linear_cross_entropy(
+    hidden_KE: torch.Tensor, head: nn.Module, labels_K: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of every token behind the head, and whether its label was the likeliest one.
+
+    See kernels.linear_cross_entropy.reference.linear_cross_entropy.
+    Raises: RuntimeError for VL3_KERNELS=triton and a head that is more than a weight.
+    """
+    measured, plain = _linear_cross_entropy.MEASURED, type(head) is nn.Linear and head.bias is None
+    fused = takes_fused(measured if plain else None, hidden_KE)
+    if fused and not plain:
+        raise RuntimeError(
+            f"{KNOB}=triton: there is a kernel for a plain linear head without a bias - got "
+            f"{type(head).__name__}; set {KNOB}=auto"
+        )
+    return _linear_cross_entropy.linear_cross_entropy(hidden_KE, head, labels_K, fused=fused)
+
+
+def takes_fused(measured: str | None, x: torch.Tensor) -> bool:
+    """Whether the fused kernel runs for x.
+
+    measured: where it was seen to be faster; None where it was not
+    Raises: ValueError for an unknown VL3_KERNELS; RuntimeError where triton is set and cannot be.
+    """
+    choice = os.environ.get(KNOB, "auto")
+    if choice == "reference" or (choice == "auto" and measured is None):
+        return False
+    if choice not in CHOICES:
+        raise ValueError(f"{KNOB} is {', '.join(CHOICES[:-1])} or {CHOICES[-1]} - got {choice!r}")
+    missing = _missing(x)
+    if missing and choice == "triton":
+        raise RuntimeError(f"{KNOB}=triton: {missing}, or set {KNOB}=auto")
+    return missing is None and (choice == "triton" or x.is_cuda)
+
+
+def _missing(x: torch.Tensor) -> str | None:
+    """What Triton lacks to run on x, with the remedy."""
+    if find_spec("triton") is None:
+        return "triton is not installed; pip install triton==3.7.1 (Linux)"
+    if x.is_cuda:
+        return None
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return None
+    return f"the tensors are on {x.device} and no GPU; move them, set TRITON_INTERPRET=1 (slow)"
