@@ -305,33 +305,26 @@ FOR_BOTH = ("Which one is right?", "Choose the right one.", "Which option is it?
 
 
 def _choice(scene: Scene, rng: random.Random) -> Pair:
-    """A question of another family with four options in random order: the answer and its letter."""
-    return _chosen(scene, rng, FOR_BOTH)
-
-
-def _choice_letter(scene: Scene, rng: random.Random) -> Pair:
-    """The same, but a letter is all of the answer."""
-    return _chosen(scene, rng, FOR_LETTER)
-
-
-def _chosen(scene: Scene, rng: random.Random, requests: tuple[str, ...]) -> Pair:
+    """A question of another family with four options in random order."""
     family = rng.choice(tuple(OPTIONS))
     pair = FAMILIES[family](scene, rng)
     if pair is None:
         return None
     question, answer = pair
     wrong = rng.sample([option for option in OPTIONS[family] if option != answer], 3)
-    return _listed(question, answer, wrong, rng.choice(requests), rng)
+    return _listed(question, answer, wrong, rng)
 
 
 def _letter(scene: Scene, rng: random.Random) -> Pair:
     """Options with an answer that stands in the question: the step before choosing by sight."""
     answer, *wrong = rng.sample(OPTIONS[rng.choice(tuple(OPTIONS))], 4)
     question = f"Which one is {answer.removesuffix('.')}?"
-    return _listed(question, answer, wrong, rng.choice((*FOR_LETTER, *FOR_BOTH)), rng)
+    return _listed(question, answer, wrong, rng)
 
 
-def _listed(question: str, answer: str, wrong: list[str], request: str, rng) -> Pair:
+def _listed(question: str, answer: str, wrong: list[str], rng: random.Random) -> Pair:
+    """The question with its options, answered with a letter or, by the request, with both."""
+    request = rng.choice((*FOR_LETTER, *FOR_BOTH))
     options = rng.sample([answer, *wrong], 4)
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
     letter = LETTERS[options.index(answer)]
@@ -358,7 +351,6 @@ FAMILIES: dict[str, Callable[[Scene, random.Random], Pair]] = {
     "when": events.when,
     "direction": events.direction,
     "choice": _choice,
-    "choice_letter": _choice_letter,
     "letter": _letter,
     "caption": events.describe,
     "absent": _absent,

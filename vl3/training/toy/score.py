@@ -38,8 +38,8 @@ STILL_FAMILIES = (
     "colour", "shape", "count", "exist", "yesno", "relation", "position", "box", "caption", "absent"
 )  # fmt: skip
 CLIP_FAMILIES = (*STILL_FAMILIES[:-2], "order", "when", "direction", *STILL_FAMILIES[-2:])
-STILL_DIGIT_FAMILIES = ("digit", "choice", "choice_letter")
-CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice", "choice_letter")
+STILL_DIGIT_FAMILIES = ("digit", "choice")
+CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice")
 HELD_OUT_FAMILIES = ("colour", "shape", "exist", "order", "direction", "caption")
 FIRST_SEED = 1_000_000  # training draws its scenes from text seeds, which never meet these
 BATCH = 16
