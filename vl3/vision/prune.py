@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import torch
 
 from vl3 import ops
+from vl3.ops import Mode
 from vl3.values import Grid, Keep, Patches
 
 Side = Literal["earlier", "later"]
@@ -29,7 +30,7 @@ Side = Literal["earlier", "later"]
 def prune(
     patches: Patches,
     threshold: float = 0.1,
-    mode: ops.Mode = "official",
+    mode: Mode = "official",
     min_tokens: int = 1,
     keep: Side = "earlier",
 ) -> Keep:
@@ -43,8 +44,8 @@ def prune(
             Difference: uint8 pixels are accepted and give exact sums; normalised floats follow the
             official float arithmetic.
     """
-    if mode not in get_args(ops.Mode) or keep not in get_args(Side):
-        choices = f"{', '.join(get_args(ops.Mode))} with keep = {' or '.join(get_args(Side))}"
+    if mode not in get_args(Mode) or keep not in get_args(Side):
+        choices = f"{', '.join(get_args(Mode))} with keep = {' or '.join(get_args(Side))}"
         raise ValueError(f"no pruner mode {mode!r} with keep = {keep!r}; choose {choices}")
     if not threshold >= 0:
         raise ValueError(f"the pruning threshold is 0 or more - got {threshold}")
