@@ -36,6 +36,15 @@ class Case:
                 self.check(expected, side())
 
 
+def three_sides(way: Callable, operation: Callable, compiled: Callable) -> dict[str, Callable]:
+    """The sides of a case: what a way to use the operation makes of each of its versions."""
+    return {
+        REFERENCE: way(operation),
+        COMPILED: way(compiled),
+        FUSED: way(operation, fused=True),
+    }
+
+
 def copy_bandwidth() -> float:
     """Bytes a second, read and written, of a large copy on this GPU."""
     from triton.testing import do_bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels.merge_keep import merge_keep
-from kernels.timing import COMPILED, FUSED, REFERENCE, Case
+from kernels.timing import Case, three_sides
 
 
 def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
@@ -30,17 +30,14 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
 
     work = f"merge_keep of {len(keep)} in {tokens} tokens"
     moved = {"forward": 5 * grad.nbytes, "backward": grad.nbytes + x_ND.nbytes}
-    ways = {
-        name: {
-            REFERENCE: way(merge_keep),
-            COMPILED: way(compiled),
-            FUSED: way(merge_keep, fused=True),
-        }
-        for name, way in (("forward", forward), ("backward", backward))
-    }
     return [
-        Case(work=f"{work}, {name}", sides=sides, check=_check, moved_bytes=moved[name])
-        for name, sides in ways.items()
+        Case(
+            work=f"{work}, {name}",
+            sides=three_sides(way, merge_keep, compiled),
+            check=_check,
+            moved_bytes=moved[name],
+        )
+        for name, way in (("forward", forward), ("backward", backward))
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels.rope2d import rotate
-from kernels.timing import COMPILED, FUSED, REFERENCE, Case
+from kernels.timing import Case, three_sides
 
 
 def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
@@ -30,17 +30,14 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
 
     moved = 4 * q.nbytes
     work = f"rope2d of {frames} x {length} patches"
-    ways = {
-        name: {
-            REFERENCE: way(rotate),
-            COMPILED: way(compiled),
-            FUSED: way(rotate, fused=True),
-        }
-        for name, way in (("forward", forward), ("backward", backward))
-    }
     return [
-        Case(work=f"{work}, {name}", sides=sides, check=_check, moved_bytes=moved)
-        for name, sides in ways.items()
+        Case(
+            work=f"{work}, {name}",
+            sides=three_sides(way, rotate, compiled),
+            check=_check,
+            moved_bytes=moved,
+        )
+        for name, way in (("forward", forward), ("backward", backward))
     ]
 
 

@@ -20,7 +20,7 @@ def rotate(
     """See reference.rotate. Without gradients q and k are changed in place and returned.
 
     With gradients the result is written to new memory: q and k are usually views of what a linear
-    layer returned, and of a view that is changed in place autograd copies the gradient three times.
+    layer returned, and of a view that is changed in place autograd has to copy the gradient.
     The backward pass is the same kernel with the angles negated; nothing is kept for it but those.
     """
     if torch.is_grad_enabled() and (q_NHC.requires_grad or k_NHC.requires_grad):

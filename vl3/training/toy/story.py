@@ -5,7 +5,7 @@ stamp in words before each frame; whoever is asked when or where a thing went ha
 together. From answers alone nano learns this slowly, and for one thing at a time only. So the
 states of visual tokens, some layers up, are compared with the embeddings of words: they should
 point to the seconds of their stamp, to the second at which what they show came, to the way it
-moves, and, where something was a moment ago, to what it was. Everything but the first is said in a
+moves, and, where something has just gone, to what it was. Everything but the first is said in a
 second sense of the words, their embeddings with the halves exchanged: the first sense says what is
 seen here and now.
 """
