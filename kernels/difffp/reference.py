@@ -73,17 +73,52 @@ def _absolute(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _level_changes(cells_TMP: torch.Tensor) -> torch.Tensor:
-    """Official distance of every cell of uint8 levels to the frame before: change_TM, float32.
+    """Official distance of every cell of uint8 levels to the frame before: change_TM, float32."""
+    if cells_TMP.device.type == "cpu" and cells_TMP.numel():
+        totals_TM = _sums_on_cpu(cells_TMP)
+    else:
+        totals_TM = torch.zeros(cells_TMP.shape[:2], dtype=torch.int32, device=cells_TMP.device)
+        for index in range(1, len(cells_TMP)):
+            difference = _absolute(cells_TMP[index - 1], cells_TMP[index])
+            torch.sum(difference, dim=-1, dtype=torch.int32, out=totals_TM[index])
+    changes_TM = _in_levels(totals_TM, cells_TMP.shape[-1])
+    changes_TM[:1] = torch.inf
+    return changes_TM
 
-    Frame by frame, because two frames stay in the processor's cache and a whole clip does not.
+
+AT_ONCE_BYTES = 1_600_000  # of frames: they stay in the processor's cache, and few calls are made
+
+
+def _sums_on_cpu(cells_TMP: torch.Tensor) -> torch.Tensor:
+    """Sums of |differences| of every cell to the frame before, [T, M] int32, 0 in the first.
+
+    |a - b| = 2 max(a, b) - a - b, so one maximum and sums of bytes are enough. A product of int8
+    with ones adds bytes many times as fast as torch.sum; levels less 128 fit into int8, and the
+    128 cancel out.
     """
-    totals = torch.zeros(cells_TMP.shape[:2], dtype=torch.int32, device=cells_TMP.device)
-    for index in range(1, len(cells_TMP)):
-        difference = _absolute(cells_TMP[index - 1], cells_TMP[index])
-        torch.sum(difference, dim=-1, dtype=torch.int32, out=totals[index])
-    changes = _in_levels(totals, cells_TMP.shape[-1])
-    changes[:1] = torch.inf
-    return changes
+    frames, tokens, values = cells_TMP.shape
+    step = max(1, min(frames - 1, AT_ONCE_BYTES // (tokens * values)))
+    ones_P1 = torch.ones(values, 1, dtype=torch.int8)
+    # The frame before, the frames of this step, and the larger of each and the one before it.
+    room_FMP = torch.zeros(2 * step + 1, tokens, values, dtype=torch.int8)
+    totals_TM = torch.zeros(frames, tokens, dtype=torch.int32)
+    _less_128(cells_TMP[:1], room_FMP[:1])
+    for start in range(1, frames, step):
+        count = min(step, frames - start)
+        before, now = room_FMP[:count], room_FMP[1 : count + 1]
+        larger = room_FMP[step + 1 :][:count]
+        _less_128(cells_TMP[start : start + count], now)
+        torch.maximum(before, now, out=larger)
+        sums_FM = torch._int_mm(room_FMP.view(-1, values), ones_P1).view(-1, tokens)
+        own, of_larger = sums_FM[: count + 1], sums_FM[step + 1 :][:count]
+        totals_TM[start : start + count] = 2 * of_larger - own[:-1] - own[1:]
+        room_FMP[0] = room_FMP[count]
+    return totals_TM
+
+
+def _less_128(levels: torch.Tensor, out: torch.Tensor) -> None:
+    """uint8 levels as int8, 128 less each: the uppermost bit turned over."""
+    torch.bitwise_xor(levels, 128, out=out.view(torch.uint8))
 
 
 def _in_levels(total: torch.Tensor, values: int) -> torch.Tensor:

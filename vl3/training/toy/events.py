@@ -85,14 +85,7 @@ def when(scene: Scene, rng: random.Random) -> Pair:
         )
         return rng.choice(wordings), f"At {seconds(sprite.start_s)}."
     if kind < 0.55:
-        wordings = (
-            f"When does {who} disappear?",
-            f"At what time does {who} disappear?",
-            f"When does {who} leave?",
-        )
-        if sprite.stop_s == scene.seconds:
-            return rng.choice(wordings), "It stays until the end."
-        return rng.choice(wordings), f"At {seconds(sprite.stop_s)}."
+        return _left(scene, sprite, who, rng)
     wordings = (
         f"When is {who} visible?",
         f"When can {who} be seen?",
@@ -100,6 +93,26 @@ def when(scene: Scene, rng: random.Random) -> Pair:
         f"From when to when is {who} visible?",
     )
     return rng.choice(wordings), f"From {sprite.start_s} to {seconds(sprite.stop_s - 1)}."
+
+
+def leave(scene: Scene, rng: random.Random) -> Pair:
+    """When a sprite leaves, mostly of one that does before the end."""
+    if scene.is_image:
+        return None
+    leaving = [s for s in scene.sprites if s.stop_s < scene.seconds]
+    sprite = rng.choice(leaving) if leaving and rng.random() < 0.8 else pick(scene, rng)
+    return sprite and _left(scene, sprite, refer(scene, sprite, rng), rng)
+
+
+def _left(scene: Scene, sprite: Sprite, who: str, rng: random.Random) -> Pair:
+    wordings = (
+        f"When does {who} disappear?",
+        f"At what time does {who} disappear?",
+        f"When does {who} leave?",
+    )
+    stays = sprite.stop_s == scene.seconds
+    told = "It stays until the end." if stays else f"At {seconds(sprite.stop_s)}."
+    return rng.choice(wordings), told
 
 
 def direction(scene: Scene, rng: random.Random) -> Pair:

@@ -349,6 +349,7 @@ FAMILIES: dict[str, Callable[[Scene, random.Random], Pair]] = {
     "digit_at": events.digit_at,
     "order": events.order,
     "when": events.when,
+    "leave": events.leave,
     "direction": events.direction,
     "choice": _choice,
     "letter": _letter,
