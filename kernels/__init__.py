@@ -3,8 +3,21 @@
     reference.py    the definition; what runs unless something faster was measured
     fused.py        the same in Triton, imported only when it is asked for
     bench.py        both timed on a GPU
+    __init__.py     the operation; where it was measured; its row of the table in README.md
 
-Nothing here knows vl3: the folders import torch and triton, and `import kernels.<operation>` works
-without triton. vl3 comes in through one door, vl3/ops.py. So far every fused kernel has run under
-Triton's interpreter only, never on a GPU; see README.md.
+Nothing here knows vl3: the folders import torch, triton and PIL, and `import kernels.<operation>`
+works without triton. vl3 comes in through one door, vl3/ops.py. So far every fused kernel has run
+under Triton's interpreter only, never on a GPU; see README.md.
 """
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class About:
+    """What the table in README.md says of an operation, beside its gain."""
+
+    formula: str
+    shapes: str
+    called_by: str
+    agrees: str

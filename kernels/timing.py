@@ -6,7 +6,7 @@ Nothing here has run on a GPU yet.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,12 +19,13 @@ class Case:
     """One workload: its sides by name, and what it has to move or compute at least.
 
     check: given the outputs of the reference and of another side; raises AssertionError where they
-    do not agree
+    do not agree; checks: in its place for a side of that name
     """
 
     work: str
     sides: dict[str, Callable[[], object]]
     check: Callable[[object, object], None]
+    checks: dict[str, Callable[[object, object], None]] = field(default_factory=dict)
     moved_bytes: int = 0
     flops: int = 0
 
@@ -33,7 +34,7 @@ class Case:
         expected = self.sides[REFERENCE]()
         for name, side in self.sides.items():
             if name != REFERENCE:
-                self.check(expected, side())
+                self.checks.get(name, self.check)(expected, side())
 
 
 def three_sides(way: Callable, operation: Callable, compiled: Callable) -> dict[str, Callable]:
@@ -54,20 +55,31 @@ def copy_bandwidth() -> float:
     return 2 * COPIED_BYTES / (do_bench(lambda: target.copy_(source), return_mode="median") * 1e-3)
 
 
-def lines(case: Case, copied: float) -> list[str]:
+def times_ms(case: Case) -> dict[str, tuple[float, float, float]]:
+    """Median, p20 and p80 of each side, whose outputs are compared first."""
+    from triton.testing import do_bench
+
+    case.compare()
+    return {
+        name: tuple(do_bench(side, quantiles=[0.5, 0.2, 0.8])) for name, side in case.sides.items()
+    }
+
+
+def gain(times: dict[str, tuple[float, float, float]]) -> float:
+    """How many times faster the fused side is than the reference, by their medians."""
+    return times[REFERENCE][0] / times[FUSED][0]
+
+
+def lines(case: Case, times: dict[str, tuple[float, float, float]], copied: float) -> list[str]:
     """A row of a table for each side of a case.
 
     copied: bytes a second of a copy, of which the achieved bandwidth is given as a share
     """
-    from triton.testing import do_bench
-
-    case.compare()
-    found, reference_ms = [], None
-    for name, side in case.sides.items():
-        median, low, high = do_bench(side, quantiles=[0.5, 0.2, 0.8])
-        reference_ms = reference_ms or median
-        found.append(_row(case, name, (median, low, high), reference_ms, copied, peak_bytes(side)))
-    return found
+    reference_ms = times[REFERENCE][0]
+    return [
+        _row(case, name, times[name], reference_ms, copied, peak_bytes(side))
+        for name, side in case.sides.items()
+    ]
 
 
 def _row(case: Case, name, times_ms, reference_ms, copied, peak) -> str:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from vl3 import video
+from vl3 import ops, video
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid
-from vl3.video.images import image_size
+from vl3.video.images import image_size, resized
 
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
@@ -69,9 +68,12 @@ class Medium:
         size = (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
+        resize = ops.resizer(resized)
         if self.is_image:
-            return video.read_image(self.source, size=size)
-        return video.read(self.source, size=size, on_frame=on_frame, **self.sampling(settings))
+            return video.read_image(self.source, size=size, resize=resize)
+        return video.read(
+            self.source, size=size, on_frame=on_frame, resize=resize, **self.sampling(settings)
+        )
 
 
 def find_media(messages: Sequence[dict]) -> list[Medium]:
@@ -136,10 +138,8 @@ def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
     """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
     if clip.frames_TYX3.shape[1:3] == size:
         return clip
-    frames = [
-        np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))
-        for frame in clip.frames_TYX3
-    ]
+    resize = ops.resizer(resized)
+    frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
     return replace(clip, frames_TYX3=np.stack(frames))
 
 

@@ -1,4 +1,4 @@
-"""The one door to kernels/: four operations, and which implementation of them runs.
+"""The one door to kernels/: five operations, and which implementation of them runs.
 
     VL3_KERNELS=auto       a fused kernel where one was measured to be 10 % faster on a GPU, else
                            plain torch (the default; nothing was measured yet, so plain torch)
@@ -12,15 +12,18 @@ only how; kernels/README.md says how close both are.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import get_worker_info
 
 from kernels import difffp as _difffp
 from kernels import linear_cross_entropy as _linear_cross_entropy
 from kernels import merge_keep as _merge_keep
+from kernels import resize_patchify as _resize_patchify
 from kernels import rope2d as _rope2d
 from kernels.difffp import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
 from kernels.linear_cross_entropy import CHUNK_TOKENS
@@ -35,6 +38,7 @@ __all__ = [
     "difffp",
     "linear_cross_entropy",
     "merge_keep",
+    "resizer",
     "rotate",
     "turn",
 ]
@@ -42,21 +46,42 @@ __all__ = [
 KNOB = "VL3_KERNELS"
 CHOICES = ("auto", "triton", "reference")
 
+Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]  # picture_YX3, (height, width)
+
 
 def difffp(
     cells_TMP: torch.Tensor, patch_values: int, threshold: float, mode: Mode
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Change of every token, whether it exceeds the threshold, how many of each frame do.
 
-    See kernels.difffp.reference.difffp. Pixels are decoded on the CPU: where Triton is asked for
-    and there is a GPU they go there, and the results come back.
+    See kernels.difffp.reference.difffp. The results are where the pixels are given.
     """
     home = cells_TMP.device
-    if os.environ.get(KNOB) == "triton" and torch.cuda.is_available():
-        cells_TMP = cells_TMP.cuda()
-    fused = takes_fused(_difffp.MEASURED, cells_TMP)
+    cells_TMP, fused = _pixels(_difffp.MEASURED, cells_TMP)
     found = _difffp.difffp(cells_TMP, patch_values, threshold, mode, fused=fused)
     return found if cells_TMP.device == home else tuple(part.to(home) for part in found)
+
+
+def resizer(plain: Resize) -> Resize:
+    """What resizes pictures from here on: plain, or the kernel, which gives the same bits.
+
+    See kernels.resize_patchify.reference.resize. plain is PIL on NumPy arrays, because a tensor
+    would be one more copy of the picture. The kernel takes a picture at a time, as they are
+    decoded, so that few are ever held at their full size. And it gives a picture back, which the
+    page, the views and the caches hold; patches are a copy of that in another order.
+    """
+    pixels, fused = _pixels(_resize_patchify.MEASURED, torch.empty(0, dtype=torch.uint8))
+    if not fused:
+        return plain
+
+    def resize(picture_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if picture_YX3.shape[:2] == size:
+            return plain(picture_YX3, size)
+        writable_YX3 = np.require(picture_YX3, requirements=["C", "W"])  # or torch would complain
+        given_YX3 = torch.from_numpy(writable_YX3).to(pixels.device)
+        return _resize_patchify.resize(given_YX3[None], size, fused=True)[0].cpu().numpy()
+
+    return resize
 
 
 def rotate(
@@ -95,6 +120,19 @@ def linear_cross_entropy(
             f"{type(head).__name__}; set {KNOB}=auto"
         )
     return _linear_cross_entropy.linear_cross_entropy(hidden_KE, head, labels_K, fused=fused)
+
+
+def _pixels(measured: str | None, x: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Pixels where they are computed on, and whether by the fused kernel.
+
+    They are decoded on the CPU, and go to a GPU only where Triton is asked for. The workers of a
+    loader cannot follow: a forked process has no access to the GPU of its parent.
+    """
+    if os.environ.get(KNOB) == "triton" and torch.cuda.is_available():
+        if get_worker_info() is not None:
+            return x, False
+        x = x.cuda()
+    return x, takes_fused(measured, x)
 
 
 def takes_fused(measured: str | None, x: torch.Tensor) -> bool:

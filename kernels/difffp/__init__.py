@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from kernels import About
 from kernels.difffp import reference
 from kernels.difffp.reference import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
+ABOUT = About(
+    formula="change = sum of |difference| of a token's pixels to the frame before (`official`, "
+    "`rlt`) or to the version last kept (`last_kept`), in the unit of the mode; changed where "
+    "above the threshold; how many in each frame",
+    shapes="cells [T, M, P] to change [T, M], mask [T, M], count [T]",
+    called_by="`vl3.vision.prune`",
+    agrees="uint8: the same bits, sums are of integers and each division is rounded correctly. "
+    "Floats: 1e-5, added in another order; float16 5e-3, torch rounds every difference",
+)
 
-__all__ = ["IMAGENET_STD", "LEVELS_PER_UNIT", "MEASURED", "Mode", "change", "difffp"]
+__all__ = ["ABOUT", "IMAGENET_STD", "LEVELS_PER_UNIT", "MEASURED", "Mode", "change", "difffp"]
 
 
 def difffp(

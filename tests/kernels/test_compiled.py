@@ -55,6 +55,24 @@ def test_difffp(pixels, rlt, target):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("target", [A100, H100])
+def test_resize_patchify(target):
+    operation = fused("resize_patchify")
+    tile = {name: size for name, size in operation.TILE.items() if name != "num_warps"}
+    constants, both = {"BITS": operation.BITS, **tile}, {"source": "u8", "target": "u8"}
+    tables, sizes = ("first_X", "weight_KX"), ("rows", "before_width", "width", "taps")
+    machine_code(
+        operation._across, both | dict.fromkeys(tables, "i32"), dict.fromkeys(sizes, "i32"),
+        constants, target,
+    )  # fmt: skip
+    tables = ("first_Y", "weight_KY", "row_place_Y", "column_place_J")
+    sizes = ("rows", "before_height", "height", "values", "taps")
+    machine_code(
+        operation._down, both | dict.fromkeys(tables, "i32"), dict.fromkeys(sizes, "i32"),
+        constants, target,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("kind", "target"), KINDS)
 def test_rope2d(kind, target):
     four = ("q_NHC", "k_NHC", "out_q_NHC", "out_k_NHC")

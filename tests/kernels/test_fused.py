@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 
 def test_fused_kernels_agree_with_their_definitions():
-    assert len(CHECKS) == 6
+    assert len(CHECKS) == 7
     environment = {name: text for name, text in os.environ.items() if name != "VL3_KERNELS"}
     if not torch.cuda.is_available():
         environment["TRITON_INTERPRET"] = "1"

@@ -7,6 +7,7 @@
     python -m train_cli bench --markdown FILE       and write them as a page
     python -m train_cli bench --from A B --markdown FILE  a page of figures kept earlier
     python -m train_cli bench --kernels             the fused kernels alone, on a GPU
+    python -m train_cli bench --kernels --markdown kernels/README.md  and its table of them
 
 Outputs are compared before anything is timed; where they differ there is no figure but an error.
 One thread computes. Absolute times mean little on a shared machine: read the ratios.
@@ -68,7 +69,7 @@ def run(chosen: argparse.Namespace) -> int:
             else f"--rounds is 1 or more - got {chosen.rounds}")  # fmt: skip
         return FAILED
     if chosen.kernels:
-        return kernels()
+        return kernels(chosen.markdown)
     if chosen.source:
         figures = merged([json.loads(path.read_text("utf-8")) for path in chosen.source])
     else:
@@ -85,16 +86,25 @@ def run(chosen: argparse.Namespace) -> int:
     return OK
 
 
-def kernels() -> int:
-    """Times the fused kernels and prints a table."""
+def kernels(markdown: Path | None) -> int:
+    """Times the fused kernels and prints a table.
+
+    markdown: kernels/README.md, whose table of operations is written anew; without a GPU too, with
+    the gains that are known from before
+    """
     from train_cli.bench import gpu
     from train_cli.bench.measure import say
 
-    if refusal := gpu.refusal():
+    refusal = gpu.refusal()
+    if refusal:
         say(refusal)
-        return FAILED
-    print(gpu.table())
-    return OK
+        gains = {}
+    else:
+        times, gains = gpu.measured()
+        print(times)
+    if markdown:
+        gpu.write(gains, markdown)
+    return FAILED if refusal else OK
 
 
 def save(figures: dict, path: Path) -> None:

@@ -11,7 +11,7 @@ from vl3.video import animation
 from vl3.video.container import shown_name
 from vl3.video.decode import Losses, decoded
 from vl3.video.errors import VideoError
-from vl3.video.images import is_animated_webp, resized, resolve_size
+from vl3.video.images import Resize, is_animated_webp, resized, resolve_size
 from vl3.video.pixels import orientation, stored_rgb
 from vl3.video.timeline import Timeline, scan
 from vl3.video.worker import Beat, watched
@@ -33,6 +33,7 @@ def read_picks(
     on_frame: Callable[[int, int], None] | None = None,
     timeout_s: float = 30.0,
     untagged: str = "height",
+    resize: Resize = resized,
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """frames_TYX3 of the wanted timeline indices, and (wanted, given) indices for each of them.
 
@@ -42,7 +43,7 @@ def read_picks(
     frames_TYX3, given = None, []
 
     def produce(beat: Beat) -> Iterator[tuple[int, int, np.ndarray]]:
-        return _pictures(path, timeline, wanted, size, losses, beat, untagged)
+        return _pictures(path, timeline, wanted, size, losses, beat, untagged, resize)
 
     for asked, index, rgb_YX3 in watched(name, timeout_s, produce):
         if frames_TYX3 is None:
@@ -64,12 +65,13 @@ def _pictures(
     losses: Losses,
     beat: Beat,
     untagged: str,
+    resize: Resize,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     turn = target = None
     if is_animated_webp(path):
         for index, rgb_YX3 in animation.webp_frames(path, wanted, beat):
             target = target or resolve_size(size, len(wanted), *rgb_YX3.shape[:2])
-            yield index, index, resized(rgb_YX3, target)
+            yield index, index, resize(rgb_YX3, target)
         return
     for shown in decoded(path, timeline, wanted, beat, losses):
         turn = turn or orientation(shown.frame, shown.stream)
@@ -77,4 +79,4 @@ def _pictures(
         if target is None:
             height, width = turn.display_size(*stored_YX3.shape[:2])
             target = resolve_size(size, len(wanted), height, width)
-        yield shown.wanted, shown.index, resized(turn.upright(stored_YX3), target)
+        yield shown.wanted, shown.index, resize(turn.upright(stored_YX3), target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ _FORMATS = (
     "TGA", "PCX", "SGI",
 )  # fmt: skip
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+
+# A picture YX3 at (height, width), as `resized` gives it.
+Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 
 
 def is_image(path: str | os.PathLike) -> bool:
@@ -43,13 +47,24 @@ def is_animated_webp(path: Path) -> bool:
         return getattr(picture, "n_frames", 1) > 1
 
 
+def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture at (height, width), by PIL's bicubic filter on uint8."""
+    if rgb_YX3.shape[:2] == size:
+        return np.ascontiguousarray(rgb_YX3)
+    picture = Image.fromarray(np.ascontiguousarray(rgb_YX3))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
+
+
 def read_image(
-    picture: str | os.PathLike | Image.Image | np.ndarray, *, size: object = None
+    picture: str | os.PathLike | Image.Image | np.ndarray,
+    *,
+    size: object = None,
+    resize: Resize = resized,
 ) -> Clip:
     """A clip of one frame without time: upright uint8 RGB, alpha laid over white.
 
     picture is a path, a PIL image, or an array (height, width[, 1, 3 or 4]) of uint8, or of
-    floats from 0 to 1. size as in vl3.video.read.
+    floats from 0 to 1. size and resize as in vl3.video.read.
     Raises: VideoError - a file that is not a picture, damaged, or too large; an array of another
     shape or type
     """
@@ -61,7 +76,7 @@ def read_image(
         path = local_file(picture)
         rgb, source = _from_file(path), str(path)
     target = resolve_size(size, 1, *rgb.shape[:2])
-    return Clip(frames_TYX3=resized(rgb, target)[None], times_s=None, source=source)
+    return Clip(frames_TYX3=resize(rgb, target)[None], times_s=None, source=source)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -90,14 +105,6 @@ def resolve_size(size: object, num_frames: int, height_px: int, width_px: int) -
     if min(height, width) < 1:
         raise VideoError(f"size is at least 1 x 1 pixels - got {height} x {width} (height, width).")
     return height, width
-
-
-def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at (height, width), by PIL's bicubic filter on uint8."""
-    if rgb_YX3.shape[:2] == size:
-        return np.ascontiguousarray(rgb_YX3)
-    picture = Image.fromarray(np.ascontiguousarray(rgb_YX3))
-    return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def over_white(rgba_YX4: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from vl3.video.container import local_file, shown_name
 from vl3.video.decode import Losses
 from vl3.video.errors import VideoError
 from vl3.video.frames import Size, read_picks, timeline_of
-from vl3.video.images import is_image, read_image
+from vl3.video.images import Resize, is_image, read_image, resized
 from vl3.video.sample import exact_picks
 from vl3.video.timeline import Timeline
 
@@ -76,6 +76,7 @@ def read(
     size: Size = None,
     on_frame: Callable[[int, int], None] | None = None,
     timeout_s: float = 30.0,
+    resize: Resize = resized,
 ) -> Clip:
     """Frames of a video as upright RGB with their times; a picture gives a clip without time.
 
@@ -88,19 +89,20 @@ def read(
           height, width) that returns it; PIL bicubic right after decoding
     on_frame: called with (done, total) after each frame, in the caller's thread; may raise
     timeout_s: how long the decoder may go without progress
+    resize: what resizes a picture, in the thread that decodes; gives the bits that PIL gives
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
     _check(fps, max_frames, start, end, mode)
     found = local_file(path)
     if is_image(found):
-        return read_image(found, size=size)
+        return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
     losses = Losses()
     untagged = "bt601" if mode == "official" else "height"
     frames, given = read_picks(
-        found, timeline, sorted(set(picks)), size, losses, on_frame, timeout_s, untagged
+        found, timeline, sorted(set(picks)), size, losses, on_frame, timeout_s, untagged, resize
     )
     if mode == "official":
         frames, times_s = official.expanded(frames, given, picks, times_s)

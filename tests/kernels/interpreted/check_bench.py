@@ -38,11 +38,14 @@ def test_a_row_for_each_side(monkeypatch):
     monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
     monkeypatch.setattr(timing, "peak_bytes", lambda side: 3_000_000)
     cases = import_module("kernels.rope2d.bench").cases(DEVICE, tiny=True)
-    rows = timing.lines(replace(cases[0], moved_bytes=10**9), 4e12)
+    times = timing.times_ms(cases[0])
+    assert timing.gain(times) == 1.0
+    assert timing.gain(times | {FUSED: (0.25, 0.2, 0.3)}) == 2.0
+    rows = timing.lines(replace(cases[0], moved_bytes=10**9), times, 4e12)
     assert len(rows) == len(cases[0].sides) == 3
     assert rows[2].endswith(
         "| fused | 500.0 (400.0 - 800.0) | 1.00 | 2000 GB/s, 50% of a copy | 3.0 |"
     )
-    rows = timing.lines(replace(cases[0], moved_bytes=0, flops=10**12), 4e12)
+    rows = timing.lines(replace(cases[0], moved_bytes=0, flops=10**12), times, 4e12)
     assert "| 2000.0 TFLOP/s |" in rows[0]
     assert all(row.count("|") == timing.HEADER.splitlines()[0].count("|") for row in rows)

@@ -14,7 +14,7 @@ from vl3.processor import VL3Processor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NANO = Path(__file__).parents[3] / "assets/nano"
-FORWARD = {"_difffp", "_turn", "_gather"}
+FORWARD = {"_across", "_down", "_difffp", "_turn", "_gather"}
 LEARNING = FORWARD | {"_scatter", "_stats", "_logit_grads"}
 
 
