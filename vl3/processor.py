@@ -156,7 +156,8 @@ class VL3Processor:
 def cut(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
     """Patches of decoded clips whose frames already have the size of their grids."""
     pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
-    return Patches(pixels_NP=torch.cat(pixels), grids=tuple(grids))
+    joined = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+    return Patches(pixels_NP=joined, grids=tuple(grids))
 
 
 def decide(patches: Patches, settings: PruneSettings | None) -> Keep:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -20,18 +21,28 @@ from vl3.video.worker import Beat
 _SKIPS_UNREFERENCED = {"h264", "hevc"}
 # Up to this size threads of a decoder cost more CPU time handing frames over than they save.
 _SMALL_PX = 640 * 480
+# Decoding stops after a wanted frame and starts anew at a later keyframe only where that many
+# packets are saved: stopping empties the decoder, whose frames in hand are then output.
+_TAIL_PACKETS = 8
+# A thread opens the file anew, which takes as long as decoding some twenty small frames.
+_SHARE_PACKETS = 600
+_MAX_SHARES = 4
 _MAX_DAMAGED_SHARE = 0.5
 _MAX_LOST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Packets first..last (file order) are decoded to get the frames `wanted` (display order)."""
+    """Packets first..last (file order) are decoded to get the frames `wanted` (display order).
+
+    whole: all of them are, also those on which nothing is built
+    """
 
     first: int
     last: int
     wanted: tuple[int, ...]
     seek: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -57,14 +68,21 @@ class _SeekMissedError(Exception):
     """The file was not entered where it should have been."""
 
 
-def stretches(timeline: Timeline, wanted: list[int]) -> list[Stretch]:
+def stretches(
+    timeline: Timeline,
+    wanted: list[int],
+    whole: bool = False,
+    tail_packets: int = _TAIL_PACKETS,
+) -> list[Stretch]:
     """What to decode for the wanted frames: from the keyframe before each of them to the frame.
 
-    A stretch is left, and the next one sought, only when a whole group of pictures lies between.
+    The next stretch is sought only when a whole group of pictures lies between, else read on to.
+    A stretch goes on over a keyframe when no more than tail_packets are saved by ending it.
+    whole: only such groups are left out, so that the frames before a damaged one are at hand
     """
     packet = timeline.packet_F
     if not timeline.skippable:
-        return [Stretch(0, int(packet[wanted].max()), tuple(wanted))]
+        return [Stretch(0, int(packet[wanted].max()), tuple(wanted), whole=whole)]
     keys = timeline.keys_G
     by_time = keys[np.argsort(timeline.packet_pts_N[keys], kind="stable")]
     before = np.searchsorted(timeline.packet_pts_N[by_time], timeline.pts_F[wanted], "right") - 1
@@ -75,21 +93,43 @@ def stretches(timeline: Timeline, wanted: list[int]) -> list[Stretch]:
         last = int(packet[frame])
         group = int(np.searchsorted(keys, first))
         skips = group - group_done > (1 if found else 0)
-        if found and not skips:
+        apart = not whole and found and first > found[-1].last + tail_packets
+        if found and not skips and not apart:
             previous = found.pop()
             last = max(previous.last, last)
-            found.append(Stretch(previous.first, last, (*previous.wanted, frame), previous.seek))
+            found.append(replace(previous, last=last, wanted=(*previous.wanted, frame)))
         else:
-            found.append(Stretch(first, max(first, last), (frame,), seek=skips))
+            found.append(Stretch(first, max(first, last), (frame,), seek=skips, whole=whole))
         group_done = int(np.searchsorted(keys, found[-1].last, "right")) - 1
     return found
+
+
+def shares(timeline: Timeline, wanted: list[int], most: int) -> list[list[int]]:
+    """The wanted frames in up to `most` runs of about as many packets, decoded side by side.
+
+    No packet is decoded for two of them. Fewer runs, or one, where that would not pay.
+    """
+    if not timeline.seekable:
+        return [wanted]
+    parts = stretches(timeline, wanted, tail_packets=0)
+    done = np.cumsum([part.last - part.first + 1 for part in parts])
+    count = int(max(1, min(most, _MAX_SHARES, done[-1] // _SHARE_PACKETS)))
+    # a run ends with the stretch in which its part of all packets ends
+    ends = np.unique(np.searchsorted(done, done[-1] * np.arange(1, count + 1) // count) + 1)
+    return [
+        [frame for part in parts[start:end] for frame in part.wanted]
+        for start, end in pairwise([0, *ends.tolist()])
+    ]
 
 
 class _Source:
     """An open file and the place reached in it; owns the container."""
 
-    def __init__(self, path: Path, timeline: Timeline, beat: Beat, losses: Losses) -> None:
+    def __init__(
+        self, path: Path, timeline: Timeline, beat: Beat, losses: Losses, threads: bool
+    ) -> None:
         self.path, self.timeline, self.beat, self.losses = path, timeline, beat, losses
+        self._threads = threads
         self.can_seek = timeline.seekable
         self._spoiled: list[range] = []
         self._open()
@@ -97,7 +137,7 @@ class _Source:
     def _open(self) -> None:
         self.container = open_video(self.path)
         self.stream = pick_stream(self.container, shown_name(self.path))
-        if self.stream.width * self.stream.height > _SMALL_PX:
+        if self._threads and self.stream.width * self.stream.height > _SMALL_PX:
             self.stream.thread_type = "AUTO"
         else:
             self.stream.codec_context.thread_count = 1
@@ -153,19 +193,20 @@ class _Source:
     def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame | None]:
         """Decoded frames of a stretch; None in place of a damaged packet."""
         wanted = self._needed(stretch)
+        decoder, skips = self.stream.codec_context, None
         for packet in self.packets(stretch):
             self.losses.packets += packet is not None
-            if wanted:
+            if wanted and skips is not (self._next - 1 not in wanted):
                 # frames that nothing is built on are decoded only where they are wanted
-                chosen = "DEFAULT" if self._next - 1 in wanted else "NONREF"
-                self.stream.codec_context.skip_frame = chosen
+                skips = self._next - 1 not in wanted
+                decoder.skip_frame = "NONREF" if skips else "DEFAULT"
             if packet is not None and packet.is_corrupt:
                 self._damage(self._next - 1)
             try:
-                frames = self.stream.codec_context.decode(packet)
+                frames = decoder.decode(packet)
             except av.error.FFmpegError:
                 # frame threads report an error a few packets late
-                self._damage(self._next - 1 - self.stream.codec_context.thread_count)
+                self._damage(self._next - 1 - decoder.thread_count)
                 self.losses.lost += 1
                 yield None
                 continue
@@ -198,7 +239,8 @@ class _Source:
 
     def _needed(self, stretch: Stretch) -> set[int]:
         """Packets of the wanted frames (and second fields); empty if all are to be decoded."""
-        if codec_name(self.stream) not in _SKIPS_UNREFERENCED or self.timeline.by_order:
+        skips = codec_name(self.stream) in _SKIPS_UNREFERENCED and not self.timeline.by_order
+        if stretch.whole or not skips:
             return set()
         carriers = self.timeline.packet_F[list(stretch.wanted)]
         return {*carriers.tolist(), *(carriers + 1).tolist()}
@@ -224,17 +266,24 @@ def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:
 
 
 def decoded(
-    path: Path, timeline: Timeline, wanted: list[int], beat: Beat, losses: Losses
+    path: Path,
+    timeline: Timeline,
+    wanted: list[int],
+    beat: Beat,
+    losses: Losses,
+    *,
+    whole: bool = False,
+    threads: bool = True,
 ) -> Iterator[Shown]:
     """The wanted frames, ascending, decoding only what they need.
 
     wanted is ascending without repetition. Where a wanted frame is damaged, the last good one
-    before it takes its place if it was not given already; else nothing is given.
-    Raises: VideoError - more than half of what was decoded is damaged, or hardly a frame is left
+    decoded before it takes its place if it was not given already; else nothing is given.
+    whole: as for stretches; threads: a decoder of large pictures may use some
     """
-    source = _Source(path, timeline, beat, losses)
+    source = _Source(path, timeline, beat, losses, threads)
     try:
-        for stretch in stretches(timeline, wanted):
+        for stretch in stretches(timeline, wanted, whole):
             pending = deque(stretch.wanted)
             if stretch.seek and source.can_seek:
                 try:
@@ -247,10 +296,10 @@ def decoded(
             yield from _attempt(source, replace(stretch, seek=False), pending)
     finally:
         source.close()
-    _refuse_ruins(path, losses)
 
 
-def _refuse_ruins(path: Path, losses: Losses) -> None:
+def refuse_ruins(path: Path, losses: Losses) -> None:
+    """Raises: VideoError - over half of what was decoded is damaged, or hardly a frame is left."""
     damaged = losses.damaged > _MAX_DAMAGED_SHARE * losses.packets
     if damaged or losses.lost > _MAX_LOST_SHARE * losses.packets:
         raise VideoError(

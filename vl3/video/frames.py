@@ -1,18 +1,20 @@
-"""Frames of a timeline as upright, resized RGB, decoded in a watched thread."""
+"""Frames of a timeline as upright, resized RGB, decoded in watched threads."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from vl3.video import animation
 from vl3.video.container import shown_name
-from vl3.video.decode import Losses, decoded
+from vl3.video.decode import Losses, Shown, decoded, refuse_ruins, shares
 from vl3.video.errors import VideoError
 from vl3.video.images import Resize, is_animated_webp, resized, resolve_size
-from vl3.video.pixels import orientation, stored_rgb
+from vl3.video.pixels import Orientation, orientation, stored_rgb
 from vl3.video.timeline import Timeline, scan
 from vl3.video.worker import Beat, watched
 
@@ -39,44 +41,103 @@ def read_picks(
 
     Raises: VideoError - nothing could be decoded, too much is damaged, the decoder stalls
     """
-    name, total = shown_name(path), len(wanted)
-    frames_TYX3, given = None, []
+    parts = [wanted] if is_animated_webp(path) else shares(timeline, wanted, available_cores())
+    found = [Losses() for _ in parts]
+    frames, given = _gathered(
+        path, timeline, parts, size, found, on_frame, timeout_s, untagged, resize
+    )
+    arrived = given == [(frame, frame) for frame in wanted]
+    if not arrived or any(part.damaged or part.lost for part in found):
+        # anew without leaving anything out; a good frame can then stand for the damaged one after
+        frames, given = _gathered(
+            path, timeline, [wanted], size, [losses], on_frame, timeout_s, untagged, resize, True
+        )
+        refuse_ruins(path, losses)
+    if frames is None:
+        raise VideoError(f"No frame of {shown_name(path)} could be decoded; the file is damaged.")
+    return frames, given
 
-    def produce(beat: Beat) -> Iterator[tuple[int, int, np.ndarray]]:
-        return _pictures(path, timeline, wanted, size, losses, beat, untagged, resize)
 
-    for asked, index, rgb_YX3 in watched(name, timeout_s, produce):
+def _gathered(
+    path: Path,
+    timeline: Timeline,
+    parts: list[list[int]],
+    size: Size,
+    losses: list[Losses],
+    on_frame: Callable[[int, int], None] | None,
+    timeout_s: float,
+    untagged: str,
+    resize: Resize,
+    whole: bool = False,
+) -> tuple[np.ndarray | None, list[tuple[int, int]]]:
+    """frames_TYX3 of all parts, each decoded in its own thread, and (wanted, given) indices."""
+    wanted = [frame for part in parts for frame in part]
+    place = {frame: at for at, frame in enumerate(wanted)}
+    look = _Look(size, len(wanted))
+    producers = [
+        partial(
+            _pictures, path, timeline, part, look, loss, untagged, resize,
+            whole=whole, threads=len(parts) == 1,
+        )
+        for part, loss in zip(parts, losses)
+    ]  # fmt: skip
+    frames_TYX3, given = None, {}
+    for asked, index, rgb_YX3 in watched(shown_name(path), timeout_s, *producers):
         if frames_TYX3 is None:
-            frames_TYX3 = np.empty((total, *rgb_YX3.shape), np.uint8)
-        frames_TYX3[len(given)] = rgb_YX3
-        given.append((asked, index))
+            frames_TYX3 = np.empty((len(wanted), *rgb_YX3.shape), np.uint8)
+        frames_TYX3[place[asked]] = rgb_YX3
+        given[asked] = index
         if on_frame:
-            on_frame(len(given), total)
-    if frames_TYX3 is None:
-        raise VideoError(f"No frame of {name} could be decoded; the file is damaged.")
-    return frames_TYX3[: len(given)], given
+            on_frame(len(given), len(wanted))
+    if frames_TYX3 is not None and len(given) < len(wanted):
+        frames_TYX3 = frames_TYX3[[place[asked] for asked in sorted(given)]]
+    return frames_TYX3, sorted(given.items())
+
+
+class _Look:
+    """How stored pictures become the ones given, settled by the first of them."""
+
+    def __init__(self, size: Size, num_frames: int) -> None:
+        self._size, self._num_frames = size, num_frames
+        self._turn: Orientation | None = None
+        self._target: tuple[int, int] | None = None
+
+    def target(self, height_px: int, width_px: int) -> tuple[int, int]:
+        if self._target is None:
+            self._target = resolve_size(self._size, self._num_frames, height_px, width_px)
+        return self._target
+
+    def turn(self, shown: Shown) -> Orientation:
+        self._turn = self._turn or orientation(shown.frame, shown.stream)
+        return self._turn
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _pictures(
     path: Path,
     timeline: Timeline,
     wanted: list[int],
-    size: Size,
+    look: _Look,
     losses: Losses,
-    beat: Beat,
     untagged: str,
     resize: Resize,
+    beat: Beat,
+    *,
+    whole: bool,
+    threads: bool,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    turn = target = None
     if is_animated_webp(path):
         for index, rgb_YX3 in animation.webp_frames(path, wanted, beat):
-            target = target or resolve_size(size, len(wanted), *rgb_YX3.shape[:2])
-            yield index, index, resize(rgb_YX3, target)
+            yield index, index, resize(rgb_YX3, look.target(*rgb_YX3.shape[:2]))
         return
-    for shown in decoded(path, timeline, wanted, beat, losses):
-        turn = turn or orientation(shown.frame, shown.stream)
+    for shown in decoded(path, timeline, wanted, beat, losses, whole=whole, threads=threads):
+        turn = look.turn(shown)
         stored_YX3 = stored_rgb(shown.frame, untagged)
-        if target is None:
-            height, width = turn.display_size(*stored_YX3.shape[:2])
-            target = resolve_size(size, len(wanted), height, width)
+        target = look.target(*turn.display_size(*stored_YX3.shape[:2]))
         yield shown.wanted, shown.index, resize(turn.upright(stored_YX3), target)

@@ -20,14 +20,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from av.container import InputContainer
 
-from vl3.video.container import local_file, open_video, pick_stream, shown_name
+from vl3.video.container import local_file, open_video, shown_name
 from vl3.video.decode import Losses
 from vl3.video.errors import VideoError
 from vl3.video.frames import read_picks, timeline_of
 from vl3.video.sample import fps_filter_picks, middle_picks, thin
-from vl3.video.timeline import Timeline
+from vl3.video.timeline import Header, Timeline
 
 _US = Fraction(1, 1_000_000)
 _GIF_FPS = 25.0
@@ -35,7 +34,7 @@ _MAX_FRAMES = 768
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Header:
+class _Stated:
     """What the official reader takes from ffprobe; seconds."""
 
     duration_s: float
@@ -61,7 +60,7 @@ def picks(
     Raises: VideoError - where the official reader fails
     """
     short = start_time is not None and end_time is not None and end_time - start_time < 1
-    header = _header(path, timeline)
+    header = _stated(path, timeline)
     if short or path.suffix == ".gif":
         chosen, times_s = _by_number(path, timeline, header, start_time, end_time, fps, max_frames)
     else:
@@ -209,43 +208,43 @@ def _trimmed(pts_F: np.ndarray, end_pts: int, keep_ticks: int) -> tuple[int, int
     return low, high, int(pts_F[high]) if high < len(pts_F) else end_pts
 
 
-def _header(path: Path, timeline: Timeline) -> _Header:
-    if path.suffix == ".webp":
-        return _Header(
+def _stated(path: Path, timeline: Timeline) -> _Stated:
+    header = timeline.header
+    if header is None:
+        return _Stated(
             duration_s=timeline.duration_s,
             stream_start_s=0.0,
             container_start_us=0,
             average_fps=len(timeline) / timeline.duration_s,
             num_streams=1,
         )
-    with open_video(path) as container:
-        stream = pick_stream(container, shown_name(path))
-        start = stream.start_time if stream.start_time is not None else int(timeline.pts_F[0])
-        duration_s = (container.duration or 0) * float(_US)
-        if not container.format.name.startswith("mpeg"):
-            # ffmpeg 5.1 reports the absolute end for these containers, newer ones the length
-            duration_s = max(duration_s, float(timeline.end_pts * timeline.time_base))
-        return _Header(
-            duration_s=duration_s,
-            stream_start_s=round(float(start * stream.time_base), 6),
-            container_start_us=_container_start_us(container),
-            average_fps=float(stream.average_rate or 25),
-            num_streams=len(container.streams),
-        )
+    first = header.stream_start_pts
+    start = int(timeline.pts_F[0]) if first is None else first
+    duration_s = header.duration_us * float(_US)
+    if not header.container.startswith("mpeg"):
+        # ffmpeg 5.1 reports the absolute end for these containers, newer ones the length
+        duration_s = max(duration_s, float(timeline.end_pts * timeline.time_base))
+    return _Stated(
+        duration_s=duration_s,
+        stream_start_s=round(float(start * timeline.time_base), 6),
+        container_start_us=_container_start_us(path, header),
+        average_fps=header.average_fps or 25.0,
+        num_streams=header.num_streams,
+    )
 
 
-def _container_start_us(container: InputContainer) -> int:
+def _container_start_us(path: Path, header: Header) -> int:
     """When the file starts, in microseconds, as ffmpeg 5.1 has it.
 
     In Matroska it counts the encoder delay of the sound, so the start can be below 0.
     """
-    start_us = container.start_time or 0
-    if "matroska" not in container.format.name or not container.streams.audio:
-        return start_us
-    first = next(container.demux(container.streams.audio[0]), None)
-    if first is None or first.pts is None:
-        return start_us
-    return min(start_us, _rescaled(first.pts, first.time_base, _US))
+    if "matroska" not in header.container or not header.has_audio:
+        return header.start_us
+    with open_video(path) as container:
+        first = next(container.demux(container.streams.audio[0]), None)
+        if first is None or first.pts is None:
+            return header.start_us
+        return min(header.start_us, _rescaled(first.pts, first.time_base, _US))
 
 
 def _microseconds(seconds: float) -> int:

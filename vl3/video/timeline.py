@@ -25,6 +25,19 @@ _SEEKABLE = {"mov", "matroska", "mpegts", "flv"}
 _FIELD_CODECS = {"h264", "hevc", "vvc"}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a file says about itself, as libavformat gives it; times in the file's own clock."""
+
+    container: str
+    duration_us: int
+    start_us: int
+    stream_start_pts: int | None
+    average_fps: float | None
+    num_streams: int
+    has_audio: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Timeline:
     """Frames of one video stream in the order they are shown, and the packets that carry them.
@@ -37,7 +50,8 @@ class Timeline:
             packet_pos_N - where in the file each packet starts, -1 where unknown
     end_pts is when the last frame ends. by_order: the file has no presentation times, so frames
     are counted instead (estimated is then True). skippable: decoding can start at any keyframe.
-    seekable: and the container finds its keyframes again with the same times.
+    seekable: and the container finds its keyframes again with the same times. header: None for an
+    animated webp.
     """
 
     pts_F: np.ndarray
@@ -53,6 +67,7 @@ class Timeline:
     skippable: bool = True
     seekable: bool = True
     missing_frames: int = 0
+    header: Header | None = None
 
     def __len__(self) -> int:
         return len(self.pts_F)
@@ -104,7 +119,7 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
         ).reshape(-1, 6)
         if not len(rows):
             raise VideoError(f"No video frames found in {name}.")
-        timeline = _timeline(rows, stream, container.format.name)
+        timeline = _timeline(rows, stream, _header(container, stream))
     if timeline.missing_frames > len(rows):
         raise VideoError(
             f"{name} is incomplete: only {len(rows)} of its {timeline.missing_frames + len(rows)} "
@@ -138,11 +153,24 @@ def codec_name(stream: av.video.stream.VideoStream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
+def _header(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Header:
+    return Header(
+        container=container.format.name,
+        duration_us=container.duration or 0,
+        start_us=container.start_time or 0,
+        stream_start_pts=stream.start_time,
+        average_fps=float(stream.average_rate) if stream.average_rate else None,
+        num_streams=len(container.streams),
+        has_audio=bool(container.streams.audio),
+    )
+
+
 def _ticks(value: int | None) -> int:
     return int(NO_PTS) if value is None else value
 
 
-def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) -> Timeline:
+def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, header: Header) -> Timeline:
+    kind = header.container
     pts, dts, pos, length, key, hidden = rows.T
     codec = codec_name(stream)
     keys = np.flatnonzero(key)
@@ -179,6 +207,7 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, kind: str) 
         skippable=not by_order and codec not in _NO_SKIP and len(keys) > 1,
         seekable=bool(_SEEKABLE & set(kind.split(","))),
         missing_frames=cut,
+        header=header,
     )
 
 

@@ -7,6 +7,7 @@ exit. A caller that stops listening ends the thread at its next beat.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -45,23 +46,35 @@ class _Line:
                 continue
 
 
-def watched(name: str, timeout_s: float, produce: Callable[[Beat], Iterator[T]]) -> Iterator[T]:
-    """Yields what `produce(beat)` yields, computed in a thread that is given up when it stalls.
+def watched(name: str, timeout_s: float, *producers: Callable[[Beat], Iterator[T]]) -> Iterator[T]:
+    """Yields what `producer(beat)` yields, computed in a thread that is given up when it stalls.
 
-    Raises: VideoError - no beat for timeout_s seconds; whatever `produce` raises
+    Of several producers each has its thread. The others start once the first has given something;
+    what they give comes in any order, and is given up when none of them goes on.
+
+    Raises: VideoError - no beat for timeout_s seconds; whatever a producer raises
     """
-    line = _Line()
-    threading.Thread(target=_work, args=(line, produce), name=f"read {name}", daemon=True).start()
+    line, waiting = _Line(), list(producers)
+    _start(line, waiting.pop(0), name)
+    running = 1
     try:
-        while True:
+        while running:
             kind, value = _next(line, name, timeout_s)
             if kind == "end":
-                return
+                running -= 1
+                continue
             if kind == "error":
                 raise value
+            while waiting:
+                _start(line, waiting.pop(0), name)
+                running += 1
             yield value
     finally:
         line.stopped.set()
+
+
+def _start(line: _Line, produce: Callable[[Beat], Iterator[T]], name: str) -> None:
+    threading.Thread(target=_work, args=(line, produce), name=f"read {name}", daemon=True).start()
 
 
 def _work(line: _Line, produce: Callable[[Beat], Iterator[T]]) -> None:
@@ -72,8 +85,8 @@ def _work(line: _Line, produce: Callable[[Beat], Iterator[T]]) -> None:
     except _StoppedError:
         return
     except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
-        if not line.stopped.is_set():
-            line.items.put(("error", error))
+        with contextlib.suppress(_StoppedError):
+            line.put("error", error)
 
 
 def _next(line: _Line, name: str, timeout_s: float) -> tuple[str, object]:

@@ -30,8 +30,11 @@ def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor
     if rest or grid.cols * patch != X or grid.frames != T:
         raise ValueError(f"{T} frames of {X} x {Y} pixels do not fill {grid}; resize them to it")
     m, rows, cols = grid.merge, grid.token_rows, grid.token_cols
-    split = frames.view(T, rows, m, patch, cols, m, patch, 3)
-    return split.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(grid.num_patches, -1)
+    pixels_TNP = frames.new_empty(T, grid.patches_per_frame, 3 * patch * patch)
+    for frame_YX3, pixels_NP in zip(frames, pixels_TNP):  # a frame stays in the cache, a clip not
+        split = frame_YX3.view(rows, m, patch, cols, m, patch, 3)
+        pixels_NP.copy_(split.permute(0, 3, 1, 4, 6, 2, 5).reshape(pixels_NP.shape))
+    return pixels_TNP.flatten(0, 1)
 
 
 def unpatchify(pixels_NP: torch.Tensor, grid: Grid) -> torch.Tensor:
