@@ -76,7 +76,7 @@ def load(
         folder, config=config, dtype=kind, device_map={"": target}, **extra
     )
     if quantize:
-        quantization.keep_layout(model)
+        quantization.fit_cpu(model)
     processor = VL3Processor.from_pretrained(folder)
     if adapter is not None:
         add_adapter(model, adapter)
