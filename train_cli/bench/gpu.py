@@ -32,7 +32,7 @@ def described(gains: dict[str, str]) -> str:
 
     gains: by operation; without one what its MEASURED says, and without that "not measured"
     """
-    head = ["operation", "formula", "shapes", "called by", "beside its reference", "gain over it"]
+    head = ["operation", "formula", "shapes", "called by", "agrees with its reference", "gain"]
 
     def row(name: str) -> list[str]:
         operation = import_module(f"kernels.{name}")

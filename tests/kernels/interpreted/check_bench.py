@@ -1,6 +1,7 @@
 """The cases that are timed on a GPU, at their smallest and untimed: both sides of each agree."""
 
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from kernels import timing
 from kernels.timing import FUSED, REFERENCE, Case
+from train_cli.bench import gpu
 from train_cli.bench.gpu import OPERATIONS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,3 +51,19 @@ def test_a_row_for_each_side(monkeypatch):
     rows = timing.lines(replace(cases[0], moved_bytes=0, flops=10**12), times, 4e12)
     assert "| 2000.0 TFLOP/s |" in rows[0]
     assert all(row.count("|") == timing.HEADER.splitlines()[0].count("|") for row in rows)
+
+
+def test_what_is_measured_goes_into_the_table_of_the_readme(monkeypatch):
+    bench = import_module("kernels.rope2d.bench")
+    monkeypatch.setattr(bench, "cases", partial(bench.cases, DEVICE, tiny=True))
+    monkeypatch.setattr(gpu, "OPERATIONS", ("rope2d",))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H100")
+    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
+    monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
+    monkeypatch.setattr(timing, "peak_bytes", lambda side: 0)
+    rows, gains = gpu.measured()
+    assert rows.startswith("H100, a copy moves 4000 GB/s\n")
+    assert rows.count("\n") == 3 + 6
+    work = "rope2d of 2 x 6 patches"
+    assert gains == {"rope2d": f"H100: {work}, forward 1.00 x; {work}, backward 1.00 x"}
+    assert gpu.described(gains).endswith(f"| {gains['rope2d']} |")
