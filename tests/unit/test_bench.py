@@ -12,8 +12,11 @@ from train_cli.bench import GROUPS, clips, files, merged, peers
 from train_cli.bench.measure import Mismatch, beside, spread
 from train_cli.bench.models import within
 from train_cli.bench.page import HAND
+from train_cli.bench.quantized import resident
 from train_cli.bench.scaling import over_line
 from vl3 import video
+from vl3.config import nano
+from vl3.model import VL3ForConditionalGeneration
 from vl3.values import Grid
 from vl3.vision.prune import prune
 
@@ -108,4 +111,15 @@ def test_generated_clips_show_what_they_say(kind, tmp_path):
     assert len(frames) == 4
     change = np.abs(frames[1:] - frames[:-1]).mean()
     assert frames.std() > 20
-    assert change > 5 if kind == "motion" else change < 0.5
+    assert change > 5 if kind in ("motion", "camera", "portrait") else change < 0.5
+
+
+def test_resident_weights_count_every_part_once():
+    pytest.importorskip("bitsandbytes")
+    config = nano(vocab_size=512, image_token_id=0)
+    *parts, whole = resident(config)
+    assert whole.bytes_16bit == 2 * VL3ForConditionalGeneration(config).num_parameters()
+    assert whole.bytes_nf4 == sum(part.bytes_nf4 for part in parts)
+    shares = {part.part: part.share for part in parts}
+    assert 0.25 < shares.pop("language model: linears of its layers") < 0.4
+    assert set(shares.values()) == {1.0}

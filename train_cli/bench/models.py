@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from train_cli.bench import peers
 from train_cli.bench.measure import Mismatch, Row, beside, cpu_s, say, spread
 from vl3.answer import Decoding, Prefix, Question, tokens
 from vl3.config import VL3Config, VL3VisionConfig, _qwen2
-from vl3.model import VL3ForConditionalGeneration
+from vl3.model import CHUNK_PATCHES, VL3ForConditionalGeneration, chunk_grids
 from vl3.processor import VL3Processor
 from vl3.settings import ProcessorSettings
 from vl3.studio import Studio
 from vl3.values import Clip, Grid
+from vl3.vision import downsample
 from vl3.weights.export import export
 from vl3.weights.load import Loaded, load
 
@@ -45,17 +47,19 @@ class Sizes:
     text_heads: int = 14
     text_layers: int = 2
     vocabulary: int = 151_936
-    encoded: tuple[int, int, int] = (16, 16, 28)  # frames, rows, cols
-    dense: tuple[int, int, int] = (8, 24, 32)
+    encoded: tuple[int, int, int] = (60, 16, 28)  # frames, rows, cols
+    repeated: tuple[int, int, int] = (16, 16, 28)
+    dense: tuple[int, int, int] = (32, 24, 32)
     visual_tokens: int = 1024
+    pruned: tuple[int, int] = (2048, 4)  # visual tokens and layers where input shrinks
     full_logits: int = 512
     new_tokens: int = 16
 
 
 TINY = Sizes(
     vision_width=48, vision_mlp=96, vision_heads=4, text_width=64, text_mlp=96, text_heads=4,
-    text_layers=2, vocabulary=4096, encoded=(6, 4, 4), dense=(4, 4, 4), visual_tokens=64,
-    full_logits=32, new_tokens=4,
+    text_layers=2, vocabulary=4096, encoded=(6, 4, 4), repeated=(6, 4, 4), dense=(4, 4, 4),
+    visual_tokens=64, pruned=(64, 2), full_logits=32, new_tokens=4,
 )  # fmt: skip
 
 
@@ -95,13 +99,12 @@ def native(model, processor) -> Iterator[torch.nn.Module]:
 def encode(sizes: Sizes, rounds: int) -> list[Row]:
     """Patches to features: beside transformers, beside a dense mask, and repeated frames."""
     model, processor = build(replace(sizes, text_layers=1, vocabulary=4096))
-    grid = Grid(frames=sizes.encoded[0], rows=sizes.encoded[1], cols=sizes.encoded[2], merge=2)
+    grid = _grid(sizes.encoded)
     pixels = _noise(grid)
-    thw, merges = [[grid.frames, grid.rows, grid.cols]], [grid.merge]
-    shape = f"{grid.frames} frames of {grid.rows} x {grid.cols} patches"
+    (thw, merges), shape = _sizes(grid), _shape(grid)
 
-    def ours(chosen=pixels):
-        return model.encode_vision(chosen, thw, merges)
+    def ours():
+        return model.encode_vision(pixels, thw, merges)
 
     with native(model, processor) as stock:
 
@@ -122,34 +125,44 @@ def encode(sizes: Sizes, rounds: int) -> list[Row]:
         rows += beside(f"encode {shape}, bfloat16", ours, {"transformers": theirs}, rounds,
                        within(BF16_ERROR))  # fmt: skip
     model.float()
-    rows += _dense(model, sizes, rounds)
+    return rows + _dense(model, sizes, rounds) + _repeated(model, sizes, rounds)
+
+
+def _dense(model, sizes: Sizes, rounds: int) -> list[Row]:
+    """Beside one attention over all patches, in float32; quadratic, so two rounds must do."""
+    grid = _grid(sizes.dense)
+    pixels = _noise(grid)
+    half = deepcopy(model).bfloat16()
+    rows = []
+    for name, side, most in (("float32", model, FP32_ERROR), ("bfloat16", half, BF16_ERROR)):
+        rows += beside(
+            f"encode {_shape(grid)}, ours in {name}",
+            lambda side=side: side.encode_vision(pixels, *_sizes(grid)),
+            {"official (dense mask), float32":
+             lambda: downsample(peers.official_features(model.vision, pixels, grid), (grid,))},
+            min(rounds, 2), within(most),
+        )  # fmt: skip
+    return rows
+
+
+def _repeated(model, sizes: Sizes, rounds: int) -> list[Row]:
+    grid = _grid(sizes.repeated)
+    pixels = _noise(grid)
     still = torch.arange(grid.frames) // 4  # each picture shown four times
     repeated = pixels.view(grid.frames, -1)[still].view_as(pixels)
+    rows = []
     for name, chosen in (("every picture four times", repeated), ("no repeated frame", pixels)):
         rows += beside(
-            f"encode {shape}, {name}", lambda chosen=chosen: ours(chosen),
+            f"encode {_shape(grid)}, {name}",
+            lambda chosen=chosen: model.encode_vision(chosen, *_sizes(grid)),
             {"each frame on its own": lambda chosen=chosen: _each(model, chosen, grid)},
             rounds, within(FP32_ERROR),
         )  # fmt: skip
     return rows
 
 
-def _dense(model, sizes: Sizes, rounds: int) -> list[Row]:
-    grid = Grid(frames=sizes.dense[0], rows=sizes.dense[1], cols=sizes.dense[2], merge=2)
-    pixels = _noise(grid)
-    return beside(
-        f"encode {grid.frames} frames of {grid.rows} x {grid.cols} patches, float32",
-        lambda: model.vision(pixels, (grid,)),
-        {"official (dense mask)": lambda: peers.official_features(model.vision, pixels, grid)},
-        min(rounds, 2), within(FP32_ERROR),
-    )  # fmt: skip
-
-
 def _each(model, pixels: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Features with every frame encoded, a few at a time as encode_vision does."""
-    from vl3.model import CHUNK_PATCHES, chunk_grids
-    from vl3.vision import downsample
-
     parts, start = [], 0
     for chunk in chunk_grids([grid], CHUNK_PATCHES["cpu"]):
         stop = start + sum(part.num_patches for part in chunk)
@@ -181,14 +194,35 @@ def prefill(sizes: Sizes, rounds: int) -> list[Row]:
             {"transformers, logits of all positions": lambda: all_logits(stock, embeds)},
             rounds, equal_ids,
         )  # fmt: skip
-        full = question(model, sizes.visual_tokens)
-        for share in PRUNED_SHARES[1:]:
-            less = question(model, round(sizes.visual_tokens * (1 - share)))
-            rows += beside(
-                f"prefill with {share:.0%} pruned", lambda less=less: answer(model, less, 1),
-                {"nothing pruned": lambda: answer(model, full, 1)}, rounds, unchecked,
-            )  # fmt: skip
+    return rows + _less_input(sizes, rounds)
+
+
+def _less_input(sizes: Sizes, rounds: int) -> list[Row]:
+    """Prefill of pruned prompts beside that of the whole one, in bfloat16 and some layers deeper.
+
+    The head works once whatever the length: with few layers it would hide what pruning saves.
+    """
+    visual, layers = sizes.pruned
+    model, _ = build(replace(sizes, vision_layers=1, text_layers=layers))
+    model.bfloat16()
+    full, rows = question(model, visual), []
+    for share in PRUNED_SHARES[1:]:
+        less = question(model, round(visual * (1 - share)))
+        work = _prefill_flops(model, full) / _prefill_flops(model, less)
+        rows += beside(
+            f"prefill of {visual} visual tokens, {share:.0%} pruned: {work:.2f} x less work",
+            lambda less=less: answer(model, less, 1),
+            {"nothing pruned": lambda: answer(model, full, 1)}, rounds, unchecked,
+        )  # fmt: skip
     return rows
+
+
+def _prefill_flops(model, asked: Question) -> float:
+    """Multiplications and additions from a prompt to its first token; attention is causal."""
+    text, tokens = model.config.text_config, len(asked.ids)
+    layers = sum(weight.numel() for weight in model.language.model.layers.parameters())
+    attention = 2 * text.num_hidden_layers * text.hidden_size * tokens**2
+    return 2 * tokens * layers + attention + 2 * text.hidden_size * text.vocab_size
 
 
 @torch.no_grad()
@@ -307,6 +341,20 @@ def within(most: float):
 
 def unchecked(_ours, _theirs) -> str:
     return "less input"
+
+
+def _grid(size: tuple[int, int, int]) -> Grid:
+    frames, rows, cols = size
+    return Grid(frames=frames, rows=rows, cols=cols, merge=2)
+
+
+def _sizes(grid: Grid) -> tuple[list[list[int]], list[int]]:
+    """The grid as encode_vision takes it."""
+    return [[grid.frames, grid.rows, grid.cols]], [grid.merge]
+
+
+def _shape(grid: Grid) -> str:
+    return f"{grid.frames} frames of {grid.rows} x {grid.cols} patches"
 
 
 def _noise(grid: Grid) -> torch.Tensor:

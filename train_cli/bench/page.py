@@ -56,7 +56,8 @@ def tables(figures: dict) -> str:
         compared = [row for row in rows if "ratio" in row]
         memory = [row for row in rows if "side" in row]
         points = [row for row in rows if "frames" in row]
-        kinds = ((_compared, compared), (_memory, memory), (_points, points))
+        weights = [row for row in rows if "part" in row]
+        kinds = ((_compared, compared), (_memory, memory), (_points, points), (_weights, weights))
         found = [table(kind, lines) for kind, lines in kinds if lines]
         parts += found or ["Nothing could be measured here: what it needs is not installed."]
     return "\n\n".join(parts)
@@ -90,6 +91,13 @@ def _points(rows: list[dict]) -> list[list[str]]:
          "-" if row["memory_over_line"] is None else f"{row['memory_over_line']:.2f}"]
         for row in rows
     ]  # fmt: skip
+
+
+def _weights(rows: list[dict]) -> list[list[str]]:
+    return [["weights of the 2B model", "16 bits, MB", "NF4, MB", "share"]] + [
+        [row["part"], _mb(row["bytes_16bit"]), _mb(row["bytes_nf4"]), f"{row['share']:.2f}"]
+        for row in rows
+    ]
 
 
 def write(figures: dict, path: Path) -> None:

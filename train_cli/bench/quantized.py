@@ -1,44 +1,128 @@
-"""A linear layer in NF4 beside the same layer in bfloat16, at growing numbers of rows."""
+"""NF4 beside 16 bits: a linear layer at growing numbers of rows, and the bytes of a whole model."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
 
-from train_cli.bench.measure import Row, beside
+from train_cli.bench.measure import Row, beside, say
 from train_cli.bench.models import within
+from vl3.config import VL3Config, videollama3_2b
+from vl3.model import VL3ForConditionalGeneration
+from vl3.weights.quantize import LEFT_ALONE, fit_cpu
 
 WIDTH, MLP = 1536, 8960  # of the 2B model
 ROWS = (1, 16, 64, 256, 1024)
 NF4_ERROR = 0.15  # rounding to 16 values costs about 0.09 of the norm
 
 
-def nf4(rounds: int, width: int = WIDTH, mlp: int = MLP) -> list[Row]:
-    """Empty where bitsandbytes is not installed."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resident:
+    """Bytes of the weights of a part of a model, in 16 bits and as NF4 holds them for answers."""
+
+    part: str
+    bytes_16bit: int
+    bytes_nf4: int
+    share: float
+
+
+def nf4(
+    rounds: int,
+    width: int = WIDTH,
+    mlp: int = MLP,
+    whole: Callable[[], VL3Config] | None = videollama3_2b,
+) -> list[Row | Resident]:
+    """Empty where bitsandbytes is not installed.
+
+    Ours is a layer as vl3.load leaves it: at a first prompt the weights lie as they were loaded,
+    at later ones as the fused product of single rows wants them.
+    """
     if importlib.util.find_spec("bitsandbytes") is None:
         return []
-    import bitsandbytes as bnb
+    from vl3.weights.nf4_cpu import FUSED_ROWS
 
     torch.manual_seed(0)
     plain = nn.Linear(width, mlp, bias=False, dtype=torch.bfloat16)
-    packed = bnb.nn.Linear4bit(
-        width, mlp, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
-    )
-    packed.weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
-    packed = packed.to("cpu").eval()
+    ours, stock = _quantized(plain), _quantized(plain)
+    fit_cpu(ours)
     found = []
     with torch.no_grad():
-        for rows in ROWS:
+        many = [rows for rows in ROWS if rows > FUSED_ROWS]
+        few = [rows for rows in ROWS if rows <= FUSED_ROWS]
+        for rows, when in (*((rows, ", first prompt") for rows in many),
+                           *((rows, "") for rows in few),
+                           *((rows, ", later prompt") for rows in many)):  # fmt: skip
             x = torch.randn(rows, width, dtype=torch.bfloat16)
             repeats = max(1, 64 // rows)  # a single row takes less than the clock can tell
+            sides = {"bitsandbytes": stock, "bfloat16": plain}
             found += beside(
-                f"NF4 linear {width} x {mlp}, {rows} rows",
-                lambda x=x, n=repeats: _many(packed, x, n),
-                {"bfloat16": lambda x=x, n=repeats: _many(plain, x, n)}, rounds, within(NF4_ERROR),
+                f"NF4 linear {width} x {mlp}, {rows} rows{when}",
+                lambda x=x, n=repeats: _many(ours, x, n),
+                {name: lambda layer=layer, x=x, n=repeats: _many(layer, x, n)
+                 for name, layer in sides.items()},
+                rounds, within(NF4_ERROR),
             )  # fmt: skip
-    return found
+    return found + (resident(whole()) if whole else [])
+
+
+@torch.no_grad()
+def resident(config: VL3Config) -> list[Resident]:
+    """Bytes of a model's weights: its shapes, and one real layer of each shape quantized."""
+    say("resident weights")
+    with torch.device("meta"):
+        model = VL3ForConditionalGeneration(config)
+    parts: dict[str, list[int]] = {}
+    for name, weight in model.named_parameters():  # a tied head counts once
+        layer = model.get_submodule(name.rsplit(".", 1)[0])
+        part, size = name.split(".", 1)[0], 2 * weight.numel()
+        packed = size
+        if part == "language":
+            part = "language model: embedding, head, norms"
+            if isinstance(layer, nn.Linear) and not any(kept in name for kept in LEFT_ALONE):
+                part = "language model: linears of its layers"
+                packed = _packed_bytes(tuple(weight.shape)) if weight.dim() == 2 else size
+        counted = parts.setdefault(part, [0, 0])
+        counted[0] += size
+        counted[1] += packed
+    parts["all"] = [sum(sizes) for sizes in zip(*parts.values())]
+    return [
+        Resident(part=part, bytes_16bit=whole, bytes_nf4=packed, share=packed / whole)
+        for part, (whole, packed) in parts.items()
+    ]
+
+
+def _quantized(plain: nn.Linear) -> nn.Sequential:
+    """A layer in NF4 as vl3.load asks for it, inside a model of its own."""
+    import bitsandbytes as bnb
+
+    layer = bnb.nn.Linear4bit(
+        plain.in_features, plain.out_features, bias=False, compute_dtype=torch.bfloat16,
+        compress_statistics=True, quant_type="nf4",
+    )  # fmt: skip
+    layer.weight = bnb.nn.Params4bit(
+        plain.weight.data.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True
+    )
+    return nn.Sequential(layer.to("cpu")).eval()
+
+
+@cache
+def _packed_bytes(shape: tuple[int, int]) -> int:
+    """Bytes that a layer of this shape holds after its first answer."""
+    outputs, inputs = shape
+    model = _quantized(nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16))
+    fit_cpu(model)
+    model(torch.zeros(1, inputs, dtype=torch.bfloat16))
+    weight = next(model.parameters())  # not model[0].weight, for which the bytes would move back
+    state, scale = weight.quant_state, getattr(model[0], "scale_GN", None)
+    held = [weight, scale, state.absmax, state.code]
+    if state.nested:
+        held += [state.state2.absmax, state.state2.code, state.offset]
+    return sum(tensor.nbytes for tensor in held if tensor is not None)
 
 
 def _many(layer: nn.Module, x: torch.Tensor, times: int) -> torch.Tensor:
