@@ -1,4 +1,4 @@
-"""Clips to measure with, made on the spot: what cameras and screens give, as x264 files."""
+"""Clips to measure with, made on the spot: what cameras, telephones and screens give."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Kind:
     width_px: int
     fps: int
     length_s: int
+    codec: str = "libx264"
+    preset: str = "veryfast"
 
 
 def motion(height: int, width: int, fps: int, frames: int) -> Iterator[np.ndarray]:
@@ -63,6 +65,8 @@ KINDS = {
     "motion": Kind(motion, 360, 640, 30, 20),
     "slides": Kind(slides, 360, 640, 25, 60),
     "mix": Kind(mix, 360, 640, 25, 60),
+    "camera": Kind(motion, 1080, 1920, 30, 4),
+    "portrait": Kind(motion, 848, 480, 60, 5, codec="libx265", preset="ultrafast"),
     "hour": Kind(mix, 180, 320, 25, 3600),
 }
 
@@ -73,7 +77,7 @@ def write(name: str, folder: Path, length_s: int | None = None) -> Path:
     path = folder / f"{name}.mp4"
     frames = kind.fps * (length_s or kind.length_s)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=kind.fps, options={"preset": "veryfast"})
+        stream = container.add_stream(kind.codec, rate=kind.fps, options=_options(kind))
         stream.height, stream.width, stream.pix_fmt = kind.height_px, kind.width_px, "yuv420p"
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, B_FRAMES
         pictures = kind.paint(kind.height_px, kind.width_px, kind.fps, frames)
@@ -83,6 +87,11 @@ def write(name: str, folder: Path, length_s: int | None = None) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def _options(kind: Kind) -> dict[str, str]:
+    quiet = {"x265-params": "log-level=error"} if kind.codec == "libx265" else {}
+    return {"preset": kind.preset, **quiet}
 
 
 def _blobs(noise: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ mask over all patches for the attention.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -33,8 +34,12 @@ def has_torchcodec() -> bool:
 
 
 def has_torchvision() -> bool:
-    """Whether transformers' video processor can be made, which wants torchvision."""
-    return importlib.util.find_spec("torchvision") is not None
+    """Whether transformers' video processor can be made, which wants a torchvision that loads."""
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, OSError, RuntimeError):  # absent, or built for another torch
+        return False
+    return True
 
 
 def official_frames(path: Path, fps: float, max_frames: int) -> np.ndarray:

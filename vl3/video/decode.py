@@ -20,7 +20,7 @@ from vl3.video.worker import Beat
 
 _SKIPS_UNREFERENCED = {"h264", "hevc"}
 # Up to this size threads of a decoder cost more CPU time handing frames over than they save.
-_SMALL_PX = 640 * 480
+_SMALL_PX = 960 * 540
 # Decoding stops after a wanted frame and starts anew at a later keyframe only where that many
 # packets are saved: stopping empties the decoder, whose frames in hand are then output.
 _TAIL_PACKETS = 8
