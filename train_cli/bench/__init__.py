@@ -35,11 +35,11 @@ GROUPS = {
     "prefill": "prompt to first token, growing shares pruned",
     "answer": "token by token",
     "question": "a second question, with the prefix kept",
-    "nf4": "a linear layer in 4 bits",
+    "nf4": "a linear layer in 4 bits, and the bytes of all weights",
     "training": "forward and backward of a training step",
     "scaling": "time and memory from 8 to 180 frames",
 }
-GENERATED = ("motion", "slides", "mix")
+GENERATED = ("motion", "camera", "portrait", "slides", "mix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +174,7 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
         "prefill": lambda: models.prefill(sizes, rounds),
         "answer": lambda: models.decode(sizes, rounds),
         "question": lambda: models.second_question(sizes, rounds),
-        "nf4": lambda: quantized.nf4(rounds, *((64, 128) if tiny else ())),
+        "nf4": lambda: quantized.nf4(rounds, *((64, 128, None) if tiny else ())),
         "training": lambda: training.training(rounds, *((1, 56, 1) if tiny else ())),
         "scaling": lambda: (
             scaling.scaling(rounds, (2, 4, 6), memory=False) if tiny else scaling.scaling(rounds)
