@@ -88,7 +88,7 @@ def preprocess(clips: Sequence[Path], rounds: int) -> list[Row]:
             )
         }
         if peers.has_torchvision():
-            processor = peers.video_processor(grid, PATCH, prune=False)
+            processor = peers.video_processor(grid, PATCH, BUDGET_TOKENS, prune=False)
             sides["transformers' video processor"] = lambda frames=frames, processor=processor: (
                 _processed(processor, frames)["pixel_values_videos"]
             )
@@ -175,7 +175,7 @@ def transformers_front(path: Path):
     )
     frames = peers.transformers_frames(path, picks)
     grid, _ = grid_of(frames.shape[:3])
-    found = _processed(peers.video_processor(grid, PATCH, prune=True), frames)
+    found = _processed(peers.video_processor(grid, PATCH, BUDGET_TOKENS, prune=True), frames)
     return found["pixel_values_videos"], found["video_compression_mask"]
 
 

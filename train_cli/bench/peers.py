@@ -98,16 +98,16 @@ def official_mask(pixels_NP: torch.Tensor, grid: Grid, threshold: float) -> torc
     return keep.flatten()
 
 
-def video_processor(grid: Grid, patch: int, prune: bool):
-    """transformers' video processor, made to give the same grid."""
+def video_processor(grid: Grid, patch: int, budget_tokens: int, prune: bool):
+    """transformers' video processor under the same budget, so that it gives the same grid."""
     from transformers import VideoLlama3VideoProcessor
 
-    area = grid.rows * grid.cols * patch**2
+    token_px = (grid.merge * patch) ** 2
     half = [0.5] * 3
     return VideoLlama3VideoProcessor(
-        size={"shortest_edge": area, "longest_edge": area * grid.frames}, image_mean=half,
-        image_std=half, patch_size=patch, merge_size=grid.merge, use_token_compression=prune,
-        do_sample_frames=False,
+        size={"shortest_edge": 16 * token_px, "longest_edge": budget_tokens * token_px},
+        image_mean=half, image_std=half, patch_size=patch, merge_size=grid.merge,
+        use_token_compression=prune, do_sample_frames=False,
     )  # fmt: skip
 
 
