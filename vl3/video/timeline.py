@@ -36,6 +36,7 @@ class Header:
     average_fps: float | None
     num_streams: int
     has_audio: bool
+    area_px: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -162,6 +163,7 @@ def _header(container: av.container.InputContainer, stream: av.video.stream.Vide
         average_fps=float(stream.average_rate) if stream.average_rate else None,
         num_streams=len(container.streams),
         has_audio=bool(container.streams.audio),
+        area_px=stream.width * stream.height,
     )
 
 

@@ -23,6 +23,11 @@ def minute(tmp_path_factory):
     }
 
 
+@pytest.fixture(autouse=True)
+def small_pictures_too(monkeypatch):
+    monkeypatch.setattr(decode, "_SHARE_PX", 0)
+
+
 @pytest.fixture
 def sources(monkeypatch):
     """Sets the number of cores; gives a list of [thread, packets decoded] of each opened file."""
@@ -58,7 +63,7 @@ def test_threads_give_the_frames_of_one(minute, kind, sources, monkeypatch):
     assert clip.times_s == alone.times_s
 
 
-def test_shares_are_runs_of_about_as_many_packets(minute):
+def test_shares_are_runs_of_about_as_many_packets(minute, monkeypatch):
     line = timeline.scan(minute["mp4"])
     wanted = list(range(0, 1500, 5))
     parts = decode.shares(line, wanted, 8)
@@ -66,6 +71,8 @@ def test_shares_are_runs_of_about_as_many_packets(minute):
     assert [*parts[0], *parts[1]] == wanted
     assert decode.shares(line, wanted, 1) == [wanted]
     assert decode.shares(line, wanted[:10], 8) == [wanted[:10]], "too few packets"
+    monkeypatch.setattr(decode, "_SHARE_PX", line.header.area_px + 1)
+    assert decode.shares(line, wanted, 8) == [wanted], "too small pictures"
 
 
 def test_the_rest_of_a_group_of_pictures_is_not_decoded(minute, sources):
