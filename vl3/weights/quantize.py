@@ -48,10 +48,11 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
             f"quantize={kind!r} needs bitsandbytes; install it with pip install bitsandbytes, or "
             "load without quantization"
         )
+    # It says at every layer of every step that int8 works in float16 inside, and once that kernels
+    # of the Hugging Face hub, which vl3 does not ask for, are not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     skip = list(LEFT_ALONE)
     if kind == "int8":
-        # It works in float16 inside and says so at every layer of every step.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
         load_in_4bit=True,
