@@ -36,14 +36,14 @@ def test_score_asks_each_family_that_often_and_blind_clips_are_black(nano):
 
 def test_decoded_replies_agree_with_the_exact_score(nano):
     """Two paths to one number: forced answers behind a shared prefix, free decoding of a prompt."""
-    drawn = draw(CLIPS, ("exist", "order"), 16, seed=3)
+    drawn = draw(CLIPS, ("exist", "relation"), 16, seed=3)
     asked = [(clip, qa) for clip, qas in drawn for qa in qas]
     exact = score(*nano, drawn)
     said = list(zip(replies(*nano, asked), asked, strict=True))
-    for family in ("exist", "order"):
+    for family in ("exist", "relation"):
         right = [reply == qa.answer for reply, (_, qa) in said if qa.family == family]
         assert sum(right) / len(right) == exact[family]
-    assert 0 < exact["order"] < 1
+    assert 0 < exact["relation"] < 1
 
 
 @pytest.mark.parametrize(
