@@ -77,16 +77,29 @@ def transformers_frames(path: Path, picks: Sequence[int]) -> np.ndarray:
 
 
 def official_patches(frames_TYX3: np.ndarray, grid: Grid, patch: int) -> torch.Tensor:
-    """pixels_NP float32 in [-1, 1], block order: every frame by PIL, then in float32."""
-    size = (grid.cols * patch, grid.rows * patch)
+    """pixels_NP float32 in [-1, 1], block order: frame by frame, by transformers' functions.
+
+    The official image processor is written with these four, as all of transformers' older ones.
+    """
+    from transformers.image_transforms import (
+        normalize,
+        rescale,
+        resize,
+        to_channel_dimension_format,
+    )
+
+    size, half = (grid.rows * patch, grid.cols * patch), [0.5] * 3
     merge, rows, cols = grid.merge, grid.token_rows, grid.token_cols
-    parts = []
+    last, first = "channels_last", "channels_first"
+    found = []
     for frame in frames_TYX3:
-        resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-        scaled = (resized.astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)) / 0.5
-        split = scaled.transpose(2, 0, 1).reshape(3, rows, merge, patch, cols, merge, patch)
-        parts.append(split.transpose(1, 4, 2, 5, 0, 3, 6).reshape(-1, 3 * patch * patch))
-    return torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        image = resize(frame, size, resample=Image.Resampling.BICUBIC, input_data_format=last)
+        image = rescale(image, 1 / 255, input_data_format=last)
+        image = normalize(image, half, half, input_data_format=last)
+        found.append(to_channel_dimension_format(image, first, input_channel_dim=last))
+    split = np.stack(found).reshape(grid.frames, 3, rows, merge, patch, cols, merge, patch)
+    blocks = split.transpose(0, 2, 5, 3, 6, 1, 4, 7)
+    return torch.from_numpy(blocks.reshape(grid.num_patches, 3 * patch * patch))
 
 
 def official_mask(pixels_NP: torch.Tensor, grid: Grid, threshold: float) -> torch.Tensor:
