@@ -12,7 +12,12 @@ Names of tensors end in their dimensions:
 Nothing heavy is imported until it is used.
 """
 
+import logging
 from importlib import import_module
+
+# When peft imports it, bitsandbytes warns that it found no kernels of the Hugging Face hub, which
+# vl3 never asks for; and at every layer of every step that int8 works in float16 inside.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _HOMES = {
     "load": "vl3.studio",

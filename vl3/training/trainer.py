@@ -392,14 +392,25 @@ class VL3Trainer(Trainer):
             "versions": {"torch": torch.__version__},
         }
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Whole weights, also where FSDP spreads them; its own files are for resuming only."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        whole = self.accelerator.get_state_dict(self.model)  # all processes take part
+        if self.args.should_save:
+            once = {name for name, _ in self.model.named_parameters()}  # tied weights have two
+            self._save(output_dir, {name: whole[name] for name in whole if name in once})
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Everything that is needed to use the weights: model or adapter, tokenizer, settings."""
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder, state_dict=None if self.recipe.adapter else state_dict)
+        model.save_pretrained(folder, state_dict=state_dict)
         if self.recipe.adapter:
-            save_file(trained_whole(model), folder / WHOLE_FILE, metadata={"format": "pt"})
+            whole = trained_whole(model, state_dict or dict(model.named_parameters()))
+            save_file(whole, folder / WHOLE_FILE, metadata={"format": "pt"})
         self.processor.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
@@ -445,10 +456,12 @@ def base_of(recipe: Recipe) -> dict[str, str | None] | None:
     return {"name": recipe.start.model, "digest": weights_digest(folder)}
 
 
-def trained_whole(model: VL3ForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """Weights that train and are no adapter, by name."""
+def trained_whole(
+    model: VL3ForConditionalGeneration, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Of the tensors of a model, by name, those that train and are no adapter."""
     return {
-        name: param.detach().contiguous()
+        name: tensors[name].detach().contiguous()
         for name, param in model.named_parameters()
         if param.requires_grad and "lora_" not in name
     }

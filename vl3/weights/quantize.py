@@ -7,7 +7,6 @@ saves little.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -48,9 +47,6 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
             f"quantize={kind!r} needs bitsandbytes; install it with pip install bitsandbytes, or "
             "load without quantization"
         )
-    # It says at every layer of every step that int8 works in float16 inside, and once that kernels
-    # of the Hugging Face hub, which vl3 does not ask for, are not installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     skip = list(LEFT_ALONE)
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)

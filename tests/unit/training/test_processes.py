@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from unit.training.test_engine import recipe
 from unit.training.test_runs import metrics, weights
 
 from vl3.training import run as runs
-from vl3.training.recipe import Batch, Optim, Source, Start, World
+from vl3.training.recipe import Adapter, Batch, Optim, Rates, Source, Start, World
 from vl3.weights.hub import checkpoints
+
+LAUNCH = Path(__file__).resolve().parents[3] / "train_cli" / "launch"
 
 CHILD = """
 import json, os, signal, sys
@@ -23,6 +28,21 @@ from transformers import TrainerCallback
 from vl3.training import recipe, run
 
 torch.set_num_threads(1)
+if "ACCELERATE_USE_FSDP" in os.environ:
+    # accelerate spreads models over GPUs only; its state is told that processes on a CPU count.
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    start = state.AcceleratorState.__init__
+
+    def spread(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        if kwargs.get("fsdp_plugin"):
+            self._shared_state["fsdp_plugin"] = kwargs["fsdp_plugin"]
+        if self._shared_state.get("fsdp_plugin"):
+            self._shared_state["distributed_type"] = DistributedType.FSDP
+
+    state.AcceleratorState.__init__ = spread
 chosen = recipe.read(json.loads(sys.argv[1]))
 
 class Kill(TrainerCallback):
@@ -37,7 +57,7 @@ else:
 """
 
 
-def on_two_processes(tmp_path, chosen, what) -> subprocess.CompletedProcess:
+def on_two_processes(tmp_path, chosen, what, **extra) -> subprocess.CompletedProcess:
     script = tmp_path / "child.py"
     script.write_text(CHILD)
     command = [
@@ -47,7 +67,7 @@ def on_two_processes(tmp_path, chosen, what) -> subprocess.CompletedProcess:
     ]  # fmt: skip
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
+        start_new_session=True, env={**os.environ, "PYTHONPATH": os.getcwd(), **extra},
     ) as process:  # fmt: skip
         try:
             output, _ = process.communicate(timeout=240)
@@ -112,3 +132,36 @@ def test_a_killed_run_of_two_processes_resumes_exactly(chosen, straight, tmp_pat
     assert done.returncode == 0, done.stdout[-3000:]
     one, other = (weights(checkpoints(out)[-1]) for out in (straight, tmp_path / "run"))
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def fsdp2() -> dict[str, str]:
+    """The shipped settings as accelerate's launcher hands them on."""
+    settings = yaml.safe_load((LAUNCH / "fsdp2.yaml").read_text())["fsdp_config"]
+    names = {"FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP": "FSDP_TRANSFORMER_CLS_TO_WRAP"}
+    given = {name.upper(): str(value) for name, value in settings.items()}
+    return {names.get(name, name): value for name, value in given.items()} | {
+        "ACCELERATE_USE_FSDP": "true"
+    }
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_spread_over_two_processes_nothing_changes(kind, chosen, straight, tmp_path):
+    if kind == "lora":
+        rates = Rates(connector=1e-3, adapter=1e-3)
+        chosen = replace(chosen, adapter=Adapter(rank=4, alpha=8, dropout=0.0), rates=rates)
+        straight = tmp_path / "straight"
+        done = on_two_processes(tmp_path, replace(chosen, out=str(straight)), "run")
+        assert done.returncode == 0, done.stdout[-3000:]
+    spread = replace(chosen, out=str(tmp_path / "run"))
+    assert on_two_processes(tmp_path, spread, "kill", **fsdp2()).returncode != 0
+    assert any((tmp_path / "run" / "checkpoint-2").glob("pytorch_model_fsdp_*/*.distcp"))
+    done = on_two_processes(tmp_path, spread, "resume", **fsdp2())
+    assert done.returncode == 0, done.stdout[-3000:]
+    one, other = (checkpoints(out)[-1] for out in (straight, tmp_path / "run"))
+    files = sorted(path.name for path in one.glob("*.safetensors"))
+    assert files == sorted(path.name for path in other.glob("*.safetensors"))
+    for name in files:
+        tensors, same = load_file(one / name), load_file(other / name)
+        assert tensors.keys() == same.keys()
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(same[key], tensor, atol=1e-6, rtol=0, msg=f"{name} {key}")
