@@ -7,7 +7,9 @@ of the picture, lowest bit on the left; it survives any resizing to a few dozen 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +40,17 @@ def numbers(frames_TYX3: np.ndarray) -> list[int]:
         for left, right in zip(*edges)
     ]
     return [int(sum(int(bit[t]) << b for b, bit in enumerate(bits))) for t in range(len(band))]
+
+
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """Takes back the real-time priority that SVT-AV1 gives the thread that encodes, if root asks.
+
+    Whatever that thread starts afterwards would have it too: a browser then starves the machine.
+    """
+    yield
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def write_clip(
@@ -73,7 +86,7 @@ def write_clip(
     pictures = pictures or [numbered(k, *size) for k in range(count)]
     stored = [_stored(picture, clockwise_deg, mirrored) for picture in pictures]
     time_base = time_base or 1 / Fraction(fps)
-    with av.open(str(path), "w", options=format_options or {}) as container:
+    with _own_priority(), av.open(str(path), "w", options=format_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps), options=dict(codec_options or {}))
         stream.height, stream.width = stored[0].shape[:2]
         stream.pix_fmt = pix_fmt
