@@ -48,9 +48,11 @@ def _own_priority() -> Iterator[None]:
 
     Whatever that thread starts afterwards would have it too: a browser then starves the machine.
     """
-    yield
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def write_clip(
