@@ -27,8 +27,8 @@ import vl3
 import vl3.studio
 import vl3.video
 from vl3.page import chat as chat_rows
-from vl3.page import estimate, launch, settings, shown, uploads, words
 from vl3.page import inspect as looking
+from vl3.page import launch, settings, shown, uploads, words
 from vl3.page.desk import Desk
 from vl3.page.layout import THEMES, Layout
 from vl3.page.media import Media
@@ -45,10 +45,16 @@ SWEEP_S = 30.0
 
 
 class Page(Layout):
-    """The page for one desk: which handler listens to which component, and the handlers."""
+    """The page for one desk: which handler listens to which component, and the handlers.
 
-    def __init__(self, desk: Desk, can_load: bool = True) -> None:
+    estimate(model, quantize=...) says what another model will take (vl3.studio.estimate)
+    """
+
+    def __init__(
+        self, desk: Desk, can_load: bool = True, estimate: Callable = vl3.studio.estimate
+    ) -> None:
         super().__init__(desk, can_load)
+        self.fit = estimate
         with self.demo:
             self._wire_video()
             self._wire_conversation()
@@ -336,7 +342,11 @@ class Page(Layout):
     # the model
 
     def on_estimate(self, visitor: Visitor, event: dict, model: str, quantize: str) -> str:
-        return estimate.sentence(model, quantize)
+        try:
+            kind = None if quantize == "none" else quantize
+            return words.needed(self.fit(model.strip() or None, quantize=kind))
+        except (ValueError, OSError) as error:
+            return f"Memory unknown: {error}."
 
     def on_load(self, visitor: Visitor, event: dict, model: str, quantize: str, adapter: str):
         if not self.can_load:
@@ -374,9 +384,9 @@ def _data(event: gr.EventData | None) -> dict:
     return data if isinstance(data, dict) else {}
 
 
-def build(desk: Desk, can_load: bool = True) -> gr.Blocks:
-    """The page as a Gradio application, its queue included."""
-    demo = Page(desk, can_load).demo
+def build(desk: Desk, *options) -> gr.Blocks:
+    """The page as a Gradio application, its queue included; options as of Page."""
+    demo = Page(desk, *options).demo
     return demo.queue(max_size=16, default_concurrency_limit=4)
 
 
@@ -402,10 +412,9 @@ def main() -> None:
     options = cli.parse()
     folder = uploads.prepare(options.data_dir)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    load = partial(
-        vl3.load, device=options.device, dtype=options.dtype, offline=options.offline,
-        features_gb=options.features_gb,
-    )  # fmt: skip
+    fitting = {"device": options.device, "dtype": options.dtype, "memory": options.memory}
+    load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
+    estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
     desk = Desk(load, media, refusals(), **first)
@@ -418,7 +427,7 @@ def main() -> None:
         signal.signal(ending, signal.default_int_handler)
     print(f"vl3 is at http://{options.host}:{port}", flush=True)
     with suppress(KeyboardInterrupt):
-        build(desk, can_load=options.auth is None).launch(
+        build(desk, options.auth is None, estimate).launch(
             server_name=options.host,
             server_port=port,
             share=options.share,

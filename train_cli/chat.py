@@ -47,7 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prune-keep", choices=("earlier", "later"),
                         help="which of two alike patches stays")  # fmt: skip
     parser.add_argument("--system", help="system prompt instead of the model's own")
-    parser.add_argument("--quantize", choices=("nf4", "int8"), help="4- or 8-bit language model")
+    parser.add_argument(
+        "--quantize", choices=("nf4", "int8", "nf4+int8"),
+        help="4- or 8-bit language model; nf4+int8: and the rest in 8 bits",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", metavar="SIZE",
+        help="what the model may take, like 8GB, or auto for what is free: quantized as little as "
+        "will do, then fewer visual tokens",
+    )  # fmt: skip
     parser.add_argument("--adapter", metavar="FOLDER", help="peft adapter to apply")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -65,7 +73,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         studio = vl3.load(
             chosen.model, device=chosen.device, dtype=chosen.dtype, quantize=chosen.quantize,
-            adapter=chosen.adapter, offline=chosen.offline, features_gb=chosen.features_gb,
+            adapter=chosen.adapter, offline=chosen.offline, memory=chosen.memory,
+            features_gb=chosen.features_gb,
         )  # fmt: skip
         if note := studio.card["note"]:
             print(note, file=sys.stderr)

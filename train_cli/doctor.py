@@ -13,9 +13,12 @@ import sys
 import psutil
 import torch
 
-from vl3.config import videollama3_2b, videollama3_7b
+from vl3.memory import KINDS, USABLE
+from vl3.studio import estimate
+from vl3.units import memory
 from vl3.weights.hub import BUNDLED
-from vl3.weights.load import count_parameters, pick_device
+from vl3.weights.load import pick_device
+from vl3.weights.sizes import RELEASED
 
 NEEDED = ("torch", "transformers", "gradio", "av", "pillow", "numpy", "safetensors", "accelerate",
           "huggingface_hub", "psutil")  # fmt: skip
@@ -24,7 +27,6 @@ OPTIONAL = {
     "peft": "adapters (--adapter)",
 }
 GIB = 2**30
-WORKING_SPACE = 1.25  # of the weights: activations, caches, the framework itself
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,40 +66,30 @@ def _version(name: str) -> str | None:
 
 def _device() -> float:
     """Prints the device that "auto" takes; its free memory in bytes."""
-    memory = psutil.virtual_memory()
+    ram = psutil.virtual_memory()
     cores = os.cpu_count()
-    print(f"CPU             {cores} cores, {memory.available / GIB:.1f} of "
-          f"{memory.total / GIB:.1f} GiB memory free")  # fmt: skip
+    print(f"CPU             {cores} cores, {ram.available / GIB:.1f} of "
+          f"{ram.total / GIB:.1f} GiB memory free")  # fmt: skip
     device = pick_device("auto")
     if device.type != "cuda":
         print(f"device          {device.type} (no CUDA device seen by torch)")
-        return memory.available
+        return ram.available
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     print(f"device          {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
-    return free
+    return free * USABLE
 
 
 def _fits(free_bytes: float) -> list[str]:
-    """One line per released model: what its weights need in 16 and in 4 bits, and whether it fits.
-
-    In 4 bits the linears of the language model take about half a byte per weight and 5 % for
-    their scales; everything else stays at two bytes.
-    """
+    """One line per released model: what an answer takes, by quantization, and whether it fits."""
     lines = []
-    for name, config in (("2B", videollama3_2b()), ("7B", videollama3_7b())):
-        text = config.text_config
-        whole = count_parameters(config)
-        per_layer = text.hidden_size * (
-            text.hidden_size * 2
-            + 2 * text.hidden_size * text.num_key_value_heads // text.num_attention_heads
-            + 3 * text.intermediate_size
-        )
-        linears = per_layer * text.num_hidden_layers
-        sizes = {"16-bit": 2 * whole, "4-bit": 2 * (whole - linears) + 0.525 * linears}
-        verdicts = []
-        for kind, size in sizes.items():
-            fits = "fits" if size * WORKING_SPACE < free_bytes else "does not fit"
-            verdicts.append(f"{kind} {size / GIB:.1f} GiB {fits}")
-        lines.append(f"VideoLLaMA3-{name}  {', '.join(verdicts)} (weights; frames come on top)")
+    for size in RELEASED:
+        name, verdicts = f"DAMO-NLP-SG/VideoLLaMA3-{size}", []
+        for kind in KINDS:
+            fit = estimate(name, quantize=kind)
+            verdict = "fits" if fit.need.total < free_bytes else "does not fit"
+            verdicts.append(f"{kind or '16-bit'} {memory(fit.need.total)} {verdict}")
+        lines.append(f"VideoLLaMA3-{size}  {', '.join(verdicts)}")
+    about = f"an answer about {fit.budget_tokens:,} visual tokens; --memory auto chooses"
+    lines.append(f"{'':<16}({about})")
     return lines

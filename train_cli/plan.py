@@ -26,12 +26,12 @@ from train_cli.config import (
     read_recipe,
 )
 from vl3.training.recipe import Recipe, Source
+from vl3.units import memory as gb
+from vl3.units import parse_memory
 
 Parser = RecipeParser
 LOOKED_AT = 64  # samples of a data set that are measured
-# Of a GPU: what its driver and fragments take, and the speed that one H100 reaches in training.
-USABLE = 0.92
-TFLOPS = 400
+TFLOPS = 400  # the speed that one H100 reaches in training
 
 
 class UnknownSizes(ValueError):
@@ -50,7 +50,7 @@ def run(chosen) -> int:
     """Exit code 0 when it fits, 4 when not, 2 when sizes cannot be known."""
     memory, on = getattr(chosen, "memory", None), getattr(chosen, "on", "auto")
     try:
-        plan = make(chosen.recipe, on, parse_size(memory) if memory else None)
+        plan = make(chosen.recipe, on, usable(memory) if memory else None)
     except UnknownSizes as error:
         fail(error)
     if getattr(chosen, "json", False):
@@ -88,13 +88,15 @@ def refuse_misfit(plan) -> None:
         )
 
 
-def parse_size(text: str) -> float:
-    """Bytes of a size like 24GB, 80 GiB or 512MB, less what a GPU's driver takes."""
-    units = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
-    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip(), re.IGNORECASE)
-    if not matched or matched[2].upper() not in units:
-        fail(f"--memory {text}: expected a size like 24GB, 80GiB or 512MB")
-    return float(matched[1]) * units[matched[2].upper()] * USABLE
+def usable(size: str) -> float:
+    """Bytes of a size like 24GB, less what a GPU's driver takes; ends the command with a sentence
+    for what is no size."""
+    from vl3.memory import USABLE
+
+    try:
+        return parse_memory(size) * USABLE
+    except ValueError as error:
+        fail(f"--memory: {error}")
 
 
 def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
@@ -102,6 +104,7 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
     import psutil
     import torch
 
+    from vl3.memory import USABLE
     from vl3.training.setup import cpu_has_bfloat16
 
     if on == "cuda" or (on == "auto" and (limit is not None or torch.cuda.is_available())):
@@ -134,18 +137,10 @@ def sizes(recipe: Recipe):
 
 
 def _whole(name: str):
-    from vl3 import layouts
-    from vl3.config import videollama3_2b, videollama3_7b
-    from vl3.weights.hub import resolve
+    from vl3.weights.sizes import sizes_of
 
-    released = {"2B": videollama3_2b, "7B": videollama3_7b}
-    if Path(name).expanduser().is_dir():
-        return _read(lambda: layouts.read_config(resolve(name, offline=True)))
-    if matched := re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", name):
-        return released[matched[1]]()
-    if (made_by := _recipe_of(name)) is not None:
-        return sizes(made_by)
-    return _read(lambda: layouts.read_config(resolve(name, offline=True)))
+    made_by = None if Path(name).expanduser().is_dir() else _recipe_of(name)
+    return sizes(made_by) if made_by else _read(lambda: sizes_of(name))
 
 
 def _recipe_of(folder: str) -> Recipe | None:
@@ -265,10 +260,6 @@ def count_lines(path: Path) -> int | None:
 
 
 # How it is shown
-
-
-def gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def many(number: float | None) -> str:

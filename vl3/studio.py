@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
+from vl3 import memory as memories
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
@@ -21,10 +22,12 @@ from vl3.reply import OutOfMemory, Request, TooLong
 from vl3.settings import ProcessorSettings, PruneSettings
 from vl3.trace import Attention, Tracer
 from vl3.values import Piece, Plan, Reply, Stage
-from vl3.weights.load import LARGE, Loaded
+from vl3.weights.hub import resolve
+from vl3.weights.load import LARGE, Loaded, count_parameters, pick_device, pick_dtype
 from vl3.weights.load import load as load_weights
+from vl3.weights.sizes import sizes_of
 
-__all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "load"]
+__all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
@@ -42,9 +45,10 @@ class Studio:
         *,
         cache_bytes: int = CACHE_BYTES,
         features: FeatureFiles | None = None,
+        fitted: memories.Fit | None = None,
     ) -> None:
         self.model, self.processor = loaded.model, loaded.processor
-        self._loaded = loaded
+        self._loaded, self._fitted = loaded, fitted
         self._library = Library(loaded.model, loaded.processor, cache_bytes, features)
         self._prefix = Prefix()
         self._tracer = Tracer(loaded.model)
@@ -53,7 +57,9 @@ class Studio:
     def fork(self) -> Studio:
         """Another studio on the same weights, with empty caches."""
         kept = self._library
-        other = Studio(self._loaded, cache_bytes=kept.cache_bytes, features=kept.files)
+        other = Studio(
+            self._loaded, cache_bytes=kept.cache_bytes, features=kept.files, fitted=self._fitted
+        )
         other._busy = self._busy
         return other
 
@@ -98,16 +104,23 @@ class Studio:
 
     @property
     def settings(self) -> ProcessorSettings:
-        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU."""
+        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU.
+
+        And with no more visual tokens than fit the memory that load was given.
+        """
         settings = self.processor.settings
         if self.model.device.type == "cpu" and self.model.num_parameters() >= LARGE:
-            return replace(settings, **SMALL_PLAN)
+            settings = replace(settings, **SMALL_PLAN)
+        if self._fitted:
+            most = min(settings.budget_tokens, self._fitted.budget_tokens)
+            settings = replace(settings, budget_tokens=most)
         return settings
 
     @property
     def card(self) -> dict:
         """What is loaded, in plain values: name, size, format, device, limits, defaults."""
         settings, loaded = self.settings, self._loaded
+        notes = [str(note) for note in (loaded.quantized, self._fitted) if note]
         return {
             "name": loaded.name,
             "path": str(loaded.folder),
@@ -125,7 +138,7 @@ class Studio:
                 "max_new_tokens": Decoding().max_new_tokens,
             },
             "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
-            "note": str(loaded.quantized) if loaded.quantized else "",
+            "note": "; ".join(notes),
         }
 
     def plan(
@@ -273,20 +286,51 @@ class Studio:
 
 def load(
     model=None, *, device="auto", dtype="auto", quantize=None, adapter=None, offline=False,
-    features_gb: float = 0.0,
+    memory: str | None = None, features_gb: float = 0.0,
 ) -> Studio:  # fmt: skip
     """A studio for a checkpoint folder or hub id; without one, for the bundled nano model.
 
-    quantize: None, "nf4" or "int8"; adapter: a peft folder; offline: never touch the network.
+    quantize: None, "nf4", "int8", or "nf4+int8" for the smallest; adapter: a peft folder; offline:
+    never touch the network.
+    memory: what the model may take of its device, like "8GB", or "auto" for what is free. Where
+    quantize is None it is quantized as little as will do, and where that is not enough videos get
+    fewer visual tokens.
     features_gb: so much of encoded clips is kept on disk, in features_dir(), and not encoded again
     when they are opened another day; 0 keeps none.
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
+    fitted = None
+    if memory is not None:
+        folder = resolve(model, offline=offline)
+        fitted = estimate(folder, device=device, dtype=dtype, quantize=quantize, memory=memory)
+        quantize = fitted.quantize
     loaded = load_weights(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
     files = FeatureFiles(features_dir(), int(features_gb * 1e9)) if features_gb > 0 else None
-    return Studio(loaded, features=files)
+    return Studio(loaded, features=files, fitted=fitted)
+
+
+def estimate(
+    model=None, *, device="auto", dtype="auto", quantize=None, memory: str | None = None
+) -> memories.Fit:
+    """What load would choose for this memory, and what an answer about a long video would take.
+
+    Nothing is loaded and no hub is asked.
+    Raises: vl3.layouts.LayoutError where the model's sizes are not known here, ValueError where it
+    cannot be made to fit.
+    """
+    config, target = sizes_of(model), pick_device(device)
+    parameters = count_parameters(config)
+    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}
+    return memories.fit(
+        config,
+        device=target.type,
+        itemsize=pick_dtype(dtype, target, parameters).itemsize,
+        budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
+        limit_bytes=memories.usable_bytes(memory, target) if memory else float("inf"),
+        kinds=(quantize,) if quantize or not memory else memories.KINDS,
+    )
 
 
 def _medium(source, **options) -> Medium:

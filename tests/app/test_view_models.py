@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl3.page import chat, details, estimate, settings, times, transcript, uploads, words
+from vl3.memory import Fit, Need
+from vl3.page import chat, details, settings, times, transcript, uploads, words
 from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
 from vl3.page.refused import Refused
 from vl3.values import Grid, Ledger, Plan, Reply, Stage
@@ -110,39 +111,12 @@ def test_header_line():
     assert "adapter mine/checkpoint-200" in words.model_facts(trained)
 
 
-@pytest.mark.parametrize(
-    ("model", "quantize", "lowest", "highest"),
-    [
-        ("DAMO-NLP-SG/VideoLLaMA3-2B", "none", 3.5e9, 4.5e9),
-        ("DAMO-NLP-SG/VideoLLaMA3-7B", "none", 14e9, 17e9),
-        ("/models/VideoLLaMA3-7B/", "nf4", 5.5e9, 8e9),
-    ],
-)
-def test_memory_of_published_models(model, quantize, lowest, highest):
-    assert lowest < estimate.weights_bytes(model, quantize) < highest
-
-
-def test_memory_of_a_folder(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
-    assert estimate.weights_bytes(str(tmp_path), "none") == 1000
-    assert estimate.weights_bytes(str(tmp_path), "nf4") < 500
-    assert "unknown" in estimate.sentence("nowhere/at-all", "none")
-
-
-def test_the_memory_of_a_run_is_that_of_its_last_checkpoint_or_its_adapters_base(tmp_path):
-    for step, size in ((90, 500), (200, 1000)):
-        folder = tmp_path / "full" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        (folder / "vl3_run.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(bytes(size))
-    assert estimate.weights_bytes(str(tmp_path / "full"), "none") == 1000
-    adapter = tmp_path / "lora" / "checkpoint-10"
-    adapter.mkdir(parents=True)
-    (adapter / "vl3_run.json").write_text("{}")
-    (adapter / "adapter_model.safetensors").write_bytes(bytes(10))
-    base = {"base_model_name_or_path": str(tmp_path / "full")}
-    (adapter / "adapter_config.json").write_text(json.dumps(base))
-    assert estimate.weights_bytes(str(tmp_path / "lora"), "none") == 1000
+def test_what_a_model_will_take():
+    need = Need(weights=4.9e9, kept=1.1e9, passing=0.6e9)
+    line = words.needed(Fit(quantize="nf4+int8", budget_tokens=16_384, need=need))
+    assert ordinary(line) == (
+        "About 4.9 GB for the weights, 6.6 GB with a long video of 16 384 visual tokens."
+    )
 
 
 # times

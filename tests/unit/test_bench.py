@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train_cli.__main__ import main
-from train_cli.bench import GROUPS, clips, files, merged, peers
+from train_cli.bench import GROUPS, ON_REQUEST, clips, files, merged, peers
 from train_cli.bench.measure import Mismatch, beside, spread
 from train_cli.bench.models import within
 from train_cli.bench.page import HAND
@@ -27,7 +27,7 @@ def test_every_group_gives_figures_and_a_page(tmp_path, capsys):
     asked = ["--tiny", "--rounds", "1", "--json", str(figures_file), "--markdown", str(page)]
     assert main(["bench", *asked]) == 0
     groups = json.loads(figures_file.read_text())["groups"]
-    assert list(groups) == list(GROUPS)
+    assert list(groups) == [name for name in GROUPS if name not in ON_REQUEST]
     for name, rows in groups.items():
         assert rows or name == "nf4", name
         for row in rows:
@@ -37,8 +37,18 @@ def test_every_group_gives_figures_and_a_page(tmp_path, capsys):
     assert text.endswith("## Kept\n")
     assert "old figures" not in text
     assert "not measured" in text
-    assert all(f"## {name.capitalize()}" in text for name in GROUPS)
+    assert all(f"## {name.capitalize()}" in text for name in groups)
+    assert f"Groups left out of this page: {', '.join(ON_REQUEST)}." in text
     assert "encode" in capsys.readouterr().err, "progress goes to standard error"
+
+
+def test_a_whole_answer_is_measured_on_request(tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    assert main(["bench", "--tiny", "--only", "2b", "--json", str(figures)]) == 0
+    (row,) = json.loads(figures.read_text())["groups"]["2b"]
+    assert row["frames_seen"] == 3
+    assert row["weights_bytes"] < row["peak_bytes"] < 1e9
+    assert "| 2B, bfloat16 |" in capsys.readouterr().out
 
 
 def test_an_unknown_group_is_refused(capsys):
@@ -120,6 +130,12 @@ def test_resident_weights_count_every_part_once():
     *parts, whole = resident(config)
     assert whole.bytes_16bit == 2 * VL3ForConditionalGeneration(config).num_parameters()
     assert whole.bytes_nf4 == sum(part.bytes_nf4 for part in parts)
-    shares = {part.part: part.share for part in parts}
-    assert 0.25 < shares.pop("language model: linears of its layers") < 0.4
-    assert set(shares.values()) == {1.0}
+    shares = {
+        part.part: (part.bytes_nf4 / part.bytes_16bit, part.bytes_small / part.bytes_16bit)
+        for part in parts
+    }
+    nf4, small = shares.pop("language model: linears of its layers")
+    assert 0.25 < nf4 == small < 0.4
+    assert {nf4 for nf4, _ in shares.values()} == {1.0}
+    assert all(0.5 < small < 0.6 for _, small in shares.values())
+    assert whole.bytes_small == sum(part.bytes_small for part in parts)

@@ -2,6 +2,7 @@
 
     python -m train_cli bench                       all groups, about half an hour
     python -m train_cli bench --only decode,mask    some of them
+    python -m train_cli bench --only 2b,7b          whole random models: hours, 20 GB of disk
     python -m train_cli bench --clips DIR/*.mp4     with files of your own too
     python -m train_cli bench --json FILE           keep the figures
     python -m train_cli bench --markdown FILE       and write them as a page
@@ -38,7 +39,10 @@ GROUPS = {
     "nf4": "a linear layer in 4 bits, and the bytes of all weights",
     "training": "forward and backward of a training step",
     "scaling": "time and memory from 8 to 180 frames",
+    "2b": "whole answers at the 2B's sizes, memory beside the estimate",
+    "7b": "whole answers at the 7B's sizes, memory beside the estimate",
 }
+ON_REQUEST = ("2b", "7b")  # minutes to hours, and gigabytes of random weights on disk
 GENERATED = ("motion", "camera", "portrait", "slides", "mix")
 
 
@@ -62,7 +66,7 @@ def run(chosen: argparse.Namespace) -> int:
     from train_cli.bench import page
     from train_cli.bench.measure import Mismatch, say
 
-    names = chosen.only.split(",") if chosen.only else list(GROUPS)
+    names = chosen.only.split(",") if chosen.only else [n for n in GROUPS if n not in ON_REQUEST]
     unknown = [name for name in names if name not in GROUPS]
     if unknown or chosen.rounds < 1:
         say(f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}" if unknown
@@ -144,7 +148,7 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
     from functools import cache
 
     from train_cli.bench import clips as generated
-    from train_cli.bench import files, models, quantized, scaling, training
+    from train_cli.bench import files, models, quantized, scaling, training, whole
     from train_cli.bench.measure import say
 
     sizes = models.TINY if tiny else models.Sizes()
@@ -179,6 +183,8 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
         "scaling": lambda: (
             scaling.scaling(rounds, (2, 4, 6), memory=False) if tiny else scaling.scaling(rounds)
         ),
+        "2b": lambda: whole.answers(folder / "2b", "2B", tiny),
+        "7b": lambda: whole.answers(folder / "7b", "7B", tiny),
     }
 
 

@@ -108,16 +108,23 @@ def peak_bytes(function: Callable, *arguments) -> int | None:
     """
     if sys.platform != "linux":
         return None
-    # Freed blocks go back at once, or the peak would hold what the allocator keeps for later.
-    kept, os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ.get("MALLOC_MMAP_THRESHOLD_"), "65536"
+    return in_process(_peak, function, arguments)
+
+
+def in_process(function: Callable, *arguments):
+    """What a function returns in a fresh process, which gives freed memory back at once.
+
+    Otherwise a peak would hold what the allocator keeps for later.
+    """
+    name = "MALLOC_MMAP_THRESHOLD_"
+    kept, os.environ[name] = os.environ.get(name), "65536"
     try:
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            return pool.apply(_peak, (function, arguments))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(function, arguments)
     finally:
-        os.environ.pop("MALLOC_MMAP_THRESHOLD_")
+        os.environ.pop(name)
         if kept is not None:
-            os.environ["MALLOC_MMAP_THRESHOLD_"] = kept
+            os.environ[name] = kept
 
 
 def _peak(function: Callable, arguments: tuple) -> int:

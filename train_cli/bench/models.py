@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import DynamicCache
 
 from train_cli.bench import peers
 from train_cli.bench.measure import Mismatch, Row, beside, cpu_s, say, spread
-from vl3.answer import Decoding, Prefix, Question, tokens
+from vl3.answer import PREFILL_TOKENS, Decoding, Prefix, Question, tokens
 from vl3.config import VL3Config, VL3VisionConfig, _qwen2
 from vl3.model import CHUNK_PATCHES, VL3ForConditionalGeneration, chunk_grids
 from vl3.processor import VL3Processor
@@ -31,6 +32,7 @@ from vl3.weights.load import Loaded, load
 
 SEED = 0
 FP32_ERROR, BF16_ERROR = 1e-5, 2e-2  # relative error allowed between two orders of summation
+TEXT_AFTER = 48  # tokens of a prompt after its clip
 PRUNED_SHARES = (0.0, 0.25, 0.5, 0.75)
 
 
@@ -54,12 +56,14 @@ class Sizes:
     pruned: tuple[int, int] = (2048, 4)  # visual tokens and layers where input shrinks
     full_logits: int = 512
     new_tokens: int = 16
+    remembered: tuple[int, int] = (2048, 16_384)  # visual tokens before a later question
 
 
 TINY = Sizes(
     vision_width=48, vision_mlp=96, vision_heads=4, text_width=64, text_mlp=96, text_heads=4,
     text_layers=2, vocabulary=4096, encoded=(6, 4, 4), repeated=(6, 4, 4), dense=(4, 4, 4),
     visual_tokens=64, pruned=(64, 2), full_logits=32, new_tokens=4,
+    remembered=(64, 128),
 )  # fmt: skip
 
 
@@ -227,16 +231,33 @@ def _prefill_flops(model, asked: Question) -> float:
 
 @torch.no_grad()
 def decode(sizes: Sizes, rounds: int) -> list[Row]:
-    """An answer to a short prompt, token by token, beside transformers' generate."""
+    """An answer to a short prompt, token by token, and to a later question about a long clip."""
     model, processor = build(replace(sizes, vision_layers=1))
-    asked = question(model, 32)
+    asked, count = question(model, 32), sizes.new_tokens
     embeds = whole(model, asked)
     with native(model, processor) as stock:
-        return beside(
-            f"answer of {sizes.new_tokens} tokens", lambda: answer(model, asked, sizes.new_tokens),
-            {"transformers": lambda: generated(stock, embeds, sizes.new_tokens)},
-            rounds, equal_ids,
+        rows = beside(
+            f"answer of {count} tokens", lambda: answer(model, asked, count),
+            {"transformers": lambda: generated(stock, embeds, count)}, rounds, equal_ids,
         )  # fmt: skip
+    model, processor = build(replace(sizes, vision_layers=1, text_layers=sizes.pruned[1]))
+    with native(model, processor) as stock:
+        model.bfloat16()
+        stock.bfloat16()
+        for visual in sizes.remembered:
+            asked = question(model, visual)
+            prefix, cache = Prefix(), DynamicCache()
+            start, rest = whole(model, asked).bfloat16().split([asked.ends[0], TEXT_AFTER], dim=1)
+            for part in start.split(PREFILL_TOKENS["cpu"], dim=1):
+                stock.model(inputs_embeds=part, past_key_values=cache, use_cache=True)
+            rows += beside(
+                f"answer of {count} tokens after {visual:,} visual ones, bfloat16",
+                lambda asked=asked, prefix=prefix: answer(model, asked, count, prefix),
+                {"transformers": lambda cache=cache, rest=rest: continued(
+                    stock, cache, rest, count)},
+                rounds, equal_ids,
+            )  # fmt: skip
+    return rows
 
 
 def second_question(sizes: Sizes, rounds: int) -> list[Row]:
@@ -291,9 +312,9 @@ def _first_token_s(studio: Studio, messages) -> tuple[float, float]:
 
 
 def question(model, visual: int) -> Question:
-    """A prompt of 16 text tokens, so many visual ones and 48 more of text."""
+    """A prompt of 16 text tokens, so many visual ones and TEXT_AFTER more of text."""
     chooser = torch.Generator().manual_seed(SEED)
-    words = torch.randint(300, 4000, (64,), generator=chooser).tolist()
+    words = torch.randint(300, 4000, (16 + TEXT_AFTER,), generator=chooser).tolist()
     ids = [*words[:16], *[model.config.image_token_id] * visual, *words[16:]]
     embeds = torch.randn(visual, model.config.text_config.hidden_size, generator=chooser) * 0.05
     return Question(ids=ids, ends=(16 + visual,), media_keys=("noise",), embeds=lambda _: embeds)
@@ -305,8 +326,8 @@ def whole(model, asked: Question) -> torch.Tensor:
     return model.splice(ids, model.get_input_embeddings()(ids), asked.embeds(0))
 
 
-def answer(model, asked: Question, count: int) -> list[int]:
-    return list(tokens(model, asked, Decoding(max_new_tokens=count), Prefix(), ()))
+def answer(model, asked: Question, count: int, prefix: Prefix | None = None) -> list[int]:
+    return list(tokens(model, asked, Decoding(max_new_tokens=count), prefix or Prefix(), ()))
 
 
 def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:
@@ -315,6 +336,20 @@ def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:
         max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return found[0].tolist()
+
+
+def continued(stock, cache: DynamicCache, embeds: torch.Tensor, count: int) -> list[int]:
+    """As many tokens after a cache that holds the start of the prompt, and is left as it was."""
+    before, found = cache.get_seq_length(), []
+    for _ in range(count):
+        logits = stock(
+            inputs_embeds=embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits
+        token = logits[:, -1].argmax(-1, keepdim=True)
+        found.append(int(token))
+        embeds = stock.get_input_embeddings()(token)
+    cache.crop(before - cache.get_seq_length())
+    return found
 
 
 def all_logits(stock, embeds: torch.Tensor) -> list[int]:

@@ -57,7 +57,9 @@ def tables(figures: dict) -> str:
         memory = [row for row in rows if "side" in row]
         points = [row for row in rows if "frames" in row]
         weights = [row for row in rows if "part" in row]
-        kinds = ((_compared, compared), (_memory, memory), (_points, points), (_weights, weights))
+        answers = [row for row in rows if "card_gb" in row]
+        kinds = ((_compared, compared), (_memory, memory), (_points, points), (_weights, weights),
+                 (_answers, answers))  # fmt: skip
         found = [table(kind, lines) for kind, lines in kinds if lines]
         parts += found or ["Nothing could be measured here: what it needs is not installed."]
     return "\n\n".join(parts)
@@ -94,10 +96,27 @@ def _points(rows: list[dict]) -> list[list[str]]:
 
 
 def _weights(rows: list[dict]) -> list[list[str]]:
-    return [["weights of the 2B model", "16 bits, MB", "NF4, MB", "share"]] + [
-        [row["part"], _mb(row["bytes_16bit"]), _mb(row["bytes_nf4"]), f"{row['share']:.2f}"]
+    head = ["weights of the 2B model", "16 bits, MB", "nf4, MB", "share", "nf4+int8, MB", "share"]
+    return [head] + [
+        [row["part"], _mb(whole := row["bytes_16bit"]),
+         _mb(row["bytes_nf4"]), f"{row['bytes_nf4'] / whole:.2f}",
+         _mb(row["bytes_small"]), f"{row['bytes_small'] / whole:.2f}"]
         for row in rows
-    ]
+    ]  # fmt: skip
+
+
+def _answers(rows: list[dict]) -> list[list[str]]:
+    head = ["model", "weights, GB", "capped at, GB", "estimate, GB", "most held, GB",
+            "visual tokens", "wall s: loading", "encoding", "to the first token",
+            "tokens a second"]  # fmt: skip
+    return [head] + [
+        [f"{row['model']}, {row['quantize'] or 'bfloat16'}", f"{row['weights_bytes'] / 1e9:.2f}",
+         str(row["card_gb"]), f"{row['estimate_bytes'] / 1e9:.2f}",
+         f"{row['peak_bytes'] / 1e9:.2f}", f"{row['tokens']:,} of {row['frames_seen']} frames",
+         f"{row['load_s']:.0f}", f"{row['encode_s']:.0f}", f"{row['first_token_s']:.0f}",
+         f"{row['tokens_per_s']:.1f}"]
+        for row in rows
+    ]  # fmt: skip
 
 
 def write(figures: dict, path: Path) -> None:

@@ -14,6 +14,7 @@ from train_cli.bench.measure import Row, beside, say
 from train_cli.bench.models import within
 from vl3.config import VL3Config, videollama3_2b
 from vl3.model import VL3ForConditionalGeneration
+from vl3.weights.int8_rows import rounded
 from vl3.weights.quantize import LEFT_ALONE, fit_cpu
 
 WIDTH, MLP = 1536, 8960  # of the 2B model
@@ -23,12 +24,15 @@ NF4_ERROR = 0.15  # rounding to 16 values costs about 0.09 of the norm
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resident:
-    """Bytes of the weights of a part of a model, in 16 bits and as NF4 holds them for answers."""
+    """Bytes of the weights of a part of a model, in 16 bits and as quantized ones are held.
+
+    bytes_small: of "nf4+int8", with 8 bits a weight where "nf4" leaves 16
+    """
 
     part: str
     bytes_16bit: int
     bytes_nf4: int
-    share: float
+    bytes_small: int
 
 
 def nf4(
@@ -80,19 +84,21 @@ def resident(config: VL3Config) -> list[Resident]:
     for name, weight in model.named_parameters():  # a tied head counts once
         layer = model.get_submodule(name.rsplit(".", 1)[0])
         part, size = name.split(".", 1)[0], 2 * weight.numel()
-        packed = size
+        packed = small = size
+        if type(layer) in (nn.Linear, nn.Embedding) and weight.dim() == 2:
+            small = sum(tensor.nbytes for tensor in rounded(torch.empty_like(weight)))
         if part == "language":
             part = "language model: embedding, head, norms"
             if isinstance(layer, nn.Linear) and not any(kept in name for kept in LEFT_ALONE):
                 part = "language model: linears of its layers"
                 packed = _packed_bytes(tuple(weight.shape)) if weight.dim() == 2 else size
-        counted = parts.setdefault(part, [0, 0])
-        counted[0] += size
-        counted[1] += packed
+                small = packed
+        counted = parts.setdefault(part, [0, 0, 0])
+        parts[part] = [one + more for one, more in zip(counted, (size, packed, small))]
     parts["all"] = [sum(sizes) for sizes in zip(*parts.values())]
     return [
-        Resident(part=part, bytes_16bit=whole, bytes_nf4=packed, share=packed / whole)
-        for part, (whole, packed) in parts.items()
+        Resident(part=part, bytes_16bit=whole, bytes_nf4=packed, bytes_small=small)
+        for part, (whole, packed, small) in parts.items()
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from vl3.page import words
 from vl3.page.conversation import Turn, context, messages
+from vl3.units import memory
 from vl3.values import Ledger, Reply
 
 # The arguments of Studio.reply that a person may have changed, as they are when left alone.
@@ -40,7 +41,7 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
         ("Until the first token", f"{ledger.first_token_s:.2f} s"),
         ("Answering after it", f"{answer_s:.2f} s · {ledger.tokens_per_s:.1f} tokens/s"),
         ("Total", f"{ledger.total_s:.2f} s"),
-        ("Peak memory", words.memory(ledger.peak_memory_bytes)),
+        ("Peak memory", memory(ledger.peak_memory_bytes)),
     ]
 
 

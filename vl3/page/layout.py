@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from vl3.page import estimate, shown, words
 from vl3.page import inspect as looking
+from vl3.page import shown, words
 from vl3.page.desk import Desk
 
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
@@ -139,7 +139,7 @@ class Layout:
 
     def _model_fields(self, empty: str) -> list:
         model = gr.Textbox(label="Model", placeholder=f"folder or hub id; empty: {empty}")
-        kinds = ["none", "nf4", "int8"]
+        kinds = ["none", "nf4", "int8", "nf4+int8"]
         quantize = gr.Dropdown(kinds, value="none", label="Quantization", min_width=80)
         adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
         return [model, quantize, adapter]
@@ -148,7 +148,7 @@ class Layout:
         with gr.Group(visible=self.can_load):
             gr.Markdown("### Model")
             self.model = self._model_fields("nano")
-            self.estimate = gr.Markdown(estimate.sentence("", ""), elem_id="estimate")
+            self.estimate = gr.Markdown(elem_id="estimate")
             self.load = gr.Button("Load", elem_id="load")
         with gr.Group():
             gr.Markdown("### Answers")

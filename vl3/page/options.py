@@ -36,7 +36,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _add_model(group) -> None:
     group.add_argument("--model", metavar="PATH_OR_ID", help="folder or hub id; default: nano")
-    group.add_argument("--quantize", choices=("nf4", "int8"), help="load the language model small")
+    group.add_argument(
+        "--quantize", choices=("nf4", "int8", "nf4+int8"),
+        help="4- or 8-bit language model; nf4+int8: and the rest in 8 bits",
+    )  # fmt: skip
+    group.add_argument(
+        "--memory", metavar="SIZE",
+        help="what the model may take, like 8GB, or auto for what is free: quantized as little as "
+        "will do, then fewer visual tokens",
+    )  # fmt: skip
     group.add_argument("--adapter", metavar="PATH", help="folder of a LoRA adapter to put on top")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vl3.units import memory
 from vl3.values import Ledger, Plan, Seen
 
 NO_BREAK = "\u00a0"
@@ -52,13 +53,6 @@ def count(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """1 frame, 64 frames."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
-
-
-def memory(size_bytes: float) -> str:
-    """3.2 GB, 412 MB (powers of ten, as disks and cards are sold)."""
-    if size_bytes >= 1e9:
-        return f"{size_bytes / 1e9:.1f} GB"
-    return f"{max(size_bytes / 1e6, 0):.0f} MB"
 
 
 def parameters(number: int) -> str:
@@ -205,6 +199,15 @@ def _folder(path: str) -> str:
 def model_note(card: Mapping) -> str:
     """What a person has to know about the model before believing it; often empty."""
     return NANO_NOTE if card["is_nano"] else str(card.get("note") or "")
+
+
+def needed(fit) -> str:
+    """What a model will take before it is loaded (vl3.memory.Fit)."""
+    need = fit.need
+    return (
+        f"About {memory(need.weights)} for the weights, {memory(need.total)} with a long video of "
+        f"{count(fit.budget_tokens)} visual tokens."
+    )
 
 
 def media_facts(probe) -> list[str]:

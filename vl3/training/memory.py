@@ -16,46 +16,9 @@ from vl3.config import VL3Config
 from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
 from vl3.training.recipe import MODULES, Adapter, Recipe
+from vl3.weights.sizes import NF4_BYTES, Linear, attention_widths, parts
 
-# Bytes of a 4-bit weight: blocks of 64 share an 8-bit scale, 256 of those a float32 one.
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 SMALL = 500_000_000  # parameters below which a CPU run computes attention weights openly
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Linear:
-    """`times` linear layers of one kind."""
-
-    ins: int
-    outs: int
-    bias: bool
-    times: int = 1
-
-    @property
-    def weights(self) -> int:
-        return self.times * self.ins * self.outs
-
-    @property
-    def parameters(self) -> int:
-        return self.weights + self.times * self.outs * self.bias
-
-    def low_rank(self, adapter: Adapter) -> int:
-        """Parameters of its adapter; DoRA has a magnitude for each output."""
-        magnitude = self.outs if adapter.kind == "dora" else 0
-        return self.times * (adapter.rank * (self.ins + self.outs) + magnitude)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """A module: its linear layers, tables (embeddings, output head) and everything else."""
-
-    linears: tuple[Linear, ...]
-    tables: int = 0
-    others: int = 0
-
-    @property
-    def parameters(self) -> int:
-        return sum(layer.parameters for layer in self.linears) + self.tables + self.others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,51 +63,10 @@ class ModuleRow:
 # Sizes
 
 
-def parts(config: VL3Config) -> dict[str, Part]:
-    """The modules of a model of these sizes, exact to the parameter."""
-    vision, text = config.vision_config, config.text_config
-    D, layers = vision.hidden_size, vision.num_hidden_layers
-    encoder = Part(
-        linears=(
-            Linear(ins=D, outs=D, bias=True, times=4 * layers),
-            Linear(ins=D, outs=vision.intermediate_size, bias=True, times=layers),
-            Linear(ins=vision.intermediate_size, outs=D, bias=True, times=layers),
-        ),
-        others=D * (vision.patch_values + 1) + 2 * D * (2 * layers + 1),
-    )
-    E, layers = text.hidden_size, text.num_hidden_layers
-    depth = 1 if config.connector == "linear" else int(config.connector[3:].split("x")[0])
-    connector = Part(
-        linears=(
-            Linear(ins=D, outs=E, bias=True),
-            Linear(ins=E, outs=E, bias=True, times=depth - 1),
-        )
-    )
-    inner, outer = _attention_widths(text)
-    language = Part(
-        linears=(
-            Linear(ins=E, outs=inner, bias=True, times=layers),
-            Linear(ins=E, outs=outer, bias=True, times=2 * layers),
-            Linear(ins=inner, outs=E, bias=False, times=layers),
-            Linear(ins=E, outs=text.intermediate_size, bias=False, times=2 * layers),
-            Linear(ins=text.intermediate_size, outs=E, bias=False, times=layers),
-        ),
-        tables=text.vocab_size * E * (1 if config.tie_word_embeddings else 2),
-        others=E * (2 * layers + 1),
-    )
-    return {"vision": encoder, "connector": connector, "language": language}
-
-
-def _attention_widths(text) -> tuple[int, int]:
-    """Width of all query heads, and of all key heads."""
-    channels = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return channels * text.num_attention_heads, channels * text.num_key_value_heads
-
-
 def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[ModuleRow]:
     """Modules with parameters, rate and format; adapters are a line of their own."""
     frozen = "float32" if machine.compute_bytes == 4 else "bfloat16"
-    rows, low_rank = [], 0
+    rows, adapted = [], 0
     for name, part in parts(config).items():
         rate = getattr(recipe.rates, name)
         quantized = recipe.start.quantize if name == "language" else None
@@ -153,11 +75,17 @@ def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[Mod
         rows.append(ModuleRow(name=name, parameters=part.parameters, trainable=trainable,
                               rate=rate, dtype=dtype))  # fmt: skip
         if recipe.adapter and name in recipe.adapter.on:
-            low_rank += sum(layer.low_rank(recipe.adapter) for layer in part.linears)
+            adapted += sum(low_rank(layer, recipe.adapter) for layer in part.linears)
     if recipe.adapter:
-        rows.append(ModuleRow(name="adapter", parameters=low_rank, trainable=low_rank,
+        rows.append(ModuleRow(name="adapter", parameters=adapted, trainable=adapted,
                               rate=recipe.rates.adapter, dtype="float32"))  # fmt: skip
     return rows
+
+
+def low_rank(layer: Linear, adapter: Adapter) -> int:
+    """Parameters that an adapter adds to linear layers; DoRA has a magnitude for each output."""
+    magnitude = layer.outs if adapter.kind == "dora" else 0
+    return layer.times * (adapter.rank * (layer.ins + layer.outs) + magnitude)
 
 
 def largest_pass(recipe: Recipe, *, frame_patches: int | None = None) -> Shape:
@@ -255,7 +183,7 @@ def language_layer(config, how: How, row: int) -> Block:
     """One layer of the language model, per token."""
     E, inner, size = config.hidden_size, config.intermediate_size, how.machine.compute_bytes
     heads = config.num_attention_heads
-    width, narrow = _attention_widths(config)
+    width, narrow = attention_widths(config)
     norm = 4 * E + (4 * E if how.learns else 0)  # input; before its scale, where that learns
     attention = (
         norm
@@ -431,7 +359,7 @@ def _weight_bytes(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[s
             found[name] += machine.compute_bytes * max(x.ins * x.outs for x in part.linears)
     if recipe.adapter:
         linears = [x for name in recipe.adapter.on for x in parts(config)[name].linears]
-        found["adapter"] = 4.0 * sum(layer.low_rank(recipe.adapter) for layer in linears)
+        found["adapter"] = 4.0 * sum(low_rank(layer, recipe.adapter) for layer in linears)
         if recipe.adapter.kind == "dora":
             # The weight with its change, twice, to measure its columns.
             found["adapter"] += 3 * 4 * max(layer.ins * layer.outs for layer in linears)
@@ -446,7 +374,7 @@ def _matrices_and_rest(recipe: Recipe, config: VL3Config) -> tuple[int, int]:
             inside = sum(layer.weights for layer in part.linears)
             matrices, rest = matrices + inside, rest + part.parameters - inside
         if recipe.adapter and name in recipe.adapter.on:
-            matrices += sum(layer.low_rank(recipe.adapter) for layer in part.linears)
+            matrices += sum(low_rank(layer, recipe.adapter) for layer in part.linears)
     return matrices, rest
 
 

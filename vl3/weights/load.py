@@ -21,6 +21,7 @@ from vl3.weights.adapters import (
     title,
 )
 from vl3.weights.hub import BUNDLED, resolve
+from vl3.weights.int8_rows import round_rest
 
 LARGE = 500_000_000  # parameters from which a CPU holds the weights in bfloat16 rather than float32
 
@@ -53,8 +54,9 @@ def load(
     """A checkpoint of any whole-model layout, on the device, in evaluation mode.
 
     dtype "auto" is bfloat16 on a GPU, float32 on a CPU up to 500 M parameters and bfloat16 above.
-    quantize: None, "nf4" or "int8"; adapter: a peft folder, or a run that trained one, applied to
-    the loaded model. Where name itself is such a folder, its base is loaded as it was for training.
+    quantize: None or one of vl3.weights.quantize.KINDS; adapter: a peft folder, or a run that
+    trained one, applied to the loaded model. Where name itself is such a folder, its base is loaded
+    as it was for training.
     Raises: LayoutError, ValueError or ImportError in one sentence.
     """
     folder = resolve(name, offline=offline)
@@ -82,13 +84,14 @@ def load(
         add_adapter(model, adapter)
         if (adapter / CONFIG_FILE).is_file():
             processor.settings = read_settings(adapter, patch=config.vision_config.patch_size)
+    rounded = round_rest(model) if quantize == "nf4+int8" else ()
     return Loaded(
         model=model.eval(),
         processor=processor,
         name=Path(name).name if name and Path(name).is_dir() else str(name or "nano"),
         folder=folder,
         adapter=str(adapter) if adapter else None,
-        quantized=quantization.inspect(model, quantize) if quantize else None,
+        quantized=quantization.inspect(model, quantize, rounded) if quantize else None,
     )
 
 

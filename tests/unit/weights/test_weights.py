@@ -210,7 +210,7 @@ def test_only_linears_of_the_language_model_are_quantized(kind, tiny_folder, tin
 
 
 def test_unknown_choices_are_refused_in_words(tiny_folder, tiny_model, tiny_processor, tmp_path):
-    with pytest.raises(ValueError, match="nf4 or int8"):
+    with pytest.raises(ValueError, match=r"nf4, int8, nf4\+int8, or none"):
         load(tiny_folder, quantize="int3")
     with pytest.raises(ValueError, match="float32"):
         load(tiny_folder, dtype="float8")

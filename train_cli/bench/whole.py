@@ -1,0 +1,216 @@
+"""Whole answers by models of the released sizes: their memory under a cap, beside the estimate.
+
+The weights are random, written in this project's layout and loaded as any checkpoint is; the clip
+is noise of 180 frames, of which nothing is pruned. Every row is a process of its own that the
+system (or torch, on a GPU) gives no more memory than its card has.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from train_cli.bench.measure import Mismatch, in_process, say
+from vl3 import config as sizes
+from vl3.memory import KINDS, USABLE, need
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.settings import ProcessorSettings
+from vl3.values import Clip
+from vl3.weights.load import load, pick_device
+
+CARDS_GB = (8, 12, 16, 24)
+FRAMES, HEIGHT_PX, WIDTH_PX = 180, 196, 336  # 640 x 360 under the whole budget: 15,120 tokens
+NEW_TOKENS = 16
+SHARD_BYTES = 1 << 30
+SAMPLED_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """One answer: bytes estimated and at most held, above the start; wall seconds of its stages.
+
+    card_gb: the memory it was given; tokens: of frames_seen frames, none of them pruned; the first
+    token comes first_token_s after the encoding
+    """
+
+    model: str
+    quantize: str | None
+    card_gb: float
+    frames_seen: int
+    tokens: int
+    weights_bytes: int
+    estimate_bytes: float
+    peak_bytes: int
+    load_s: float
+    encode_s: float
+    first_token_s: float
+    tokens_per_s: float
+
+
+def answers(folder: Path, size: str, tiny: bool = False) -> list[Answered]:
+    """A row for each quantization, on the smallest card that it is the choice for, or fits."""
+    config = _tiny() if tiny else getattr(sizes, f"videollama3_{size.lower()}")()
+    frames = 3 if tiny else FRAMES
+    say(f"{size}: writing random weights")
+    write(folder, config)
+    rows = []
+    try:
+        for kind in (None,) if tiny else KINDS:
+            card_gb = _card(config, kind)
+            say(f"{size}, {kind or 'bfloat16'}, {frames} frames, a card of {card_gb} GB")
+            row = in_process(_answer, size, str(folder), kind, card_gb, frames)
+            say(str(row))
+            rows.append(row)
+    finally:
+        shutil.rmtree(folder)
+    return rows
+
+
+def _card(config, kind: str | None) -> int:
+    """The smallest card that holds this quantization."""
+    wanted = need(config, quantize=kind, device="cuda", itemsize=2,
+                  tokens=ProcessorSettings().budget_tokens).total  # fmt: skip
+    return next(card_gb for card_gb in CARDS_GB if wanted <= card_gb * 1e9 * USABLE)
+
+
+def write(folder: Path, config) -> None:
+    """A checkpoint of random bfloat16 weights, a shard at a time in memory."""
+    folder.mkdir()
+    with torch.device("meta"):
+        model = VL3ForConditionalGeneration(config)
+    noise, shard, index = torch.Generator().manual_seed(0), {}, {}
+
+    def save() -> None:
+        name = f"model-{len(set(index.values())) + 1:05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, weight in model.named_parameters():  # a tied head comes once
+        is_scale = weight.dim() == 1 and name.endswith("weight")
+        drawn = torch.empty(weight.shape, dtype=torch.bfloat16)
+        shard[name] = drawn.fill_(1) if is_scale else drawn.normal_(std=0.02, generator=noise)
+        if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
+            save()
+    save()
+    whole = {"metadata": {}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(whole), "utf-8")
+    nano = load().processor
+    config.image_token_id = nano.slot_ids.image
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    VL3Processor(
+        nano.tokenizer, ProcessorSettings(system_prompt=False), image_token_id=config.image_token_id
+    ).save_pretrained(folder)
+
+
+def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: int) -> Answered:
+    """In a process of its own: loads, answers, and says what it took."""
+    from transformers.utils import logging
+
+    import vl3
+
+    logging.disable_progress_bar()
+    device = pick_device("auto")
+    _cap(device, card_gb * 1e9)
+    noise = np.random.default_rng(0)
+    pixels = noise.integers(0, 256, (frames, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
+    clip, short = (
+        Clip(frames_TYX3=part, times_s=tuple(map(float, range(len(part)))), source="noise")
+        for part in (pixels, pixels[:2])
+    )
+    _ask(vl3.load(quantize=kind, dtype="bfloat16"), short)  # libraries that come when needed
+    started, watch = time.perf_counter(), Watch(device)
+    studio = vl3.load(folder, quantize=kind, dtype="bfloat16", offline=True)
+    load_s = time.perf_counter() - started
+    watch.loaded()
+    video, reply = _ask(studio, clip)
+    most_bytes = watch.end()
+    if reply.notes:
+        raise Mismatch(f"no whole answer within {card_gb} GB: {reply.notes[0]}")
+    ledger, itemsize = reply.ledger, torch.bfloat16.itemsize
+    return Answered(
+        model=size,
+        quantize=kind,
+        card_gb=card_gb,
+        frames_seen=ledger.frames,
+        tokens=ledger.kept_tokens,
+        weights_bytes=studio.card["weights_bytes"],
+        estimate_bytes=need(studio.model.config, quantize=kind, device=device.type,
+                            itemsize=itemsize, tokens=video.grid.num_tokens).total,
+        peak_bytes=most_bytes,
+        load_s=load_s,
+        encode_s=video.ledger.encode_s,
+        first_token_s=ledger.first_token_s,
+        tokens_per_s=ledger.tokens_per_s,
+    )  # fmt: skip
+
+
+def _ask(studio, clip: Clip) -> tuple:
+    """The opened clip and the reply about it."""
+    budget = ProcessorSettings().budget_tokens
+    video = studio.open(clip, max_frames=len(clip), budget_tokens=budget)
+    parts = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
+    *_, reply = studio.stream([{"role": "user", "content": parts}], max_new_tokens=NEW_TOKENS)
+    return video, reply
+
+
+def _cap(device: torch.device, limit_bytes: float) -> None:
+    """No more memory for this process than that: torch sees to it on a GPU, else the system."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, USABLE * limit_bytes / total), device)
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit_bytes), resource.RLIM_INFINITY))
+
+
+class Watch:
+    """The most memory that this process held beyond what it held at the start.
+
+    Of a GPU what torch gave out. Of the computer, while weights are loaded, what only this process
+    has: the file they come from is mapped, and read parts of it can be dropped. Once they are
+    loaded everything counts, because weights that were not changed stay in that file.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.counted, self.most_bytes = device, "RssAnon", 0
+        self._before, self._ended = _held_bytes(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def loaded(self) -> None:
+        self.counted = "VmRSS"
+
+    def end(self) -> int:
+        self._ended.set()
+        self._watcher.join()
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return self.most_bytes
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLED_S):
+            name = self.counted
+            self.most_bytes = max(self.most_bytes, _held_bytes()[name] - self._before[name])
+
+
+def _held_bytes() -> dict[str, int]:
+    with open("/proc/self/status") as file:
+        status = file.read()
+    return {
+        name: 1024 * int(status.split(f"{name}:")[1].split()[0]) for name in ("RssAnon", "VmRSS")
+    }
+
+
+def _tiny():
+    return sizes.nano(vocab_size=2048, image_token_id=0)
