@@ -197,22 +197,9 @@ def _fill(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
 @torch.no_grad()
 def _step(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor:
     output = model(
-        inputs_embeds=embeds_BLE, attention_mask=_mask(model, cache, embeds_BLE),
-        past_key_values=cache, use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
+        inputs_embeds=embeds_BLE, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
     return output.logits[:, -1]
-
-
-def _mask(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
-    """None, or for a single token on a CPU a mask that hides nothing.
-
-    Without one, transformers hands torch the heads one by one, which reads the keys of a group of
-    heads as often as the group has heads: ten times slower. With one it packs the group.
-    """
-    is_single = embeds_BLE.shape[:2] == (1, 1) and embeds_BLE.device.type == "cpu"
-    if not is_single or model.language.config._attn_implementation != "sdpa":
-        return None
-    return torch.ones(1, 1, 1, cache.get_seq_length() + 1, dtype=torch.bool)
 
 
 @contextmanager

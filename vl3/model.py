@@ -16,6 +16,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vl3 import layouts
+from vl3.attention import group_heads
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
 from vl3.loss import answer_losses
@@ -70,6 +71,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision = VisionEncoder(vision)
         self.connector = MLPConnector(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
+        group_heads(self.language)
         self.post_init()
 
     @classmethod

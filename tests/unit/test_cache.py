@@ -2,9 +2,7 @@
 
 import torch
 from transformers import DynamicCache
-from transformers.integrations import sdpa_attention
 
-from vl3 import answer
 from vl3.cache import LEAST_ROOM, growing_cache, roomy
 
 HEADS, CHANNELS = 2, 8
@@ -47,32 +45,3 @@ def test_a_token_is_written_and_nothing_is_copied_until_the_room_is_full():
     assert cache.update(*states(30, 1), 0)[0].data_ptr() in places
     assert cache.update(*states(1, 1), 0)[0].data_ptr() not in places
     assert roomy(16_000) == 18_000
-
-
-def test_single_tokens_on_a_cpu_are_multiplied_a_group_of_heads_at_a_time(tiny_model, monkeypatch):
-    model, seen = tiny_model, []
-    text = model.config.text_config
-    assert model.language.config._attn_implementation == "sdpa"
-    attend = torch.nn.functional.scaled_dot_product_attention
-
-    def noting(query, key, value, **kwargs):
-        seen.append((query.shape[1:3], key.shape[1], kwargs.get("enable_gqa", False)))
-        return attend(query, key, value, **kwargs)
-
-    monkeypatch.setattr(sdpa_attention.torch.nn.functional, "scaled_dot_product_attention", noting)
-    question = answer.Question(ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None)
-
-    def said() -> list[int]:
-        seen.clear()
-        asked = answer.Decoding(max_new_tokens=6)
-        return list(answer.tokens(model, question, asked, answer.Prefix(), ()))
-
-    packed = said()
-    groups, heads = text.num_key_value_heads, text.num_attention_heads
-    assert heads > groups > 1, "or nothing is packed"
-    singles = seen[text.num_hidden_layers :]
-    assert len(singles) == 5 * text.num_hidden_layers
-    assert set(singles) == {((groups, heads // groups), groups, False)}
-    monkeypatch.setattr(answer, "_mask", lambda *_: None)
-    assert said() == packed
-    assert {shape for (shape, _, _) in seen[text.num_hidden_layers :]} == {(heads, 1)}

@@ -1,0 +1,100 @@
+"""Attention by groups of heads: the same numbers as transformers' own, and where it is taken."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from vl3 import answer, attention
+from vl3.attention import MOST_TOKENS, NAME, attend
+from vl3.model import VL3ForConditionalGeneration
+
+HEADS, GROUPS, CHANNELS = 6, 2, 16
+MODULE = SimpleNamespace(num_key_value_groups=HEADS // GROUPS, is_causal=True)
+
+
+def inputs(batch: int, length: int, past: int, dtype=torch.float32):
+    """Query, key, value and the mask of a piece that follows `past` tokens; the last batch entry
+    has its first tokens hidden, as padding is."""
+    noise = torch.Generator().manual_seed(length)
+    query, key, value = (
+        torch.randn(batch, heads, tokens, CHANNELS, generator=noise).to(dtype)
+        for heads, tokens in ((HEADS, length), (GROUPS, past + length), (GROUPS, past + length))
+    )
+    mask = torch.ones(batch, 1, length, past + length, dtype=torch.bool).tril(past)
+    mask[-1, :, :, : past // 2] = False
+    return query, key, value, mask
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[tuple]:
+    """The shapes of queries that reach torch's attention."""
+    seen, product = [], torch.nn.functional.scaled_dot_product_attention
+
+    def noting(query, *args, **options):
+        seen.append(tuple(query.shape[1:3]))
+        return product(query, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noting)
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("batch", "length", "past"), [(1, 1, 40), (2, 1, 40), (1, 7, 40), (2, 7, 9)]
+)
+def test_it_is_transformers_attention(batch, length, past, dtype, products):
+    query, key, value, mask = inputs(batch, length, past, dtype)
+    close = {"rtol": 0, "atol": 1e-6 if dtype == torch.float32 else 0.02}
+    for masked in (mask, None)[: 2 if length == 1 else 1]:
+        right, _ = sdpa_attention_forward(MODULE, query, key, value, masked, scaling=0.3)
+        products.clear()
+        found, _ = attend(MODULE, query, key, value, masked, scaling=0.3)
+        assert products == [(GROUPS, HEADS // GROUPS * length)]
+        torch.testing.assert_close(found, right, **close)
+        assert not torch.allclose(found, right.roll(1, 2), **close), "heads of a group differ"
+        if length > 1:
+            other = mask.flip(2).logical_or(torch.eye(length, past + length, dtype=torch.bool))
+            found, _ = attend(MODULE, query, key, value, other, scaling=0.3)
+            assert not torch.allclose(found, right, **close), "every row has its own mask"
+
+
+def test_long_prompts_gradients_and_implied_masks_are_transformers_own(products):
+    query, key, value, mask = inputs(1, MOST_TOKENS + 1, 4)
+    attend(MODULE, query, key, value, mask)
+    query, key, value, mask = inputs(1, 5, 4)
+    attend(MODULE, query, key, value, None)
+    attend(MODULE, query.requires_grad_(), key, value, mask)
+    assert products == [(HEADS, MOST_TOKENS + 1), (HEADS, 5), (HEADS, 5)]
+    with torch.no_grad():
+        attend(MODULE, query, key, value, mask)
+    assert products[-1] == (GROUPS, 15)
+
+
+def test_answers_take_it_and_are_the_same_without(tiny_model, products, monkeypatch):
+    text = tiny_model.config.text_config
+    groups, heads = text.num_key_value_heads, text.num_attention_heads
+    assert heads > groups > 1, "or there is nothing to group"
+    assert tiny_model.language.config._attn_implementation == NAME
+    asked = answer.Question(ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None)
+
+    def said() -> list[int]:
+        products.clear()
+        chosen = answer.Decoding(max_new_tokens=6)
+        return list(answer.tokens(tiny_model, asked, chosen, answer.Prefix(), ()))
+
+    grouped = said()
+    after_the_prompt = products[text.num_hidden_layers :]
+    assert after_the_prompt == [(groups, heads // groups)] * 5 * text.num_hidden_layers
+    monkeypatch.setattr(attention, "MOST_TOKENS", 0)
+    assert said() == grouped
+    assert set(products[text.num_hidden_layers :]) == {(heads, 1)}
+
+
+def test_another_attention_that_was_asked_for_stays(tiny_folder, tmp_path):
+    for name, found in (("eager", "eager"), ("sdpa", NAME)):
+        model = VL3ForConditionalGeneration.from_pretrained(tiny_folder, attn_implementation=name)
+        assert model.language.config._attn_implementation == found
+    model.save_pretrained(tmp_path)
+    assert NAME not in (tmp_path / "config.json").read_text("utf-8")
