@@ -1,6 +1,8 @@
 """The memory of an answer in closed form: against a real answer, and what it chooses for a card."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,3 +132,16 @@ def test_sizes_in_words():
     assert usable_bytes("8GB", cpu) == 8e9
     assert usable_bytes("8GB", torch.device("cuda")) == USABLE * 8e9
     assert 0 < usable_bytes("auto", cpu) < 1e15
+
+
+@pytest.mark.parametrize("card_gb", [6, 8, 12, 24])
+def test_the_readme_says_what_is_chosen(card_gb):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (row,) = re.findall(rf"^\| {card_gb} .*GB \|.*\|.*\|$", readme, re.MULTILINE)
+    limit = {"budget_tokens": 16_384, "limit_bytes": card_gb * 1e9 * USABLE}
+    for config, cell in zip(RELEASED.values(), row.split("|")[2:4]):
+        chosen = fit(config, device="cuda", itemsize=2, **limit)
+        assert (chosen.quantize or "bfloat16") in cell.replace("`", "").replace(",", "").split()
+        if "," in cell:
+            assert memory(chosen.need.total) in cell
+        assert ("tokens" in cell) == (chosen.budget_tokens < 16_384)

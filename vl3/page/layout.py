@@ -139,8 +139,9 @@ class Layout:
 
     def _model_fields(self, empty: str) -> list:
         model = gr.Textbox(label="Model", placeholder=f"folder or hub id; empty: {empty}")
-        kinds = ["none", "nf4", "int8", "nf4+int8"]
-        quantize = gr.Dropdown(kinds, value="none", label="Quantization", min_width=80)
+        quantize = gr.Dropdown(
+            words.QUANTIZATIONS, value="none", label="Quantization", min_width=80
+        )
         adapter = gr.Textbox(label="Adapter", placeholder="folder; empty: none")
         return [model, quantize, adapter]
 

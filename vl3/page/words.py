@@ -33,6 +33,12 @@ PRUNERS = (
     ("RLT: the frame before, other unit", "rlt"),
     ("Last kept: the last kept version", "last_kept"),
 )
+QUANTIZATIONS = (
+    ("None", "none"),
+    ("8 bits (int8)", "int8"),
+    ("4 bits (nf4)", "nf4"),
+    ("4 bits, the rest 8 (nf4+int8)", "nf4+int8"),
+)
 SIDES = (("Keep the earlier", "earlier"), ("Keep the later", "later"))
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
