@@ -50,11 +50,15 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """What a device can hold: the quantization, the visual tokens of a video, what they take."""
+    """What a device can hold: the quantization, the visual tokens of a video, what they take.
+
+    spare_bytes: what is left, for videos that were encoded before
+    """
 
     quantize: str | None
     budget_tokens: int
     need: Need
+    spare_bytes: float
 
     def __str__(self) -> str:
         kind = self.quantize or "not quantized"
@@ -134,17 +138,15 @@ def fit(
     """
     tokens = budget_tokens
     while True:
-        tried = [
-            Fit(quantize=kind, budget_tokens=tokens,
-                need=need(config, quantize=kind, device=device, itemsize=itemsize, tokens=tokens))
-            for kind in kinds
-        ]  # fmt: skip
-        for found in tried:
-            if found.need.total <= limit_bytes:
+        for kind in kinds:
+            wanted = need(config, quantize=kind, device=device, itemsize=itemsize, tokens=tokens)
+            spare = limit_bytes - wanted.total
+            found = Fit(quantize=kind, budget_tokens=tokens, need=wanted, spare_bytes=spare)
+            if spare >= 0:
                 return found
         if tokens // 2 < FEWEST_TOKENS:
             raise ValueError(
-                f"{gb(limit_bytes)} are not enough for this model: the least is {tried[-1]}; "
+                f"{gb(limit_bytes)} are not enough for this model: the least is {found}; "
                 "choose a smaller model or give it more memory"
             )
         tokens //= 2

@@ -308,7 +308,8 @@ def load(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
     files = FeatureFiles(features_dir(), int(features_gb * 1e9)) if features_gb > 0 else None
-    return Studio(loaded, features=files, fitted=fitted)
+    cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
+    return Studio(loaded, cache_bytes=cache_bytes, features=files, fitted=fitted)
 
 
 def estimate(

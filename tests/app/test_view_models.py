@@ -113,7 +113,7 @@ def test_header_line():
 
 def test_what_a_model_will_take():
     need = Need(weights=4.9e9, kept=1.1e9, passing=0.6e9)
-    line = words.needed(Fit(quantize="nf4+int8", budget_tokens=16_384, need=need))
+    line = words.needed(Fit(quantize="nf4+int8", budget_tokens=16_384, need=need, spare_bytes=0))
     assert ordinary(line) == (
         "About 4.9 GB for the weights, 6.6 GB with a long video of 16 384 visual tokens."
     )
