@@ -76,9 +76,9 @@ def need(
     D, E = vision.hidden_size, text.hidden_size
     length = tokens + TEXT_TOKENS
     width, narrow = attention_widths(text)
-    # Merged 2 x 2, as videos are. Frames and their patches stay in the computer's memory.
-    patches = 4 * tokens
-    pixels = 2 * patches * vision.patch_values if device == "cpu" else 0
+    patches = 4 * tokens  # merged 2 x 2, as videos are
+    # Frames stay, and are cut into patches, in the computer's memory.
+    pixels = patches * vision.patch_values if device == "cpu" else 0
     features = tokens * D * itemsize
     keys_values = 2 * roomy(length) * narrow * text.num_hidden_layers * itemsize
 
@@ -86,7 +86,7 @@ def need(
     seeing = piece * itemsize * max(
         2 * vision.intermediate_size + 3 * D,  # an MLP before and after its activation
         8 * D,  # attention: input, q, k, v, what is rotated, the result
-    ) + features  # all pieces are put together  # fmt: skip
+    ) + features + pixels  # all pieces are put together  # fmt: skip
     splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
     piece = min(length, PREFILL_TOKENS[device])
     reading = length * E * itemsize + max(
@@ -94,7 +94,7 @@ def need(
         2 * length * width * itemsize  # keys and values repeated for every head
         + piece * (length * (1 + itemsize) + 4 * E * itemsize),  # mask
     )  # fmt: skip
-    unpacked = _unpacked(config, quantize, itemsize)
+    unpacked = _unpacked(config, quantize, device, itemsize)
     return Need(
         weights=weight_bytes(config, quantize, itemsize, device),
         kept=pixels + features + keys_values,
@@ -120,12 +120,18 @@ def weight_bytes(
     return language * each + rest_weights * each_rest + others * itemsize
 
 
-def _unpacked(config: VL3Config, quantize: str | None, itemsize: int) -> float:
-    """The largest weight that is brought back to the format of the arithmetic for a product."""
+def _unpacked(config: VL3Config, quantize: str | None, device: str, itemsize: int) -> float:
+    """The largest weight that is brought back to the format of the arithmetic for a product.
+
+    A head in 8 bits is, but on a CPU, where it is multiplied as it is.
+    """
     if not quantize:
         return 0
     largest = max(layer.ins * layer.outs for layer in parts(config)["language"].linears)
-    return itemsize * max(largest, SLICE_WEIGHTS if quantize == "nf4+int8" else 0)
+    if quantize == "nf4+int8" and device != "cpu":
+        text = config.text_config
+        largest = max(largest, min(SLICE_WEIGHTS, text.vocab_size * text.hidden_size))
+    return itemsize * largest
 
 
 def fit(

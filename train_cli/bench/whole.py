@@ -122,19 +122,13 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
 
     logging.disable_progress_bar()
     device = pick_device("auto")
-    _cap(device, card_gb * 1e9)
-    noise = np.random.default_rng(0)
-    pixels = noise.integers(0, 256, (frames, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
-    clip, short = (
-        Clip(frames_TYX3=part, times_s=tuple(map(float, range(len(part)))), source="noise")
-        for part in (pixels, pixels[:2])
-    )
-    _ask(vl3.load(quantize=kind, dtype="bfloat16"), short)  # libraries that come when needed
-    started, watch = time.perf_counter(), Watch(device)
+    _ask(vl3.load(quantize=kind, dtype="bfloat16"), 2)  # libraries that come when needed
+    stored = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    started, watch = time.perf_counter(), Watch(device, card_gb * 1e9, stored)
     studio = vl3.load(folder, quantize=kind, dtype="bfloat16", offline=True)
     load_s = time.perf_counter() - started
-    watch.loaded()
-    video, reply = _ask(studio, clip)
+    watch.loaded(studio.model)
+    video, reply = _ask(studio, frames)
     most_bytes = watch.end()
     if reply.notes:
         raise Mismatch(f"no whole answer within {card_gb} GB: {reply.notes[0]}")
@@ -156,60 +150,75 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
     )  # fmt: skip
 
 
-def _ask(studio, clip: Clip) -> tuple:
-    """The opened clip and the reply about it."""
+def _ask(studio, frames: int) -> tuple:
+    """A clip of noise, opened, and the reply about it."""
+    noise = np.random.default_rng(0)
+    pixels = noise.integers(0, 256, (frames, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
+    clip = Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source="noise")
     budget = ProcessorSettings().budget_tokens
-    video = studio.open(clip, max_frames=len(clip), budget_tokens=budget)
+    video = studio.open(clip, max_frames=frames, budget_tokens=budget)
     parts = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
     *_, reply = studio.stream([{"role": "user", "content": parts}], max_new_tokens=NEW_TOKENS)
     return video, reply
 
 
-def _cap(device: torch.device, limit_bytes: float) -> None:
-    """No more memory for this process than that: torch sees to it on a GPU, else the system."""
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, USABLE * limit_bytes / total), device)
-    else:
-        resource.setrlimit(resource.RLIMIT_DATA, (int(limit_bytes), resource.RLIM_INFINITY))
-
-
 class Watch:
-    """The most memory that this process held beyond what it held at the start.
+    """Caps the memory of this process, and notes the most that it held beyond the start.
 
-    Of a GPU what torch gave out. Of the computer, while weights are loaded, what only this process
-    has: the file they come from is mapped, and read parts of it can be dropped. Once they are
-    loaded everything counts, because weights that were not changed stay in that file.
+    A GPU's: torch sees to the cap and counts. The computer's: what belongs to this process alone,
+    and the weights that stay in the file they are mapped from. The rest of such a file can be
+    dropped at any time, though the system adds it to both sizes that it shows and limits.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.counted, self.most_bytes = device, "RssAnon", 0
-        self._before, self._ended = _held_bytes(), threading.Event()
+    def __init__(self, device: torch.device, cap_bytes: float, file_bytes: int) -> None:
+        self.device, self.cap_bytes = device, cap_bytes
+        self.most_bytes = self.mapped_bytes = 0
+        if device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1, USABLE * cap_bytes / total), device)
+            return
+        _limit(cap_bytes + file_bytes)
+        self._before, self._ended = _own_bytes(), threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
-    def loaded(self) -> None:
-        self.counted = "VmRSS"
+    def loaded(self, model: VL3ForConditionalGeneration) -> None:
+        """To be called once the weights are where they stay."""
+        if self.device.type == "cuda":
+            return
+        files = _mapped_files()
+        starts = [(weight.data_ptr(), weight.nbytes) for weight in model.parameters()]
+        self.mapped_bytes = sum(
+            size for start, size in starts if any(a <= start < b for a, b in files)
+        )
+        _limit(self.cap_bytes - self.mapped_bytes + sum(b - a for a, b in files))
 
     def end(self) -> int:
-        self._ended.set()
-        self._watcher.join()
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return self.most_bytes
+        self._ended.set()
+        self._watcher.join()
+        return self.most_bytes + self.mapped_bytes
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLED_S):
-            name = self.counted
-            self.most_bytes = max(self.most_bytes, _held_bytes()[name] - self._before[name])
+            self.most_bytes = max(self.most_bytes, _own_bytes() - self._before)
 
 
-def _held_bytes() -> dict[str, int]:
+def _limit(size_bytes: float) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (int(size_bytes), resource.RLIM_INFINITY))
+
+
+def _own_bytes() -> int:
     with open("/proc/self/status") as file:
-        status = file.read()
-    return {
-        name: 1024 * int(status.split(f"{name}:")[1].split()[0]) for name in ("RssAnon", "VmRSS")
-    }
+        return 1024 * int(file.read().split("RssAnon:")[1].split()[0])
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """First and last address of each part of a checkpoint that is mapped into this process."""
+    with open("/proc/self/maps") as file:
+        lines = [line.split() for line in file if line.rstrip().endswith(".safetensors")]
+    return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
 
 
 def _tiny():
