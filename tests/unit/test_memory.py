@@ -18,7 +18,7 @@ from vl3.units import memory, parse_memory
 from vl3.weights.load import count_parameters
 from vl3.weights.sizes import parts, sizes_of
 
-TOLERANCE = 0.2
+TOLERANCE = 0.12
 RELEASED = {"2B": videollama3_2b(), "7B": videollama3_7b()}
 
 

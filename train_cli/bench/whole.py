@@ -102,7 +102,8 @@ def write(folder: Path, config) -> None:
         shard[name] = drawn.fill_(1) if is_scale else drawn.normal_(std=0.02, generator=noise)
         if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
             save()
-    save()
+    if shard:
+        save()
     whole = {"metadata": {}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(whole), "utf-8")
     nano = load().processor

@@ -85,6 +85,8 @@ def load(
         if (adapter / CONFIG_FILE).is_file():
             processor.settings = read_settings(adapter, patch=config.vision_config.patch_size)
     rounded = round_rest(model) if quantize == "nf4+int8" else ()
+    if quantize and target.type == "cpu":
+        _let_go_of_files(model)
     return Loaded(
         model=model.eval(),
         processor=processor,
@@ -93,6 +95,16 @@ def load(
         adapter=str(adapter) if adapter else None,
         quantized=quantization.inspect(model, quantize, rounded) if quantize else None,
     )
+
+
+def _let_go_of_files(model: VL3ForConditionalGeneration) -> None:
+    """Copies the weights that were not quantized.
+
+    On a CPU they are mapped from their files, each of which stays in memory as a whole for them.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def pick_device(device: str) -> torch.device:

@@ -1,7 +1,10 @@
 """Checkpoints in and out: every layout, strictly, and what a wrong folder is told."""
 
+import gc
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +210,26 @@ def test_only_linears_of_the_language_model_are_quantized(kind, tiny_folder, tin
     assert acts > 0.99, "what the layers do is not what their weights say"
     with pytest.raises(LayoutError, match="quantized model cannot be exported"):
         export(loaded.model, loaded.processor, tiny_folder / "never")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["nf4", "nf4+int8"])
+def test_the_files_of_a_quantized_model_are_not_kept_in_memory(kind, tiny_folder, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    stored = load(tiny_folder, dtype="bfloat16")  # in the format it is loaded in, or it is copied
+    export(stored.model, stored.processor, tmp_path / "half")
+
+    def mapped() -> bool:
+        return f"{tmp_path}/" in Path("/proc/self/maps").read_text("utf-8")
+
+    whole = load(tmp_path / "half", dtype="bfloat16")
+    was_mapped = mapped()
+    del whole
+    gc.collect()
+    loaded = load(tmp_path / "half", quantize=kind, dtype="bfloat16")
+    assert was_mapped, "or this test sees nothing"
+    assert not mapped()
+    assert loaded.quantized.kind == kind
 
 
 def test_unknown_choices_are_refused_in_words(tiny_folder, tiny_model, tiny_processor, tmp_path):
