@@ -394,6 +394,9 @@ def launch_options(max_upload: str) -> dict:
     """The arguments of launch(), but for address and lock."""
     theme = gr.themes.Monochrome(
         font=launch.FONT, font_mono=launch.FONT_MONO, radius_size="md", spacing_size="sm"
+    ).set(  # a button under the mouse fades otherwise, as if it could not be pressed
+        button_secondary_text_color_hover="*button_secondary_text_color",
+        button_secondary_background_fill_hover="*neutral_100",
     )
     return {"theme": theme, **launch.options(max_upload)}
 
