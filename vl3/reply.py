@@ -58,36 +58,36 @@ class Progress:
 
 
 def make(library: Library, prefix: Prefix, request: Request) -> Iterator[Stage | str | Reply]:
-    """Stages, pieces of text and the Reply; once short of memory, again with a smaller plan.
+    """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
+    with a smaller plan.
 
     Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
     """
-    written = False
-    try:
-        for event in _attempt(library, prefix, request):
-            written = written or isinstance(event, str)
-            yield event
-        return
-    except (RuntimeError, MemoryError) as error:
-        if written or not is_out_of_memory(error):
-            raise
-    release(library, prefix)
     smaller = shrunk(request.settings)
     note = (
         f"Memory was short: answered with at most {smaller.max_frames} frames and "
         f"{smaller.budget_tokens} visual tokens."
     )
-    try:
-        yield from _attempt(library, prefix, replace(request, settings=smaller, notes=(note,)))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+    attempts = [request, replace(request, settings=smaller, notes=(note,))]
+    if library.nbytes or prefix.nbytes:
+        attempts.insert(0, request)  # what earlier questions left may have been all that was amiss
+    for attempt in attempts:
+        written = False
+        try:
+            for event in _attempt(library, prefix, attempt):
+                written = written or isinstance(event, str)
+                yield event
+            return
+        except (RuntimeError, MemoryError) as error:
+            if written or not is_out_of_memory(error):
+                raise
+            failure = error.with_traceback(None)  # it would hold the tensors of the attempt
         release(library, prefix)
-        where = "computer" if library.model.device.type == "cpu" else "GPU"
-        raise OutOfMemory(
-            f"The {where} ran out of memory while encoding. Your video is kept. "
-            f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
-        ) from error
+    where = "computer" if library.model.device.type == "cpu" else "GPU"
+    raise OutOfMemory(
+        f"The {where} ran out of memory while encoding. Your video is kept. "
+        f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
+    ) from failure
 
 
 def unanswered(model, request: Request) -> Reply:

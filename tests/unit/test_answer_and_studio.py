@@ -222,15 +222,15 @@ def test_other_pruner_settings_need_no_encoder(studio, film):
     assert pruned.settings["prune"]["mode"] == "rlt"
 
 
-def fail_once(model, how_often, error):
-    """Makes the next runs of the vision encoder end in an error."""
+def fail_once(part, how_often, error):
+    """Makes the next runs of a part of the model end in an error."""
     left = itertools.count(how_often, -1)
 
     def fail(*_):
         if next(left) > 0:
             raise error
 
-    return model.vision.register_forward_pre_hook(fail)
+    return part.register_forward_pre_hook(fail)
 
 
 @pytest.mark.parametrize(
@@ -239,15 +239,27 @@ def fail_once(model, how_often, error):
      RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
 )  # fmt: skip
 def test_out_of_memory_is_retried_with_a_smaller_plan(studio, film, error):
-    hook = fail_once(studio.model, 1, error)
+    hook = fail_once(studio.model.vision, 1, error)
     reply = studio.reply(ask(film), max_new_tokens=2)
     hook.remove()
     assert reply.settings["max_frames"] == 90
     assert "Memory was short" in reply.notes[0]
 
 
+def test_what_earlier_questions_left_is_given_up_before_the_plan(studio, film):
+    first = studio.reply(ask(film), max_new_tokens=2)
+    hook = fail_once(studio.model.language.model, 1, torch.OutOfMemoryError("no"))
+    again = studio.reply(ask(film, "And now?"), max_new_tokens=2)
+    hook.remove()
+    assert again.settings["max_frames"] == first.settings["max_frames"]
+    assert not again.notes
+    hook = fail_once(studio.model.language.model, 2, torch.OutOfMemoryError("no"))
+    assert "Memory was short" in studio.reply(ask(film, "And then?"), max_new_tokens=2).notes[0]
+    hook.remove()
+
+
 def test_out_of_memory_twice_is_refused_in_words_and_the_next_question_works(studio, film):
-    hook = fail_once(studio.model, 2, torch.OutOfMemoryError("no"))
+    hook = fail_once(studio.model.vision, 2, torch.OutOfMemoryError("no"))
     with pytest.raises(OutOfMemory, match=r"ran out of memory.*Try max frames 45 or 4-bit"):
         studio.reply(ask(film), max_new_tokens=2)
     hook.remove()
@@ -256,7 +268,7 @@ def test_out_of_memory_twice_is_refused_in_words_and_the_next_question_works(stu
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(studio, film):
-    hook = fail_once(studio.model, 1, RuntimeError("something else"))
+    hook = fail_once(studio.model.vision, 1, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
         studio.reply(ask(film), max_new_tokens=2)
     hook.remove()
