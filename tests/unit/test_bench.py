@@ -10,7 +10,7 @@ import torch
 from train_cli.__main__ import main
 from train_cli.bench import GROUPS, ON_REQUEST, clips, files, merged, peers
 from train_cli.bench.measure import Mismatch, beside, spread
-from train_cli.bench.models import within
+from train_cli.bench.models import same_start, within
 from train_cli.bench.page import HAND
 from train_cli.bench.quantized import resident
 from train_cli.bench.scaling import over_line
@@ -63,6 +63,15 @@ def test_kernels_are_timed_on_a_gpu_only(capsys, monkeypatch):
     assert not out
     assert err.startswith("No GPU: ")
     assert err.count("\n") == 1
+
+
+def test_answers_may_part_after_a_quarter():
+    ids = list(range(8))
+    assert same_start(ids, ids) == "same tokens"
+    assert same_start(ids, [0, 1, 9, 3, *ids[4:]]) == "the first 2 of 8 tokens are the same"
+    for other in ([0, 9, 2, *ids[3:]], ids[:7]):
+        with pytest.raises(Mismatch):
+            same_start(ids, other)
 
 
 def test_different_outputs_give_no_figure():
