@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import gradio as gr
 
 import vl3
+import vl3.layouts
 import vl3.studio
 import vl3.video
 from vl3.page import chat as chat_rows
@@ -345,8 +346,10 @@ class Page(Layout):
         try:
             kind = None if quantize == "none" else quantize
             return words.needed(self.fit(model.strip() or None, quantize=kind))
-        except (ValueError, OSError) as error:
-            return f"Memory unknown: {error}."
+        except (vl3.layouts.LayoutError, OSError):  # their words hold the name, maybe markup
+            return words.UNKNOWN_SIZE
+        except ValueError as error:
+            return f"{error}."
 
     def on_load(self, visitor: Visitor, event: dict, model: str, quantize: str, adapter: str):
         if not self.can_load:

@@ -33,6 +33,7 @@ PRUNERS = (
     ("RLT: the frame before, other unit", "rlt"),
     ("Last kept: the last kept version", "last_kept"),
 )
+UNKNOWN_SIZE = "Memory unknown: no model in such a folder, and no published size of that name."
 QUANTIZATIONS = (
     ("None", "none"),
     ("8 bits (int8)", "int8"),

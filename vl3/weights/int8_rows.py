@@ -15,6 +15,7 @@ from torch.nn import functional as F
 STEPS = 127
 FEW_ROWS = 4  # up to here torch's own product with int8 is faster on a CPU
 SLICE_WEIGHTS = 1 << 25  # unpacked at a time: a head would be a gigabyte
+ROUNDED_WEIGHTS = 1 << 22  # at a time, in float32
 
 
 class Int8Linear(nn.Module):
@@ -60,10 +61,10 @@ def rounded(weight_NK: torch.Tensor) -> tuple[nn.Parameter, nn.Parameter]:
     scale_N = (largest_N.float() / STEPS).to(weight_NK.dtype)
     scale_N = scale_N.masked_fill(scale_N == 0, 1)
     steps = torch.empty_like(weight_NK, dtype=torch.int8)
-    for part, into, scale in zip(
-        *(t.split(max(1, SLICE_WEIGHTS // weight_NK.shape[1])) for t in (weight_NK, steps, scale_N))
-    ):
-        into.copy_((part.float() / scale.float()[:, None]).round_().clamp_(-STEPS, STEPS))
+    rows = max(1, ROUNDED_WEIGHTS // weight_NK.shape[1])
+    for part, into, scale in zip(*(t.split(rows) for t in (weight_NK, steps, scale_N))):
+        exact = part.to(torch.float32, copy=True).div_(scale.float()[:, None])
+        into.copy_(exact.round_().clamp_(-STEPS, STEPS))
     return tuple(nn.Parameter(tensor, requires_grad=False) for tensor in (steps, scale_N))
 
 
