@@ -55,5 +55,8 @@ def roomy(tokens: int) -> int:
 
 
 def growing_cache() -> Cache:
-    """An empty cache for one conversation; crop leaves the room where it is."""
+    """An empty cache for one conversation; crop leaves the room where it is.
+
+    Not for beams: they exchange rows of keys, and the room would hold the old ones.
+    """
     return Cache(layer_class_to_replicate=GrowingLayer)
