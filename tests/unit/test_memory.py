@@ -18,9 +18,9 @@ from vl3.units import memory, parse_memory
 from vl3.weights.load import count_parameters
 from vl3.weights.sizes import parts, sizes_of
 
-# Measured within 3 %; the rest is for the allocator and libraries, some megabytes of a small model. It
-# sees a wrong format of the weights, keys and values left out (14 %) or what a piece needs (21 %), not
-# the frames (6 %).
+# Measured within 3 %; the rest is for the allocator and libraries, some megabytes of a small model.
+# It sees a wrong format of the weights, keys and values left out (14 %) or what a piece needs
+# (21 %), not the frames (6 %).
 TOLERANCE = 0.12
 RELEASED = {"2B": videollama3_2b(), "7B": videollama3_7b()}
 
