@@ -1,4 +1,4 @@
-"""NF4 beside 16 bits: a linear layer at growing numbers of rows, and the bytes of a whole model."""
+"""NF4 beside 16 bits: rounding, a linear layer at growing numbers of rows, bytes of a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from train_cli.bench.files import same
 from train_cli.bench.measure import Row, beside, say
 from train_cli.bench.models import within
 from vl3.config import VL3Config, videollama3_2b
@@ -48,13 +49,19 @@ def nf4(
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return []
+    from vl3.weights import nf4_rounding
     from vl3.weights.nf4_cpu import FUSED_ROWS
 
     torch.manual_seed(0)
     plain = nn.Linear(width, mlp, bias=False, dtype=torch.bfloat16)
     ours, stock = _quantized(plain), _quantized(plain)
     fit_cpu(ours)
-    found = []
+    weight = plain.weight.data
+    found = beside(
+        f"{width} x {mlp} weights rounded to NF4",
+        lambda: nf4_rounding.rounded(weight)[0],
+        {"bitsandbytes": lambda: nf4_rounding.theirs(weight)[0]}, rounds, same,
+    )  # fmt: skip
     with torch.no_grad():
         many = [rows for rows in ROWS if rows > FUSED_ROWS]
         few = [rows for rows in ROWS if rows <= FUSED_ROWS]
