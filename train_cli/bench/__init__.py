@@ -36,7 +36,7 @@ GROUPS = {
     "prefill": "prompt to first token, growing shares pruned",
     "answer": "token by token",
     "question": "a second question, with the prefix kept",
-    "nf4": "a linear layer in 4 bits, and the bytes of all weights",
+    "nf4": "weights rounded to 4 bits, a linear layer of them, and their bytes",
     "training": "forward and backward of a training step",
     "scaling": "time and memory from 8 to 180 frames",
     "2b": "whole answers at the 2B's sizes, memory beside the estimate",

@@ -15,9 +15,9 @@ HAND = "<!-- by hand -->"  # what follows this line of a page is kept as it is
 NOT_MEASURED = """\
 ## What was not measured
 
-Anything on a GPU. The released weights, and the depth of the released models: widths are theirs,
-layers are few, weights random. Machines with other instruction sets, other operating systems, more
-than one thread. transformers' video processor where torchvision is absent, torchcodec and ffmpeg
+Anything on a GPU. The released weights: all are random. Outside the groups 2b and 7b the depth of the
+released models, whose widths the few layers have, and more than one thread. Machines with other
+instruction sets, other operating systems. transformers' video processor where torchvision is absent, torchcodec and ffmpeg
 where they are, and any other peer without a row."""
 
 
