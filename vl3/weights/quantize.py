@@ -43,7 +43,7 @@ class Quantized:
 
 
 def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The bitsandbytes configuration for one of KINDS, whose 4 bits are rounded fast on a CPU.
+    """The bitsandbytes configuration for one of KINDS; from then on it rounds 4 bits our way.
 
     Raises: ValueError for another kind, ImportError when bitsandbytes is not installed.
     """
