@@ -24,12 +24,14 @@ class Clip:
     Shapes: frames_TYX3 - uint8 RGB, upright (rotation and EXIF orientation already applied)
             times_s - one presentation time per frame, seconds from the start of the source;
                       None for a still image
+    notes: what a person must know of how the source was read, one sentence each
     """
 
     frames_TYX3: np.ndarray
     times_s: tuple[float, ...] | None
     source: str
     lost_frames: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, kind = self.frames_TYX3.shape, self.frames_TYX3.dtype
@@ -150,7 +152,10 @@ class Keep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a clip will cost, known from its container before a frame is decoded."""
+    """What a clip will cost, known from its container before a frame is decoded.
+
+    notes: what a person must know of its times before the run, one sentence each
+    """
 
     source: str
     times_s: tuple[float, ...] | None
@@ -158,6 +163,7 @@ class Plan:
     width_px: int
     grid: Grid
     duration_s: float | None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_frames(self) -> int:

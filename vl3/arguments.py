@@ -1,0 +1,107 @@
+"""What callers pass, numbers and names: taken as it is meant or refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from difflib import get_close_matches
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+) -> float:
+    """The value as a finite float within low <= value <= high (above < value where given).
+
+    Takes what Python and numpy take for a number: int, float, numpy scalars, tensors of one
+    element, fractions. Not bool, not text.
+    Raises: ValueError "NAME is RANGE - got VALUE".
+    """
+    wanted = _range("a number", low, above, high, unit)
+    return _within(name, value, _as_float(value), wanted, low, above, high)
+
+
+def whole(
+    name: str,
+    value: object,
+    *,
+    low: int | None = None,
+    high: int | None = None,
+    unit: str = "",
+) -> int:
+    """The value as an int within low <= value <= high; takes numpy integers and floats like 8.0.
+
+    Raises: ValueError "NAME is RANGE - got VALUE".
+    """
+    wanted = _range("a whole number", low, None, high, unit)
+    try:
+        found = math.nan if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = _as_float(value)
+    if isinstance(found, float) and not found.is_integer():
+        found = math.nan
+    return int(_within(name, value, found, wanted, low, None, high))
+
+
+def choice(name: str, value: object, choices: Collection[str]) -> str:
+    """The value, which is one of the choices.
+
+    Raises: ValueError that lists them, with the nearest one where it looks like a slip.
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    hint = did_you_mean(value, choices)
+    raise ValueError(f"{name} is one of {', '.join(choices)} - got {shown(value)}{hint}")
+
+
+def did_you_mean(name: object, known: Collection[str]) -> str:
+    """ "; did you mean NAME?" where one of the known names is near, else nothing."""
+    near = get_close_matches(name, known, n=1) if isinstance(name, str) else ()
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as a sentence shows it: short, and without its inside where it is not plain."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        text = repr(value)
+    else:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_float(value: object) -> float:
+    """The value as a float; NaN for what is no number, text and bool among it."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value.__float__())
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError):
+        return math.nan
+
+
+def _range(kind: str, low, above, high, unit: str) -> str:
+    of = f" of {unit}" if unit else ""
+    if above is not None:
+        return f"{kind}{of} above {above:g}" + ("" if high is None else f" and at most {high:g}")
+    if low is not None and high is not None:
+        return f"{kind}{of} from {low:g} to {high:g}"
+    if low is not None:
+        return f"{kind}{of}, {low:g} or more"
+    return f"{kind}{of}" + ("" if high is None else f", at most {high:g}")
+
+
+def _within(name, value, found, wanted: str, low, above, high):
+    inside = (
+        (low is None or found >= low)
+        and (above is None or found > above)
+        and (high is None or found <= high)
+    )
+    if not inside or (isinstance(found, float) and not math.isfinite(found)):
+        raise ValueError(f"{name} is {wanted} - got {shown(value)}")
+    return found
