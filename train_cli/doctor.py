@@ -17,8 +17,9 @@ from vl3.memory import KINDS, USABLE
 from vl3.studio import estimate
 from vl3.units import memory
 from vl3.weights.hub import BUNDLED
-from vl3.weights.load import pick_device
-from vl3.weights.sizes import RELEASED
+from vl3.weights.load import count_parameters, pick_device
+from vl3.weights.number_format import pick_dtype, suited
+from vl3.weights.sizes import RELEASED, sizes_of
 
 NEEDED = ("torch", "transformers", "gradio", "av", "pillow", "numpy", "safetensors", "accelerate",
           "huggingface_hub", "psutil")  # fmt: skip
@@ -82,14 +83,17 @@ def _device() -> float:
 
 def _fits(free_bytes: float) -> list[str]:
     """One line per released model: what an answer takes, by quantization, and whether it fits."""
-    lines = []
+    lines, device = [], pick_device("auto")
     for size in RELEASED:
         name, verdicts = f"DAMO-NLP-SG/VideoLLaMA3-{size}", []
+        parameters = count_parameters(sizes_of(name))
         for kind in KINDS:
             fit = estimate(name, quantize=kind)
             verdict = "fits" if fit.need.total < free_bytes else "does not fit"
-            verdicts.append(f"{kind or '16-bit'} {memory(fit.need.total)} {verdict}")
+            plain = str(pick_dtype("auto", device, parameters)).removeprefix("torch.")
+            verdicts.append(f"{kind or plain} {memory(fit.need.total)} {verdict}")
         lines.append(f"VideoLLaMA3-{size}  {', '.join(verdicts)}")
+        lines.append(f"{'':<16}{suited(device, parameters)}")
     about = f"an answer about {fit.budget_tokens:,} visual tokens; --memory auto chooses"
     lines.append(f"{'':<16}({about})")
     return lines

@@ -105,7 +105,7 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
     import torch
 
     from vl3.memory import USABLE
-    from vl3.training.setup import cpu_has_bfloat16
+    from vl3.weights.number_format import bfloat16_time
 
     if on == "cuda" or (on == "auto" and (limit is not None or torch.cuda.is_available())):
         if limit is None and not torch.cuda.is_available():
@@ -113,7 +113,7 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
         here = torch.cuda.is_available()
         native = torch.cuda.is_bf16_supported() if here else True
         return "cuda", native, limit or torch.cuda.mem_get_info()[1] * USABLE
-    return "cpu", cpu_has_bfloat16(), limit or float(psutil.virtual_memory().available)
+    return "cpu", bfloat16_time() <= 1, limit or float(psutil.virtual_memory().available)
 
 
 # The model's sizes

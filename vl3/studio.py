@@ -23,8 +23,9 @@ from vl3.settings import ProcessorSettings, PruneSettings
 from vl3.trace import Attention, Tracer
 from vl3.values import Piece, Plan, Reply, Stage
 from vl3.weights.hub import resolve
-from vl3.weights.load import LARGE, Loaded, count_parameters, pick_device, pick_dtype
+from vl3.weights.load import Loaded, count_parameters, pick_device
 from vl3.weights.load import load as load_weights
+from vl3.weights.number_format import LARGE, pick_dtype
 from vl3.weights.sizes import sizes_of
 
 __all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
@@ -327,7 +328,7 @@ def estimate(
     return memories.fit(
         config,
         device=target.type,
-        itemsize=pick_dtype(dtype, target, parameters).itemsize,
+        itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
         budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
         limit_bytes=memories.usable_bytes(memory, target) if memory else float("inf"),
         kinds=(quantize,) if quantize or not memory else memories.KINDS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ from vl3.training.toy import newborn
 from vl3.vision.encoder import Attend
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
-from vl3.weights.load import LARGE, load
+from vl3.weights.load import load
+from vl3.weights.number_format import LARGE, bfloat16_time
 
 # Linear layers of each module that adapters go into; the output head stays as it is, as in the
 # official LoRA scripts.
@@ -36,16 +36,7 @@ def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
         return getattr(torch, wanted)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself; others are many times slower."""
-    info = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not info.is_file():
-        return False
-    flags = info.read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return torch.bfloat16 if device.type == "cpu" and bfloat16_time() <= 1 else torch.float32
 
 
 def prepare(

@@ -22,8 +22,7 @@ from vl3.weights.adapters import (
 )
 from vl3.weights.hub import BUNDLED, resolve
 from vl3.weights.int8_rows import round_rest
-
-LARGE = 500_000_000  # parameters from which a CPU holds the weights in bfloat16 rather than float32
+from vl3.weights.number_format import pick_dtype
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +52,8 @@ def load(
 ) -> Loaded:
     """A checkpoint of any whole-model layout, on the device, in evaluation mode.
 
-    dtype "auto" is bfloat16 on a GPU, float32 on a CPU up to 500 M parameters and bfloat16 above.
+    dtype "auto" is bfloat16 on a GPU and float32 on a CPU up to 500 M parameters; above, what the
+    processor computes faster (vl3.weights.number_format).
     quantize: None or one of vl3.weights.quantize.KINDS; adapter: a peft folder, or a run that
     trained one, applied to the loaded model. Where name itself is such a folder, its base is loaded
     as it was for training.
@@ -72,7 +72,7 @@ def load(
         check_base(adapter, folder)
     target = pick_device(device)
     config = layouts.read_config(folder)
-    kind = pick_dtype(dtype, target, count_parameters(config))
+    kind = pick_dtype(dtype, target, count_parameters(config), quantize)
     extra = {"quantization_config": quantization.settings(quantize, kind)} if quantize else {}
     model = VL3ForConditionalGeneration.from_pretrained(
         folder, config=config, dtype=kind, device_map={"": target}, **extra
@@ -114,19 +114,6 @@ def pick_device(device: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def pick_dtype(dtype: str | torch.dtype, device: torch.device, parameters: int) -> torch.dtype:
-    """The number format asked for, or the one that suits the device and the size."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        small_on_cpu = device.type == "cpu" and parameters < LARGE
-        return torch.float32 if small_on_cpu else torch.bfloat16
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in named:
-        raise ValueError(f"no dtype {dtype!r}; choose auto, {', '.join(named)}")
-    return named[dtype]
 
 
 def count_parameters(config) -> int:
