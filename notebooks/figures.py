@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 from IPython.display import HTML
 from PIL import Image
 
 from vl3.training.data.views import Piece, View
+from vl3.viz.chart import Chart
+from vl3.viz.figures import AMBER, BLUE, CLEAR, INK, LINE
 
 LEARNED, VISUAL, READ = "#9fd8b4", "#d5dcf5", "#eceff1"
-RIGHT, WRONG = "#1b7f45", "#b3261e"
+RIGHT, WRONG = "#2a8f6c", "#d0504a"  # read on white and on black
 
 
 def frames(view: View) -> HTML:
@@ -56,28 +57,31 @@ def _piece(piece: Piece) -> str:
     )
 
 
-def curves(run: Path, title: str, right: str) -> go.Figure:
+def curves(run: Path, title: str, right: str) -> Chart:
     """The loss of a run and the share of right answers of one family, by step."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     logged = [line for line in lines if "loss" in line]
     steps = [line["step"] for line in logged]
-    figure = go.Figure()
+    figure = Chart()
     figure.add_scatter(
         x=steps, y=[line["loss"] for line in logged], name="loss",
-        line={"color": "#3b528b", "width": 3},
+        line={"color": BLUE, "width": 3},
     )  # fmt: skip
     figure.add_scatter(
         x=steps, y=[line[f"right/{right}"] for line in logged], name="answers right", yaxis="y2",
-        line={"color": "#c06a00", "width": 3, "dash": "dot"},
+        line={"color": AMBER, "width": 3, "dash": "dot"},
     )  # fmt: skip
     figure.update_layout(
-        title=title, height=340, template="plotly_white", margin={"t": 60, "b": 40},
+        title=title, height=340, template="none", margin={"t": 60, "b": 40},
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font_color=INK,
         xaxis_title="step", yaxis={"title": "loss", "rangemode": "tozero"},
         yaxis2={"title": "answers right", "overlaying": "y", "side": "right", "range": [0, 1.05],
                 "tickmode": "array", "tickvals": [0, 0.25, 0.5, 0.75, 1], "tickformat": ".0%",
                 "showgrid": False},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.15},
     )  # fmt: skip
+    figure.update_xaxes(gridcolor=LINE)
+    figure.update_yaxes(gridcolor=LINE)
     return figure
 
 

@@ -1,8 +1,8 @@
 """Runs notebooks and keeps small outputs in them: python notebooks/refresh.py pruning rope
 
-Figures stay as plotly's JSON with a small PNG beside it, which is what GitHub shows; widgets leave
-the picture that stands in for them. Needs the extra `notebooks`, and Chrome or Chromium for the
-PNGs (BROWSER_PATH where it is not found by itself).
+Figures stay as plotly's JSON with their PNG beside it, made smaller, which is what GitHub shows;
+widgets leave the picture that stands in for them. Needs the extra `notebooks`, and Chrome or
+Chromium for the PNGs (BROWSER_PATH where it is not found by itself).
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import sys
 from pathlib import Path
 
 import nbformat
-import plotly.io
 from nbclient import NotebookClient
 from PIL import Image
 
 HERE = Path(__file__).parent
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-WIDTH_PX = 900
 COLOURS = 255  # of a PNG: charts have few
 JPEG_QUALITY = 72
 MOST_BYTES = 200_000
@@ -31,7 +29,7 @@ def refresh(name: str) -> int:
     file = HERE / f"{name}.ipynb"
     notebook = nbformat.read(file, 4)
     where = {"metadata": {"path": HERE}}
-    client = NotebookClient(notebook, resources=where, timeout=120, record_timing=False)
+    client = NotebookClient(notebook, resources=where, timeout=600, record_timing=False)
     client.coalesce_streams = True
     client.execute()
     for cell in notebook.cells:
@@ -54,16 +52,18 @@ def settle(output) -> None:
         raise ValueError(f"something was said on stderr: {output.text}")
     data = output.get("data", {})
     data.pop(WIDGET, None)
-    if "image/png" in data:
-        smallest(data)
     if PLOTLY in data:
         data[PLOTLY].pop("config", None)
-        data["image/png"] = still(data[PLOTLY])
-        data["text/plain"] = "A chart; this viewer shows neither plotly's nor a picture."
+        if "image/png" not in data:
+            raise ValueError(f"a chart without a picture: {data.get('text/plain')}")
+        data["image/png"] = fewer_colours(data["image/png"])
+    elif "image/png" in data:
+        smallest(output)
 
 
-def smallest(data) -> None:
-    """A picture as JPEG or PNG, as is smaller: Pillow's come as both."""
+def smallest(output) -> None:
+    """A picture as JPEG or PNG, as is smaller: Pillow's come as both. Its words stay with it."""
+    data, words = output.data, output.metadata.pop("image/png", None)
     data.pop("image/jpeg", None)
     file = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
@@ -72,16 +72,16 @@ def smallest(data) -> None:
     if len(jpeg) < len(data["image/png"]):
         data["image/jpeg"] = jpeg
         del data["image/png"]
+    if words:
+        output.metadata["image/jpeg" if "image/jpeg" in data else "image/png"] = words
 
 
-def still(figure: dict) -> str:
-    """The figure as a small PNG, in base64."""
-    height = figure["layout"].get("height", 380)
-    png = plotly.io.to_image(figure, "png", width=WIDTH_PX, height=height)
+def fewer_colours(png: str) -> str:
+    """A chart's PNG with a palette, transparent as it was; both in base64."""
     file = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
-        file, "PNG", optimize=True
-    )
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
+    method = Image.Quantize.FASTOCTREE  # the one that keeps transparency
+    picture.quantize(COLOURS, method, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vl3.weights.export import export
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WITHOUT_OUTPUTS = ("train_nano",)  # minutes long, and every figure is a run of its own
@@ -72,9 +74,22 @@ def test_a_clip_from_a_file_and_one_that_is_drawn(file):
 @pytest.mark.timeout(1800)
 @by_name(NOTEBOOKS)
 def test_runs(file):
+    run(file)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@by_name([file for file in EXECUTED if file.stem in ("attention", "rope")])
+def test_runs_on_a_released_layout_in_4_bits(file, tiny_model, tiny_processor, tmp_path):
+    export(tiny_model, tiny_processor, tmp_path / "official", "official")
+    run(file, VL3_MODEL=str(tmp_path / "official"), VL3_QUANTIZE="nf4")
+
+
+def run(file: Path, **environment: str) -> None:
+    """Executes a notebook beside us; fails with what it said."""
     command = ["-m", "pytest", "--nbmake", "--nbmake-timeout=900", "-p", "no:timeout", str(file)]
     # One thread: two that wait for each other on a busy machine take many times as long.
-    environment = os.environ | {
+    environment = os.environ | environment | {
         "HF_HUB_OFFLINE": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run(

@@ -22,21 +22,25 @@ from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, frequencies
 from vl3.vision.rope2d import positions as patch_positions
 from vl3.viz import positions
+from vl3.viz.chart import Chart
 from vl3.viz.pruning import LEVELS
 
-INK, FAINT, LINE, GROUND = "#1c1f26", "#5d6470", "#dfe2e8", "#ffffff"
-BLUE, AMBER, GREY, GREEN = "#3448c5", "#c06a00", "#c3c8d2", "#1f7a5c"
+# A chart has no ground of its own, and nobody tells the kernel whether the page is light or dark:
+# every colour stands out by 4 to 1 and more from white and from black alike, words by 4.2 to 1.
+CLEAR, INK, LINE = "rgba(0,0,0,0)", "#767c87", "rgba(128,134,145,0.25)"
+BLUE, AMBER, GREY, GREEN = "#5b6ee1", "#c06a00", "#8b93a3", "#2a8f6c"
 COLOURS = {"official": BLUE, "rlt": GREEN, "last_kept": AMBER, "off": INK}
 DASHES = {"official": "solid", "rlt": "dash", "last_kept": "dot"}
 SYMBOLS = {"official": "circle", "rlt": "square", "last_kept": "diamond", "off": "star"}
 KINDS = {"slots": BLUE, "text": AMBER, "special": GREY}
 KIND_NAMES = {"slots": "visual tokens", "text": "words and time stamps", "special": "template"}
 THRESHOLDS = tuple(np.geomspace(0.01, 100, 41))
-DOTTED = {"color": FAINT, "dash": "dot"}
+DOTTED = {"color": INK, "dash": "dot"}
+TALLEST_PX = 2400  # of a chart with a row for each word; a browser draws no picture of many more
 SURE = 1.96  # standard errors of an interval that holds the truth 95 times in 100
 
-Drawn = tuple[go.Figure, pd.DataFrame]
-Mapped = tuple[go.Figure, np.ndarray]
+Drawn = tuple[Chart, pd.DataFrame]
+Mapped = tuple[Chart, np.ndarray]
 
 
 # Frames to tokens
@@ -52,7 +56,7 @@ def budget(
         for grid in grids
     ]
     table = pd.DataFrame(rows, columns=["frames", "rows", "cols", "tokens_per_frame", "tokens"])
-    figure = make_subplots(1, 2, subplot_titles=("All frames together", "One frame"))
+    figure = _pair("All frames together", "One frame")
     for col, name in ((1, "tokens"), (2, "tokens_per_frame")):
         figure.add_scatter(
             x=table["frames"], y=table[name], mode="lines+markers", line={"color": BLUE},
@@ -72,7 +76,7 @@ def block_order(grid: Grid) -> Mapped:
     position_N2 = patch_positions(grid).numpy()
     order_RC = np.empty((grid.rows, grid.cols), int)
     order_RC[tuple(position_N2.T)] = np.arange(len(position_N2))
-    figure = go.Figure(
+    figure = Chart(
         go.Heatmap(
             z=order_RC, colorscale="Cividis", showscale=False, xgap=1, ygap=1,
             texttemplate="%{z}", hovertemplate="row %{y}, column %{x}: patch %{z}<extra></extra>",
@@ -83,7 +87,7 @@ def block_order(grid: Grid) -> Mapped:
         for col in range(grid.token_cols):
             left, top = col * grid.merge - 0.5, row * grid.merge - 0.5
             figure.add_shape(type="rect", x0=left, x1=left + grid.merge, y0=top,
-                             y1=top + grid.merge, line={"color": GROUND, "width": 4})  # fmt: skip
+                             y1=top + grid.merge, line={"color": INK, "width": 3})  # fmt: skip
     return _styled(figure, "Block order: patches of one token follow each other"), order_RC
 
 
@@ -92,7 +96,7 @@ def prompt(pieces: Sequence[Piece]) -> Drawn:
     rows = [(piece.kind, piece.text, piece.tokens, piece.time_s) for piece in pieces]
     table = pd.DataFrame(rows, columns=["kind", "text", "tokens", "time_s"])
     table.insert(0, "first", table["tokens"].cumsum() - table["tokens"])
-    figure = go.Figure()
+    figure = Chart()
     for kind, part in table.groupby("kind", sort=False):
         shown = [_told(*row) for row in zip(part["kind"], part["text"], part["time_s"])]
         figure.add_bar(
@@ -123,12 +127,12 @@ def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
         "time_s": np.full(grid.frames, np.nan) if times_s is None else np.array(times_s),
         "kept": kept, "placeholders": placeholders, "removed": grid.tokens_per_frame - kept,
     })  # fmt: skip
-    figure = go.Figure()
+    figure = Chart()
     bars = (
         ("changed", table["kept"] - table["placeholders"], {"color": BLUE}),
         ("placeholder", table["placeholders"], {"color": AMBER}),
         ("removed", table["removed"],
-         {"color": "#e8eaef", "pattern": {"shape": "-", "fgcolor": GREY, "size": 6}}),
+         {"color": LINE, "pattern": {"shape": "-", "fgcolor": GREY, "size": 6, "solidity": 0.15}}),
     )  # fmt: skip
     for name, values, marker in bars:
         figure.add_bar(x=table["frame"], y=values, name=name, marker=marker,
@@ -153,7 +157,7 @@ def kept_by_threshold(
             rows.append((mode, threshold, threshold * LEVELS[mode], kept))
     table = pd.DataFrame(rows, columns=["mode", "threshold", "grey_levels", "kept"])
     table["share"] = table["kept"] / sum(grid.num_tokens for grid in patches.grids)
-    figure = go.Figure()
+    figure = Chart()
     for mode, part in table.groupby("mode", sort=False):
         figure.add_scatter(
             x=part["grey_levels"], y=part["share"], name=mode, customdata=part["threshold"],
@@ -183,7 +187,7 @@ def spectrum(head_channels: int, theta: float, side: int, chosen: int | None = N
         "wavelength_patches": positions.wavelengths(head_channels, theta),
     })  # fmt: skip
     colours = [AMBER if number == chosen else BLUE for number in table["frequency"]]
-    figure = go.Figure(
+    figure = Chart(
         go.Scatter(
             x=table["frequency"], y=table["wavelength_patches"], mode="lines+markers",
             line={"color": GREY}, marker={"color": colours, "size": 10},
@@ -210,7 +214,7 @@ def angle_maps(grid: Grid, head_channels: int, theta: float, frequency: int) -> 
     place = tuple(position_N2.numpy().T)
     for part in (0, 1):
         angle_2RC[part][place] = angle_NR[:, part * count + frequency] % (2 * np.pi)
-    figure = make_subplots(1, 2, subplot_titles=("row part", "column part"))
+    figure = _pair("row part", "column part")
     for part in (0, 1):
         figure.add_heatmap(
             z=angle_2RC[part], coloraxis="coloraxis", row=1, col=1 + part,
@@ -226,7 +230,7 @@ def angle_maps(grid: Grid, head_channels: int, theta: float, frequency: int) -> 
 def similarity(grid: Grid, head_channels: int, theta: float, row: int, col: int) -> Mapped:
     """`similarity_map`, drawn."""
     similarity_RC = similarity_map(grid, head_channels, theta, row, col)
-    figure = go.Figure(
+    figure = Chart(
         go.Heatmap(
             z=similarity_RC, colorscale="Viridis", zmax=1,
             colorbar={"title": "cosine"},
@@ -234,7 +238,7 @@ def similarity(grid: Grid, head_channels: int, theta: float, row: int, col: int)
         )
     )  # fmt: skip
     figure.add_scatter(x=[col], y=[row], mode="markers", hoverinfo="skip",
-                       marker={"symbol": "x", "size": 11, "color": INK})  # fmt: skip
+                       marker={"symbol": "x", "size": 11, "color": "black"})  # fmt: skip
     _square(figure)
     return _styled(figure, f"Alike to the patch in row {row}, column {col}"), similarity_RC
 
@@ -266,7 +270,7 @@ def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
     table = pd.DataFrame({
         "patches": distance.numpy(), "along_a_side": (1 + mean) / 2, "along_the_diagonal": mean
     })  # fmt: skip
-    figure = go.Figure()
+    figure = Chart()
     lines = (("along_a_side", BLUE, "solid"), ("along_the_diagonal", AMBER, "dash"))
     for name, colour, dash in lines:
         figure.add_scatter(x=table["patches"], y=table[name], name=name.replace("_", " "),
@@ -288,7 +292,7 @@ def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) ->
     })  # fmt: skip
     table.loc[after_M < 0, "after"] = pd.NA
     kept = table.dropna()
-    figure = go.Figure()
+    figure = Chart()
     for name, part, y, colour in (
         ("before pruning", table, "before", GREY), ("after pruning", kept, "after", BLUE)
     ):  # fmt: skip
@@ -318,7 +322,7 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
         share_IH, index=pd.Index(attention.layers, name="layer"),
         columns=pd.Index(attention.heads, name="head"),
     )  # fmt: skip
-    figure = go.Figure(
+    figure = Chart(
         go.Heatmap(
             z=np.round(share_IH, 4), x=[str(head) for head in attention.heads],
             y=[str(layer) for layer in attention.layers], colorscale="Cividis", zmin=0, zmax=1,
@@ -347,7 +351,7 @@ def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = N
         np.nansum(weight_QTRC, axis=(2, 3)), index=pd.Index(numbered, name="word"),
         columns=pd.Index(names, name="frame"),
     )  # fmt: skip
-    figure = go.Figure(
+    figure = Chart(
         go.Heatmap(
             z=table.round(4), x=names, y=numbered, colorscale="Cividis", zmin=0, xgap=2, ygap=2,
             colorbar={"tickformat": ".0%"},
@@ -356,8 +360,8 @@ def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = N
     )  # fmt: skip
     figure.update_xaxes(title="frame", type="category")
     figure.update_yaxes(autorange="reversed", type="category")
-    height = 150 + 34 * len(numbered)
-    return _styled(figure, "Which frames each word looked at", height=max(240, height)), table
+    height = min(max(240, 150 + 34 * len(numbered)), TALLEST_PX)
+    return _styled(figure, "Which frames each word looked at", height=height), table
 
 
 # Ablation
@@ -372,7 +376,7 @@ def tradeoff(table: pd.DataFrame) -> Drawn:
     """
     low, high = wilson(table["right"], table["asked"])
     table = table.assign(share=table["right"] / table["asked"], low=low, high=high)
-    figure = make_subplots(1, 2, subplot_titles=("Answers right", "CPU milliseconds of an answer"))
+    figure = _pair("Answers right", "CPU milliseconds of an answer")
     for mode, part in table.groupby("mode", sort=False):
         part = part.sort_values("kept")
         common = {
@@ -405,11 +409,11 @@ def wilson(right, asked) -> tuple:
 # Style
 
 
-def _styled(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
-    """White with dark text on any page; no template, which would be most of a small figure."""
+def _styled(figure: Chart, title: str, height: int = 380) -> Chart:
+    """On the ground of the page, light or dark; no template, most of a small figure it would be."""
     figure.update_layout(
         template=go.layout.Template(), title={"text": title, "x": 0.01, "font": {"size": 17}},
-        height=height, paper_bgcolor=GROUND, plot_bgcolor=GROUND, font={"color": INK, "size": 13},
+        height=height, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 13},
         margin={"l": 64, "r": 20, "t": 84, "b": 56},
     )  # fmt: skip
     for update in (figure.update_xaxes, figure.update_yaxes):
@@ -417,9 +421,14 @@ def _styled(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
     return figure
 
 
+def _pair(left: str, right: str) -> Chart:
+    """Two charts beside each other, with these titles."""
+    return make_subplots(1, 2, figure=Chart(), subplot_titles=(left, right))
+
+
 def _said(text: str) -> dict:
     """A few words in a chart. On a logarithmic axis they want the logarithm of their place."""
-    return {"text": text, "font": {"color": FAINT}, "showarrow": False}
+    return {"text": text, "font": {"color": INK}, "showarrow": False}
 
 
 def _legend() -> dict:

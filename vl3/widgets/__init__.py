@@ -4,6 +4,9 @@
     view.frame = 3                                      and follows what a person does
     view.applied                                        the rule that was applied, {} before
 
+    model = vl3.widgets.Model()                         a form for the model; model.studio loads it
+    vl3.widgets.Ask(model.studio, "clip.mp4")           a form for questions; .reply is the answer
+
 The canvas (vl3.widgets.canvas) runs the module that the page runs, and needs anywidget. Without it
 the same call gives ipywidgets with a picture made in the kernel, and says so. Where no widget runs,
 a notebook on GitHub for one, a picture stands in.
@@ -12,6 +15,7 @@ a notebook on GitHub for one, a picture stands in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import ipywidgets
 import numpy as np
@@ -23,12 +27,16 @@ from vl3.vision.prune import prune
 from vl3.viz import attention as attention_view
 from vl3.viz import positions as positions_view
 from vl3.viz import pruning as pruning_view
+from vl3.viz.chart import Chart, NoPicture, alt_text
+from vl3.viz.chart import png as chart_png
 from vl3.viz.figures import similarity_map
 from vl3.viz.pictures import overlay, png
 from vl3.viz.strip import cividis, heated
+from vl3.widgets.ask import Ask
+from vl3.widgets.model import Model
 from vl3.widgets.plain import LABELS, Plain, frame_slider
 
-__all__ = ["Controls", "attention", "positions", "pruning"]
+__all__ = ["Ask", "Controls", "Model", "attention", "positions", "pruning"]
 
 SIDE_PX = 336  # a picture is made at least about this wide
 RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
@@ -75,6 +83,7 @@ def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0)
     return _shown(
         lambda: pruning_view.data(clip, grid, used, frame),
         lambda: paint(frame, base["threshold"], base["mode"]),
+        words(frame, base["threshold"], base["mode"]),
         plain,
     )
 
@@ -105,6 +114,7 @@ def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options)
     return _shown(
         lambda: positions_view.data(grid, head_channels, theta, **options),
         lambda: paint(**middle),
+        words(**middle),
         plain,
     )
 
@@ -147,12 +157,13 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
         except ValueError as problem:
             return {"maps": attention_view.refused(message["need"], str(problem))}
 
-    return _shown(lambda: data, lambda: paint(frame, token), plain, answer)
+    return _shown(lambda: data, lambda: paint(frame, token), words(frame, token), plain, answer)
 
 
 def _shown(
     data: Callable[[], dict],
     preview: Callable[[], np.ndarray],
+    alt: str,
     plain: Callable[[], Plain],
     answer: Callable[[dict], dict | None] = lambda message: None,
 ):
@@ -163,7 +174,7 @@ def _shown(
         if missing.name != "anywidget":
             raise
         return plain()
-    return Canvas(data(), lambda: png(enlarged(preview())), answer)
+    return Canvas(data(), lambda: png(enlarged(preview())), alt, answer)
 
 
 def enlarged(picture_YX3: np.ndarray) -> np.ndarray:
@@ -183,10 +194,27 @@ class Controls(ipywidgets.VBox):
             control.description = control.description or name.replace("_", " ")
             if control.has_trait("continuous_update"):
                 control.continuous_update = False
-        shown = ipywidgets.interactive_output(lambda **values: display(draw(**values)), controls)
+        self._draw, self._controls = draw, controls
+        shown = ipywidgets.interactive_output(lambda **values: _display(draw(**values)), controls)
         super().__init__(children=(ipywidgets.HBox(tuple(controls.values())), shown))
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        return super()._repr_mimebundle_(**kwargs) | {
-            "text/plain": "Sliders that draw this again, when the notebook runs."
-        }
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        """With what the sliders show now, for places where no widget runs."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        drawn = self._draw(**{name: control.value for name, control in self._controls.items()})
+        bundle["text/plain"] = "Sliders that draw this again, when the notebook runs."
+        if isinstance(drawn, Chart):
+            with suppress(NoPicture):
+                bundle["image/png"] = chart_png(drawn)
+            return bundle, {"image/png": {"alt": alt_text(drawn)}}
+        if hasattr(drawn, "_repr_html_"):
+            bundle["text/html"] = drawn._repr_html_()
+        return bundle, {}
+
+
+def _display(drawn) -> None:
+    """Shows what a slider drew; a chart without its picture, which would take as long again."""
+    if isinstance(drawn, Chart):
+        super(Chart, drawn)._ipython_display_()
+    else:
+        display(drawn)

@@ -57,7 +57,8 @@ class Canvas(anywidget.AnyWidget):
     """One view of assets/web/look.js with its data, as vl3.viz makes it.
 
     frame: the one that is shown, both ways; applied: what "Apply to next answer" was pressed with
-    preview: gives a PNG for places where no widget runs, such as a notebook on GitHub
+    preview: gives a PNG for places where no widget runs, such as a notebook on GitHub, and what
+    nbconvert makes of one; alt: what it shows, in words
     answer: gives what view.update takes for a message of the view that is no trait, such as "need"
     """
 
@@ -71,18 +72,20 @@ class Canvas(anywidget.AnyWidget):
         self,
         data: dict,
         preview: Callable[[], bytes],
+        alt: str,
         answer: Callable[[dict], dict | None] = lambda message: None,
     ) -> None:
         super().__init__(data=data, frame=data["frame"])
-        self._preview = preview
+        self._preview, self._alt = preview, alt
         self.on_msg(lambda _widget, message, _buffers: self._reply(answer(message)))
 
     def _reply(self, changes: dict | None) -> None:
         if changes is not None:
             self.send(changes)
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         found = super()._repr_mimebundle_(**kwargs)
         bundle, metadata = found if isinstance(found, tuple) else (found, {})
-        words = "A view to click and drag, when the notebook runs."
-        return bundle | {"image/png": self._preview(), "text/plain": words}, metadata
+        words = f"{self._alt}. A view to click and drag, when the notebook runs."
+        picture = {"image/png": self._preview(), "text/plain": words}
+        return bundle | picture, metadata | {"image/png": {"alt": self._alt}}

@@ -63,10 +63,11 @@ class Plain(VBox):
         self._image.value = png(self._paint(**self.values))
         self._told.value = f"<b>{html.escape(self._words(**self.values))}</b>"
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        words = "A view with sliders, when the notebook runs."
-        return bundle | {"image/png": bytes(self._image.value), "text/plain": words}
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        bundle, alt = super()._repr_mimebundle_(**kwargs), self._words(**self.values)
+        words = f"{alt}. A view with sliders, when the notebook runs."
+        picture = {"image/png": bytes(self._image.value), "text/plain": words}
+        return bundle | picture, {"image/png": {"alt": alt}}
 
 
 def frame_slider(count: int, frame: int = 0) -> ipywidgets.IntSlider:
