@@ -7,6 +7,8 @@ from typing import ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from vl3.arguments import whole
+
 
 class VL3VisionConfig(PreTrainedConfig):
     """Sizes of the any-resolution vision encoder (SigLIP blocks with 2D-RoPE)."""
@@ -26,6 +28,9 @@ class VL3VisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers",
+                     "num_attention_heads", "patch_size"):  # fmt: skip
+            setattr(self, name, whole(name, getattr(self, name), low=1))
         if self.hidden_size % self.num_attention_heads or self.head_channels % 4:
             raise ValueError(
                 f"a vision width of {self.hidden_size} with {self.num_attention_heads} heads gives "

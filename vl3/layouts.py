@@ -14,14 +14,17 @@ cannot drift apart.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from vl3.arguments import shown, whole
 from vl3.config import VL3Config, VL3VisionConfig
+from vl3.units import memory
 
 # (name there, name here). "*" stands for any run of characters, the same on both sides.
 _VISION_BLOCK = (
@@ -136,38 +139,104 @@ class LayoutError(ValueError):
 
 
 def read_json(folder: Path, name: str) -> dict | None:
-    """A JSON file of a checkpoint folder, or None where it is absent."""
+    """The object in a JSON file of a checkpoint folder, or None where the file is absent.
+
+    Raises: LayoutError for a file that holds no JSON object.
+    """
     file = Path(folder) / name
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LayoutError(f"{name} of {Path(folder).name} is not valid JSON: {error}") from error
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        why = POINTER if is_lfs_pointer(file) else f"is not valid JSON: {error}"
+        raise LayoutError(f"{name} of {Path(folder).name} {why}") from error
+    if not isinstance(found, dict):
+        raise LayoutError(f"{name} of {Path(folder).name} holds {shown(found)}, not a JSON object")
+    return found
+
+
+POINTER = (
+    "is a pointer that git left in place of the file; fetch the files with git lfs pull, or "
+    "download the checkpoint by its hub id"
+)
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what git leaves where git-lfs did not fetch the content."""
+    with open(file, "rb") as opened:
+        return opened.read(64).startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def tensor_names(folder: Path) -> list[str]:
     """Names of all tensors of a checkpoint folder, from headers alone.
 
-    Raises: LayoutError when there are no weights or a shard is missing.
+    Raises: LayoutError when there are no weights, a shard is missing, or a file is damaged.
     """
     folder = Path(folder)
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (listed := read_json(folder, index)) is not None:
-            shards = set(listed["weight_map"].values())
-            if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
-                raise LayoutError(
-                    f"{folder.name} lacks {', '.join(absent)}, named in {index}; download it again"
-                )
-            return list(listed["weight_map"])
+            return _shard_names(folder, index, listed.get("weight_map"))
     if (file := folder / "model.safetensors").is_file():
-        with safe_open(file, "pt") as tensors:
-            return list(tensors.keys())
+        return safetensors_names(file)
     if (file := folder / "pytorch_model.bin").is_file():
-        return list(torch.load(file, map_location="meta", weights_only=True))
+        return _pickle_names(file)
     raise LayoutError(
         f"{folder.name} has no weights; expected model.safetensors, its shards with an index, or "
         "pytorch_model.bin"
+    )
+
+
+def _shard_names(folder: Path, index: str, weight_map) -> list[str]:
+    """The names that an index lists; the header of every shard is read."""
+    is_map = isinstance(weight_map, dict) and weight_map
+    if not is_map or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise LayoutError(f"{index} of {folder.name} lists no shards in weight_map")
+    shards = sorted(set(weight_map.values()))
+    if outside := [shard for shard in shards if Path(shard).name != shard]:
+        raise LayoutError(f"{index} of {folder.name} names {outside[0]!r}, outside its folder")
+    if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+        raise LayoutError(
+            f"{folder.name} lacks {', '.join(absent)}, named in {index}; download it again"
+        )
+    for shard in shards:
+        if shard.endswith(".safetensors"):
+            safetensors_names(folder / shard)
+    return list(weight_map)
+
+
+def safetensors_names(file: Path) -> list[str]:
+    """The names in the header of a file.
+
+    Raises: LayoutError for a file that is not there as a whole.
+    """
+    try:
+        with safe_open(file, "pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file) from error
+
+
+def _pickle_names(file: Path) -> list[str]:
+    try:
+        return list(torch.load(file, map_location="meta", weights_only=True))
+    except pickle.UnpicklingError as error:
+        if is_lfs_pointer(file) or "unsupported global" not in str(error).lower():
+            raise _damaged(file) from error
+        raise LayoutError(
+            f"{file.name} of {file.parent.name} holds more than tensors, which could run code, and "
+            "is not read; convert it to safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> LayoutError:
+    if is_lfs_pointer(file):
+        return LayoutError(f"{file.name} of {file.parent.name} {POINTER}")
+    return LayoutError(
+        f"{file.name} of {file.parent.name} is damaged or was not downloaded to its end "
+        f"({memory(file.stat().st_size)}); download it again"
     )
 
 
@@ -202,16 +271,15 @@ def detect(folder: Path, tensor_names: list[str] | None = None) -> Layout:
     raw = read_json(folder, "config.json")
     if raw is None:
         raise LayoutError(
-            f"{Path(folder).name} has no config.json; give the folder of a checkpoint or a hub id "
-            "such as DAMO-NLP-SG/VideoLLaMA3-2B"
+            f"{Path(folder).name or folder} has no config.json; give the folder of a checkpoint or "
+            "a hub id such as DAMO-NLP-SG/VideoLLaMA3-2B"
         )
-    layout = _BY_MODEL_TYPE.get(raw.get("model_type"))
+    kind = raw.get("model_type")
+    layout = _BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
     if layout is None:
         known = ", ".join(_BY_MODEL_TYPE)
-        raise LayoutError(
-            f"{Path(folder).name} is a {raw.get('model_type')!r} checkpoint; this program reads "
-            f"{known}"
-        )
+        told = f"is a {kind!r} checkpoint" if isinstance(kind, str) else "names no model_type"
+        raise LayoutError(f"{Path(folder).name} {told}; this program reads {known}")
     nested = "model.vision_encoder.vision_encoder."
     if layout is OFFICIAL and any(name.startswith(nested) for name in tensor_names or ()):
         return OFFICIAL_TRAINING
@@ -221,21 +289,62 @@ def detect(folder: Path, tensor_names: list[str] | None = None) -> Layout:
 def read_config(folder: Path) -> VL3Config:
     """The configuration of a whole model in any of its layouts.
 
-    Raises: LayoutError for a part of a model or sizes that are missing.
+    Raises: LayoutError for a part of a model, and for sizes that are missing or make no sense.
     """
     raw = read_json(folder, "config.json") or {}
-    match detect(folder).name:
-        case "own":
-            return VL3Config(**{k: v for k, v in raw.items() if k != "model_type"})
-        case "official":
-            return _from_official(folder, raw)
-        case "native":
-            return _from_native(raw)
-        case part:
-            raise LayoutError(
-                f"{Path(folder).name} holds only a part of a model ({part}); a whole model is "
-                "made of parts by vl3.weights.assemble"
-            )
+    layout = detect(folder).name
+    if layout not in WHOLE_MODELS:
+        raise LayoutError(
+            f"{Path(folder).name} holds only a part of a model ({layout}); a whole model is "
+            "made of parts by vl3.weights.assemble"
+        )
+    try:
+        if layout == "own":
+            config = _from_own(raw)
+        elif layout == "native":
+            config = _from_native(raw)
+        else:
+            config = _from_official(folder, raw)
+        return check_sizes(config)
+    except LayoutError:
+        raise
+    except KeyError as error:
+        raise LayoutError(
+            f"config.json of {Path(folder).name} has no {error.args[0]}; download it again, or add "
+            "that entry"
+        ) from error
+    except Exception as error:  # transformers' checks of a field are of many kinds
+        why = " ".join(str(error).split())
+        raise LayoutError(
+            f"config.json of {Path(folder).name} cannot be used: {why[:200]}"
+        ) from error
+
+
+def check_sizes(config: VL3Config) -> VL3Config:
+    """The configuration, when its sizes are those of a model.
+
+    Raises: ValueError for a size that is none.
+    """
+    text = config.text_config
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        whole(name, getattr(text, name), low=1)
+    if text.is_encoder_decoder:
+        raise ValueError(f"{text.model_type} is no causal language model")
+    if not re.fullmatch(r"linear|mlp[1-9]x_gelu", str(config.connector)):
+        raise ValueError(
+            f"connector is linear or mlpNx_gelu, e.g. mlp2x_gelu - got {shown(config.connector)}"
+        )
+    for name in ("image_token_id", "video_token_id"):
+        if getattr(config, name) is not None:
+            whole(name, getattr(config, name), low=0, high=text.vocab_size - 1)
+    return config
+
+
+def _from_own(raw: dict) -> VL3Config:
+    for part in ("vision_config", "text_config"):
+        if not isinstance(raw[part], dict):
+            raise ValueError(f"{part} is an object of sizes - got {shown(raw[part])}")
+    return VL3Config(**{key: value for key, value in raw.items() if key != "model_type"})
 
 
 def _from_official(folder: Path, raw: dict) -> VL3Config:

@@ -85,6 +85,7 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         folder = Path(pretrained_model_name_or_path)
         names = layouts.tensor_names(folder)
         layout = layouts.detect(folder, names)
+        layouts.read_json(folder, "generation_config.json")  # whose errors are sentences
         config = kwargs.pop("config", None) or layouts.read_config(folder)
         model, info = super().from_pretrained(
             folder, *args, config=config, output_loading_info=True, ignore_mismatched_sizes=True,

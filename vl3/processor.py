@@ -179,10 +179,18 @@ def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Te
 def load_tokenizer(folder: Path):
     """The checkpoint's tokenizer, from its files alone (no remote code).
 
-    Raises: LayoutError when tokenizer.json is absent.
+    Raises: LayoutError when tokenizer.json is absent or damaged.
     """
     if not (folder / "tokenizer.json").is_file():
         raise layouts.LayoutError(
             f"{folder.name} has no tokenizer.json; copy it from the base model"
         )
-    return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        layouts.read_json(folder, name)  # whose errors are sentences
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    except Exception as error:  # the tokenizers library raises plain Exception
+        why = " ".join(str(error).split())
+        raise layouts.LayoutError(
+            f"the tokenizer of {folder.name} cannot be read: {why[:200]}"
+        ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from vl3 import layouts
+from vl3.arguments import choice, did_you_mean, number, shown, whole
 
 CONFIG_FILE = "processor_config.json"
+SAMPLINGS = ("exact", "official")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,17 +41,49 @@ class ProcessorSettings:
     system_prompt: bool = True  # chats start with the official system prompt
     prune: PruneSettings | None = field(default_factory=PruneSettings)
 
+    def __post_init__(self) -> None:
+        for name in ("patch", "image_merge", "video_merge", "min_tokens", "budget_tokens",
+                     "frame_tokens", "max_frames"):  # fmt: skip
+            if (given := getattr(self, name)) is not None or name != "frame_tokens":
+                object.__setattr__(self, name, whole(name, given, low=1))
+        object.__setattr__(self, "fps", number("fps", self.fps, above=0))
+        choice("sampling", self.sampling, SAMPLINGS)
+        if not isinstance(self.prune, PruneSettings | None):
+            raise ValueError(f"prune is settings of the pruner, or none - got {shown(self.prune)}")
+
 
 def read_settings(folder: Path, patch: int) -> ProcessorSettings:
     """Settings of a checkpoint folder: ours, the official layout's or the native one's."""
     own = layouts.read_json(folder, CONFIG_FILE) or {}
-    if own.get("processor_class") == "VL3Processor":
-        raw = {key: value for key, value in own.items() if key != "processor_class"}
-        raw["prune"] = PruneSettings(**raw["prune"]) if raw["prune"] else None
-        return ProcessorSettings(**raw)
-    if "video_processor" in own:
-        return _native_settings(own, patch)
-    return _official_settings(folder, own, patch)
+    try:
+        if own.get("processor_class") == "VL3Processor":
+            return _own_settings(own)
+        if "video_processor" in own:
+            return _native_settings(own, patch)
+        return _official_settings(folder, own, patch)
+    except layouts.LayoutError:
+        raise
+    except KeyError as error:
+        why = f"it has no {error.args[0]}"
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        why = str(error)
+    raise layouts.LayoutError(f"{CONFIG_FILE} of {Path(folder).name} cannot be used: {why}")
+
+
+def _own_settings(own: dict) -> ProcessorSettings:
+    raw = {key: value for key, value in own.items() if key != "processor_class"}
+    _check_names(raw, ProcessorSettings)
+    if isinstance(prune := raw.get("prune"), dict):
+        _check_names(prune, PruneSettings)
+        raw["prune"] = PruneSettings(**prune)
+    return ProcessorSettings(**raw)
+
+
+def _check_names(raw: dict, kind: type) -> None:
+    names = [field.name for field in fields(kind)]
+    for name in raw:
+        if name not in names:
+            raise ValueError(f"it has no setting {name}{did_you_mean(name, names)}")
 
 
 def _official_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettings:

@@ -15,6 +15,7 @@ from vl3 import memory as memories
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
+from vl3.arguments import number
 from vl3.features import FeatureFiles, features_dir
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
@@ -300,6 +301,7 @@ def load(
     when they are opened another day; 0 keeps none.
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
+    features_gb = number("features_gb", features_gb, low=0, unit="gigabytes")
     fitted = None
     if memory is not None:
         folder = resolve(model, offline=offline)
@@ -330,8 +332,8 @@ def estimate(
         device=target.type,
         itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
         budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
-        limit_bytes=memories.usable_bytes(memory, target) if memory else float("inf"),
-        kinds=(quantize,) if quantize or not memory else memories.KINDS,
+        limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
+        kinds=(quantize,) if quantize or memory is None else memories.KINDS,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vl3.arguments import shown
+
 UNITS = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -16,7 +18,8 @@ def memory(size_bytes: float) -> str:
 
 def parse_memory(text: str) -> float:
     """Bytes of a size like 24GB, 80 GiB or 512MB. Raises: ValueError for anything else."""
-    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip(), re.IGNORECASE)
+    written = text.strip() if isinstance(text, str) else ""
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", written, re.IGNORECASE)
     if not matched or matched[2].upper() not in UNITS:
-        raise ValueError(f"{text!r} is no size; give one like 24GB, 80GiB or 512MB")
+        raise ValueError(f"{shown(text)} is no size; give one like 24GB, 80GiB or 512MB")
     return float(matched[1]) * UNITS[matched[2].upper()]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from vl3.layouts import LayoutError, read_json
+from vl3.layouts import LayoutError, read_json, safetensors_names
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.digest import weights_digest
 from vl3.weights.hub import RUN_FILE, resolve
 
 ADAPTER_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
 WHOLE_FILE = "trained.safetensors"  # modules trained whole beside an adapter
 
 
@@ -90,7 +91,7 @@ def check_base(adapter: Path, folder: Path) -> None:
 def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
     """Puts an adapter into the model, and the modules that were trained whole beside it.
 
-    Raises: LayoutError where the adapter is of a model of other sizes.
+    Raises: LayoutError where the adapter is damaged, or of a model of other sizes.
     """
     from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
@@ -98,7 +99,13 @@ def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
         f"the adapter {title(folder)} does not fit this model: it was trained on "
         f"{read_base(folder).name or 'one of other sizes'}"
     )
-    config = PeftConfig.from_pretrained(str(folder))
+    _check_weights(folder)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LayoutError(
+            f"{ADAPTER_FILE} of {title(folder)} cannot be used: {' '.join(str(error).split())}"
+        ) from error
     model.add_adapter(config)
     # Not model.load_adapter, which leaves the magnitudes of DoRA as they were.
     try:
@@ -113,6 +120,16 @@ def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
         if any(shapes.get(name) != tensor.shape for name, tensor in whole.items()):
             raise misfit
         model.load_state_dict(whole, strict=False)
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises LayoutError where the tensors of an adapter are not there as a whole."""
+    if (folder / WEIGHTS_FILE).is_file():
+        safetensors_names(folder / WEIGHTS_FILE)
+    elif not (folder / "adapter_model.bin").is_file():
+        raise LayoutError(f"the adapter {title(folder)} has no {WEIGHTS_FILE}; copy it there too")
+    if (folder / WHOLE_FILE).is_file():
+        safetensors_names(folder / WHOLE_FILE)
 
 
 def _shapes(model: VL3ForConditionalGeneration) -> dict:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vl3.arguments import shown
 from vl3.layouts import LayoutError
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
 RUN_FILE = "vl3_run.json"  # written last into each checkpoint of a training run
+EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
@@ -21,15 +23,34 @@ def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
     """
     if name is None:
         return BUNDLED
-    if (folder := Path(name).expanduser()).is_dir():
+    if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):
+        raise LayoutError(
+            f"a model is a checkpoint folder or a hub id like {EXAMPLE} - got {shown(name)}"
+        )
+    folder = _local(name)
+    if folder is not None and folder.is_dir():
         written = checkpoints(folder)
         return written[-1] if written else folder
+    if folder is not None and folder.is_file():
+        raise LayoutError(
+            f"{folder.name} is a file; give the folder of a checkpoint, which holds config.json, "
+            "weights and a tokenizer"
+        )
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise LayoutError(
-            f"no folder {str(name)!r}; give a checkpoint folder or a hub id like "
-            "DAMO-NLP-SG/VideoLLaMA3-2B"
+            f"no folder {shown(str(name))}; give a checkpoint folder or a hub id like {EXAMPLE}"
         )
     return _snapshot(str(name), offline)
+
+
+def _local(name: str | Path) -> Path | None:
+    """The path, with ~ for the home folder; None for what no file system can be asked for."""
+    try:
+        folder = Path(name).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError):  # a name that is too long, a home of nobody
+        return None
+    return folder
 
 
 def checkpoints(run: Path) -> list[Path]:

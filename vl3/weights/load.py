@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from vl3 import layouts
+from vl3.arguments import shown
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.settings import CONFIG_FILE, read_settings
@@ -107,13 +108,32 @@ def _let_go_of_files(model: VL3ForConditionalGeneration) -> None:
             weight.data = weight.data.clone()
 
 
-def pick_device(device: str) -> torch.device:
-    """The device asked for; "auto" takes CUDA, then Apple's GPU, then the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device asked for; "auto" takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises: ValueError for one that this machine, or this build of torch, does not have.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        asked = torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"device is auto, cpu, cuda, cuda:1 or mps - got {shown(device)}"
+        ) from error
+    if asked.type == "cuda" and not torch.cuda.is_available():
+        built = "sees no CUDA device" if torch.version.cuda else "is built without CUDA"
+        raise ValueError(f"device {asked} is not to be had: this torch {built}; choose cpu or auto")
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {asked} is not to be had: there are {count}, counted from cuda:0")
+    if asked.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {asked} is not to be had on this machine; choose cpu or auto")
+    if asked.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device is auto, cpu, cuda, cuda:1 or mps - got {shown(device)}")
+    return asked
 
 
 def count_parameters(config) -> int:
