@@ -42,12 +42,8 @@ def both(studio, turn, first=OFF, second=ON, stop=None, **options):
 
 
 def test_both_answers_are_those_of_the_settings_and_the_clip_is_encoded_once(studio, turn):
-    calls = []
-    hook = studio.model.vision.register_forward_hook(lambda *_: calls.append(1))
-    pairs = both(studio, turn)
-    hook.remove()
-    assert len(calls) == 1
-    runs = pairs[-1]
+    runs = both(studio, turn)[-1]
+    assert [run.turn.reply.ledger.encoded_clips for run in runs] == [1, 0]
     asked = messages((), turn)
     for run, settings in zip(runs, (OFF, ON), strict=True):
         alone = studio.fork().reply(asked, **settings)
