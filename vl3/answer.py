@@ -49,7 +49,7 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        temperature = number("temperature", self.temperature, low=0, high=1e6)
+        temperature = number("temperature", self.temperature, low=0)
         found = {
             "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
             "temperature": temperature if temperature >= COLDEST else 0.0,

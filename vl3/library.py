@@ -157,7 +157,8 @@ class Library:
         if known is not None and reuse and self._is_as_made(known, encoder):
             self._videos.move_to_end(key)
             on_stage(Stage("Video already encoded, reused"))
-            return replace(self.repruned(known, settings), plan=plan), True
+            clip = replace(known.clip, source=_source(medium, known.clip))
+            return replace(self.repruned(known, settings), plan=plan, clip=clip), True
         fresh = self._encode(medium, settings, plan, key, encoder, on_stage, reuse)
         self._remember(fresh)
         return fresh, False
@@ -313,8 +314,15 @@ def _key(medium: Medium, settings: ProcessorSettings, plan: Plan) -> str:
     return f"{content_digest(source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
 
 
+def _source(medium: Medium, known: Clip) -> str:
+    """What a clip is called by whoever asks now; the same content may have several names."""
+    if isinstance(medium.source, Clip):
+        return medium.source.source
+    return str(medium.source) if isinstance(medium.source, str | Path) else known.source
+
+
 def _of_clip(clip: Clip) -> str:
-    told = (clip.times_s, clip.source, clip.lost_frames, clip.notes)
+    told = (clip.times_s, clip.lost_frames, clip.notes)
     return f"{zlib.crc32(np.ascontiguousarray(clip.frames_TYX3)):08x} {told}"
 
 

@@ -21,6 +21,7 @@ CHANGED = (
     "The model is not the one that gave this reply, or code of yours takes part in it: the same "
     "words were read again by the model as it is now."
 )
+OTHERS = "this reply was given by a model with other tokens; ask that one's studio"
 
 
 def scene(library: Library, reply: Reply) -> Scene:
@@ -35,10 +36,10 @@ def scene(library: Library, reply: Reply) -> Scene:
     model, videos = library.model, _videos(library, reply)
     keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
     is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
-    known_ids = model.config.text_config.vocab_size
-    kept = sum(int(keep_M.sum()) for keep_M in keeps)
-    if is_slot_L.sum() != kept or max(reply.prompt_ids + reply.token_ids) >= known_ids:
-        raise ValueError("this reply was given by a model with other tokens; ask that one's studio")
+    kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
+    is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
+    if is_slot_L.sum() != kept or not is_known:
+        raise ValueError(OTHERS)
 
     def embeds() -> torch.Tensor:
         with torch.no_grad():
@@ -101,7 +102,7 @@ def videos(library: Library, reply: Reply) -> tuple[Video, ...]:
     Raises: ValueError when one is no longer kept.
     """
     check(reply)
-    chosen = reply.settings["prune"]
+    chosen = reply.settings.get("prune")
     prune = None if chosen is None else PruneSettings(**chosen)
     settings = replace(library.processor.settings, prune=prune)
     return tuple(
@@ -118,6 +119,9 @@ def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
     """
     check(reply)
     tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    slots = sum(token in slot_ids for token in reply.prompt_ids)
+    if slots != sum(seen.kept_tokens for seen in reply.seen):
+        raise ValueError(OTHERS)
     special_ids = tokenizer.added_tokens_decoder.keys()
 
     def kind(token: int) -> str:

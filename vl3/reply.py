@@ -207,14 +207,38 @@ def _with_clips(message: dict, handed: dict[int, tuple[Clip, Video]]) -> dict:
         return message  # text, or what find_media refuses
 
     def clip_of(part):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("image", "video") or not isinstance(part.get(kind), Video):
+        held = _opened_in(part)
+        if not held:
             return part
+        kind = part.get("type")
+        given = {key: value for key, value in part.items() if value is not None and value != ""}
+        if (
+            kind not in ("image", "video")
+            or held != [kind]
+            or not isinstance(part[kind], Video)
+            or (kind == "video" and len(given) > 2)
+        ):
+            raise ValueError(
+                'an opened video is a part of its own, {"type": "video", "video": video}, without '
+                f"options; those are studio.open's - got {sorted(part)}"
+            )
         clip = replace(part[kind].clip)
         handed[id(clip)] = (clip, part[kind])
-        return part | {kind: clip}
+        return given | {kind: clip}
 
     return message | {"content": [clip_of(part) for part in content]}
+
+
+def _opened_in(part) -> list[str]:
+    """Under which keys of a part an opened video stands, directly or within a dict."""
+    if not isinstance(part, dict):
+        return []
+    return [
+        key
+        for key, value in part.items()
+        if isinstance(value, Video)
+        or (isinstance(value, dict) and any(isinstance(each, Video) for each in value.values()))
+    ]
 
 
 def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Stage, None, object]:
@@ -333,19 +357,20 @@ def _reply(model, request: Request, state: Progress) -> Reply:
 
 def _notes(videos: Sequence[Video]) -> list[str]:
     """What is to be known of how the clips were seen: once for each clip, named where several."""
-    notes = {}
-    for number, video in enumerate(videos, 1):
+    told = {}
+    for video in videos:
         own = list(video.notes)
         if video.made.encoder == HANDED_OVER:
             own.append("The features are those that were handed over, not the encoder's.")
         if video.has_own_keep:
             own.append("The mask is the one that was handed over, not the pruner's.")
-        notes.setdefault((video.clip.source, tuple(own)), number)
-    if len({video.clip.source for video in videos}) <= 1:
-        return [note for _, own in notes for note in own]
+        told.setdefault((video.clip.source, tuple(own)), len(told) + 1)
+    names = [Path(source).name for source, _ in told]
+    if len(told) == 1:
+        return [note for _, own in told for note in own]
     return [
-        f"{Path(source).name or f'Medium {number}'}: {note}"
-        for (source, own), number in notes.items()
+        f"{name}{f' ({number})' if names.count(name) > 1 else ''}: {note}"
+        for name, ((_, own), number) in zip(names, told.items())
         for note in own
     ]
 

@@ -7,7 +7,7 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 
@@ -15,7 +15,7 @@ from vl3 import memory as memories
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
-from vl3.arguments import did_you_mean, shown, whole
+from vl3.arguments import did_you_mean, number, shown, whole
 from vl3.features import FeatureFiles, features_dir
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
@@ -33,6 +33,7 @@ __all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
+READING = ("fps", "max_frames", "start", "end")  # of a clip, before there is a question
 SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
 
 
@@ -188,7 +189,7 @@ class Studio:
             raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
         media = video if isinstance(video, list | tuple) else [video]
         parts = [{"type": "video", "video": medium} for medium in media]
-        history = _messages(history, "history")
+        history = _messages(history or (), "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
         stream = self.stream([*messages, *history, asked], **settings)
@@ -343,6 +344,7 @@ def load(
     when they are opened another day; 0 keeps none.
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
+    features_gb = number("features_gb", features_gb, low=0)
     fitted = None
     if memory is not None:
         folder = resolve(model, offline=offline)
@@ -379,10 +381,10 @@ def estimate(
 
 
 def _messages(messages, name: str) -> list[dict]:
-    """The messages as a list."""
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+    """The messages as a list; what is in them is read by vl3.media and vl3.prompt."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
         raise ValueError(
-            f'{name} are a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
+            f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
         )
     return list(messages)
 
@@ -394,8 +396,10 @@ def _is_models(prune: object) -> bool:
 def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (), what="") -> None:
     """Raises ValueError for the first name that is not known."""
     for name in given:
-        if name not in known:
+        if name not in known and name not in also:
             hint = did_you_mean(name, [*known, *also])
+            if name in READING:
+                hint = f"; {name} is studio.open's, or stands beside the path in a message"
             raise ValueError(
                 f"{what or 'an answer'} has no setting {name!r}; there are "
                 f"{', '.join([*known, *also])}{hint}"

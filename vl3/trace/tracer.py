@@ -224,7 +224,8 @@ def _chosen(name: str, asked: Sequence[int] | None, count: int) -> tuple[int, ..
     """The numbers asked for; all of them for None."""
     if asked is None:
         return tuple(range(count))
-    if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
+    is_row = isinstance(asked, Iterable) and getattr(asked, "ndim", 1) > 0
+    if isinstance(asked, str | bytes) or not is_row:
         raise ValueError(f"{name} is a list of numbers from 0 - got {shown(asked)}")
     asked = list(asked)
     if not asked:
