@@ -9,7 +9,7 @@ functions of a caller can do anything at any time, so nothing computed with them
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import cache, partial
 from types import NoneType
 
 import numpy as np
@@ -28,18 +28,19 @@ BOOKS = vars(nn.Module()).keys() - {"training"}  # that torch keeps in every mod
 NAMES = {"name_or_path", "_name_or_path", "transformers_version"}  # of a folder, not of a model
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(module: nn.Module, without: nn.Module | None = None) -> str:
     """Digest of weights, buffers, structure and plain settings of a module and all within it.
+
+    without: a part that is left out
 
     Adapters are among them: which there are, which are active, merged or disabled. Equal for equal
     models, in another program too. Weights that bitsandbytes packed are told by identity and
     scales, because the order of their bytes changes while they are used.
     """
     digest, seen, sums = hashlib.sha256(), set(), []
-    for name, part in module.named_modules():
+    for name, part in module.named_modules(memo=set(without.modules() if without else ())):
         own, kind = vars(part), type(part)
-        is_packed = any(_home(base) == "bitsandbytes" for base in kind.__mro__)
-        settings = [] if is_packed else _plain(own, BOOKS)  # it writes down what it found out
+        settings = [] if _packs(kind) else _plain(own, BOOKS)
         config = own.get("config")
         if config is not None and id(config) not in seen:
             seen.add(id(config))
@@ -90,6 +91,12 @@ def own_code(module: nn.Module) -> str | None:
         if _is_own(ALL_ATTENTION_FUNCTIONS.get(attention)):
             return f"attention of {title}"
     return None
+
+
+@cache
+def _packs(kind: type) -> bool:
+    """Whether a layer is bitsandbytes', which notes down in it what it finds out at work."""
+    return any(_home(base) == "bitsandbytes" for base in kind.__mro__)
 
 
 def _is_own(code: object) -> bool:

@@ -41,6 +41,14 @@ class Made:
     encoder: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Now:
+    """Fingerprints of encoder and whole model; None where code of a caller takes part in it."""
+
+    encoder: str | None
+    model: str | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Video:
     """A clip or image that was decoded, planned and encoded once.
@@ -107,7 +115,7 @@ class Library:
     def clear(self) -> None:
         self._videos.clear()
 
-    def find(self, key: str) -> Video | None:
+    def find(self, key: str, now: Now) -> Video | None:
         """The clip of this key while it is kept, as the encoder sees it now.
 
         Raises: ValueError where a caller's features were changed after they were used.
@@ -124,9 +132,8 @@ class Library:
                     "a copy over with dataclasses.replace(video, features_MD=...) to keep both"
                 )
             return known
-        encoder = self._encoder()
-        if has_changed or encoder is None or encoder != known.made.encoder:
-            known = self._encoded_anew(known, encoder, lambda stage: None)
+        if has_changed or now.encoder is None or now.encoder != known.made.encoder:
+            known = self._encoded_anew(known, now.encoder, lambda stage: None)
             self._remember(known)
         return known
 
@@ -145,14 +152,14 @@ class Library:
         )
 
     def open(
-        self, medium: Medium, settings: ProcessorSettings, on_stage: OnStage, reuse: bool = True
+        self, medium: Medium, settings: ProcessorSettings, now: Now, on_stage: OnStage, reuse: bool
     ) -> tuple[Video, bool]:
         """The encoded medium, and whether it was known already.
 
         reuse: whether what is kept, here and on disk, may be used and added to on disk
         """
         plan = self.plan(medium, settings)
-        key, encoder = _key(medium, settings, plan), self._encoder()
+        key, encoder = _key(medium, settings, plan), now.encoder
         known = self._videos.get(key)
         if known is not None and reuse and self._is_as_made(known, encoder):
             self._videos.move_to_end(key)
@@ -164,8 +171,9 @@ class Library:
         return fresh, False
 
     def take(
-        self, video: Video, settings: ProcessorSettings | None, on_stage: OnStage, reuse: bool
-    ) -> tuple[Video, bool]:
+        self, video: Video, settings: ProcessorSettings | None, now: Now, on_stage: OnStage,
+        reuse: bool,
+    ) -> tuple[Video, bool]:  # fmt: skip
         """A video that a caller hands over, ready to be seen, and whether it is used as it is.
 
         settings: by which it is pruned anew; None for the mask that it has
@@ -185,13 +193,12 @@ class Library:
             key = f"{video.key.partition('+')[0]}+{made.features}"
             video = replace(video, key=key, made=made, features_MD=features_MD)
         else:
-            encoder = self._encoder()
-            is_ready = reuse and encoder is not None and encoder == video.made.encoder
+            is_ready = reuse and now.encoder is not None and now.encoder == video.made.encoder
             if is_ready:
                 features_MD = video.features_MD.to(self.model.device)
                 video = replace(video, features_MD=features_MD)
             else:
-                video = self._encoded_anew(video, encoder, on_stage)
+                video = self._encoded_anew(video, now.encoder, on_stage)
         if is_ready:
             on_stage(Stage("Video already encoded, reused"))
         self._remember(video)
@@ -275,14 +282,13 @@ class Library:
             self.files.put(written_as, fresh)
         return fresh, True
 
-    def model_now(self) -> str | None:
-        """Fingerprint of the whole model; None while code of a caller takes part in it."""
-        return None if own_code(self.model) else fingerprint(self.model)
-
-    def _encoder(self) -> str | None:
-        """Fingerprint of the encoder; None while code of a caller takes part in it."""
-        vision = self.model.vision
-        return None if own_code(vision) else fingerprint(vision)
+    def now(self) -> Now:
+        """What the model is now; it is asked once for every question."""
+        model, vision = self.model, self.model.vision
+        is_own = own_code(model) is not None
+        encoder = None if is_own and own_code(vision) else fingerprint(vision)
+        rest = None if is_own else fingerprint(model, without=vision)
+        return Now(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
 
     def _is_as_made(self, known: Video, encoder: str | None) -> bool:
         """Whether this encoder would make it again, and nobody edited it in place."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vl3.arguments import shown
-from vl3.library import HANDED_OVER, Library, Video
+from vl3.library import HANDED_OVER, Library, Now, Video
 from vl3.processor import cut
 from vl3.settings import PruneSettings
 from vl3.trace import Scene
@@ -33,7 +33,8 @@ def scene(library: Library, reply: Reply) -> Scene:
     check(reply)
     if not reply.prompt_ids:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
-    model, videos = library.model, _videos(library, reply)
+    model, now = library.model, library.now()
+    videos = _videos(library, reply, now)
     keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
     is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
     kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
@@ -66,8 +67,8 @@ def scene(library: Library, reply: Reply) -> Scene:
         # a character of several tokens comes with its last
         return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
 
-    seen, model_now = [(one.key, one.keep_bits) for one in reply.seen], library.model_now()
-    asked = (reply.prompt_ids, reply.token_ids, seen, model_now)
+    seen = [(one.key, one.keep_bits) for one in reply.seen]
+    asked = (reply.prompt_ids, reply.token_ids, seen, now.model)
     return Scene(
         key=hashlib.sha256(repr(asked).encode()).hexdigest(),
         prompt_ids=reply.prompt_ids,
@@ -82,8 +83,8 @@ def scene(library: Library, reply: Reply) -> Scene:
         ),
         embeds=embeds,
         frame=frame,
-        is_lasting=model_now is not None,
-        notes=() if model_now and model_now == reply.model else (CHANGED,),
+        is_lasting=now.model is not None,
+        notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
 
 
@@ -107,7 +108,7 @@ def videos(library: Library, reply: Reply) -> tuple[Video, ...]:
     settings = replace(library.processor.settings, prune=prune)
     return tuple(
         _masked(library.repruned(video, settings), seen)
-        for video, seen in zip(_videos(library, reply), reply.seen)
+        for video, seen in zip(_videos(library, reply, library.now()), reply.seen)
     )
 
 
@@ -143,8 +144,8 @@ def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def _videos(library: Library, reply: Reply) -> list[Video]:
-    videos = [library.find(seen.key) for seen in reply.seen]
+def _videos(library: Library, reply: Reply, now: Now) -> list[Video]:
+    videos = [library.find(seen.key, now) for seen in reply.seen]
     if None in videos:
         raise ValueError(
             f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "

@@ -17,7 +17,7 @@ import torch
 
 from vl3 import answer, prompt
 from vl3.answer import Decoding, Prefix, Question, Stopped
-from vl3.library import HANDED_OVER, Library, Video
+from vl3.library import HANDED_OVER, Library, Now, Video
 from vl3.media import annotate, find_media
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Ledger, Reply, Seen, Stage
@@ -54,7 +54,7 @@ class Progress:
 
     started: float = field(default_factory=time.perf_counter)
     videos: list[tuple[Video, bool]] = field(default_factory=list)
-    model: str | None = None
+    now: Now | None = None
     prompt: prompt.Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -138,7 +138,7 @@ def _attempt(library, prefix, request: Request) -> Iterator[Stage | str | Reply]
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        state.model = library.model_now()
+        state.now = library.now()
         if not request.reuse:
             prefix.clear()
         with answer.interruptible(model, request.stopped):
@@ -183,8 +183,8 @@ def _open_media(library: Library, request: Request, state: Progress) -> Iterator
 
         def opened(on_stage, medium=medium, video=video):
             if video is None:
-                return library.open(medium, request.settings, on_stage, request.reuse)
-            return library.take(video, prune_anew, on_stage, request.reuse)
+                return library.open(medium, request.settings, state.now, on_stage, request.reuse)
+            return library.take(video, prune_anew, state.now, on_stage, request.reuse)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
     clips = [video.clip for video, _ in state.videos]
@@ -297,7 +297,7 @@ def _question(model, processor, request: Request, state: Progress) -> Question:
             return model.project(video.features_MD[keep_M])
 
     keys = tuple(video.answer_key for video, _ in state.videos)
-    return Question(state.prompt.ids, ends, keys, embeds, state.model)
+    return Question(state.prompt.ids, ends, keys, embeds, state.now.model)
 
 
 def _within_context(model, question: Question, decoding: Decoding) -> Decoding:
@@ -349,7 +349,7 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         stopped=state.stopped,
         truncated=state.truncated,
         notes=(*request.notes, *_notes([video for video, _ in state.videos])),
-        model=state.model or "",
+        model=(state.now and state.now.model) or "",
         seen=tuple(_seen(video) for video, _ in state.videos),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )

@@ -171,8 +171,9 @@ class Studio:
             raise ValueError(f"on_stage is a function of one Stage - got {shown(on_stage)}")
         with self._busy:
             video, _ = self._library.open(
-                medium, self._chosen(budget_tokens), on_stage or (lambda stage: None), reuse
-            )
+                medium, self._chosen(budget_tokens), self._library.now(),
+                on_stage or (lambda stage: None), reuse,
+            )  # fmt: skip
         return video
 
     def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
