@@ -94,7 +94,7 @@ def test_a_stop_ends_the_run_at_work_and_the_other_never_begins(studio, turn, wh
 
 def test_what_one_run_cannot_do_is_a_sentence_and_the_other_goes_on(studio, turn):
     refused, done = both(studio, turn, {**OFF, "temperature": -1.0}, ON)[-1]
-    assert refused.line == "temperature is 0 or more - got -1.0"
+    assert refused.line == "temperature is a number, 0 or more - got -1.0"
     assert refused.turn.status == "failed"
     assert done.line == "Done"
     assert view((refused, done)) is None
