@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -21,10 +22,12 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from vl3.arguments import number, whole
 from vl3.cache import growing_cache
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
+COLDEST = 1e-5  # logits divided by less leave the range of their format
 
 
 class Stopped(Exception):
@@ -33,7 +36,11 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoding:
-    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed."""
+    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed.
+
+    A temperature below COLDEST is 0, whose answer it would give. Numbers may be of any kind.
+    Raises: ValueError in one sentence for what is no number or out of range.
+    """
 
     max_new_tokens: int = 512
     temperature: float = 0.0
@@ -42,16 +49,18 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = (
-            (self.max_new_tokens >= 1, f"max_new_tokens is 1 or more - got {self.max_new_tokens}"),
-            (self.temperature >= 0, f"temperature is 0 or more - got {self.temperature}"),
-            (0 < self.top_p <= 1, f"top_p is above 0 and at most 1 - got {self.top_p}"),
-            (self.repetition_penalty > 0,
-             f"repetition_penalty is above 0 - got {self.repetition_penalty}"),
-        )  # fmt: skip
-        for holds, sentence in checks:
-            if not holds:
-                raise ValueError(sentence)
+        temperature = number("temperature", self.temperature, low=0)
+        found = {
+            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
+            "temperature": temperature if temperature >= COLDEST else 0.0,
+            "top_p": number("top_p", self.top_p, above=0, high=1),
+            "repetition_penalty": number(
+                "repetition_penalty", self.repetition_penalty, low=0.01, high=100
+            ),
+            "seed": whole("seed", self.seed, low=-(2**63), high=2**64 - 1),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def processors(self, prompt_tokens: int) -> LogitsProcessorList:
         """What is done to the logits before a token is chosen.
@@ -116,16 +125,19 @@ class Question:
 
     ids: prompt token ids; ends: position after the last slot of each medium; media_keys: what each
     medium's tokens depend on; embeds: gives the visual tokens [K, E] of medium number i
+    model: fingerprint of what answers; None for one whose keys and values are good for once only
     """
 
     ids: list[int]
     ends: tuple[int, ...]
     media_keys: tuple[str, ...]
     embeds: Callable[[int], torch.Tensor]
+    model: str | None = ""
 
     def keys(self) -> tuple[str, ...]:
-        """Digest of the prompt up to the end of each medium."""
-        digest, keys, start = hashlib.sha256(), [], 0
+        """Digest of the model and the prompt up to the end of each medium."""
+        model = uuid4().hex if self.model is None else self.model
+        digest, keys, start = hashlib.sha256(model.encode()), [], 0
         for end, media_key in zip(self.ends, self.media_keys):
             digest.update(repr((self.ids[start:end], media_key)).encode())
             keys.append(digest.hexdigest())

@@ -12,9 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-MIDDLE = 1024  # values of each parameter that tell encoders apart
 NAME = "features"
 ABANDONED_S = 3600  # a file being written for longer belongs to a program that was killed
 
@@ -76,16 +74,3 @@ class FeatureFiles:
             kept_bytes += stat.st_size
             if kept_bytes > self.max_bytes:
                 path.unlink(missing_ok=True)
-
-
-def encoder_digest(encoder: nn.Module) -> str:
-    """What else features depend on: the encoder's weights, told by the middle of each, with its
-    format and device, and the version of torch."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    for name, weight in encoder.named_parameters():
-        flat = weight.detach().flatten()
-        start = max(0, (len(flat) - MIDDLE) // 2)
-        middle = flat[start : start + MIDDLE].float().cpu()
-        digest.update(repr((name, tuple(weight.shape), weight.dtype, weight.device.type)).encode())
-        digest.update(middle.numpy().tobytes())
-    return digest.hexdigest()

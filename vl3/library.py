@@ -1,24 +1,52 @@
-"""Clips that were decoded and encoded once, kept within a bound and found again by content."""
+"""Clips that were decoded and encoded once, kept within a bound and found again by content.
+
+What is kept says what it holds: digests of its clip, features and mask, and of the encoder that
+made it. Where one of them is no longer so, it is not used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from vl3.features import FeatureFiles, encoder_digest
+from vl3.features import FeatureFiles
+from vl3.fingerprint import checksum, fingerprint, own_code
 from vl3.media import Medium, content_digest
 from vl3.processor import cut, decide
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Stage
 
 OnStage = Callable[[Stage], None]
+HANDED_OVER = "handed over"  # features that a caller gave: no encoder makes them anew
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What a video held when it was made, as digests.
+
+    encoder: fingerprint of the encoder; None where code of a caller took part in it
+    """
+
+    clip: str
+    features: str
+    keep: str
+    encoder: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Now:
+    """Fingerprints of encoder and whole model; None where code of a caller takes part in it."""
+
+    encoder: str | None
+    model: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,6 +55,9 @@ class Video:
 
     features_MD: one vector per merged token, before pruning and connector, on the model's device
     key: digest of content, range, sampling and grid; pruning does not enter it
+
+    dataclasses.replace(video, features_MD=...) or keep=... is an intervention: a question about the
+    result is answered with exactly these features or this mask. Editing them in place is one too.
     """
 
     clip: Clip
@@ -36,6 +67,7 @@ class Video:
     ledger: Ledger
     features_MD: torch.Tensor
     key: str
+    made: Made
 
     @property
     def nbytes(self) -> int:
@@ -44,8 +76,20 @@ class Video:
     @property
     def answer_key(self) -> str:
         """Digest of everything the language model sees of this video."""
-        kept = hashlib.sha256(self.keep.keep_M.numpy().tobytes()).hexdigest()
-        return f"{self.key}-{kept}"
+        return f"{self.key}-{_of_mask(self.keep)}"
+
+    @property
+    def has_own_keep(self) -> bool:
+        """Whether the mask is not the pruner's."""
+        return _of_mask(self.keep) != self.made.keep
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person must know of how the clip was read, one sentence each."""
+        lost = self.clip.lost_frames
+        if self.clip.notes or not lost:
+            return self.clip.notes
+        return (f"{lost} frame{'s' if lost > 1 else ''} could not be read.",)
 
 
 class Library:
@@ -71,11 +115,27 @@ class Library:
     def clear(self) -> None:
         self._videos.clear()
 
-    def find(self, key: str) -> Video | None:
-        """The encoded clip of this key, while it is kept."""
-        if key in self._videos:
-            self._videos.move_to_end(key)
-        return self._videos.get(key)
+    def find(self, key: str, now: Now) -> Video | None:
+        """The clip of this key while it is kept, as the encoder sees it now.
+
+        Raises: ValueError where a caller's features were changed after they were used.
+        """
+        known = self._videos.get(key)
+        if known is None or _of_clip(known.clip) != known.made.clip:
+            return None
+        self._videos.move_to_end(key)
+        has_changed = checksum(known.features_MD) != known.made.features
+        if known.made.encoder == HANDED_OVER:
+            if has_changed:
+                raise ValueError(
+                    "the features that this reply was given with were edited in place since; hand "
+                    "a copy over with dataclasses.replace(video, features_MD=...) to keep both"
+                )
+            return known
+        if has_changed or now.encoder is None or now.encoder != known.made.encoder:
+            known = self._encoded_anew(known, now.encoder, lambda stage: None)
+            self._remember(known)
+        return known
 
     def plan(self, medium: Medium, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
@@ -92,18 +152,61 @@ class Library:
         )
 
     def open(
-        self, medium: Medium, settings: ProcessorSettings, on_stage: OnStage
+        self, medium: Medium, settings: ProcessorSettings, now: Now, on_stage: OnStage, reuse: bool
     ) -> tuple[Video, bool]:
-        """The encoded medium, and whether it was known already."""
+        """The encoded medium, and whether it was known already.
+
+        reuse: whether what is kept, here and on disk, may be used and added to on disk
+        """
         plan = self.plan(medium, settings)
-        key = _key(medium, settings, plan)
-        if (known := self._videos.get(key)) is not None:
+        key, encoder = _key(medium, settings, plan), now.encoder
+        known = self._videos.get(key)
+        if known is not None and reuse and self._is_as_made(known, encoder):
             self._videos.move_to_end(key)
             on_stage(Stage("Video already encoded, reused"))
-            return self.repruned(known, settings), True
-        fresh = self._encode(medium, settings, plan, key, on_stage)
+            clip = replace(known.clip, source=_source(medium, known.clip))
+            return replace(self.repruned(known, settings), plan=plan, clip=clip), True
+        fresh = self._encode(medium, settings, plan, key, encoder, on_stage, reuse)
         self._remember(fresh)
         return fresh, False
+
+    def take(
+        self, video: Video, settings: ProcessorSettings | None, now: Now, on_stage: OnStage,
+        reuse: bool,
+    ) -> tuple[Video, bool]:  # fmt: skip
+        """A video that a caller hands over, ready to be seen, and whether it is used as it is.
+
+        settings: by which it is pruned anew; None for the mask that it has
+        Raises: ValueError for parts that do not belong together, and for a mask of the caller's
+        that is to be pruned anew.
+        """
+        _check_parts(video, self.model.config.vision_config)
+        if settings is not None and video.has_own_keep:
+            raise ValueError(
+                "this video has a mask of its own, and prune asks for another one; leave prune out "
+                "to use the mask, or hand over the video as studio.open gave it"
+            )
+        is_ready, made = True, video.made
+        if made.encoder == HANDED_OVER or checksum(video.features_MD) != made.features:
+            features_MD = video.features_MD.to(self.model.device, self.model.dtype)
+            made = replace(made, features=checksum(features_MD), encoder=HANDED_OVER)
+            key = f"{video.key.partition('+')[0]}+{made.features}"
+            video = replace(video, key=key, made=made, features_MD=features_MD)
+        else:
+            is_ready = reuse and now.encoder is not None and now.encoder == video.made.encoder
+            if is_ready:
+                features_MD = video.features_MD.to(self.model.device)
+                video = replace(video, features_MD=features_MD)
+            else:
+                video = self._encoded_anew(video, now.encoder, on_stage)
+        if is_ready:
+            on_stage(Stage("Video already encoded, reused"))
+        self._remember(video)
+        if settings is not None:
+            return self.repruned(video, settings), is_ready
+        kept_tokens = int(video.keep.keep_M.sum())
+        ledger = replace(video.ledger, kept_tokens=kept_tokens, prune_s=0.0)
+        return replace(video, ledger=ledger), is_ready
 
     def repruned(self, known: Video, settings: ProcessorSettings) -> Video:
         """The same video under the pruner settings asked for; its features do not change."""
@@ -111,9 +214,12 @@ class Library:
         keep = decide(cut([known.clip], [known.grid]), settings.prune)
         prune_s = time.perf_counter() - started
         ledger = replace(known.ledger, kept_tokens=int(keep.keep_M.sum()), prune_s=prune_s)
-        return replace(known, keep=keep, ledger=ledger)
+        made = replace(known.made, keep=_of_mask(keep))
+        return replace(known, keep=keep, ledger=ledger, made=made)
 
-    def _encode(self, medium, settings, plan: Plan, key: str, on_stage: OnStage) -> Video:
+    def _encode(
+        self, medium, settings, plan: Plan, key: str, encoder: str | None, on_stage, reuse: bool
+    ) -> Video:
         started = time.perf_counter()
         on_stage(Stage("Reading frames", 0, plan.num_frames))
         clip = medium.read(
@@ -122,7 +228,8 @@ class Library:
         grid = replace(plan.grid, frames=len(clip))
         patches = cut([clip], [grid])
         decoded = time.perf_counter()
-        features, is_fresh = self._features(patches, key, on_stage)
+        written_as = self._written_as(key, encoder) if reuse else None
+        features, is_fresh = self._features(patches, written_as, on_stage)
         encoded = time.perf_counter()
         on_stage(Stage("Removing repeated patches"))
         keep = decide(patches, settings.prune)
@@ -132,15 +239,35 @@ class Library:
             decode_s=decoded - started, encode_s=encoded - decoded,
             prune_s=time.perf_counter() - encoded,
         )  # fmt: skip
+        made = Made(
+            clip=_of_clip(clip), features=checksum(features), keep=_of_mask(keep),
+            encoder=encoder,
+        )  # fmt: skip
         return Video(
-            clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features, key=key
+            clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features,
+            key=key, made=made,
         )  # fmt: skip
 
-    def _features(self, patches: Patches, key: str, on_stage: OnStage) -> tuple[torch.Tensor, bool]:
-        """Features of the clip, and whether they were computed rather than found on disk."""
+    def _encoded_anew(self, video: Video, encoder: str | None, on_stage: OnStage) -> Video:
+        """The same frames and mask with the features that the encoder gives them now."""
+        started = time.perf_counter()
+        features, _ = self._features(cut([video.clip], [video.grid]), None, on_stage)
+        ledger = replace(
+            video.ledger, encoded_clips=1, decode_s=0.0, prune_s=0.0,
+            encode_s=time.perf_counter() - started,
+        )  # fmt: skip
+        made = replace(video.made, features=checksum(features), encoder=encoder)
+        return replace(video, features_MD=features, ledger=ledger, made=made)
+
+    def _features(
+        self, patches: Patches, written_as: str | None, on_stage: OnStage
+    ) -> tuple[torch.Tensor, bool]:
+        """Features of the clip, and whether they were computed rather than found on disk.
+
+        written_as: by which they are found there, and written; None for neither
+        """
         (grid,) = patches.grids
-        written_as = f"{key} {self._encoder}" if self.files else ""
-        if self.files and (found := self.files.get(written_as)) is not None:
+        if written_as and (found := self.files.get(written_as)) is not None:
             on_stage(Stage("Encoded before, read from disk"))
             return found.to(self.model.device), False
 
@@ -151,13 +278,33 @@ class Library:
         size, merge = [grid.frames, grid.rows, grid.cols], grid.merge
         with torch.no_grad():
             fresh = self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
-        if self.files:
+        if written_as:
             self.files.put(written_as, fresh)
         return fresh, True
 
-    @cached_property
-    def _encoder(self) -> str:
-        return encoder_digest(self.model.vision)
+    def now(self) -> Now:
+        """What the model is now; it is asked once for every question."""
+        model, vision = self.model, self.model.vision
+        is_own = own_code(model) is not None
+        encoder = None if is_own and own_code(vision) else fingerprint(vision)
+        rest = None if is_own else fingerprint(model, without=vision)
+        return Now(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
+
+    def _is_as_made(self, known: Video, encoder: str | None) -> bool:
+        """Whether this encoder would make it again, and nobody edited it in place."""
+        made = known.made
+        return (
+            encoder is not None
+            and made.encoder == encoder
+            and made.clip == _of_clip(known.clip)
+            and made.features == checksum(known.features_MD)
+        )
+
+    def _written_as(self, key: str, encoder: str | None) -> str | None:
+        """What features on disk depend on; None where there is no disk or no telling."""
+        if self.files is None or encoder is None:
+            return None
+        return f"{key} {encoder} {torch.__version__}"
 
     def _remember(self, fresh: Video) -> None:
         self._videos[fresh.key] = fresh
@@ -166,5 +313,55 @@ class Library:
 
 
 def _key(medium: Medium, settings: ProcessorSettings, plan: Plan) -> str:
+    source = medium.source
     chosen = medium.sampling(settings) | asdict(plan.grid) | {"is_image": medium.is_image}
-    return f"{content_digest(medium.source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
+    if isinstance(source, Clip):
+        chosen |= {"lost_frames": source.lost_frames, "notes": source.notes}
+    return f"{content_digest(source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
+
+
+def _source(medium: Medium, known: Clip) -> str:
+    """What a clip is called by whoever asks now; the same content may have several names."""
+    if isinstance(medium.source, Clip):
+        return medium.source.source
+    return str(medium.source) if isinstance(medium.source, str | Path) else known.source
+
+
+def _of_clip(clip: Clip) -> str:
+    told = (clip.times_s, clip.lost_frames, clip.notes)
+    return f"{zlib.crc32(np.ascontiguousarray(clip.frames_TYX3)):08x} {told}"
+
+
+def _of_mask(keep: Keep) -> str:
+    return hashlib.sha256(keep.keep_M.cpu().numpy().tobytes()).hexdigest()
+
+
+def _check_parts(video: Video, vision) -> None:
+    """Raises ValueError where clip, grid, mask and features of a video do not belong together."""
+    grid, tokens = video.grid, video.grid.num_tokens
+    size = (grid.frames, grid.rows * vision.patch_size, grid.cols * vision.patch_size, 3)
+    if video.clip.frames_TYX3.shape != size:
+        raise ValueError(
+            f"a clip of shape {video.clip.frames_TYX3.shape} does not fill this video's grid, "
+            f"which wants {size} for this model; open the clip with studio.open"
+        )
+    if _of_clip(video.clip) != video.made.clip:
+        raise ValueError(
+            "the clip of this video is not the one that was encoded; open the changed one with "
+            "studio.open(clip)"
+        )
+    if tuple(video.features_MD.shape) != (tokens, vision.hidden_size):
+        raise ValueError(
+            f"features_MD of shape {tuple(video.features_MD.shape)} are not those of this model: "
+            f"{tokens} tokens of {vision.hidden_size} values"
+        )
+    if not video.features_MD.is_floating_point():
+        raise ValueError(f"features_MD are floating-point - got {video.features_MD.dtype}")
+    mask_M = video.keep.keep_M
+    if mask_M.dtype != torch.bool or tuple(mask_M.shape) != (tokens,):
+        raise ValueError(
+            f"keep_M is bool, one for each of {tokens} tokens - got {mask_M.dtype} of shape "
+            f"{tuple(mask_M.shape)}"
+        )
+    if video.keep.grids != (grid,):
+        raise ValueError("the mask of this video is of another grid; make it for video.grid")

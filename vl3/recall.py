@@ -9,23 +9,38 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from vl3.library import Library, Video
+from vl3.arguments import shown
+from vl3.library import HANDED_OVER, Library, Now, Video
 from vl3.processor import cut
 from vl3.settings import PruneSettings
 from vl3.trace import Scene
 from vl3.values import Clip, Grid, Piece, Reply, Seen
 from vl3.vision.cells import cells
 
+CHANGED = (
+    "The model is not the one that gave this reply, or code of yours takes part in it: the same "
+    "words were read again by the model as it is now."
+)
+OTHERS = "this reply was given by a model with other tokens; ask that one's studio"
+
 
 def scene(library: Library, reply: Reply) -> Scene:
-    """A finished reply with its media, ready to be run again.
+    """A finished reply with its media, ready to be run again by the model as it is now.
 
-    Raises: ValueError when the reply was stopped too early or a clip is no longer kept.
+    Raises: ValueError when the reply was stopped too early, is another model's, or a clip is no
+    longer kept.
     """
+    check(reply)
     if not reply.prompt_ids:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
-    model, videos = library.model, _videos(library, reply)
+    model, now = library.model, library.now()
+    videos = _videos(library, reply, now)
     keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
+    kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
+    is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
+    if is_slot_L.sum() != kept or not is_known:
+        raise ValueError(OTHERS)
 
     def embeds() -> torch.Tensor:
         with torch.no_grad():
@@ -37,6 +52,11 @@ def scene(library: Library, reply: Reply) -> Scene:
 
     def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
         video = videos[clip]
+        if video.made.encoder == HANDED_OVER:
+            raise ValueError(
+                'source "vision" looks into the encoder, and the features of this video were '
+                "handed over; look into an answer about the video as it was opened"
+            )
         grid = Grid(frames=1, rows=video.grid.rows, cols=video.grid.cols, merge=video.grid.merge)
         frames = video.clip.frames_TYX3[index : index + 1]
         one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
@@ -47,10 +67,10 @@ def scene(library: Library, reply: Reply) -> Scene:
         # a character of several tokens comes with its last
         return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
 
-    is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
     seen = [(one.key, one.keep_bits) for one in reply.seen]
+    asked = (reply.prompt_ids, reply.token_ids, seen, now.model)
     return Scene(
-        key=hashlib.sha256(repr((reply.prompt_ids, reply.token_ids, seen)).encode()).hexdigest(),
+        key=hashlib.sha256(repr(asked).encode()).hexdigest(),
         prompt_ids=reply.prompt_ids,
         answer_ids=reply.token_ids,
         text=text,
@@ -63,7 +83,18 @@ def scene(library: Library, reply: Reply) -> Scene:
         ),
         embeds=embeds,
         frame=frame,
+        is_lasting=now.model is not None,
+        notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
+
+
+def check(reply: object) -> None:
+    """Raises ValueError for what is no reply."""
+    if not isinstance(reply, Reply):
+        raise ValueError(
+            "a reply is what studio.reply returns, and the last event of studio.stream - got "
+            f"{shown(reply)}"
+        )
 
 
 def videos(library: Library, reply: Reply) -> tuple[Video, ...]:
@@ -71,10 +102,14 @@ def videos(library: Library, reply: Reply) -> tuple[Video, ...]:
 
     Raises: ValueError when one is no longer kept.
     """
-    chosen = reply.settings["prune"]
+    check(reply)
+    chosen = reply.settings.get("prune")
     prune = None if chosen is None else PruneSettings(**chosen)
     settings = replace(library.processor.settings, prune=prune)
-    return tuple(library.repruned(video, settings) for video in _videos(library, reply))
+    return tuple(
+        _masked(library.repruned(video, settings), seen)
+        for video, seen in zip(_videos(library, reply, library.now()), reply.seen)
+    )
 
 
 def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
@@ -83,7 +118,11 @@ def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
     Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
     was kept has no slots.
     """
+    check(reply)
     tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    slots = sum(token in slot_ids for token in reply.prompt_ids)
+    if slots != sum(seen.kept_tokens for seen in reply.seen):
+        raise ValueError(OTHERS)
     special_ids = tokenizer.added_tokens_decoder.keys()
 
     def kind(token: int) -> str:
@@ -105,14 +144,25 @@ def pieces(library: Library, reply: Reply) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def _videos(library: Library, reply: Reply) -> list[Video]:
-    videos = [library.find(seen.key) for seen in reply.seen]
+def _videos(library: Library, reply: Reply, now: Now) -> list[Video]:
+    videos = [library.find(seen.key, now) for seen in reply.seen]
     if None in videos:
         raise ValueError(
             f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
             "with the same settings, then look"
         )
     return videos
+
+
+def _masked(video: Video, seen: Seen) -> Video:
+    """The video with the mask of that reply, where that was not the pruner's."""
+    keep_M = torch.from_numpy(_keep(video, seen))
+    if torch.equal(keep_M, video.keep.keep_M):
+        return video
+    keep = replace(
+        video.keep, keep_M=keep_M, placeholder_M=torch.zeros_like(keep_M), mode="handed over"
+    )
+    return replace(video, keep=keep)
 
 
 def _keep(video: Video, seen: Seen) -> np.ndarray:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,10 +17,10 @@ import torch
 
 from vl3 import answer, prompt
 from vl3.answer import Decoding, Prefix, Question, Stopped
-from vl3.library import Library, Video
+from vl3.library import HANDED_OVER, Library, Now, Video
 from vl3.media import annotate, find_media
 from vl3.settings import ProcessorSettings
-from vl3.values import Ledger, Reply, Seen, Stage
+from vl3.values import Clip, Ledger, Reply, Seen, Stage
 
 
 class TooLong(ValueError):
@@ -32,12 +33,18 @@ class OutOfMemory(RuntimeError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A conversation to answer, and how. stopped() is asked between the layers of the model."""
+    """A conversation to answer, and how. stopped() is asked between the layers of the model.
+
+    is_prune_asked: whether settings.prune is meant for videos that were opened before, too
+    reuse: whether what earlier questions left may be used
+    """
 
     messages: Sequence[dict]
     settings: ProcessorSettings
     decoding: Decoding
     stopped: Callable[[], bool]
+    is_prune_asked: bool = False
+    reuse: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -47,6 +54,7 @@ class Progress:
 
     started: float = field(default_factory=time.perf_counter)
     videos: list[tuple[Video, bool]] = field(default_factory=list)
+    now: Now | None = None
     prompt: prompt.Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -130,6 +138,9 @@ def _attempt(library, prefix, request: Request) -> Iterator[Stage | str | Reply]
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
+        state.now = library.now()
+        if not request.reuse:
+            prefix.clear()
         with answer.interruptible(model, request.stopped):
             yield from _open_media(library, request, state)
             question = _question(model, processor, request, state)
@@ -163,19 +174,19 @@ def _write(stream, processor, request: Request, state: Progress) -> Iterator[str
 
 def _open_media(library: Library, request: Request, state: Progress) -> Iterator[Stage]:
     """Opens every medium of the messages in order, telling the stages as they come."""
-    opened: dict[int, Video] = {}
-    messages = [_with_clips(message, opened) for message in request.messages]
+    handed: dict[int, tuple[Clip, Video]] = {}
+    messages = [_with_clips(message, handed) for message in request.messages]
     media = find_media(messages)
+    prune_anew = request.settings if request.is_prune_asked else None
     for medium in media:
-        if (known := opened.get(id(medium.source))) is not None:
-            state.videos.append((library.repruned(known, request.settings), True))
-            yield Stage("Video already encoded, reused")
-        else:
-            video = yield from _staged(
-                lambda on_stage, medium=medium: library.open(medium, request.settings, on_stage),
-                request.stopped,
-            )
-            state.videos.append(video)
+        _, video = handed.get(id(medium.source), (None, None))
+
+        def opened(on_stage, medium=medium, video=video):
+            if video is None:
+                return library.open(medium, request.settings, state.now, on_stage, request.reuse)
+            return library.take(video, prune_anew, state.now, on_stage, request.reuse)
+
+        state.videos.append((yield from _staged(opened, request.stopped)))
     clips = [video.clip for video, _ in state.videos]
     counts = [
         n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
@@ -186,19 +197,48 @@ def _open_media(library: Library, request: Request, state: Progress) -> Iterator
     )  # fmt: skip
 
 
-def _with_clips(message: dict, opened: dict[int, Video]) -> dict:
-    """The message with opened videos replaced by their clips, which are noted in opened."""
-    if isinstance(message["content"], str):
-        return message
+def _with_clips(message: dict, handed: dict[int, tuple[Clip, Video]]) -> dict:
+    """The message with a clip in place of each opened video; handed tells them by the clip's id.
+
+    Each has a clip object of its own, since two videos may share one.
+    """
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list | tuple):
+        return message  # text, or what find_media refuses
 
     def clip_of(part):
-        if isinstance(part, dict) and isinstance(part.get("video"), Video):
-            video = part["video"]
-            opened[id(video.clip)] = video
-            return {"type": "video", "video": video.clip}
-        return part
+        held = _opened_in(part)
+        if not held:
+            return part
+        kind = part.get("type")
+        given = {key: value for key, value in part.items() if value is not None and value != ""}
+        if (
+            kind not in ("image", "video")
+            or held != [kind]
+            or not isinstance(part[kind], Video)
+            or (kind == "video" and len(given) > 2)
+        ):
+            raise ValueError(
+                'an opened video is a part of its own, {"type": "video", "video": video}, without '
+                f"options; those are studio.open's - got {sorted(part)}"
+            )
+        clip = replace(part[kind].clip)
+        handed[id(clip)] = (clip, part[kind])
+        return given | {kind: clip}
 
-    return message | {"content": [clip_of(part) for part in message["content"]]}
+    return message | {"content": [clip_of(part) for part in content]}
+
+
+def _opened_in(part) -> list[str]:
+    """Under which keys of a part an opened video stands, directly or within a dict."""
+    if not isinstance(part, dict):
+        return []
+    return [
+        key
+        for key, value in part.items()
+        if isinstance(value, Video)
+        or (isinstance(value, dict) and any(isinstance(each, Video) for each in value.values()))
+    ]
 
 
 def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Stage, None, object]:
@@ -238,9 +278,16 @@ def _question(model, processor, request: Request, state: Progress) -> Question:
     ends = tuple(sum(spans[count - 1]) for count in frames)
     limit = model.config.text_config.max_position_embeddings
     if len(state.prompt.ids) >= limit:
+        moving = any(not video.clip.is_image for video, _ in state.videos)
         raise TooLong(
-            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. Lower frames per second, "
-            "shorten the clip, or raise the pruning threshold."
+            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "
+            + (
+                "Lower frames per second, shorten the clip, or raise the pruning threshold."
+                if moving
+                else "Lower the token budget, or show fewer pictures."
+                if state.videos
+                else "Shorten the text, or leave earlier turns out."
+            )
         )
 
     def embeds(index: int) -> torch.Tensor:
@@ -250,7 +297,7 @@ def _question(model, processor, request: Request, state: Progress) -> Question:
             return model.project(video.features_MD[keep_M])
 
     keys = tuple(video.answer_key for video, _ in state.videos)
-    return Question(state.prompt.ids, ends, keys, embeds)
+    return Question(state.prompt.ids, ends, keys, embeds, state.now.model)
 
 
 def _within_context(model, question: Question, decoding: Decoding) -> Decoding:
@@ -301,10 +348,31 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         ledger=ledger,
         stopped=state.stopped,
         truncated=state.truncated,
-        notes=request.notes,
+        notes=(*request.notes, *_notes([video for video, _ in state.videos])),
+        model=(state.now and state.now.model) or "",
         seen=tuple(_seen(video) for video, _ in state.videos),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
+
+
+def _notes(videos: Sequence[Video]) -> list[str]:
+    """What is to be known of how the clips were seen: once for each clip, named where several."""
+    told = {}
+    for video in videos:
+        own = list(video.notes)
+        if video.made.encoder == HANDED_OVER:
+            own.append("The features are those that were handed over, not the encoder's.")
+        if video.has_own_keep:
+            own.append("The mask is the one that was handed over, not the pruner's.")
+        told.setdefault((video.clip.source, tuple(own)), len(told) + 1)
+    names = [Path(source).name for source, _ in told]
+    if len(told) == 1:
+        return [note for _, own in told for note in own]
+    return [
+        f"{name}{f' ({number})' if names.count(name) > 1 else ''}: {note}"
+        for name, ((_, own), number) in zip(names, told.items())
+        for note in own
+    ]
 
 
 def _seen(video: Video) -> Seen:

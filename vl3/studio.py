@@ -7,15 +7,15 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from vl3 import memory as memories
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
-from vl3.arguments import number
+from vl3.arguments import did_you_mean, number, shown, whole
 from vl3.features import FeatureFiles, features_dir
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
@@ -32,6 +32,8 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
+OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
+READING = ("fps", "max_frames", "start", "end")  # of a clip, before there is a question
 SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
 
 
@@ -155,32 +157,47 @@ class Studio:
 
     def open(
         self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None,
-        on_stage: OnStage | None = None,
+        on_stage: OnStage | None = None, reuse: bool = True,
     ) -> Video:  # fmt: skip
         """A video or image, decoded and encoded; at once if it was opened before.
 
         path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
         budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
+        reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
         medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        if on_stage is not None and not callable(on_stage):
+            raise ValueError(f"on_stage is a function of one Stage - got {shown(on_stage)}")
         with self._busy:
             video, _ = self._library.open(
-                medium, self._chosen(budget_tokens), on_stage or (lambda stage: None)
-            )
+                medium, self._chosen(budget_tokens), self._library.now(),
+                on_stage or (lambda stage: None), reuse,
+            )  # fmt: skip
         return video
 
     def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
-        """The answer about one or several opened videos (or files), piece by piece."""
+        """The answer about one or several opened videos (or files), piece by piece.
+
+        history: earlier messages; further settings are those of stream.
+        An opened video is seen as it is: with its mask, and with its features as long as nobody
+        asks for others. What dataclasses.replace(video, features_MD=..., keep=...) put in, or an
+        edit in place, is what the answer is about.
+        """
+        if not isinstance(question, str):
+            raise ValueError(f"the question is a text - got {shown(question)}")
+        if not isinstance(system, str | None):
+            raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
         media = video if isinstance(video, list | tuple) else [video]
         parts = [{"type": "video", "video": medium} for medium in media]
+        history = _messages(history or (), "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
         stream = self.stream([*messages, *history, asked], **settings)
         return (piece for piece in stream if isinstance(piece, str))
 
     def reply(self, messages: Sequence[dict], **settings) -> Reply:
-        """The whole answer to a conversation; takes what stream takes."""
+        """The whole answer to a conversation; takes and raises what stream does."""
         *_, last = self.stream(messages, **settings)
         return last
 
@@ -191,24 +208,36 @@ class Studio:
         budget_tokens: int | None = None,
         prune: dict | str | None = "model",
         stop: threading.Event | None = None,
+        reuse: bool = True,
         **decoding,
     ) -> Iterator[Stage | str | Reply]:
         """Stages of the work, then pieces of text, last the Reply.
 
         messages: HF style; media parts as vl3.media.find_media takes them, or an opened Video.
         decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed (vl3.answer.Decoding)
-        prune: "model" for the checkpoint's setting, None for off, or mode, threshold, min_tokens
+        prune: "model" for the checkpoint's setting, None for off, or a dict of mode, threshold,
+               min_tokens and keep. An opened Video keeps its mask under "model", is pruned anew
+               under the others, and refuses those where the mask is one that a caller put in.
+        reuse: False computes everything anew: no encoded clip, key or value that is kept is used.
+               Nor is it where the model is no longer the one that made it: an edited weight, an
+               adapter that was added, merged, switched off. And nothing is kept while code of a
+               caller takes part: hooks on any module, replaced methods (vl3.fingerprint).
         Every medium has the token budget for itself, so that adding one never changes the others
         (the official processor shares one budget over a prompt; with one medium both agree).
         Setting stop, or closing the iterator, ends the computation at the model's next layer.
         Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
         """
+        messages = _messages(messages, "messages")
         if not messages:
             raise ValueError("there is no message to answer; pass at least one user message")
+        if stop is not None and not callable(getattr(stop, "is_set", None)):
+            raise ValueError(f"stop is a threading.Event - got {shown(stop)}")
+        _check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
         stop = stop or threading.Event()
         request = Request(
-            messages, self._chosen(budget_tokens, prune), Decoding(**decoding), stop.is_set
-        )
+            messages, self._chosen(budget_tokens, prune), Decoding(**decoding), stop.is_set,
+            is_prune_asked=not _is_models(prune), reuse=reuse,
+        )  # fmt: skip
         return self._in_turn(request, stop)
 
     def attention(
@@ -218,6 +247,7 @@ class Studio:
         heads: Sequence[int] | None = None,
         tokens: Sequence[int] | None = None,
         source: str = "language",
+        reuse: bool = True,
     ) -> Attention:
         """Where words of a reply looked, in the prompt and in the frames.
 
@@ -229,13 +259,18 @@ class Studio:
                 "relevancy" attention x gradient of one token (arXiv 2103.15679); small prompts only
                 "vision"    attention inside a frame in the vision encoder; tokens are visual
                             tokens, by their slot
+        reuse: False replays even what was replayed before
         The reply is replayed for it, once for each new layer; answers do not change by it. Its
         clips must still be in this studio's memory. Attention shows where information was read,
         not why the answer was given.
+        It is the model as it is now that reads the reply's words again: after weights were edited,
+        or with hooks, these are the maps of the model so changed, and Attention.notes says so.
         Raises: ValueError in one sentence.
         """
         with self._busy:
             scene = recall.scene(self._library, reply)
+            if not reuse:
+                scene = replace(scene, is_lasting=False)
             return self._tracer.look(scene, layers, heads, tokens, source)
 
     def videos(self, reply: Reply) -> tuple[Video, ...]:
@@ -279,10 +314,19 @@ class Studio:
     def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
         settings = self.settings
         if budget_tokens is not None:
-            settings = replace(settings, budget_tokens=int(budget_tokens))
-        if prune != "model":
+            budget_tokens = whole("budget_tokens", budget_tokens, low=1, unit="visual tokens")
+            settings = replace(settings, budget_tokens=budget_tokens)
+        if prune is None or isinstance(prune, PruneSettings):
+            return replace(settings, prune=prune)
+        if isinstance(prune, Mapping):
+            _check_names(prune, [each.name for each in fields(PruneSettings)], what="prune")
             own = settings.prune or PruneSettings()
-            settings = replace(settings, prune=None if prune is None else replace(own, **prune))
+            return replace(settings, prune=replace(own, **prune))
+        if not _is_models(prune):
+            raise ValueError(
+                "prune is 'model' for the checkpoint's setting, None for off, or a dict of mode, "
+                f"threshold, min_tokens and keep - got {shown(prune)}"
+            )
         return settings
 
 
@@ -335,6 +379,32 @@ def estimate(
         limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
     )
+
+
+def _messages(messages, name: str) -> list[dict]:
+    """The messages as a list; what is in them is read by vl3.media and vl3.prompt."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
+        raise ValueError(
+            f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
+        )
+    return list(messages)
+
+
+def _is_models(prune: object) -> bool:
+    return isinstance(prune, str) and prune == "model"
+
+
+def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (), what="") -> None:
+    """Raises ValueError for the first name that is not known."""
+    for name in given:
+        if name not in known and name not in also:
+            hint = did_you_mean(name, [*known, *also])
+            if name in READING:
+                hint = f"; {name} is studio.open's, or stands beside the path in a message"
+            raise ValueError(
+                f"{what or 'an answer'} has no setting {name!r}; there are "
+                f"{', '.join([*known, *also])}{hint}"
+            )
 
 
 def _medium(source, **options) -> Medium:

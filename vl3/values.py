@@ -260,6 +260,7 @@ class Reply:
 
     seen: one entry for each clip or image of the prompt, in its order
     prompt_ids: the prompt as the model read it, one slot per kept visual token
+    model: fingerprint of the weights that gave it; empty where code of a caller took part
     """
 
     text: str
@@ -272,6 +273,7 @@ class Reply:
     notes: tuple[str, ...] = field(default=())
     seen: tuple[Seen, ...] = field(default=())
     prompt_ids: tuple[int, ...] = field(default=(), repr=False)
+    model: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import torch
 from clips import write_clip
 
 import vl3
+from vl3 import answer, model
 from vl3.answer import Decoding
 from vl3.reply import OutOfMemory, TooLong
 from vl3.values import Clip, Reply, Stage
@@ -39,11 +40,16 @@ def ask(video, question="What happens in the video?", **options):
     return [{"role": "user", "content": parts}]
 
 
-def encoder_calls(studio):
-    """Counts the vision encoder's runs from now on."""
-    calls = []
-    hook = studio.model.vision.register_forward_hook(lambda *_: calls.append(1))
-    return calls, hook
+def encoded_patches(monkeypatch) -> list[int]:
+    """Patches of each of the vision encoder's runs from now on; a hook would switch re-use off."""
+    patches, downsample = [], model.downsample
+
+    def counting(x_ND, *others):
+        patches.append(x_ND.shape[0])
+        return downsample(x_ND, *others)
+
+    monkeypatch.setattr(model, "downsample", counting)
+    return patches
 
 
 def test_stages_come_first_then_text_then_the_reply(studio, film):
@@ -74,14 +80,15 @@ def test_the_plan_before_the_run_is_what_the_model_uses(studio, film):
         assert slots == plan.num_tokens == reply.ledger.kept_tokens
 
 
-def test_the_second_question_encodes_nothing_and_says_what_a_cold_run_says(studio, film):
+def test_the_second_question_encodes_nothing_and_says_what_a_cold_run_says(
+    studio, film, monkeypatch
+):
     first = studio.reply(ask(film), max_new_tokens=8)
     again = [*ask(film), {"role": "assistant", "content": first.text},
              {"role": "user", "content": "And what colour is it?"}]  # fmt: skip
-    calls, hook = encoder_calls(studio)
+    patches = encoded_patches(monkeypatch)
     warm = studio.reply(again, max_new_tokens=12)
-    assert calls == []
-    hook.remove()
+    assert patches == []
     assert warm.ledger.reused_clips == 1
     assert warm.ledger.reused_tokens > warm.ledger.kept_tokens
     cold = studio.fork().reply(again, max_new_tokens=12)
@@ -101,23 +108,19 @@ def test_a_second_video_keeps_the_first_ones_work(studio, film, tmp_path):
     assert warm.token_ids == studio.fork().reply(more, max_new_tokens=6).token_ids
 
 
-def test_work_before_the_first_token_of_a_second_question(studio, film):
+def test_work_before_the_first_token_of_a_second_question(studio, film, monkeypatch):
     """32 frames: less than a fifth of the first question's positions, and no patch."""
-    positions, patches = [], []
-    hooks = [
-        studio.model.language.model.layers[0].register_forward_pre_hook(
-            lambda _, args: positions.append(args[0].shape[1])
-        ),
-        studio.model.vision.blocks[0].register_forward_pre_hook(
-            lambda _, args: patches.append(args[0].shape[0])
-        ),
-    ]
+    positions, patches, step = [], encoded_patches(monkeypatch), answer._step
+
+    def counting(model, cache, embeds_BLE):
+        positions.append(embeds_BLE.shape[1])
+        return step(model, cache, embeds_BLE)
+
+    monkeypatch.setattr(answer, "_step", counting)
     first = studio.reply(ask(film, "Say it."), max_new_tokens=1)
     work = sum(positions), sum(patches)
     positions.clear(), patches.clear()
     studio.reply(ask(film, "And then?"), max_new_tokens=1)
-    for hook in hooks:
-        hook.remove()
     assert first.ledger.frames == 32
     assert work == (first.ledger.prompt_tokens, 4 * first.ledger.visual_tokens)
     assert sum(positions) * 5 < work[0]
@@ -207,14 +210,13 @@ def test_the_cache_of_clips_is_bounded(studio, film):
     assert len(small._library) == 2
 
 
-def test_other_pruner_settings_need_no_encoder(studio, film):
+def test_other_pruner_settings_need_no_encoder(studio, film, monkeypatch):
     studio.reply(ask(film, max_frames=5), max_new_tokens=1)
-    calls, hook = encoder_calls(studio)
+    patches = encoded_patches(monkeypatch)
     pruned = studio.reply(
         ask(film, max_frames=5), max_new_tokens=1, prune={"mode": "rlt", "threshold": 9.0}
     )
-    hook.remove()
-    assert calls == []
+    assert patches == []
     (seen,) = pruned.seen
     assert seen.kept_tokens == pruned.ledger.kept_tokens
     assert seen.num_tokens == pruned.ledger.visual_tokens

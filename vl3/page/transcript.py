@@ -25,6 +25,7 @@ def markdown(turns: Sequence[Turn], card: Mapping) -> str:
             parts.append("*(stopped)*")
         if turn.reply:
             parts.append(f"*{words.cost(turn.reply.ledger)}*")
+            parts += [f"*{note}*" for note in turn.reply.notes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -49,6 +50,7 @@ def _turn(turn: Turn) -> dict:
         record["settings"] = turn.reply.settings
         record["token_ids"] = list(turn.reply.token_ids)
         record["ledger"] = asdict(turn.reply.ledger)
+        record["notes"] = list(turn.reply.notes)
     return record
 
 

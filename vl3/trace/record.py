@@ -21,6 +21,7 @@ from vl3.trace.scene import Scene
 from vl3.values import Grid
 
 NAME = "vl3_trace"
+STANDS_FOR = {"sdpa", "eager", "vl3_grouped", "flash_attention_2", "flash_attention_3"}
 _ATTEND: ContextVar[Callable] = ContextVar("attend", default=sdpa_attention_forward)
 
 AttentionInterface.register(NAME, lambda *args, **options: _ATTEND.get()(*args, **options))
@@ -33,8 +34,16 @@ class _Enough(Exception):
 
 @contextmanager
 def attending(model, attend: Callable) -> Iterator[None]:
-    """Within it the language model's attention is attend, called as transformers calls one."""
+    """Within it the language model's attention is attend, called as transformers calls one.
+
+    Raises: ValueError where the model attends by a function that attend does not stand for.
+    """
     config = model.language.config
+    if config._attn_implementation not in STANDS_FOR:
+        raise ValueError(
+            f"the language model attends by {config._attn_implementation!r}, which a replay does "
+            "not follow; set model.language.config._attn_implementation to 'sdpa' to look"
+        )
     before, config._attn_implementation = config._attn_implementation, NAME
     token = _ATTEND.set(attend)
     try:

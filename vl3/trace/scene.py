@@ -21,6 +21,8 @@ class Scene:
     slot_K: position of every visual token in the prompt; cells has their places
     embeds: gives the visual tokens [K, E]
     frame: gives patches [N, P] and grid of one frame, by numbers of clip and frame
+    is_lasting: whether what is recorded of it holds for the next look
+    notes: what a person must know of the replay, one sentence each
     """
 
     key: str
@@ -31,6 +33,8 @@ class Scene:
     cells: Cells
     embeds: Callable[[], torch.Tensor]
     frame: Callable[[int, int], tuple[torch.Tensor, Grid]]
+    is_lasting: bool = True
+    notes: tuple[str, ...] = ()
 
     def ids(self) -> tuple[int, ...]:
         """What is replayed: prompt and answer; the last token was never read, only written."""
@@ -67,6 +71,7 @@ class Attention:
                         source has no single layers and heads
             slot_K - int64 position of every visual token among L
             sink_K - bool, visual tokens that draw attention whatever the word (vl3.trace.sinks)
+    notes: what a person must know of the replay, one sentence each
     """
 
     source: str
@@ -79,6 +84,7 @@ class Attention:
     slot_K: np.ndarray
     sink_K: np.ndarray
     cells: Cells
+    notes: tuple[str, ...] = ()
 
     @property
     def visual_IHQK(self) -> np.ndarray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from vl3.arguments import choice, shown, whole
 from vl3.trace import record
 from vl3.trace.relevancy import relevancy
 from vl3.trace.rows import QK, frame_sinks, in_chunks, rollout, sinks, token_row
@@ -53,8 +54,16 @@ class Tracer:
         source: str = "language",
     ) -> Attention:
         """Where words looked; see vl3.studio.Studio.attention, which this answers."""
-        if source not in SOURCES:
-            raise ValueError(f"source is one of {', '.join(SOURCES)} - got {source!r}")
+        choice("source", source, SOURCES)
+        if scene.is_lasting:
+            return self._look(scene, layers, heads, tokens, source)
+        self._forget(scene)
+        try:
+            return self._look(scene, layers, heads, tokens, source)
+        finally:
+            self._forget(scene)
+
+    def _look(self, scene: Scene, layers, heads, tokens, source: str) -> Attention:
         if source == "vision":
             return self._vision(scene, layers, heads, tokens)
         if not scene.answer_ids:
@@ -125,6 +134,7 @@ class Tracer:
             slot_K=scene.slot_K,
             sink_K=self._sinks(scene, layers),
             cells=scene.cells,
+            notes=scene.notes,
         )
 
     def _sinks(self, scene: Scene, layers: tuple[int, ...]) -> np.ndarray:
@@ -176,7 +186,7 @@ class Tracer:
         return Attention(
             source="vision", layers=deep, heads=wide, tokens=tokens, words=("",) * len(tokens),
             weight_IHQL=weight_IHQK, share_IHQ=share_IHQ, slot_K=np.arange(len(cells)),
-            sink_K=sink_K, cells=cells,
+            sink_K=sink_K, cells=cells, notes=scene.notes,
         )  # fmt: skip
 
     def _recorded(self, scene: Scene, layers: Sequence[int], first: int) -> dict[int, QK]:
@@ -201,6 +211,10 @@ class Tracer:
         self._known.move_to_end(key)
         return entry
 
+    def _forget(self, scene: Scene) -> None:
+        for key in [key for key in self._known if scene.key in (key, key[0])]:
+            del self._known[key]
+
     def _trim(self) -> None:
         while len(self._known) > 1 and self.nbytes > self.memory_bytes:
             self._known.popitem(last=False)
@@ -210,9 +224,13 @@ def _chosen(name: str, asked: Sequence[int] | None, count: int) -> tuple[int, ..
     """The numbers asked for; all of them for None."""
     if asked is None:
         return tuple(range(count))
-    numbers = tuple(int(number) for number in asked)
-    if not numbers:
+    is_row = isinstance(asked, Iterable) and getattr(asked, "ndim", 1) > 0
+    if isinstance(asked, str | bytes) or not is_row:
+        raise ValueError(f"{name} is a list of numbers from 0 - got {shown(asked)}")
+    asked = list(asked)
+    if not asked:
         raise ValueError(f"{name} is empty; leave it out for all {count}")
+    numbers = tuple(whole(f"each of {name}", number) for number in asked)
     wrong = [number for number in numbers if not 0 <= number < count]
     if wrong:
         raise ValueError(f"{name} are 0 to {count - 1} here - got {wrong[0]}")

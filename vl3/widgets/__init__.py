@@ -124,8 +124,14 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
 
     studio: vl3.studio.Studio whose memory still holds the reply's clips
     token: of the answer, by number; the one to begin with
+    Raises: ValueError in one sentence, also where the reply saw no picture.
     """
     mean = studio.attention(reply)
+    if not len(mean.slot_K):
+        raise ValueError(
+            "this reply saw no picture, and the view shows where words look in pictures; its rows "
+            "are studio.attention(reply).weight_IHQL"
+        )
     clips = [video.clip for video in studio.videos(reply)]
     whole = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
 

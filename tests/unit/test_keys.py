@@ -1,0 +1,206 @@
+"""What is kept is never given for something else: every term of every key, one at a time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from clips import write_clip
+from PIL import Image
+
+import vl3
+from vl3.values import Clip
+
+LONG = {"max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_folder):
+    return vl3.load(tiny_folder)
+
+
+@pytest.fixture(autouse=True)
+def forget(studio):
+    studio.release()
+
+
+def clip(seed=0, **changes) -> Clip:
+    frames = np.random.default_rng(seed).integers(0, 255, (4, 56, 84, 3), dtype=np.uint8)
+    frames[:, :28] = frames[0, :28]
+    made = Clip(frames_TYX3=frames, times_s=(0.0, 1.0, 2.0, 3.0), source="clip")
+    return replace(made, **changes)
+
+
+def ask(*media, question="What happens?"):
+    parts = [{"type": "video", "video": medium} for medium in media]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+
+
+def fresh(studio, medium, **settings):
+    """What a studio without a past makes of it."""
+    return studio.fork().reply(ask(medium), **LONG, **settings)
+
+
+def same(one, other) -> bool:
+    return (one.token_ids, one.seen, one.prompt_ids, one.notes) == (
+        other.token_ids, other.seen, other.prompt_ids, other.notes,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    write_clip(folder / "film.mp4", 40, 4, size=(96, 144))
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.bmp")
+    assert (folder / "0.bmp").stat().st_size == (folder / "1.bmp").stat().st_size
+    return folder
+
+
+CLIPS = {
+    "other pixels": (clip(0), clip(1)),
+    "other times": (clip(), clip(times_s=(0.0, 2.0, 4.0, 6.0))),
+    "other notes": (clip(), clip(notes=("Times are estimated at 25 fps.",))),
+    "lost frames": (clip(), clip(lost_frames=3)),
+}
+
+
+@pytest.mark.parametrize("pair", CLIPS.values(), ids=CLIPS)
+def test_clips_that_differ_in_one_thing(studio, pair):
+    for medium in (*pair, *pair):
+        assert same(studio.reply(ask(medium), **LONG), fresh(studio, medium))
+    first, second = (fresh(studio, medium) for medium in pair)
+    assert not same(first, second)
+
+
+PLANS = {
+    "fps": {"fps": 2}, "max_frames": {"max_frames": 3}, "start": {"start": 4.0},
+    "end": {"end": 3.0}, "mode": {"mode": "official"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", PLANS.values(), ids=PLANS)
+def test_one_film_under_two_plans(studio, files, option):
+    media = [{"path": files / "film.mp4"}, {"path": files / "film.mp4", **option}]
+    for medium in media * 2:
+        assert same(studio.reply(ask(medium), **LONG), fresh(studio, medium))
+    assert fresh(studio, media[0]).seen != fresh(studio, media[1]).seen
+
+
+def test_frames_of_one_number_from_two_places(studio, files):
+    """Grid and number of frames are the same; only the range tells them apart."""
+    media = [{"path": files / "film.mp4", "start": start, "end": start + 2} for start in (0.0, 4.0)]
+    for medium in media * 2:
+        assert same(studio.reply(ask(medium), **LONG), fresh(studio, medium))
+
+
+def test_one_clip_at_two_sizes(studio):
+    frames = np.random.default_rng(0).integers(0, 255, (4, 224, 224, 3), dtype=np.uint8)
+    large, tokens = clip(frames_TYX3=frames), set()
+    for budget_tokens in (400, 100, 400, 100):
+        settings = {"budget_tokens": budget_tokens}
+        reply = studio.reply(ask(large), **LONG, **settings)
+        assert same(reply, fresh(studio, large, **settings))
+        tokens.add(reply.ledger.visual_tokens)
+    assert len(tokens) == 2
+
+
+def test_two_files_of_one_length(studio, files):
+    for name in ("0.bmp", "1.bmp", "0.bmp"):
+        assert same(studio.reply(ask(files / name), **LONG), fresh(studio, files / name))
+
+
+def test_a_file_written_over(studio, tmp_path, files):
+    path = tmp_path / "picture.bmp"
+    for name in ("0.bmp", "1.bmp", "0.bmp"):
+        path.write_bytes((files / name).read_bytes())
+        assert same(studio.reply(ask(path), **LONG), fresh(studio, path))
+
+
+def test_two_thresholds_in_turn(studio):
+    seen = set()
+    for prune in (None, {"threshold": 40.0}, {"mode": "rlt"}, {"keep": "later"}, None):
+        reply = studio.reply(ask(clip()), prune=prune, **LONG)
+        assert same(reply, fresh(studio, clip(), prune=prune))
+        seen.add(reply.seen[0].keep_bits)
+    assert len(seen) > 2
+
+
+def test_masks_of_one_size_over_other_cells(studio):
+    """The prompt is the same, and so is the number of slots."""
+    video, replies = studio.open(clip()), []
+    for shift in (0, 1, 0):
+        keep_M = (torch.arange(video.grid.num_tokens) + shift) % 2 == 0
+        own = replace(video, keep=replace(video.keep, keep_M=keep_M))
+        replies.append(studio.reply(ask(own), **LONG))
+        assert replies[-1].token_ids == fresh(studio, own).token_ids
+        assert studio.reply(ask(own), **LONG).ledger.reused_tokens > 0
+    assert replies[0].prompt_ids == replies[1].prompt_ids
+    assert replies[0].seen != replies[1].seen
+    assert replies[1].ledger.reused_tokens == 0
+    alike = replace(replies[0], seen=replies[1].seen)
+    looks = [studio.attention(reply).weight_IHQL for reply in (replies[0], alike)]
+    assert np.abs(looks[0] - looks[1]).max() > 1e-5
+
+
+def test_the_same_clip_after_other_words(studio):
+    """The prompt before a clip is part of what its keys and values depend on."""
+    words = ["Look.", "Here.", "Look."]
+    for word in words:
+        asked = [{"role": "system", "content": word}, *ask(clip())]
+        reply = studio.reply(asked, **LONG)
+        assert reply.token_ids == studio.fork().reply(asked, **LONG).token_ids
+        assert reply.ledger.reused_tokens == 0
+
+
+def test_the_second_of_two_clips(studio):
+    for pair in ((clip(0), clip(1)), (clip(0), clip(2)), (clip(1), clip(2)), (clip(0), clip(1))):
+        reply = studio.reply(ask(*pair), **LONG)
+        assert reply.token_ids == studio.fork().reply(ask(*pair), **LONG).token_ids
+
+
+def looked(studio, reply, **asked):
+    return studio.attention(reply, **asked).weight_IHQL
+
+
+def test_looks_into_replies_that_differ_in_one_thing(studio):
+    one = studio.reply(ask(clip(0)), **LONG)
+    other = studio.reply(ask(clip(1)), **LONG)
+    assert one.seen[0].keep_bits == other.seen[0].keep_bits
+    last = one.prompt_ids[-1]
+    variants = {
+        "answer": replace(one, token_ids=(*one.token_ids[:2], 40, *one.token_ids[3:])),
+        "prompt": replace(one, prompt_ids=(*one.prompt_ids[:-1], last - 1)),
+        "clip": replace(one, seen=other.seen),
+    }
+    plain = looked(studio, one)
+    for name, variant in variants.items():
+        assert np.abs(looked(studio, variant) - plain).max() > 1e-6, name
+        beside = studio.beside()
+        assert np.array_equal(looked(beside, variant), looked(studio, variant)), name
+    assert np.array_equal(looked(studio, one), plain)
+
+
+def test_looks_into_two_frames_and_two_clips(studio):
+    reply = studio.reply(ask(clip(0), clip(1)), prune=None, **LONG)
+    per_frame = reply.seen[0].tokens_per_frame
+    slots = [0, per_frame, 4 * per_frame]  # the same place: of two frames, of two clips
+    for slot in slots * 2:
+        asked = {"source": "vision", "tokens": [slot], "layers": [1], "heads": [0]}
+        anew = looked(studio.beside(), reply, **asked)
+        assert np.array_equal(looked(studio, reply, **asked), anew)
+
+
+def test_features_on_disk_of_two_clips_and_two_torches(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder, clips = tmp_path / "vl3" / "features", (clip(0), clip(1))
+    written = [vl3.load(tiny_folder, features_gb=1).open(each) for each in clips]
+    assert len(list(folder.iterdir())) == 2
+    other = vl3.load(tiny_folder, features_gb=1)
+    for each, video in zip(clips, written):
+        found = other.open(each)
+        assert found.ledger.encoded_clips == 0
+        assert torch.equal(found.features_MD, video.features_MD)
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    assert vl3.load(tiny_folder, features_gb=1).open(clips[0]).ledger.encoded_clips == 1
