@@ -342,8 +342,8 @@ def test_unused_keys_can_be_collected_instead():
 KEYS = st.sampled_from([
     "type", "text", "image", "video", "audio", "image_url", "video_url", "video_path", "path",
     "url", "bytes", "base64", "frames", "fps", "max_frames", "nframes", "num_frames", "start",
-    "end", "start_time", "video_end", "timestamps", "timestamp", "times", "sample_fps", "mode", "detail",
-    "role", "content", "from", "value", "loss", "max_pixels", "id",
+    "end", "start_time", "video_end", "timestamps", "timestamp", "times", "sample_fps", "mode",
+    "detail", "role", "content", "from", "value", "loss", "max_pixels", "id",
 ])  # fmt: skip
 VALUES = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
