@@ -16,6 +16,7 @@ from vl3 import video
 from vl3.media import Measured, annotate, find_media
 from vl3.messages import read, read_part
 from vl3.prompt import SlotIds, render
+from vl3.studio import load
 from vl3.training.data.checks import walk
 from vl3.training.data.readers import open_records
 from vl3.training.samples import build
@@ -136,6 +137,23 @@ def test_a_shape_gives_the_same_ids_in_the_library_and_in_training(
     record, notes = row_of(folder, learned(part, WHAT)).read(0)
     sample = build(record, tiny_processor, tiny_processor.settings.budget_tokens)
     assert (sample.ids_L.tolist(), notes) == (wanted, [])
+
+
+def test_one_prompt_from_the_studio_the_processor_and_training(folder, tiny_folder):
+    studio = load(tiny_folder)
+    texts = [" What? ", "What?\n", [" What ", {"type": "input_text", "text": "happens? "}]]
+    parts = (VIDEOS["Arrow, empty text"], RANGES["official"], LISTS["Qwen"], IMAGES["OpenAI"])
+    contents = [*texts, *([part, WHAT] for part in parts)]
+    for content in contents:
+        asked = [{"role": "developer", "content": "Look."}, {"role": "user", "content": content}]
+        answered = [*asked, {"role": "assistant", "content": "Yes."}]
+        reply = studio.reply(asked, max_new_tokens=1)
+        ids = studio.processor(asked, add_generation_prompt=True)["input_ids"][0].tolist()
+        assert list(reply.prompt_ids) == ids
+        record, notes = row_of(folder, answered).read(0)
+        sample = build(record, studio.processor, studio.settings.budget_tokens)
+        assert sample.ids_L[: len(ids)].tolist() == ids
+        assert notes == []
 
 
 def test_a_range_is_what_is_read(tiny_processor):

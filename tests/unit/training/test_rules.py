@@ -58,6 +58,12 @@ ERRORS = [
            "Each line must be one JSON object."),
     ({"id": 1, "text": "x"}, 'E102 cannot tell the format; expected one of "messages", '
      '"conversations", "prompt"+"completion", "stream". Found keys: id, text.'),
+    ({"convesations": []}, 'E102 cannot tell the format; expected one of "messages", '
+     '"conversations", "prompt"+"completion", "stream". Found keys: convesations. Did you mean '
+     "conversations?"),
+    ({"instruction": "?", "output": "!"}, 'E102 cannot tell the format; expected one of '
+     '"messages", "conversations", "prompt"+"completion", "stream". Found keys: instruction, '
+     'output. Write "prompt" for "instruction" and "completion" for "output".'),
     ({"messages": [7]}, "E102 turn 1 must be an object - got 7."),
     ({"messages": [{"role": "user", "content": None}]},
      "E102 the content of turn 1 must be a text or a list of parts - got null."),

@@ -185,7 +185,7 @@ def _with_front(turns: list[dict], media: list[dict]) -> list[dict]:
 
 
 def _split(turn: dict) -> list[dict]:
-    """The content as parts; of a user's text, tags become placeholders and edges are stripped.
+    """The content as parts; of a text with tags these become placeholders, edges are stripped.
 
     Source: VideoLLaMA3 train.py (_convert_normal) strips what stands between tags.
     """
@@ -193,8 +193,7 @@ def _split(turn: dict) -> list[dict]:
     if not isinstance(content, str):
         return content
     if turn["role"] == "assistant" or not TAG.search(content):
-        text = content.strip() if turn["role"] == "user" else content
-        return [{"type": "text", "text": text}]
+        return [{"type": "text", "text": content}]
     return _pieces(content, TAG)
 
 

@@ -84,7 +84,7 @@ def conversations(row: dict) -> Draft:
     if is_given(row.get("image")) and is_given(row.get("video")):
         raise rules.image_and_video()
     notes: list[Note] = []
-    turns = _turns(row.get("conversations"), '"conversations"', notes)
+    turns = _stripped(_turns(row.get("conversations"), '"conversations"', notes))
     media = _media(row, notes)
     kinds = {medium["type"] for medium in media}
     texts = [turn["content"] for turn in turns if isinstance(turn["content"], str)]
@@ -142,7 +142,7 @@ def stream(row: dict) -> Draft:
         if shown == STREAM_FRAMES and start + shown / fps <= time_s:
             break
         turns.append(_turn(message, index, notes))
-    return _draft(row, [turns], [], notes)
+    return _draft(row, [_stripped(turns)], [], notes)
 
 
 FORMATS: dict[str, Callable[[dict], Draft]] = {
@@ -236,6 +236,14 @@ def _turn(turn: object, index: int, notes: list[Note]) -> dict:
             notes.append(rules.unused(f"{key!r} of turn {index} is not used{near}"))
     made = {"role": role, "content": content}
     return made if _learned(turn, index) else made | {"loss": False}
+
+
+def _stripped(turns: list[dict]) -> list[dict]:
+    """The turns with the edges of what a person says stripped, as the official trainer does."""
+    for turn in turns:
+        if turn["role"] in ("human", "user") and isinstance(turn["content"], str):
+            turn["content"] = turn["content"].strip()
+    return turns
 
 
 def _learned(turn: dict, index: int) -> bool:

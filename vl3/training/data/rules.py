@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from vl3.arguments import did_you_mean
 from vl3.training.data.records import BadSample
 
 RULES = {
@@ -41,6 +42,7 @@ RULES = {
 }
 
 
+ROWS = ("messages", "conversations", "conversation", "message_lists", "completion")
 # What other tools call a question and its answer.
 PAIRS = (("instruction", "output"), ("query", "response"), ("question", "answer"),
          ("prompt", "response"), ("prompt", "chosen"), ("input", "output"))  # fmt: skip
@@ -61,9 +63,11 @@ def not_json(reason: str, column: int) -> BadSample:
 def unknown_format(row: dict) -> BadSample:
     keys = [shown(key, 40) for key in list(row)[:12]]
     pair = next((pair for pair in PAIRS if all(key in row for key in pair)), None)
-    instead = "" if pair is None else (
-        f' Write "prompt" for "{pair[0]}" and "completion" for "{pair[1]}".'
-    )  # fmt: skip
+    instead = ""
+    if pair is not None:
+        instead = f' Write "prompt" for "{pair[0]}" and "completion" for "{pair[1]}".'
+    elif slip := next(filter(None, (did_you_mean(key, ROWS) for key in row)), ""):
+        instead = f" D{slip[3:]}"
     return BadSample(
         "E102",
         'cannot tell the format; expected one of "messages", "conversations", '
