@@ -68,7 +68,7 @@ class Medium:
         header = video.probe(self.source)
         return Measured(
             len(planned), header.height_px, header.width_px, planned.times_s, planned.duration_s,
-            getattr(planned, "notes", ()),
+            planned.notes,
         )  # fmt: skip
 
     def sampling(self, settings: ProcessorSettings) -> dict:

@@ -33,6 +33,7 @@ class Schedule:
     duration_s: float | None = None
     source_frames: int = 1
     estimated: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 1 if self.times_s is None else len(self.times_s)

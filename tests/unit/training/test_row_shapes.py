@@ -6,12 +6,16 @@ import os
 import numpy as np
 import pytest
 from clips import numbered, write_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vl3.training.data.checks import walk
 from vl3.training.data.formats import detect
 from vl3.training.data.readers import open_records
+from vl3.training.data.rules import RULES
 from vl3.training.samples import build
+from vl3.values import IGNORE
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +233,41 @@ def test_files_that_hold_no_rows_are_refused_in_one_sentence(folder, tmp_path):
         open_records(folder / "a.mp4", name="set")
     (tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + line.encode())
     assert open_records(tmp_path / "marked.jsonl", name="set")[0]
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+SOURCES = st.sampled_from([
+    "a.mp4", "p.png", "pipe.mp4", "dir.mp4", "empty.mp4", "text.mp4", "/dev/zero", "gone.png", "",
+    None, ["p.png", "p.png"], ["a.mp4"], {"path": "p.png"}, "data:,x", "https://x.org/a.png",
+    "file:///x", ["a.mp4", "p.png"],
+])  # fmt: skip
+NAMES = ("fps", "max_frames", "nframes", "start", "video_end", "sample_fps", "timestamps", "mode",
+         "text", "max_pixels", "timestamp", "fsp")  # fmt: skip
+OPTIONS = dict.fromkeys(NAMES, VALUES | st.sampled_from([1, 2, 0.5, [0, 1], [0.0]]))
+MEDIUM = st.one_of([
+    st.fixed_dictionaries({"type": st.just(kind)}, optional={kind: SOURCES, **OPTIONS})
+    for kind in ("image", "video")
+])  # fmt: skip
+TEXT = st.sampled_from(["Q", "<image>Q", "<video> and <image>", "", "[1, 2, 3, 4]", "at 90 s"])
+PART = MEDIUM | TEXT | TEXT.map(lambda text: {"type": "text", "text": text})
+CONTENT = TEXT | st.lists(PART, max_size=3)
+ROW = st.fixed_dictionaries(
+    {"messages": st.lists(st.fixed_dictionaries({
+        "role": st.sampled_from(["user", "assistant", "system", "stream"]), "content": CONTENT,
+    }), max_size=4)},
+    optional={"images": SOURCES | st.lists(SOURCES), "videos": SOURCES, "image": SOURCES,
+              "video": SOURCES, "system_prompt": VALUES, "id": VALUES, **OPTIONS},
+)  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(row=ROW)
+def test_any_row_leaves_a_report_and_a_good_one_makes_a_sample(folder, tiny_processor, row):
+    path = written(folder / "any.jsonl", [row])
+    (outcome,) = walk(open_records(path, name="set", format="canonical"), tiny_processor)
+    if outcome.error is None:
+        sample = build(outcome.record, tiny_processor, 400)
+        assert (sample.labels_L != IGNORE).any()
+    else:
+        assert outcome.error.code in RULES
+        assert "\n" not in str(outcome.error)

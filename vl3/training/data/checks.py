@@ -233,7 +233,7 @@ def _found(record: Record) -> list[Medium]:
         paths = sources(record)
         raise rules.undecodable(paths[0] if len(paths) == 1 else "a medium", str(error)) from None
     except ValueError as error:
-        raise BadSample("E102", f"{error}.") from None
+        raise rules.refused("", error) from None
 
 
 def _without_budget(processor, media, sizes, settings: ProcessorSettings) -> int:

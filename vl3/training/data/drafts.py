@@ -13,7 +13,7 @@ from vl3.media import clip_of_pictures, pictures_taken
 from vl3.training.data import rules
 from vl3.training.data.files import Files
 from vl3.training.data.formats import Draft
-from vl3.training.data.records import BadSample, Record
+from vl3.training.data.records import Record
 from vl3.training.data.rules import Note
 from vl3.video import VideoError, schedule
 
@@ -263,7 +263,7 @@ def _frame_list(medium: dict, files: Files, notes: list[Note]) -> dict:
     try:
         taken, times_s = pictures_taken(medium, len(sources))
     except ValueError as error:
-        raise BadSample("E123", f"{error}.") from None
+        raise rules.refused("", error, "E123") from None
     if len(taken) < len(sources):
         notes.append(rules.many_pictures(len(sources), len(taken)))
     paths = [files.find("image", sources[index]) for index in taken]

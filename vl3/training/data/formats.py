@@ -262,7 +262,7 @@ def _part(part: object, what: str, notes: list[Note]) -> dict:
     try:
         return reader.read_part(part, lambda sentence: notes.append(rules.unused(sentence)))
     except ValueError as error:
-        raise BadSample("E102", f"{what}: {error}.") from None
+        raise rules.refused(what, error) from None
 
 
 # Media

@@ -15,7 +15,7 @@ import glob
 import json
 from pathlib import Path
 
-from vl3.spool import Spool
+from vl3.spool import SCHEME, Spool
 from vl3.training.data import rules
 from vl3.training.data.drafts import to_record
 from vl3.training.data.files import Files
@@ -109,11 +109,17 @@ def open_records(
         raise ValueError(f"there is no format {format!r}; format is one of {', '.join(FORMATS)}")
     if str(path).startswith("hf://"):
         store, folder = Table(str(path)), Path.cwd()
+    elif SCHEME.match(str(path)):
+        raise ValueError(
+            f"{rules.shown(str(path))} is a web address; download it first and give the path."
+        )
     else:
         store, folder = _open(Path(path).expanduser())
     if not len(store):
         raise ValueError(f"{rules.shown(str(path))} holds no samples.")
     root = Path(media_root).expanduser() if media_root is not None else folder
+    if not root.is_dir():
+        raise ValueError(f"media_root is a folder - got {rules.shown(str(root))}")
     return Records(store, name, format, root.absolute())
 
 

@@ -142,7 +142,17 @@ def dropped_tail(count: int) -> Note:
 
 
 def unused(sentence: str) -> Note:
-    return Note("W115", f"{shown(sentence)}.".replace("?.", "?"))
+    return Note("W115", _ended(sentence))
+
+
+def refused(where: str, error: ValueError, code: str = "E102") -> BadSample:
+    """For what the reader of messages refuses."""
+    return BadSample(code, _ended(f"{where}: {error}" if where else str(error)))
+
+
+def _ended(sentence: str) -> str:
+    sentence = shown(sentence)
+    return sentence if sentence.endswith(("?", "…")) else f"{sentence.rstrip('.')}."
 
 
 def letters(kind: str, count: int) -> Note:
@@ -246,7 +256,7 @@ def too_long(tokens: int, visual: int, most: int) -> BadSample:
 
 
 def as_read(medium: str, sentence: str) -> Note:
-    return Note("W125", f"{shown(medium)}: {shown(sentence).rstrip('.')}.")
+    return Note("W125", _ended(f"{medium}: {sentence}"))
 
 
 def reduced(wanted: int, visual: int) -> Note:

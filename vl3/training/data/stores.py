@@ -279,8 +279,9 @@ def _load(path: str):
                 return datasets.load_dataset("parquet", data_files=path, split="train")
             return datasets.load_dataset(path, split="train")
         name, _, split = path.removeprefix("hf://").partition(":")
-        owner, _, rest = name.partition("/")
-        name, _, config = rest.partition("/")
+        owner, name, config = (*name.split("/", 2), "", "")[:3]
+        if not owner or not name:
+            raise ValueError("its name is not like hf://owner/name")
         return datasets.load_dataset(f"{owner}/{name}", config or None, split=split or "train")
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
