@@ -13,7 +13,7 @@ from PIL import Image
 
 from vl3 import ops, spool, video
 from vl3.arguments import shown
-from vl3.messages import frame_times, read
+from vl3.messages import Read, frame_times, read
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid
 from vl3.video.images import image_size, resized
@@ -248,7 +248,7 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
     return [inside[index] for index in thin(len(inside), min(most, default=None))]
 
 
-def annotate(messages, media: Sequence[Medium], clips: Sequence[Clip]) -> list[dict]:
+def annotate(messages, media: Sequence[Medium], clips: Sequence[Clip]) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
 
@@ -265,12 +265,12 @@ def annotate(messages, media: Sequence[Medium], clips: Sequence[Clip]) -> list[d
             return {"type": "image"} | ({} if when is None else {"timestamp": when})
         return {"type": "video", "num_frames": len(clip), "timestamps": list(clip.times_s)}
 
-    return [
+    return Read(
         turn
         if isinstance(turn["content"], str)
         else turn | {"content": [replaced(part) for part in turn["content"]]}
         for turn in read(messages)
-    ]
+    )
 
 
 def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:

@@ -17,7 +17,7 @@ a word. No file is touched here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from vl3.arguments import choice, did_you_mean, number, shown, whole
@@ -88,6 +88,10 @@ FASTEST_FPS = 1000
 Unused = Callable[[str], None]
 
 
+class Read(list):
+    """Messages in the one form, which need not be read again."""
+
+
 def refuse(sentence: str) -> None:
     """What is done about a key that is not used, unless the caller says otherwise."""
     raise ValueError(sentence)
@@ -100,20 +104,22 @@ def is_given(value: object) -> bool:
     )
 
 
-def read(messages: Sequence[dict], unused: Unused = refuse) -> list[dict]:
+def read(messages: Sequence[dict], unused: Unused = refuse) -> Read:
     """The messages in the one form.
 
     unused: told of each key that is not used, in a sentence; the default refuses it
     Raises: ValueError in one sentence, with the numbers of the message and the part.
     """
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+    if isinstance(messages, Read):
+        return messages
+    if isinstance(messages, str | bytes | dict) or not isinstance(messages, Sequence):
         raise ValueError(
             'messages are a list of {"role": "user", "content": text or parts} - got '
             f"{shown(messages)}"
         )
-    found = []
+    found = Read()
     for index, message in enumerate(messages, start=1):
-        with _within(f"message {index}"):
+        with _within("message", index):
             found.append(_message(message, unused))
     return found
 
@@ -122,7 +128,9 @@ def read_part(part: str | dict, unused: Unused = refuse) -> dict:
     """A part of a message in the one form. Raises: ValueError."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    if not isinstance(part, Mapping):
+    if isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text":
+        return _text(part, part, unused)  # the most frequent one, at once
+    if not isinstance(part, dict):
         raise ValueError(f'a part is a text or a dict like {{"type": "image"}} - got {shown(part)}')
     given = {str(key): value for key, value in part.items() if is_given(value)}
     kind = _kind(part, given)
@@ -163,18 +171,18 @@ def listed_times(part: dict, count: int) -> list[float]:
 class _within:
     """Puts where it was in front of the sentence of a ValueError."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, what: str, index: int) -> None:
+        self.what, self.index = what, index
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind, error: BaseException | None, _trace) -> None:
         if isinstance(error, ValueError):
-            raise ValueError(f"{self.place}: {error}") from None
+            raise ValueError(f"{self.what} {self.index}: {error}") from None
 
 
 def _message(message: object, unused: Unused) -> dict:
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise ValueError(f'a message is {{"role": ..., "content": ...}} - got {shown(message)}')
     if not is_given(message.get("role")) and "from" in message:
         raise ValueError(
@@ -200,11 +208,11 @@ def _role(role: object) -> str:
     return choice("role", role, ROLES)
 
 
-def _content(message: Mapping, unused: Unused) -> str | list[dict]:
+def _content(message: dict, unused: Unused) -> str | list[dict]:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list | tuple):
         slip = next((key for key in message if key not in ("role", "content")
@@ -213,7 +221,7 @@ def _content(message: Mapping, unused: Unused) -> str | list[dict]:
         raise ValueError(f"content is a text or a list of parts - got {shown(content)}{near}")
     parts = []
     for index, part in enumerate(content, start=1):
-        with _within(f"part {index}"):
+        with _within("part", index):
             parts.append(read_part(part, unused))
     return parts
 
@@ -221,7 +229,7 @@ def _content(message: Mapping, unused: Unused) -> str | list[dict]:
 # Parts
 
 
-def _kind(part: Mapping, given: dict) -> str:
+def _kind(part: dict, given: dict) -> str:
     """text, image, video or audio: by the type, or by the only such key."""
     kind = part.get("type")
     if is_given(kind):
@@ -240,9 +248,9 @@ def _kind(part: Mapping, given: dict) -> str:
     raise ValueError(f"a part says its type, text, image or video - got {_keys(given)}{near}")
 
 
-def _text(part: Mapping, given: dict, unused: Unused) -> dict:
+def _text(part: dict, given: dict, unused: Unused) -> dict:
     text = part.get("text")
-    if isinstance(text, Mapping):  # {"text": {"value": ...}} of OpenAI's assistants
+    if isinstance(text, dict):  # {"text": {"value": ...}} of OpenAI's assistants
         text = text.get("value")
     if not isinstance(text, str):
         raise ValueError(f'a text part has its words under "text" - got {_keys(given)}')
@@ -261,11 +269,11 @@ def _source(kind: str, given: dict) -> tuple[object, dict]:
         if other != kind and key is not None:
             raise ValueError(f"one part of type {kind} holds {key}; write a part for each")
     source = _taken(kind, rest)
-    if isinstance(source, Mapping):
+    if isinstance(source, dict):
         inner = {str(key): value for key, value in source.items() if is_given(value)}
         inner.pop("type", None)
         source = _taken(kind, inner)
-        if source is None or isinstance(source, Mapping):
+        if source is None or isinstance(source, dict):
             names = (*OWN_SOURCES[kind], *ANY_SOURCES)
             near = next(filter(None, (did_you_mean(key, names) for key in inner)), "")
             raise ValueError(
@@ -302,7 +310,7 @@ def _joined(inner: dict, outer: dict) -> dict:
 
 def _listed(kind: str, sources: list, rest: dict) -> object:
     """The sources of a list: the frames of a video; a list of one without times is that one."""
-    sources = [_taken(kind, dict(s)) if isinstance(s, Mapping) else s for s in sources]
+    sources = [_taken(kind, dict(s)) if isinstance(s, dict) else s for s in sources]
     is_file = len(sources) == 1 and isinstance(sources[0], str | bytes | os.PathLike)
     if len(sources) == 1 and (kind != "video" or (is_file and not rest.keys() & FRAME_TIMES)):
         return sources[0]
@@ -353,7 +361,10 @@ def _value(name: str, key: str, value: object) -> object:
     if name == "mode":
         return choice(key, value, ("exact", "official"))
     if name == "timestamps":
-        return [_seconds(f"each of {key}", each, low=None) for each in _times(key, value)]
+        times = _times(key, value)
+        if all(type(each) is float and abs(each) <= LARGEST for each in times):
+            return times
+        return [_seconds(f"each of {key}", each) for each in times]
     if name == "timestamp" and isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
     return _seconds(key, value, **({"above": 0} if name == "end" else {"low": 0}))
@@ -384,6 +395,6 @@ def _named(key: object) -> str:
     return shown(str(key))
 
 
-def _keys(given: Mapping) -> str:
+def _keys(given: dict) -> str:
     names = [_named(key) for key in given if key != "type"][:8]
     return f"the keys {', '.join(names)}" if names else "no other key"

@@ -74,7 +74,7 @@ def render(
             turn every decision is labelled; thinning the silent majority is left to training.
     """
     prompt = Prompt(text="", ids=[], labels=[])
-    turns = read(messages)
+    turns = list(read(messages))
     if add_system_prompt and turns and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
     counts = iter(tokens_per_frame)
