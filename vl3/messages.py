@@ -16,6 +16,7 @@ a word. No file is touched here.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -98,10 +99,10 @@ def refuse(sentence: str) -> None:
 
 
 def is_given(value: object) -> bool:
-    """Whether a key is set; tables fill absent ones with null or nothing."""
-    return value is not None and not (
-        isinstance(value, str | bytes | list | tuple | dict) and not value
-    )
+    """Whether a key is set; tables fill absent ones with null, NaN or nothing."""
+    if isinstance(value, str | bytes | list | tuple | dict):
+        return bool(value)
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def read(messages: Sequence[dict], unused: Unused = refuse) -> Read:

@@ -54,6 +54,7 @@ VIDEOS = {
     "plain": {"type": "video", "video": "a.mp4"},
     "Arrow, empty text": {"type": "video", "video": "a.mp4", "text": ""},
     "Arrow, nulls": {"type": "video", "video": "a.mp4", **NULLS},
+    "pandas, NaN": {"type": "video", "video": "a.mp4", **dict.fromkeys(NULLS, float("nan"))},
     "a dict": {"type": "video", "video": {"path": "a.mp4"}},
     "official": {"type": "video", "video": {"video_path": "a.mp4", "fps": 1, "max_frames": 180}},
     "transformers, path": {"type": "video", "path": "a.mp4"},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vl3.training.data.checks import walk
+from vl3.training.data.drafts import to_row
 from vl3.training.data.formats import detect
 from vl3.training.data.readers import open_records
 from vl3.training.data.rules import RULES
@@ -191,6 +192,19 @@ def test_letters_of_a_tag_in_a_learned_prompt_are_noted_or_gone(folder, tiny_pro
         assert [note.code for note in outcome.notes] == ["W116"]
         assert outcome.record.talks[0][0]["content"][-1:] in (
             [{"type": "text", "text": "What is <image>?"}], "?")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*READ, "letters", "timestamp"])
+def test_what_fix_writes_of_it_gives_the_same_record(folder, tiny_processor, name):
+    letters = [{"type": "image", "image": "p.png"}, {"type": "text", "text": "What is <image>?"}]
+    more = {"letters": said(letters), "timestamp": said([letters[0] | {"time": 2}, "Q"])}
+    row = more[name] if name in more else READ[name][0]
+    (outcome,) = walked(written(folder / "first.jsonl", [row]), tiny_processor)
+    fixed = to_row(outcome.record, folder, folder / "nowhere")
+    (again,) = walked(written(folder / "fixed.jsonl", [fixed]), tiny_processor)
+    ids = [build(o.record, tiny_processor, 400).ids_L.tolist() for o in (outcome, again)]
+    assert ids[0] == ids[1]
+    assert {note.code for note in again.notes} <= {"W116"} & {note.code for note in outcome.notes}
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])

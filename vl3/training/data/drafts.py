@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vl3 import messages
-from vl3.media import clip_of_pictures, pictures_taken
+from vl3.media import MAX_PICTURES, clip_of_pictures, pictures_taken
 from vl3.training.data import rules
 from vl3.training.data.files import Files
 from vl3.training.data.formats import Draft
@@ -295,12 +295,16 @@ def to_row(record: Record, root: Path, inside: Path) -> dict:
     Files in the folder `inside`, taken out of an archive, are written as data URLs.
     """
     row = {"id": record.id, "dataset": record.dataset}
-    media = media_parts(record.talks[0])
-    listed = [_listed(part, root, inside) for part in media]
-    if len(record.talks) > 1:
-        row["message_lists"] = [[_turn_row(turn, False) for turn in talk] for talk in record.talks]
+    (talk, *others) = record.talks
+    listed = [_listed(part, root, inside) for part in media_parts(talk)]
+    if others:
+        row["message_lists"] = [[_turn_row(turn, None) for turn in talk] for talk in record.talks]
+    elif _has_letters(talk):  # beside a placeholder they would be taken for its tag
+        places, listed = iter(listed), []
+        row["messages"] = [_turn_row(turn, places) for turn in talk]
     else:
-        row["messages"] = [_turn_row(turn, True) for turn in record.talks[0]]
+        places = iter([{"type": medium["type"]} for medium in listed])
+        row["messages"] = [_turn_row(turn, places) for turn in talk]
     if listed:
         row["media"] = listed
     meta = dict(record.meta)
@@ -315,14 +319,20 @@ def media_parts(talk: list[dict]) -> list[dict]:
     return [part for content in contents for part in content if part["type"] != "text"]
 
 
-def _turn_row(turn: dict, placed: bool) -> dict:
+def _has_letters(talk: list[dict]) -> bool:
+    contents = [turn["content"] for turn in talk if not isinstance(turn["content"], str)]
+    parts = [part for content in contents for part in content if part["type"] == "text"]
+    return any(TAG.search(part["text"]) for part in parts)
+
+
+def _turn_row(turn: dict, media: Iterator[dict] | None) -> dict:
+    """The turn as a row has it, with the next of media where it shows one; None: without media."""
     content = turn["content"]
     if isinstance(content, str) and TAG.search(content):
         content = [{"type": "text", "text": content}]  # a text that is no tag
     elif not isinstance(content, str):
-        texts = [part for part in content if part["type"] == "text"]
-        content = [part if part["type"] == "text" else {"type": part["type"]}
-                   for part in (content if placed else texts)]  # fmt: skip
+        content = [part if part["type"] == "text" else next(media)
+                   for part in content if part["type"] == "text" or media is not None]  # fmt: skip
     return turn | {"content": content}
 
 
@@ -331,7 +341,8 @@ def _listed(part: dict, root: Path, inside: Path) -> dict:
     if "metadata" in part:
         listed = part["metadata"]
         paths = [_written(Path(path), root, inside) for path in listed["frames"]]
-        return {"type": kind} | listed | {"frames": paths}
+        most = {"max_frames": len(paths)} if len(paths) > MAX_PICTURES else {}
+        return {"type": kind} | listed | {"frames": paths} | most
     source = part[kind]
     options = source if isinstance(source, dict) else {"path": source}
     written = {"path": _written(Path(options["path"]), root, inside)}
