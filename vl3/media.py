@@ -12,20 +12,24 @@ import numpy as np
 from vl3 import ops, video
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid
-from vl3.video.images import image_size, resized
+from vl3.video.images import image_size, resized, still_notes
 
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What headers say of a medium: frames that will be read, their size, times and the length."""
+    """What headers say of a medium: frames that will be read, their size, times and the length.
+
+    notes: what a person must know of how it is read, one sentence each
+    """
 
     frames: int
     height_px: int
     width_px: int
     times_s: tuple[float, ...] | None = None
     duration_s: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.frames
@@ -46,13 +50,15 @@ class Medium:
             return Measured(*self.source.frames_TYX3.shape[:3], self.source.times_s)
         if self.is_image:
             if isinstance(self.source, str | Path):
-                return Measured(1, *image_size(Path(self.source)))
+                path = Path(self.source)
+                return Measured(1, *image_size(path), notes=still_notes(path))
             return Measured(*video.read_image(self.source).frames_TYX3.shape[:3])
         planned = video.schedule(self.source, **self.sampling(settings))
         shown = video.probe(self.source)
         return Measured(
-            len(planned), shown.height_px, shown.width_px, planned.times_s, planned.duration_s
-        )
+            len(planned), shown.height_px, shown.width_px, planned.times_s, planned.duration_s,
+            planned.notes,
+        )  # fmt: skip
 
     def sampling(self, settings: ProcessorSettings) -> dict:
         """fps, max_frames, start, end and mode, the part's own before the processor's."""

@@ -204,6 +204,8 @@ class _Source:
                 decoder.skip_frame = "NONREF" if skips else "DEFAULT"
             if packet is not None and packet.is_corrupt:
                 self._damage(self._next - 1)
+            if packet is not None and self.timeline.shift_N is not None:
+                _shift(packet, int(self.timeline.shift_N[self._next - 1]))
             try:
                 frames = decoder.decode(packet)
             except av.error.FFmpegError:
@@ -254,6 +256,12 @@ class _Source:
             after = keys[np.searchsorted(keys, self._next - 1, side="right") :]
             until = int(after[0]) if len(after) else len(self.timeline.packet_pts_N)
             self._spoiled.append(range(max(packet, 0), until))
+
+
+def _shift(packet: av.Packet, ticks: int) -> None:
+    """Moves a packet's stamps, and so those of its frame, to where the timeline has them."""
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
 def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:
