@@ -11,7 +11,7 @@ import numpy as np
 
 from vl3.video import animation, limits
 from vl3.video.container import shown_name
-from vl3.video.decode import Losses, Shown, decoded, refuse_ruins, shares, stretches
+from vl3.video.decode import Losses, Shown, decoded, refuse_ruins, shares
 from vl3.video.errors import VideoError
 from vl3.video.images import Resize, is_animation, resized, resolve_size
 from vl3.video.pixels import Orientation, orientation, stored_rgb
@@ -43,10 +43,6 @@ def read_picks(
 
     Raises: VideoError - nothing could be decoded, too much is damaged, the decoder stalls
     """
-    if timeline.header:
-        packets = sum(part.last - part.first + 1 for part in stretches(timeline, wanted))
-        area_px, size_bytes = timeline.header.area_px, path.stat().st_size
-        limits.check_work(shown_name(path), packets, area_px, size_bytes)
     parts = [wanted] if is_animation(path) else shares(timeline, wanted, available_cores())
     found = [Losses() for _ in parts]
     frames, given = _gathered(

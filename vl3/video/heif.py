@@ -234,7 +234,8 @@ def _items(path: Path) -> _Items:
             for box in boxes(file, inside[b"iref"].start + 4, inside[b"iref"].end):
                 if box.kind == b"dimg":
                     entry, long = _Numbers(content(box)), 4 if wide else 2
-                    found.parts[entry(long)] = [entry(long) for _ in range(entry(2))]
+                    item = entry(long)
+                    found.parts[item] = [entry(long) for _ in range(entry(2))]
         shared, tables = [], []
         for box in boxes(file, inside[b"iprp"].start, inside[b"iprp"].end):
             if box.kind == b"ipco":

@@ -72,9 +72,9 @@ def check_work(name: str, num_frames: int, pixels_per_frame: int, size_bytes: in
     if work > max(FREE_PIXELS, PIXELS_PER_BYTE * size_bytes):
         raise VideoError(
             f"{name} is too costly: {num_frames} frames of {pixels_per_frame / 1e6:.1f} million "
-            f"pixels would be decoded from {size_bytes / 1e6:.2f} MB, above the limit of "
-            f"{PIXELS_PER_BYTE // 10**6} million for each byte; make it smaller or give a shorter "
-            "range (start, end)."
+            f"pixels in {size_bytes / 1e6:.2f} MB are above the limit of "
+            f"{PIXELS_PER_BYTE // 10**6} million pixels for each byte; make it smaller or cut it "
+            "first."
         )
 
 

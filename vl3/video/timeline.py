@@ -141,7 +141,9 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
         rows = np.array(numbers, np.int64).reshape(-1, _COLUMNS)
         if not len(rows):
             raise VideoError(f"No video frames found in {name}.")
-        timeline = _timeline(rows, stream, _header(container, stream))
+        header = _header(container, stream)
+        limits.check_work(name, len(rows), header.area_px, path.stat().st_size)
+        timeline = _timeline(rows, stream, header)
     if timeline.missing_frames > len(rows):
         raise VideoError(
             f"{name} is incomplete: only {len(rows)} of its {timeline.missing_frames + len(rows)} "
