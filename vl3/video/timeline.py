@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from vl3.video import limits
 from vl3.video.clock import clock_shift
 from vl3.video.container import open_video, pick_stream, shown_name, video_streams
 from vl3.video.errors import VideoError
+from vl3.video.recordings import num_recordings
 from vl3.video.worker import Beat, watched
 
 # A frame of these is built on the ones before it whatever its keyframe flag says.
@@ -90,6 +91,11 @@ class Timeline:
         return len(self.pts_F)
 
     @property
+    def parts(self) -> int:
+        """Of how many recordings in a row it consists."""
+        return 1 if self.shift_N is None else 1 + int(np.count_nonzero(np.diff(self.shift_N)))
+
+    @property
     def times_s(self) -> np.ndarray:
         """When each frame is shown, seconds of the clip's clock."""
         return (self.pts_F - self.zero_pts) * float(self.time_base)
@@ -144,6 +150,11 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
         header = _header(container, stream)
         limits.check_work(name, len(rows), header.area_px, path.stat().st_size)
         timeline = _timeline(rows, stream, header)
+        behind = num_recordings(path) - timeline.parts
+        if behind > 0 and not timeline.by_order:
+            more = "1 more recording" if behind == 1 else f"{behind} more recordings"
+            note = f"The file holds {more} behind what is read; cut it into its parts first."
+            timeline = replace(timeline, notes=(*timeline.notes, note))
     if timeline.missing_frames > len(rows):
         raise VideoError(
             f"{name} is incomplete: only {len(rows)} of its {timeline.missing_frames + len(rows)} "
@@ -205,7 +216,7 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, header: Hea
     fields = codec in _FIELD_CODECS
     # avi has no presentation times; what stands there for these codecs is made up from file order
     by_order = kind == "avi" if fields and timed.mean() >= 0.4 else not timed.all()
-    shift = None if by_order or "mov" in kind else clock_shift(pts, dts, key != 0, NO_PTS)
+    shift = None if by_order else clock_shift(pts, dts, key != 0, NO_PTS)
     if shift is not None:
         pts, dts = np.where(timed, pts + shift, pts), np.where(dts != NO_PTS, dts + shift, dts)
     if by_order:
@@ -241,7 +252,7 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, header: Hea
         seekable=shift is None and bool(_SEEKABLE & set(kind.split(","))),
         missing_frames=cut,
         header=header,
-        notes=_notes(header, stream, by_order, shift),
+        notes=_notes(header, stream, by_order, shift, hidden),
     )
 
 
@@ -256,7 +267,11 @@ def _zero(first_pts: int, stream: av.video.stream.VideoStream, start_us: int | N
 
 
 def _notes(
-    header: Header, stream: av.video.stream.VideoStream, by_order: bool, shift: np.ndarray | None
+    header: Header,
+    stream: av.video.stream.VideoStream,
+    by_order: bool,
+    shift: np.ndarray | None,
+    hidden: np.ndarray,
 ) -> tuple[str, ...]:
     found = []
     if by_order:
@@ -265,6 +280,8 @@ def _notes(
     if shift is not None:
         parts = 1 + int(np.count_nonzero(np.diff(shift)))
         found.append(f"The file's clock begins anew: its {parts} parts are counted in a row.")
+        if unshown := int(np.count_nonzero(hidden[shift != 0])):
+            found.append(f"{unshown} frames where its parts meet cannot be shown.")
     if header.num_videos > 1:
         found.append(f"The file holds {header.num_videos} videos; only its main one is read.")
     if header.is_hdr:
