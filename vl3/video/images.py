@@ -35,7 +35,7 @@ _REDUCED, _WHITE = 254, 281  # TIFF tags: a preview of a larger picture; the lar
 # What PIL raises of damaged files.
 DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
-    OverflowError, MemoryError, zlib.error,
+    OverflowError, MemoryError, RuntimeError, zlib.error,
 )  # fmt: skip
 # Kinds that libavformat would show as a video, or say nothing of.
 _LETTERS = {
@@ -63,7 +63,7 @@ def is_image(path: str | os.PathLike) -> bool:
     if picture is None:
         return False
     with picture:
-        return picture.format not in _ANIMATED or getattr(picture, "n_frames", 1) == 1
+        return picture.format not in _ANIMATED or _num_frames(picture) == 1
 
 
 def is_animation(path: Path) -> bool:
@@ -76,7 +76,7 @@ def is_animation(path: Path) -> bool:
     if picture is None:
         return False
     with picture:
-        return picture.format in _PLAYED and getattr(picture, "n_frames", 1) > 1
+        return picture.format in _PLAYED and _num_frames(picture) > 1
 
 
 def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -176,8 +176,16 @@ def _orientation(picture: Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
+def _num_frames(picture: Image.Image) -> int:
+    """Frames or pages; 1 where damage keeps them from being counted."""
+    try:
+        return getattr(picture, "n_frames", 1)
+    except DAMAGE:
+        return 1
+
+
 def _pages(picture: Image.Image) -> tuple[str, ...]:
-    pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+    pages = _num_frames(picture) if picture.format == "TIFF" else 1
     return (f"The picture has {pages} pages; the first is read.",) if pages > 1 else ()
 
 
