@@ -16,7 +16,7 @@ from vl3.arguments import shown
 from vl3.messages import Read, frame_times, read
 from vl3.settings import ProcessorSettings
 from vl3.values import Clip, Grid
-from vl3.video.images import image_size, resized
+from vl3.video.images import image_size, resized, still_notes
 from vl3.video.sample import exact_picks, thin
 
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
@@ -62,8 +62,10 @@ class Medium:
             return Measured(*clip.frames_TYX3.shape[:3], clip.times_s, notes=clip.notes)
         if self.is_image:
             if isinstance(self.source, str | Path):
-                return Measured(1, *image_size(Path(self.source)))
-            return Measured(*video.read_image(self.source).frames_TYX3.shape[:3])
+                path = Path(self.source)
+                return Measured(1, *image_size(path), notes=still_notes(path))
+            clip = video.read_image(self.source)
+            return Measured(*clip.frames_TYX3.shape[:3], notes=clip.notes)
         planned = video.schedule(self.source, **self.sampling(settings))
         header = video.probe(self.source)
         return Measured(

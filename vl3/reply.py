@@ -301,7 +301,7 @@ def _reply(model, request: Request, state: Progress) -> Reply:
         ledger=ledger,
         stopped=state.stopped,
         truncated=state.truncated,
-        notes=request.notes,
+        notes=(*request.notes, *(note for video, _ in state.videos for note in video.clip.notes)),
         seen=tuple(_seen(video) for video, _ in state.videos),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
