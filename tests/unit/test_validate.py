@@ -12,6 +12,7 @@ from clips import write_clip
 
 from train_cli.__main__ import main
 from train_cli.validate import _Pages
+from vl3 import video
 from vl3.training.data.checks import Outcome
 from vl3.training.data.readers import open_records
 from vl3.training.data.records import Record
@@ -157,6 +158,18 @@ def test_one_row_of_a_pipe_or_an_empty_file_leaves_a_report_on_the_others(valida
                         (4, "is a folder"), (5, "/dev/zero is a device or pipe")):  # fmt: skip
         line = next(line for line in out.splitlines() if f"train.jsonl:{place}: " in line)
         assert what in line
+
+
+def test_frames_that_are_lost_in_decoding_are_told(validate, data, tmp_path):
+    clip = (tmp_path / "a.mp4").read_bytes()
+    middle = clip.index(b"mdat") + 600
+    (tmp_path / "a.mp4").write_bytes(clip[:middle] + bytes(200) + clip[middle + 200 :])
+    data.write_text(json.dumps(row("a.mp4")))
+    (note,) = video.read(tmp_path / "a.mp4").notes
+    code, out, _ = validate(data, "--html", tmp_path / "out.html")
+    assert code == 0
+    assert f"W125  train.jsonl:1: a.mp4: {note}" in out
+    assert f'<p class="note">{note}</p>' in (tmp_path / "out.html").read_text("utf-8")
 
 
 def test_what_shows_only_in_decoding_is_in_report_and_page(tiny_processor):
