@@ -23,7 +23,7 @@ from vl3.training.data.formats import FORMATS
 from vl3.training.data.quarantine import Bad, quarantine
 from vl3.training.data.readers import Records, open_records
 from vl3.training.data.report import Report, check, histogram
-from vl3.training.data.rules import RULES, number
+from vl3.training.data.rules import RULES, as_read, number
 from vl3.training.data.sheet import sheet
 from vl3.training.data.views import View, view
 from vl3.video import VideoError
@@ -89,7 +89,7 @@ def run(chosen: argparse.Namespace) -> int:
             )  # fmt: skip
     if chosen.html:
         files = [Path(path).name for path in chosen.data]
-        page = sheet(report, pages.views(processor), files=files,
+        page = sheet(report, pages.views(processor, report), files=files,
                      model=Path(chosen.model or "nano").name)  # fmt: skip
         Path(chosen.html).write_text(page, encoding="utf-8")
     if chosen.json:
@@ -124,10 +124,27 @@ def _check_usage(chosen: argparse.Namespace) -> None:
             raise ValueError(f"--{name}: there is no folder {Path(path).parent}")
     for name in ("fix", "quarantine"):
         path = getattr(chosen, name)
-        if path and Path(path).exists():
+        if path and os.path.exists(path):
             raise ValueError(f"--{name}: {path} exists already; choose another name")
+    if chosen.media_root and not Path(chosen.media_root).expanduser().is_dir():
+        raise ValueError(f"--media-root: there is no folder {chosen.media_root}")
     if chosen.html and any(Path(chosen.html).absolute() == Path(p).absolute() for p in chosen.data):
         raise ValueError("--html would overwrite the data; choose another name")
+    for name in ("html", "fix", "quarantine"):
+        if path := getattr(chosen, name):
+            _check_writable(f"--{name}", Path(path))
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Raises: ValueError before the data are read for a file that could not be written after."""
+    try:
+        is_new = not os.path.exists(path)
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"{option}: {path} cannot be written: {reason}") from None
 
 
 def _named(paths: list[str]) -> Iterator[tuple[str, str]]:
@@ -165,13 +182,20 @@ class _Pages:
             self.picked.append(outcome)
         self.seen += 1
 
-    def views(self, processor: VL3Processor) -> list[View]:
+    def views(self, processor: VL3Processor, report: Report) -> list[View]:
+        """The samples decoded; the report is told what their headers did not say."""
         made = []
         for outcome in self.picked:
             try:
-                made.append(view(outcome.record, outcome.place, processor, self.visual_tokens))
-            except VideoError:
-                continue  # its header was good; what is wrong inside shows in training
+                shown = view(outcome.record, outcome.place, processor, self.visual_tokens)
+            except VideoError as error:
+                report.note(outcome.dataset, [as_read(outcome.place, str(error))])
+                continue
+            made.append(shown)
+            told = [as_read(f"{outcome.place}: {look.file}", note)
+                    for look in shown.media for note in look.notes]  # fmt: skip
+            known = {note.message for note in outcome.notes}
+            report.note(outcome.dataset, [note for note in told if note.message not in known])
         return made
 
 

@@ -149,6 +149,7 @@ class Library:
             width_px=measured.width_px,
             grid=grid,
             duration_s=measured.duration_s,
+            notes=measured.notes,
         )
 
     def open(

@@ -1,14 +1,24 @@
 """The validate command: what it prints, writes and returns; the page it makes."""
 
+import argparse
 import html.parser
 import json
+import os
 import re
 
+import numpy as np
 import pytest
 from clips import write_clip
 
 from train_cli.__main__ import main
+from train_cli.validate import _Pages
+from vl3 import video
+from vl3.training.data.checks import Outcome
 from vl3.training.data.readers import open_records
+from vl3.training.data.records import Record
+from vl3.training.data.report import Report
+from vl3.training.data.sheet import sheet
+from vl3.values import Clip
 
 EVIL = "<script>alert('&amp;')</script>"
 
@@ -93,6 +103,10 @@ def test_json_quiet_strict_and_sample(validate, data, tmp_path):
      (["train.jsonl", "--sample", "0"], "--sample is at least 1 - got 0"),
      (["train.jsonl", "--html", "no/where.html"], "--html: there is no folder no"),
      (["train.jsonl", "--html", "train.jsonl"], "--html would overwrite the data"),
+     (["train.jsonl", "--html", "."], "--html: . cannot be written: is a directory"),
+     (["train.jsonl", "--fix", "a" * 300], "a cannot be written: file name too long"),
+     (["train.jsonl", "--media-root", "no"], "--media-root: there is no folder no"),
+     (["train.jsonl", "--media-root", "train.jsonl"], "--media-root: there is no folder train"),
      (["train.jsonl", "--model", "no such model"], "no such model")],
 )  # fmt: skip
 def test_wrong_usage_is_one_sentence_and_exit_code_2(validate, data, monkeypatch, arguments, words):
@@ -115,6 +129,62 @@ def test_a_file_without_samples_is_bad_data(validate, tmp_path):
     code, _, err = validate(tmp_path / "empty.jsonl")
     assert code == 3
     assert err.endswith("empty.jsonl holds no samples.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("hf://", "its name is not like hf://owner/name"),
+     ("https://x.org/a.jsonl", "is a web address; download it first"),
+     ("a.mp4", "a.mp4 is a binary file and no JSON"), ("/dev/null", "is a device or pipe")],
+)  # fmt: skip
+def test_what_is_no_file_of_rows_is_one_sentence(validate, data, monkeypatch, name, words):
+    monkeypatch.chdir(data.parent)
+    code, out, err = validate(name)
+    assert (code, out) == (3, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_one_row_of_a_pipe_or_an_empty_file_leaves_a_report_on_the_others(validate, data, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "empty.mp4").touch()
+    rows = [row("pipe.mp4"), row("a.mp4"), row("empty.mp4"), row("."), row("/dev/zero")]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = validate(data, "--html", tmp_path / "out.html")
+    assert (code, err) == (3, "")
+    assert out.startswith("train: 5 samples, 4 bad\n  E121  file cannot be decoded")
+    assert "media: 0 images, 1 videos" in out
+    for place, what in ((1, "pipe.mp4 is a device or pipe"), (3, "empty.mp4 is empty (0 bytes)"),
+                        (4, "is a folder"), (5, "/dev/zero is a device or pipe")):  # fmt: skip
+        line = next(line for line in out.splitlines() if f"train.jsonl:{place}: " in line)
+        assert what in line
+
+
+def test_frames_that_are_lost_in_decoding_are_told(validate, data, tmp_path):
+    clip = (tmp_path / "a.mp4").read_bytes()
+    middle = clip.index(b"mdat") + 600
+    (tmp_path / "a.mp4").write_bytes(clip[:middle] + bytes(200) + clip[middle + 200 :])
+    data.write_text(json.dumps(row("a.mp4")))
+    (note,) = video.read(tmp_path / "a.mp4").notes
+    code, out, _ = validate(data, "--html", tmp_path / "out.html")
+    assert code == 0
+    assert f"W125  train.jsonl:1: a.mp4: {note}" in out
+    assert f'<p class="note">{note}</p>' in (tmp_path / "out.html").read_text("utf-8")
+
+
+def test_what_shows_only_in_decoding_is_in_report_and_page(tiny_processor):
+    clip = Clip(frames_TYX3=np.zeros((2, 64, 96, 3), np.uint8), times_s=(0.0, 1.0), source="a.ts",
+                notes=("32 of 200 frames <lost>.",))  # fmt: skip
+    asked = [{"type": "video", "video": clip}, {"type": "text", "text": "Q"}]
+    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": "A"}]
+    record = Record(id="x", dataset="set", talks=(talk,))
+    report, pages = Report(), _Pages(argparse.Namespace(html="x", visual_tokens=400), [])
+    pages.picked = [Outcome(index=0, place="f:1", dataset="set", record=record)]
+    page = sheet(report, pages.views(tiny_processor, report), files=["f"], model="nano")
+    assert report.codes == {("set", "W125"): 1}
+    assert report.first == {"W125": ["f:1: a.ts: 32 of 200 frames <lost>."]}
+    assert '<p class="note">32 of 200 frames &lt;lost&gt;.</p>' in page
+    assert "f:1: a.ts: 32 of 200 frames &lt;lost&gt;." in page
 
 
 class Elements(html.parser.HTMLParser):

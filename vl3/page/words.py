@@ -113,6 +113,7 @@ def budget(plan: Plan, limit_tokens: int, seen: Seen | None = None) -> Budget:
         text = f"{plural(plan.num_frames, 'frame')} of {size} · {tokens}"
         if every := spacing(plan):
             text += f" · {every}"
+    text = " · ".join([text, *plan.notes])
     return Budget(text, "fits", plan.num_tokens / limit_tokens, after_pruning(seen))
 
 

@@ -6,6 +6,7 @@ scripts and the like are refused before they could open anything.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -14,6 +15,9 @@ from pathlib import Path
 import av
 import av.error
 
+from vl3.arguments import shown
+from vl3.video import limits
+from vl3.video.boxes import claimed_samples
 from vl3.video.errors import VideoError
 
 # Names of libavformat demuxers. Left out on purpose are those that open further files or devices
@@ -32,6 +36,19 @@ _OPTIONS = {
     # apng: frames without a delay last 100 ms, as browsers and the gif demuxer have it
     "default_fps": "10",
 }
+_MOST_PIXELS = {"max_pixels": str(limits.FRAME_PIXELS)}
+# Pictures inside of these would be found and shown as a video.
+_DOCUMENTS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "an archive or office document",
+    b"\xd0\xcf\x11\xe0": "an office document",
+    b"\x1f\x8b": "an archive",
+    b"7z\xbc\xaf": "an archive",
+    b"Rar!": "an archive",
+    b"MZ": "a program",
+    b"\x7fELF": "a program",
+    b"SQLite format": "a database",
+}
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"skip", b"wide", b"pnot")
 _LISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"[playlist]", b"v=0")
@@ -40,9 +57,12 @@ _LISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"[playlist]", b"v=0")
 def local_file(path: str | os.PathLike) -> Path:
     """The path, once it is known to be a readable, non-empty, regular file.
 
-    Raises: VideoError - a URL, a missing path, a directory, a device or pipe, an empty file
+    Raises: VideoError - no path, a URL, nothing there, a directory, a device or pipe, an empty file
     """
-    text = os.fspath(path)
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise VideoError(f"A video or picture is given by its path - got {shown(path)}.") from None
     if _URL.match(text):
         raise VideoError(
             f"{shown_name(text)} is a web address; only files on this computer are read, "
@@ -74,14 +94,42 @@ def shown_name(path: str | os.PathLike) -> str:
 def open_video(path: Path) -> av.container.InputContainer:
     """An open container; the caller closes it.
 
-    Raises: VideoError - not a media file, incomplete, a playlist, unreadable
+    Raises: VideoError - not a media file, incomplete, a playlist, unreadable, claims too much
     """
+    state = path.stat()
+    _check_claims(path, state.st_size, state.st_mtime_ns)
     try:
-        return av.open(str(path), container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open(
+            str(path),
+            options=_MOST_PIXELS,
+            container_options=_OPTIONS,
+            metadata_errors="replace",
+        )
     except av.error.PermissionError:
         raise VideoError(f"{shown_name(path)} cannot be opened: permission denied.") from None
     except (av.error.FFmpegError, ValueError, OSError):
         raise VideoError(_why_not(path)) from None
+    if container.format.name == "mjpeg" and not _begins(path, b"\xff\xd8"):
+        container.close()  # pictures in a file of another kind
+        raise VideoError(_why_not(path))
+    return container
+
+
+def _begins(path: Path, letters: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(letters)) == letters
+
+
+@functools.lru_cache(maxsize=64)
+def _check_claims(path: Path, size_bytes: int, mtime_ns: int) -> None:
+    """Refuses, before libavformat allocates for it, what is no video or claims too much."""
+    name = shown_name(path)
+    with open(path, "rb") as file:
+        head = file.read(16)
+    for letters, kind in _DOCUMENTS.items():
+        if head.startswith(letters):
+            raise VideoError(f"{name} is {kind} and not a video; give the video itself.")
+    limits.check_samples(name, claimed_samples(path), size_bytes)
 
 
 def pick_stream(container: av.container.InputContainer, name: str) -> av.video.stream.VideoStream:
@@ -89,15 +137,24 @@ def pick_stream(container: av.container.InputContainer, name: str) -> av.video.s
 
     Raises: VideoError - no video stream, or none that can be decoded
     """
-    flags = av.stream.Disposition
-    covers = flags.attached_pic | flags.timed_thumbnails
-    videos = [s for s in container.streams.video if not s.disposition & covers]
+    videos, default = video_streams(container), av.stream.Disposition.default
     if not videos:
         raise VideoError(f"No video stream found in {name}{_what_instead(container)}.")
-    stream = max(videos, key=lambda s: (bool(s.disposition & flags.default), -s.index))
+    stream = max(videos, key=lambda s: (bool(s.disposition & default), -s.index))
     if stream.codec_context is None:
         raise VideoError(f"The video in {name} uses a codec that cannot be decoded here.")
+    limits.check_frame(name, stream.height, stream.width)
+    stream.codec_context.options = _MOST_PIXELS  # for frames larger than the header says
     return stream
+
+
+def video_streams(
+    container: av.container.InputContainer,
+) -> list[av.video.stream.VideoStream]:
+    """The video streams of a file without its cover pictures and thumbnails."""
+    flags = av.stream.Disposition
+    covers = flags.attached_pic | flags.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & covers]
 
 
 def _what_instead(container: av.container.InputContainer) -> str:

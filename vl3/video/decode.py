@@ -80,7 +80,8 @@ def stretches(
 
     The next stretch is sought only when a whole group of pictures lies between, else read on to.
     A stretch goes on over a keyframe when no more than tail_packets are saved by ending it.
-    whole: only such groups are left out, so that the frames before a damaged one are at hand
+    whole: only such groups are left out, so that the frames before a damaged one are at hand, and
+    every group is decoded to its end, so that all that is lost in it is counted
     """
     packet = timeline.packet_F
     if not timeline.skippable:
@@ -92,8 +93,8 @@ def stretches(
     found: list[Stretch] = []
     group_done = 0  # number of the group of pictures decoding has reached
     for frame, first in zip(wanted, firsts.tolist()):
-        last = int(packet[frame])
         group = int(np.searchsorted(keys, first))
+        last = _group_end(timeline, group) if whole else int(packet[frame])
         skips = group - group_done > (1 if found else 0)
         apart = not whole and found and first > found[-1].last + tail_packets
         if found and not skips and not apart:
@@ -104,6 +105,12 @@ def stretches(
             found.append(Stretch(first, max(first, last), (frame,), seek=skips, whole=whole))
         group_done = int(np.searchsorted(keys, found[-1].last, "right")) - 1
     return found
+
+
+def _group_end(timeline: Timeline, group: int) -> int:
+    """The last packet of a group of pictures."""
+    nexts = timeline.keys_G[group + 1 : group + 2].tolist()
+    return (nexts[0] if nexts else len(timeline.packet_pts_N)) - 1
 
 
 def shares(timeline: Timeline, wanted: list[int], most: int) -> list[list[int]]:
@@ -204,6 +211,8 @@ class _Source:
                 decoder.skip_frame = "NONREF" if skips else "DEFAULT"
             if packet is not None and packet.is_corrupt:
                 self._damage(self._next - 1)
+            if packet is not None and self.timeline.shift_N is not None:
+                _shift(packet, int(self.timeline.shift_N[self._next - 1]))
             try:
                 frames = decoder.decode(packet)
             except av.error.FFmpegError:
@@ -254,6 +263,12 @@ class _Source:
             after = keys[np.searchsorted(keys, self._next - 1, side="right") :]
             until = int(after[0]) if len(after) else len(self.timeline.packet_pts_N)
             self._spoiled.append(range(max(packet, 0), until))
+
+
+def _shift(packet: av.Packet, ticks: int) -> None:
+    """Moves a packet's stamps, and so those of its frame, to where the timeline has them."""
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
 def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:

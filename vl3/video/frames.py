@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vl3.video import animation
+from vl3.video import animation, limits
 from vl3.video.container import shown_name
 from vl3.video.decode import Losses, Shown, decoded, refuse_ruins, shares
 from vl3.video.errors import VideoError
-from vl3.video.images import Resize, is_animated_webp, resized, resolve_size
+from vl3.video.images import Resize, is_animation, resized, resolve_size
 from vl3.video.pixels import Orientation, orientation, stored_rgb
 from vl3.video.timeline import Timeline, scan
 from vl3.video.worker import Beat, watched
@@ -22,8 +22,10 @@ Size = tuple[int, int] | Callable[[int, int, int], tuple[int, int]] | None
 
 
 def timeline_of(path: Path, timeout_s: float) -> Timeline:
-    """The timeline of a video or of an animated webp."""
-    return animation.webp_timeline(path) if is_animated_webp(path) else scan(path, timeout_s)
+    """The timeline of a video or of an animation."""
+    if is_animation(path):
+        return animation.animation_timeline(path, timeout_s)
+    return scan(path, timeout_s)
 
 
 def read_picks(
@@ -41,7 +43,7 @@ def read_picks(
 
     Raises: VideoError - nothing could be decoded, too much is damaged, the decoder stalls
     """
-    parts = [wanted] if is_animated_webp(path) else shares(timeline, wanted, available_cores())
+    parts = [wanted] if is_animation(path) else shares(timeline, wanted, available_cores())
     found = [Losses() for _ in parts]
     frames, given = _gathered(
         path, timeline, parts, size, found, on_frame, timeout_s, untagged, resize
@@ -73,7 +75,7 @@ def _gathered(
     """frames_TYX3 of all parts, each decoded in its own thread, and (wanted, given) indices."""
     wanted = [frame for part in parts for frame in part]
     place = {frame: at for at, frame in enumerate(wanted)}
-    look = _Look(size, len(wanted))
+    look = _Look(shown_name(path), size, len(wanted))
     producers = [
         partial(
             _pictures, path, timeline, part, look, loss, untagged, resize,
@@ -82,7 +84,8 @@ def _gathered(
         for part, loss in zip(parts, losses)
     ]  # fmt: skip
     frames_TYX3, given = None, {}
-    for asked, index, rgb_YX3 in watched(shown_name(path), timeout_s, *producers):
+    name, deadline_s = shown_name(path), limits.read_deadline_s(path)
+    for asked, index, rgb_YX3 in watched(name, timeout_s, *producers, deadline_s=deadline_s):
         if frames_TYX3 is None:
             frames_TYX3 = np.empty((len(wanted), *rgb_YX3.shape), np.uint8)
         frames_TYX3[place[asked]] = rgb_YX3
@@ -97,14 +100,16 @@ def _gathered(
 class _Look:
     """How stored pictures become the ones given, settled by the first of them."""
 
-    def __init__(self, size: Size, num_frames: int) -> None:
-        self._size, self._num_frames = size, num_frames
+    def __init__(self, name: str, size: Size, num_frames: int) -> None:
+        self._name, self._size, self._num_frames = name, size, num_frames
         self._turn: Orientation | None = None
         self._target: tuple[int, int] | None = None
 
     def target(self, height_px: int, width_px: int) -> tuple[int, int]:
         if self._target is None:
-            self._target = resolve_size(self._size, self._num_frames, height_px, width_px)
+            target = resolve_size(self._size, self._num_frames, height_px, width_px)
+            limits.check_read(self._name, self._num_frames, *target)
+            self._target = target
         return self._target
 
     def turn(self, shown: Shown) -> Orientation:
@@ -132,8 +137,8 @@ def _pictures(
     whole: bool,
     threads: bool,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    if is_animated_webp(path):
-        for index, rgb_YX3 in animation.webp_frames(path, wanted, beat):
+    if is_animation(path):
+        for index, rgb_YX3 in animation.animation_frames(path, wanted, beat):
             yield index, index, resize(rgb_YX3, look.target(*rgb_YX3.shape[:2]))
         return
     for shown in decoded(path, timeline, wanted, beat, losses, whole=whole, threads=threads):

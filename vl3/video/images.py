@@ -1,23 +1,51 @@
-"""Still pictures (and animated webp, which the video library cannot decode), through PIL."""
+"""Still pictures, through PIL; those of phones (HEIC) through the video decoder."""
 
 from __future__ import annotations
 
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from vl3.arguments import shown, whole
 from vl3.values import Clip
+from vl3.video import limits
 from vl3.video.container import local_file, shown_name
 from vl3.video.errors import VideoError
+from vl3.video.heif import heif_rgb, heif_size, is_heif
+from vl3.video.levels import eight_bits, over_white
+from vl3.video.worker import watched
+
+# The limit on pixels is ours (limits.PICTURE_PIXELS); PIL warns below it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _FORMATS = (
     "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO",
     "TGA", "PCX", "SGI",
 )  # fmt: skip
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+_PLAYED = {"WEBP", "AVIF"}  # the animations that PIL plays here; libavformat the others
+_REDUCED, _WHITE = 254, 281  # TIFF tags: a preview of a larger picture; the largest value
+# What PIL raises of damaged files.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, MemoryError, RuntimeError, zlib.error,
+)  # fmt: skip
+# Kinds that libavformat would show as a video, or say nothing of.
+_LETTERS = {
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"8BPS": "Photoshop",
+}
 
 # A picture YX3 at (height, width), as `resized` gives it.
 Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -28,23 +56,27 @@ def is_image(path: str | os.PathLike) -> bool:
 
     Raises: VideoError - as local_file; a picture too large to be opened safely
     """
-    picture = _identify(local_file(path))
+    found = local_file(path)
+    if is_heif(found):
+        return True
+    picture = _identify(found)
     if picture is None:
         return False
     with picture:
-        return picture.format not in _ANIMATED or getattr(picture, "n_frames", 1) == 1
+        return picture.format not in _ANIMATED or _num_frames(picture) == 1
 
 
-def is_animated_webp(path: Path) -> bool:
-    """True for a webp of several frames."""
+def is_animation(path: Path) -> bool:
+    """True for a webp or avif of several frames, which PIL reads."""
     with open(path, "rb") as file:
-        if file.read(12)[8:12] != b"WEBP":
-            return False
+        head = file.read(12)
+    if head[8:12] != b"WEBP" and head[4:8] != b"ftyp":
+        return False
     picture = _identify(path)
     if picture is None:
         return False
     with picture:
-        return getattr(picture, "n_frames", 1) > 1
+        return picture.format in _PLAYED and _num_frames(picture) > 1
 
 
 def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -63,20 +95,23 @@ def read_image(
 ) -> Clip:
     """A clip of one frame without time: upright uint8 RGB, alpha laid over white.
 
-    picture is a path, a PIL image, or an array (height, width[, 1, 3 or 4]) of uint8, or of
-    floats from 0 to 1. size and resize as in vl3.video.read.
+    picture is a path, a PIL image, or an array (height, width[, 1, 3 or 4]) of uint8, uint16, or
+    floats from 0 to 1 or 0 to 255 (`levels.eight_bits`). size and resize as in vl3.video.read.
     Raises: VideoError - a file that is not a picture, damaged, or too large; an array of another
     shape or type
     """
     if isinstance(picture, np.ndarray):
-        rgb, source = _from_array(picture), "array"
+        (rgb, notes), source = _from_array(picture), "array"
     elif isinstance(picture, Image.Image):
-        rgb, source = _upright(picture, "the picture"), "picture"
+        (rgb, notes), source = _upright(picture, "the picture"), "picture"
     else:
         path = local_file(picture)
-        rgb, source = _from_file(path), str(path)
+        name, limit_s = shown_name(path), limits.read_deadline_s(path)
+        rgb, notes = next(watched(name, limit_s, lambda _: iter([_from_file(path)])))
+        source = str(path)
     target = resolve_size(size, 1, *rgb.shape[:2])
-    return Clip(frames_TYX3=resize(rgb, target)[None], times_s=None, source=source)
+    limits.check_picture("the size asked for", *target)
+    return Clip(frames_TYX3=resize(rgb, target)[None], times_s=None, source=source, notes=notes)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -84,16 +119,22 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises: VideoError - a file that is not a picture
     """
-    picture = _identify(local_file(path))
+    found = local_file(path)
+    if is_heif(found):
+        return heif_size(found)
+    picture = _identify(found)
     if picture is None:
         raise VideoError(f"{shown_name(path)} is not a picture that can be read.")
     with picture:
-        turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        # PIL gives a TIFF's size as it is shown
+        turned = picture.format != "TIFF" and _orientation(picture) in (5, 6, 7, 8)
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def image_format(path: Path) -> str:
     """PIL's name of the format, in lower case."""
+    if is_heif(path):
+        return "heic"
     with _identify(path) as picture:
         return (picture.format or "picture").lower()
 
@@ -101,32 +142,98 @@ def image_format(path: Path) -> str:
 def resolve_size(size: object, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
     """(height, width) to resize to: size may be None, a pair, or a callable that gives a pair."""
     chosen = size(num_frames, height_px, width_px) if callable(size) else size
-    height, width = (height_px, width_px) if chosen is None else (int(x) for x in chosen)
-    if min(height, width) < 1:
-        raise VideoError(f"size is at least 1 x 1 pixels - got {height} x {width} (height, width).")
-    return height, width
+    if chosen is None:
+        return height_px, width_px
+    try:
+        height, width = chosen
+        return whole("height of size", height, low=1), whole("width of size", width, low=1)
+    except TypeError:
+        given = shown(chosen)
+    except ValueError as error:
+        given = shown(chosen) if "of size" not in str(error) else str(error)
+    raise VideoError(f"size is (height, width) in pixels, at least 1 x 1 - got {given}.")
 
 
-def over_white(rgba_YX4: np.ndarray) -> np.ndarray:
-    """RGB of a picture with alpha, laid over white."""
-    picture = Image.fromarray(np.ascontiguousarray(rgba_YX4))
-    ground = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(ground, picture).convert("RGB"))
+def still_notes(path: Path) -> tuple[str, ...]:
+    """What a person must know of a still picture before it is decoded."""
+    if is_heif(path):
+        return ()
+    with _identify(path) as picture:
+        return _pages(picture)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF data say, once."""
+    return ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or it cannot be read."""
+    try:
+        found = picture.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, TypeError):
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _num_frames(picture: Image.Image) -> int:
+    """Frames or pages; 1 where damage keeps them from being counted."""
+    try:
+        return getattr(picture, "n_frames", 1)
+    except DAMAGE:
+        return 1
+
+
+def _pages(picture: Image.Image) -> tuple[str, ...]:
+    pages = _num_frames(picture) if picture.format == "TIFF" else 1
+    return (f"The picture has {pages} pages; the first is read.",) if pages > 1 else ()
 
 
 def _identify(path: Path) -> Image.Image | None:
+    """The picture with its header read; None where PIL knows none.
+
+    Raises: VideoError - too large; a known kind that is damaged or not read
+    """
+    name = shown_name(path)
     try:
-        return Image.open(path, formats=_FORMATS)
+        picture = Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise VideoError(
-            f"{shown_name(path)} is too large to open safely: more than "
-            f"{2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels; make it smaller first."
+            f"{name} is too large: pictures of at most {limits.PICTURE_PIXELS // 10**6} million "
+            "pixels are read; make it smaller first."
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return None
+    except (*DAMAGE, UnidentifiedImageError):
+        kind = _claimed_kind(path)
+        if kind is None:
+            return None
+        raise VideoError(
+            f"{name} is damaged or a {kind} picture of a kind that is not read; save it as PNG or "
+            "JPEG first."
+        ) from None
+    limits.check_picture(name, picture.height, picture.width)
+    if picture.format == "TIFF" and picture.tag_v2.get(_REDUCED, 0) & 1:
+        picture.close()
+        raise VideoError(
+            f"{name} is a camera's raw file, of which only a small preview can be read; export it "
+            "as JPEG or TIFF first."
+        )
+    return picture
 
 
-def _from_file(path: Path) -> np.ndarray:
+def _claimed_kind(path: Path) -> str | None:
+    """The kind of still picture that a file says it is by its first letters."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
+    return next((kind for letters, kind in _LETTERS.items() if head.startswith(letters)), None)
+
+
+def _from_file(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    if is_heif(path):
+        return heif_rgb(path), ()
     picture = _identify(path)
     if picture is None:
         raise VideoError(f"{shown_name(path)} is not a picture that can be read.")
@@ -134,42 +241,44 @@ def _from_file(path: Path) -> np.ndarray:
         return _upright(picture, shown_name(path))
 
 
-def _upright(picture: Image.Image, name: str) -> np.ndarray:
+def _upright(picture: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """uint8 RGB, alpha laid over white, and notes."""
+    limits.check_picture(name, picture.height, picture.width)
+    notes = _pages(picture)
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise VideoError(f"{name} is damaged or incomplete: {error}.") from None
-    picture = ImageOps.exif_transpose(picture)
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        raise VideoError(f"{name} is damaged or incomplete: {_first_line(error)}.") from None
+    white = picture.tag_v2.get(_WHITE) if isinstance(picture, TiffImageFile) else None
+    picture = upright(picture)
     if picture.mode.startswith(("I", "F")):
-        return np.repeat(_eight_bits(np.asarray(picture))[..., None], 3, axis=2)
+        grey, more = eight_bits(np.asarray(picture), name, white)
+        return np.repeat(grey[..., None], 3, axis=2), notes + more
     if picture.has_transparency_data:
-        return over_white(np.asarray(picture.convert("RGBA")))
-    return np.asarray(picture.convert("RGB"))
+        return over_white(np.asarray(picture.convert("RGBA"))), notes
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), notes
 
 
-def _eight_bits(grey_YX: np.ndarray) -> np.ndarray:
-    """8-bit grey of a 16-bit, 32-bit or float picture, scaled by its range and not clipped."""
-    if grey_YX.dtype.kind == "f" and grey_YX.max(initial=0.0) <= 1.0:
-        top = 1.0
-    else:
-        top = 255.0 if grey_YX.max(initial=0) <= 255 and grey_YX.dtype.kind == "f" else 65535.0
-    top = max(top, float(grey_YX.max(initial=0)))
-    return np.round(np.clip(grey_YX / top, 0, 1) * 255).astype(np.uint8)
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _from_array(array: np.ndarray) -> np.ndarray:
+def _from_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise VideoError(
             f"A picture array has the shape (height, width, 3) - got {array.shape}; channels last."
         )
-    if array.dtype.kind == "f":
-        array = np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
-    elif array.dtype == np.uint16:
-        array = np.round(array / 257).astype(np.uint8)
+    notes: tuple[str, ...] = ()
+    if array.dtype.kind == "f" or array.dtype == np.uint16:
+        array, notes = eight_bits(array, "The picture")
     elif array.dtype != np.uint8:
-        raise VideoError(f"A picture array is uint8, or float from 0 to 1 - got {array.dtype}.")
+        raise VideoError(
+            f"A picture array is uint8, uint16, or float from 0 to 1 or 0 to 255 - got "
+            f"{array.dtype}."
+        )
     if array.shape[2] == 4:
-        return over_white(array)
-    return np.ascontiguousarray(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array)
+        return over_white(array), notes
+    rgb = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+    return np.ascontiguousarray(rgb), notes

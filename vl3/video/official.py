@@ -8,11 +8,13 @@ is filled. They are reproduced here on presentation times; nothing but the frame
 Source: mm_utils.load_video and load_video_from_ids of VideoLLaMA3; ffmpeg 5.1.9 (vf_fps, trim,
 ffmpeg.c).
 Differences: a rotated clip comes out upright and pixels square (the official reader scrambles the
-first and ignores the second); `size` resizes RGB by PIL instead of YUV by swscale.
+first and ignores the second); `size` resizes RGB by PIL instead of YUV by swscale; a clip whose
+clock begins more than a day after 0 (a wall clock) is counted from its start.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from decimal import Decimal
@@ -30,6 +32,7 @@ from vl3.video.timeline import Header, Timeline
 
 _US = Fraction(1, 1_000_000)
 _GIF_FPS = 25.0
+_WALL_CLOCK_S = 86_400.0  # a clock that begins later tells the time of day: it is set to 0
 _MAX_FRAMES = 768
 
 
@@ -192,8 +195,18 @@ def _by_filter(timeline, header, start_s, end_s, fps, precise_time):
         # constant-rate output: ffmpeg fills a late start by repeating the first frame, unless the
         # file has a single stream
         shown = shown[:1] * max(first_slot, 0) + shown
-    stamps = np.arange(first_s, first_s + length_s + 1 / fps, 1 / fps)[: len(shown)].tolist()
+    stamps = _stamps(first_s, length_s, fps, len(shown))
     return [low + k for k in shown][: len(stamps)], stamps
+
+
+def _stamps(first_s: float, length_s: float, fps: float, most: int) -> list[float]:
+    """The first `most` of np.arange(first_s, first_s + length_s + 1 / fps, 1 / fps), bit by bit.
+
+    The length that a file states can be that of a wall clock.
+    """
+    step_s = 1 / fps
+    count = math.ceil((first_s + length_s + step_s - first_s) / step_s)
+    return (first_s + np.arange(min(count, most)) * ((first_s + step_s) - first_s)).tolist()
 
 
 def _trimmed(pts_F: np.ndarray, end_pts: int, keep_ticks: int) -> tuple[int, int, int]:
@@ -224,9 +237,11 @@ def _stated(path: Path, timeline: Timeline) -> _Stated:
     if not header.container.startswith("mpeg"):
         # ffmpeg 5.1 reports the absolute end for these containers, newer ones the length
         duration_s = max(duration_s, float(timeline.end_pts * timeline.time_base))
+    began_s = (header.start_us or 0) * float(_US)
+    wall_s = began_s if began_s > _WALL_CLOCK_S else 0.0
     return _Stated(
-        duration_s=duration_s,
-        stream_start_s=round(float(start * timeline.time_base), 6),
+        duration_s=duration_s - wall_s,
+        stream_start_s=round(float(start * timeline.time_base) - wall_s, 6),
         container_start_us=_container_start_us(path, header),
         average_fps=header.average_fps or 25.0,
         num_streams=header.num_streams,
@@ -238,13 +253,14 @@ def _container_start_us(path: Path, header: Header) -> int:
 
     In Matroska it counts the encoder delay of the sound, so the start can be below 0.
     """
+    start_us = header.start_us or 0
     if "matroska" not in header.container or not header.has_audio:
-        return header.start_us
+        return start_us
     with open_video(path) as container:
         first = next(container.demux(container.streams.audio[0]), None)
         if first is None or first.pts is None:
-            return header.start_us
-        return min(header.start_us, _rescaled(first.pts, first.time_base, _US))
+            return start_us
+        return min(start_us, _rescaled(first.pts, first.time_base, _US))
 
 
 def _microseconds(seconds: float) -> int:

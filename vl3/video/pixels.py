@@ -11,7 +11,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from vl3.video.images import over_white
+from vl3.video.levels import over_white
 
 # AVColorSpace of a frame -> the matrix of the converter. HDR (BT.2020 with PQ or HLG) gets the
 # right matrix and no tone mapping: it looks flat but is not distorted.

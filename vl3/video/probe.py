@@ -11,12 +11,14 @@ from pathlib import Path
 import av
 import av.error
 
-from vl3.video.animation import webp_timeline
+from vl3.arguments import number
+from vl3.video import limits
+from vl3.video.animation import animation_timeline
 from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
-from vl3.video.images import image_format, image_size, is_animated_webp, is_image
+from vl3.video.images import image_format, image_size, is_animation, is_image
 from vl3.video.pixels import orientation
-from vl3.video.timeline import codec_name, packets
+from vl3.video.timeline import codec_name, packets, scan
 from vl3.video.worker import Beat, watched
 
 _PACKETS_TRIED = 250
@@ -26,9 +28,10 @@ _PACKETS_TRIED = 250
 class Probe:
     """A file's own statement; duration_s, num_frames and fps may be missing or wrong in it.
 
+    duration_s: when the last frame ends on the clip's clock, which is a player's
     height_px, width_px: as displayed, i.e. after rotation and with square pixels
     rotation_deg: clockwise turn that makes the stored picture upright, after mirroring
-    start_s: time of the first frame in the file's own clock; clips count from 0
+    start_s: time of the first frame in the file's own clock; clips count from the file's start
     num_frames: None where the file does not say
     """
 
@@ -58,6 +61,7 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
 
     Raises: VideoError - one sentence: missing, empty, incomplete, no video stream, a URL, ...
     """
+    timeout_s = number("timeout_s", timeout_s, above=0, unit="seconds")
     found = local_file(path)
     if is_image(found):
         height, width = image_size(found)
@@ -71,13 +75,18 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
             codec=image_format(found),
             container=image_format(found),
         )
-    if is_animated_webp(found):
-        return _probe_webp(found)
-    return next(watched(shown_name(found), timeout_s, lambda beat: _probe(found, beat)))
+    if is_animation(found):
+        return _probe_animation(found, timeout_s)
+    deadline_s = limits.read_deadline_s(found)
+    return next(
+        watched(shown_name(found), timeout_s, lambda beat: _probe(found, beat),
+                deadline_s=deadline_s)
+    )  # fmt: skip
 
 
-def _probe_webp(path: Path) -> Probe:
-    timeline, (height, width) = webp_timeline(path), image_size(path)
+def _probe_animation(path: Path, timeout_s: float) -> Probe:
+    timeline, (height, width) = animation_timeline(path, timeout_s), image_size(path)
+    kind = image_format(path)
     return Probe(
         path=path,
         kind="video",
@@ -87,8 +96,8 @@ def _probe_webp(path: Path) -> Probe:
         width_px=width,
         fps=len(timeline) / timeline.duration_s,
         time_base=timeline.time_base,
-        codec="webp",
-        container="webp",
+        codec=kind,
+        container=kind,
     )
 
 
@@ -102,7 +111,7 @@ def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
         yield Probe(
             path=path,
             kind="video",
-            duration_s=_duration_s(container, stream),
+            duration_s=_duration_s(path, container, stream),
             num_frames=stream.frames or None,
             height_px=height,
             width_px=width,
@@ -149,7 +158,13 @@ def first_frame(container, stream, name: str, beat: Beat) -> av.VideoFrame:
     return frames[0]
 
 
-def _duration_s(container, stream) -> float | None:
+def _duration_s(path: Path, container, stream) -> float | None:
+    """When the last frame ends on the clip's clock, as stated."""
+    start_us = container.start_time or 0
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        first_s = float((stream.start_time or 0) * stream.time_base)
+        zero_s = min(first_s, max(0.0, start_us / av.time_base))
+        return first_s + float(stream.duration * stream.time_base) - zero_s
+    if "matroska" in container.format.name and start_us > av.time_base:
+        return scan(path).duration_s  # what it states may be a length, or the end on a wall clock
     return container.duration / av.time_base if container.duration else None

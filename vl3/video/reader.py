@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vl3.arguments import choice, number, whole
 from vl3.values import Clip
 from vl3.video import official
 from vl3.video.container import local_file, shown_name
@@ -23,16 +24,18 @@ from vl3.video.timeline import Timeline
 class Schedule:
     """The frames a read will give, known without decoding.
 
-    times_s: one presentation time per frame, seconds from the first shown frame; None for a
-             picture. In mode "official" the stamps of the official reader.
-    duration_s: of the whole clip, from its packets and not from its header
+    times_s: one presentation time per frame, seconds of the clip's own clock; None for a picture.
+             In mode "official" the stamps of the official reader.
+    duration_s: when the last frame ends, from its packets and not from its header
     estimated: the file carries no presentation times, so they were derived from its rate
+    notes: what a person must know of how the file will be read, one sentence each
     """
 
     times_s: tuple[float, ...] | None
     duration_s: float | None = None
     source_frames: int = 1
     estimated: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 1 if self.times_s is None else len(self.times_s)
@@ -51,7 +54,7 @@ def schedule(
 
     Raises: VideoError - as read
     """
-    _check(fps, max_frames, start, end, mode)
+    fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
     found = local_file(path)
     if is_image(found):
         return Schedule(times_s=None)
@@ -62,6 +65,7 @@ def schedule(
         duration_s=timeline.duration_s,
         source_frames=len(timeline),
         estimated=timeline.estimated,
+        notes=_notes(timeline),
     )
 
 
@@ -81,7 +85,8 @@ def read(
     """Frames of a video as upright RGB with their times; a picture gives a clip without time.
 
     fps, max_frames: frames per second wanted; above max_frames evenly thinned (None: no limit)
-    start, end: seconds of the clip's own clock, in which the first shown frame is at 0
+    start, end: seconds of the clip's own clock, which is a player's: 0 is where the file starts.
+          The first frame is at 0, or later where sound comes before the picture
     mode: "exact" - the frame shown at each wanted time, stamped with its own time, at least one,
           none twice; "official" - the frames and stamps of the official reader, which takes the
           last frame of each interval and stamps it with the interval's start
@@ -93,7 +98,7 @@ def read(
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
-    _check(fps, max_frames, start, end, mode)
+    fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
     found = local_file(path)
     if is_image(found):
         return read_image(found, size=size, resize=resize)
@@ -108,8 +113,26 @@ def read(
         frames, times_s = official.expanded(frames, given, picks, times_s)
     else:
         times_s = tuple(timeline.times_s[[index for _, index in given]].tolist())
-    lost = losses.lost + timeline.missing_frames
-    return Clip(frames_TYX3=frames, times_s=times_s, source=str(path), lost_frames=lost)
+    return Clip(
+        frames_TYX3=frames,
+        times_s=times_s,
+        source=str(path),
+        lost_frames=losses.lost + timeline.missing_frames,
+        notes=(*_notes(timeline), *_lost(losses)),
+    )
+
+
+def _notes(timeline: Timeline) -> tuple[str, ...]:
+    """What is known of a file before its frames are decoded."""
+    missing, whole = timeline.missing_frames, len(timeline) + timeline.missing_frames
+    cut = (f"The file is cut off: {missing} of its {whole} frames are missing.",) if missing else ()
+    return (*timeline.notes, *cut)
+
+
+def _lost(losses: Losses) -> tuple[str, ...]:
+    if not losses.lost:
+        return ()
+    return (f"{losses.lost} of {losses.packets} frames could not be read.",)
 
 
 def _picks(
@@ -131,13 +154,20 @@ def _picks(
                 f"{timeline.duration_s:.2f} s at fps={fps:g}); choose mode='exact' or a higher fps."
             )
         return picks, times_s
-    length_s = timeline.duration_s
+    length_s, first_s = timeline.duration_s, float(timeline.times_s[0])
     start_s, end_s = start or 0.0, length_s if end is None else min(end, length_s)
+    if end_s <= first_s:
+        raise VideoError(
+            f"The picture of {shown_name(path)} begins at {first_s:.2f} s, with sound alone before "
+            f"it, but the range ends at {end_s:g} s; choose a later end."
+        )
     if start_s >= length_s:
         raise VideoError(
             f"{shown_name(path)} is {length_s:.2f} s long but the range starts at {start_s:g} s; "
             "choose a start before its end."
         )
+    # nothing is shown before the first frame
+    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
     tick_s = float(timeline.time_base)
     picks = exact_picks(
         timeline.times_s, end_s, fps, max_frames, start_s, slack_s=min(tick_s / 2, 5e-4) + 1e-6
@@ -145,17 +175,30 @@ def _picks(
     return picks, tuple(timeline.times_s[picks].tolist())
 
 
-def _check(
-    fps: float, max_frames: int | None, start: float | None, end: float | None, mode: str
-) -> None:
-    if not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
-        raise VideoError(f"fps is a number above 0 - got {fps!r}.")
-    if max_frames is not None and max_frames < 1:
-        raise VideoError(f"max_frames is at least 1 - got {max_frames!r}.")
-    for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise VideoError(f"{name} is in seconds from the start of the clip - got {value!r}.")
+def _checked(
+    fps: float,
+    max_frames: int | None,
+    start: float | None,
+    end: float | None,
+    mode: str,
+    timeout_s: float,
+) -> tuple[float, int | None, float | None, float | None, float]:
+    """fps, max_frames, start, end and timeout_s as plain numbers.
+
+    Raises: VideoError - one of them, or the mode, is not what it should be
+    """
+    try:
+        choice("mode", mode, ("exact", "official"))
+        found = (
+            number("fps", fps, above=0),
+            None if max_frames is None else whole("max_frames", max_frames, low=1),
+            None if start is None else number("start", start, low=0, unit="seconds"),
+            None if end is None else number("end", end, low=0, unit="seconds"),
+            number("timeout_s", timeout_s, above=0, unit="seconds"),
+        )
+    except ValueError as error:
+        raise VideoError(f"{error}.") from None
+    start, end = found[2:4]
     if end is not None and end <= (start or 0.0):
         raise VideoError(f"end ({end:g} s) must be later than start ({start or 0:g} s).")
-    if mode not in ("exact", "official"):
-        raise VideoError(f"mode is 'exact' or 'official' - got {mode!r}.")
+    return found

@@ -12,6 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from vl3.video import limits
+from vl3.video.errors import VideoError
+
 
 def thin(count: int, limit: int | None) -> np.ndarray:
     """At most `limit` of the indices 0..count-1, evenly spread, first and last included."""
@@ -34,9 +37,19 @@ def exact_picks(
     frame counts as shown slack_s early, because containers round times (Matroska to 1 ms).
     """
     count = max(1, math.ceil((end_s - start_s) * fps - 1e-6))
-    targets_s = start_s + thin(count, max_frames) / fps
+    if count > 4 * len(times_s) and (max_frames is None or count <= max_frames):
+        steps = _steps_at(times_s, start_s, fps, count)  # frames far apart: not every step counts
+    else:
+        steps = thin(count, max_frames)
+    targets_s = start_s + steps / fps
     shown = np.searchsorted(times_s, targets_s + slack_s, side="right") - 1
     return np.unique(np.maximum(shown, 0)).tolist()
+
+
+def _steps_at(times_s: np.ndarray, start_s: float, fps: float, count: int) -> np.ndarray:
+    """The steps of 1/fps around each frame's time, among which is the first that shows it."""
+    near = np.floor((times_s - start_s) * fps).astype(np.int64)
+    return np.unique(np.clip([near - 1, near, near + 1, near + 2], 0, count - 1))
 
 
 def fps_filter_picks(
@@ -52,6 +65,12 @@ def fps_filter_picks(
     step = time_base * fps
     slots = pts.astype(object) * step.numerator // step.denominator
     end_slot = end_pts * step.numerator // step.denominator
+    if end_slot - slots[0] > limits.OFFICIAL_SLOTS:
+        raise VideoError(
+            f"The official way of sampling would give {end_slot - slots[0]} frames at "
+            f"{float(fps):g} fps, more than the {limits.OFFICIAL_SLOTS} it may; choose mode='exact'"
+            " or a lower fps."
+        )
     outputs = np.arange(int(slots[0]), int(end_slot))
     shown = np.searchsorted(slots.astype(np.int64), outputs, side="right") - 1
     return int(slots[0]), shown.tolist()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import av
 import av.error
 import numpy as np
 
-from vl3.video.container import open_video, pick_stream, shown_name
+from vl3.video import limits
+from vl3.video.clock import clock_shift
+from vl3.video.container import open_video, pick_stream, shown_name, video_streams
 from vl3.video.errors import VideoError
+from vl3.video.recordings import num_recordings
 from vl3.video.worker import Beat, watched
 
 # A frame of these is built on the ones before it whatever its keyframe flag says.
@@ -21,6 +25,8 @@ _NO_SKIP = {"gif", "apng", "webp"}
 # Others lose or shift times after a seek (MPEG program streams do); they are read through instead,
 # without decoding what is not needed.
 _SEEKABLE = {"mov", "matroska", "mpegts", "flv"}
+_HDR_CURVES = {16, 18}  # PQ and HLG, as numbered in H.273
+_COLUMNS = 6  # of what is noted of each packet
 # Here a packet can be half a frame (one field), and then carries no time of its own.
 _FIELD_CODECS = {"h264", "hevc", "vvc"}
 
@@ -31,11 +37,13 @@ class Header:
 
     container: str
     duration_us: int
-    start_us: int
+    start_us: int | None
     stream_start_pts: int | None
     average_fps: float | None
     num_streams: int
+    num_videos: int
     has_audio: bool
+    is_hdr: bool
     area_px: int
 
 
@@ -43,16 +51,22 @@ class Header:
 class Timeline:
     """Frames of one video stream in the order they are shown, and the packets that carry them.
 
+    The clock is the one of a player: it begins where the first stream of the file does, so a
+    picture can come later than 0 where sound is first. Where the stamps of a file begin anew, its
+    parts are counted one after the other.
+
     Shapes: pts_F - int64 presentation times of the F frames, ascending, ticks of time_base
             packet_F - int64, index of the packet (in file order) that carries each frame
             keys_G - int64, indices of the packets at which decoding can start
             packet_pts_N - int64 per packet in file order; _NO_PTS where it has none
             packet_dts_N - the same for decoding times
+            shift_N - what was added to the stamps of each packet; None where nothing was
             packet_pos_N - where in the file each packet starts, -1 where unknown
-    end_pts is when the last frame ends. by_order: the file has no presentation times, so frames
-    are counted instead (estimated is then True). skippable: decoding can start at any keyframe.
-    seekable: and the container finds its keyframes again with the same times. header: None for an
-    animated webp.
+    zero_pts is 0 of the clock, end_pts when the last frame ends. by_order: the file has no
+    presentation times, so frames are counted instead (estimated is then True). skippable: decoding
+    can start at any keyframe. seekable: and the container finds its keyframes again with the same
+    times. header: None for an animation that PIL reads. notes: what a person must know of all this,
+    one sentence each.
     """
 
     pts_F: np.ndarray
@@ -61,26 +75,35 @@ class Timeline:
     packet_pts_N: np.ndarray
     packet_dts_N: np.ndarray
     packet_pos_N: np.ndarray
+    zero_pts: int
     end_pts: int
     time_base: Fraction
+    shift_N: np.ndarray | None = None
     estimated: bool = False
     by_order: bool = False
     skippable: bool = True
     seekable: bool = True
     missing_frames: int = 0
     header: Header | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pts_F)
 
     @property
+    def parts(self) -> int:
+        """Of how many recordings in a row it consists."""
+        return 1 if self.shift_N is None else 1 + int(np.count_nonzero(np.diff(self.shift_N)))
+
+    @property
     def times_s(self) -> np.ndarray:
-        """Seconds from the first shown frame."""
-        return (self.pts_F - self.pts_F[0]) * float(self.time_base)
+        """When each frame is shown, seconds of the clip's clock."""
+        return (self.pts_F - self.zero_pts) * float(self.time_base)
 
     @property
     def duration_s(self) -> float:
-        return float((self.end_pts - int(self.pts_F[0])) * self.time_base)
+        """When the last frame ends, seconds of the clip's clock."""
+        return float((self.end_pts - self.zero_pts) * self.time_base)
 
 
 NO_PTS = np.iinfo(np.int64).min
@@ -97,15 +120,19 @@ def scan(path: Path, timeout_s: float = 30.0) -> Timeline:
 
 @functools.lru_cache(maxsize=8)
 def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
-    return next(watched(shown_name(path), timeout_s, lambda beat: _scan(path, beat)))
+    deadline_s = limits.read_deadline_s(path)
+    return next(
+        watched(shown_name(path), timeout_s, lambda beat: _scan(path, beat), deadline_s=deadline_s)
+    )
 
 
 def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
     name = shown_name(path)
     with open_video(path) as container:
         stream = pick_stream(container, name)
-        rows = np.array(
-            [
+        numbers = array("q")
+        for p in packets(container, stream, beat):
+            numbers.extend(
                 (
                     _ticks(p.pts),
                     _ticks(p.dts),
@@ -114,13 +141,20 @@ def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
                     p.is_keyframe,
                     p.is_discard,
                 )
-                for p in packets(container, stream, beat)
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 6)
+            )
+            if len(numbers) > limits.SAMPLES * _COLUMNS:
+                limits.check_samples(name, limits.SAMPLES + 1, path.stat().st_size)
+        rows = np.array(numbers, np.int64).reshape(-1, _COLUMNS)
         if not len(rows):
             raise VideoError(f"No video frames found in {name}.")
-        timeline = _timeline(rows, stream, _header(container, stream))
+        header = _header(container, stream)
+        limits.check_work(name, len(rows), header.area_px, path.stat().st_size)
+        timeline = _timeline(rows, stream, header)
+        behind = num_recordings(path) - timeline.parts
+        if behind > 0 and not timeline.by_order:
+            more = "1 more recording" if behind == 1 else f"{behind} more recordings"
+            note = f"The file holds {more} behind what is read; cut it into its parts first."
+            timeline = replace(timeline, notes=(*timeline.notes, note))
     if timeline.missing_frames > len(rows):
         raise VideoError(
             f"{name} is incomplete: only {len(rows)} of its {timeline.missing_frames + len(rows)} "
@@ -158,11 +192,13 @@ def _header(container: av.container.InputContainer, stream: av.video.stream.Vide
     return Header(
         container=container.format.name,
         duration_us=container.duration or 0,
-        start_us=container.start_time or 0,
+        start_us=container.start_time,
         stream_start_pts=stream.start_time,
         average_fps=float(stream.average_rate) if stream.average_rate else None,
         num_streams=len(container.streams),
+        num_videos=len(video_streams(container)),
         has_audio=bool(container.streams.audio),
+        is_hdr=stream.codec_context.color_trc in _HDR_CURVES,
         area_px=stream.width * stream.height,
     )
 
@@ -180,6 +216,9 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, header: Hea
     fields = codec in _FIELD_CODECS
     # avi has no presentation times; what stands there for these codecs is made up from file order
     by_order = kind == "avi" if fields and timed.mean() >= 0.4 else not timed.all()
+    shift = None if by_order else clock_shift(pts, dts, key != 0, NO_PTS)
+    if shift is not None:
+        pts, dts = np.where(timed, pts + shift, pts), np.where(dts != NO_PTS, dts + shift, dts)
     if by_order:
         packet, shown = np.arange(len(rows)), _guess_times(dts, stream)
     else:
@@ -202,15 +241,52 @@ def _timeline(rows: np.ndarray, stream: av.video.stream.VideoStream, header: Hea
         packet_pts_N=pts,
         packet_dts_N=dts,
         packet_pos_N=pos,
+        # avi numbers frames in the order they are decoded, so its first one can have any number
+        zero_pts=_zero(int(shown[0]), stream, None if kind == "avi" else header.start_us),
         end_pts=int(shown[-1]) + last,
         time_base=stream.time_base,
+        shift_N=shift,
         estimated=by_order,
         by_order=by_order,
         skippable=not by_order and codec not in _NO_SKIP and len(keys) > 1,
-        seekable=bool(_SEEKABLE & set(kind.split(","))),
+        seekable=shift is None and bool(_SEEKABLE & set(kind.split(","))),
         missing_frames=cut,
         header=header,
+        notes=_notes(header, stream, by_order, shift, hidden),
     )
+
+
+def _zero(first_pts: int, stream: av.video.stream.VideoStream, start_us: int | None) -> int:
+    """Where the clip's clock is 0: at the start of the file, whatever stream comes first.
+
+    A start below 0 is the delay of a sound encoder and not something a player shows.
+    """
+    if start_us is None:
+        return first_pts
+    return min(first_pts, max(0, round(Fraction(start_us, 1_000_000) / stream.time_base)))
+
+
+def _notes(
+    header: Header,
+    stream: av.video.stream.VideoStream,
+    by_order: bool,
+    shift: np.ndarray | None,
+    hidden: np.ndarray,
+) -> tuple[str, ...]:
+    found = []
+    if by_order:
+        rate = 1 / (_frame_ticks(stream) * stream.time_base)
+        found.append(f"Times are estimated at {float(rate):.4g} fps: the file has none.")
+    if shift is not None:
+        parts = 1 + int(np.count_nonzero(np.diff(shift)))
+        found.append(f"The file's clock begins anew: its {parts} parts are counted in a row.")
+        if unshown := int(np.count_nonzero(hidden[shift != 0])):
+            found.append(f"{unshown} frames where its parts meet cannot be shown.")
+    if header.num_videos > 1:
+        found.append(f"The file holds {header.num_videos} videos; only its main one is read.")
+    if header.is_hdr:
+        found.append("The video is HDR and is read without tone mapping: its colours look flat.")
+    return tuple(found)
 
 
 def _guess_times(dts: np.ndarray, stream: av.video.stream.VideoStream) -> np.ndarray:

@@ -8,6 +8,7 @@ exit. A caller that stops listening ends the thread at its next beat.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -46,20 +47,31 @@ class _Line:
                 continue
 
 
-def watched(name: str, timeout_s: float, *producers: Callable[[Beat], Iterator[T]]) -> Iterator[T]:
+def watched(
+    name: str,
+    timeout_s: float,
+    *producers: Callable[[Beat], Iterator[T]],
+    deadline_s: float = math.inf,
+) -> Iterator[T]:
     """Yields what `producer(beat)` yields, computed in a thread that is given up when it stalls.
+
+    deadline_s: how long is waited in all, not counting what the caller does in between
 
     Of several producers each has its thread. The others start once the first has given something;
     what they give comes in any order, and is given up when none of them goes on.
 
-    Raises: VideoError - no beat for timeout_s seconds; whatever a producer raises
+    Raises: VideoError - no beat for timeout_s seconds, or not done in deadline_s; whatever a
+    producer raises
     """
     line, waiting = _Line(), list(producers)
+    waited_s = 0.0
     _start(line, waiting.pop(0), name)
     running = 1
     try:
         while running:
-            kind, value = _next(line, name, timeout_s)
+            asked_s = time.monotonic()
+            kind, value = _next(line, name, timeout_s, deadline_s - waited_s)
+            waited_s += time.monotonic() - asked_s
             if kind == "end":
                 running -= 1
                 continue
@@ -89,14 +101,22 @@ def _work(line: _Line, produce: Callable[[Beat], Iterator[T]]) -> None:
             line.put("error", error)
 
 
-def _next(line: _Line, name: str, timeout_s: float) -> tuple[str, object]:
+def _next(line: _Line, name: str, timeout_s: float, left_s: float) -> tuple[str, object]:
+    ends_s = time.monotonic() + left_s
     while True:
-        left_s = line.last_beat_s + timeout_s - time.monotonic()
+        now_s = time.monotonic()
+        wait_s = min(line.last_beat_s + timeout_s, ends_s) - now_s
         try:
-            return line.items.get(timeout=max(left_s, 0.01))
+            return line.items.get(timeout=max(wait_s, 0.01))
         except queue.Empty:
-            if time.monotonic() - line.last_beat_s >= timeout_s:
+            now_s = time.monotonic()
+            if now_s - line.last_beat_s >= timeout_s:
                 raise VideoError(
                     f"Reading {name} was given up: no progress for {timeout_s:g} s; the file may "
                     "be damaged or its disk too slow (raise timeout_s for slow disks)."
+                ) from None
+            if now_s >= ends_s:
+                raise VideoError(
+                    f"Reading {name} was given up: it takes longer than a file of its size may; "
+                    "make it smaller or give a shorter range (start, end)."
                 ) from None

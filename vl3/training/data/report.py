@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from vl3.processor import VL3Processor
 from vl3.training.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome, Size, walk
 from vl3.training.data.readers import Records
+from vl3.training.data.rules import Note
 
 LONGEST, FIRST = 20, 5
 UNREADABLE = ("E120", "E121")
@@ -54,18 +55,22 @@ class Report:
     def add(self, outcome: Outcome) -> None:
         self.samples[outcome.dataset] += 1
         self.bad[outcome.dataset] += self.is_bad(outcome)
-        found = [(note.code, note.message) for note in outcome.notes]
+        found = list(outcome.notes)
         if outcome.error is not None:
-            found.append((outcome.error.code, str(outcome.error)))
+            found.append(Note(outcome.error.code, str(outcome.error)))
             self.unreadable += outcome.error.code in UNREADABLE
+        self.note(outcome.dataset, found)
+        if outcome.error is None and outcome.size is not None:
+            self._measure(outcome.size, outcome.place)
+
+    def note(self, dataset: str, found: Sequence[Note]) -> None:
+        """Counts what was found about one sample, each code once."""
         for code in {code for code, _ in found}:
-            self.codes[outcome.dataset, code] += 1
+            self.codes[dataset, code] += 1
         for code, message in found:
             messages = self.first.setdefault(code, [])
             if len(messages) < FIRST:
                 messages.append(message)
-        if outcome.error is None and outcome.size is not None:
-            self._measure(outcome.size, outcome.place)
 
     def _measure(self, size: Size, place: str) -> None:
         self.text[size.text.bit_length()] += 1
