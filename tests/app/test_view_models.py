@@ -83,12 +83,12 @@ def test_clock(time_s, shown):
 
 
 def test_budget_line_says_the_plan_and_refuses_by_arithmetic():
-    fits = words.budget(plan(), 16384)
+    fits = words.budget(plan(), words.Limits(16384))
     assert ordinary(fits.text) == (
         "64 frames of 24 × 24 patches · 9 216 tokens of 16 384 · one frame every 1.0 s"
     )
     assert (fits.state, fits.filled) == ("fits", 9216 / 16384)
-    over = words.budget(plan(), 8192)
+    over = words.budget(plan(), words.Limits(8192))
     assert over.state == "over"
     assert ordinary(over.text) == (
         "9 216 tokens exceed the limit 8 192. Lower frames per second, shorten the clip, or raise "

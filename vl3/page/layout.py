@@ -46,7 +46,12 @@ class Layout:
     def __init__(self, desk: Desk, can_load: bool) -> None:
         self.desk, self.can_load = desk, can_load
         with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
-            self.header = widget("header", shown.header(desk.card))
+
+            def news(known):  # has no session, and tells only how many models were loaded
+                return desk.models_loaded
+
+            known = shown.header(desk.card, desk.models_loaded)
+            self.header = widget("header", known, events=("changed",), asks=news)
             with gr.Row(elem_id="halves"):
                 with gr.Column(scale=5, min_width=320, elem_id="left"):
                     self._video_half(desk.card["defaults"])
@@ -84,7 +89,8 @@ class Layout:
             elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
             file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
         )  # fmt: skip
-        widget("moment")
+        self.moment = widget("moment")
+        widget("held")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
@@ -154,15 +160,16 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Answers")
             with gr.Row():
-                temperature = gr.Number(0, label="Temperature", minimum=0, step=0.1, min_width=80)
-                top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=80)
+                temperature = gr.Number(0, label="Temperature", step=0.1, min_width=80)
+                top_p = gr.Number(1, label="Top-p", step=0.05, min_width=80)
             with gr.Row():
                 longest = gr.Number(
-                    defaults["max_new_tokens"], label="Max new tokens", minimum=1, min_width=80
+                    defaults["max_new_tokens"], label="Max new tokens", min_width=80
                 )
-                seed = gr.Number(0, label="Seed", precision=0, min_width=80)
-            penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
+                seed = gr.Number(0, label="Seed", min_width=80)
+            penalty = gr.Number(1, label="Repetition penalty", step=0.05)
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
+        self.faults = widget("faults")
         with gr.Group():
             gr.Markdown("### Pruning")
             self.pruning = self._pruner(bool(self.desk.prune))
