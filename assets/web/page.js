@@ -90,9 +90,12 @@ window.vl3 = (() => {
       if (wanted_s !== null) video.currentTime = wanted_s;
       wanted_s = null;
     });
-    video.addEventListener("error", () => {
-      frame.append(make("p", { class: "unplayable" },
-        "This browser cannot play the file. Questions about it work all the same."));
+    video.addEventListener("error", async () => {
+      const line = make("p", { class: "unplayable" });
+      frame.append(line);
+      const answer = await fetch(value.url, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+      line.textContent = answer?.ok ? "This browser cannot play the file. Questions about it work all the same."
+        : "The file is not on the server any more. Upload it again.";
     });
     frame.append(video);
     return frame;
@@ -255,8 +258,27 @@ window.vl3 = (() => {
       return told("This is a folder. Drop a video or an image.");
     }
     const isForAsk = files.length > 1 || event.target.closest?.("#ask");
-    give(find(`${isForAsk ? "#ask" : "#drop"} input[type=file]`), event.dataTransfer.files);
+    if (isForAsk) give(find("#ask input[type=file]"), event.dataTransfer.files);
+    else replaceBy(event.dataTransfer.files);
     if (isForAsk && files.length > 1) told(`${files.length} files are attached to the question.`);
+  }
+
+  // A picture from the clipboard is attached to the question, wherever the focus is.
+  function pasted(event) {
+    const files = event.clipboardData?.files;
+    if (!files?.length || event.target.closest?.("#ask")) return;
+    event.preventDefault();
+    give(find("#ask input[type=file]"), files);
+    told("What was pasted is attached to the question.");
+  }
+
+  // The next video; while one is uploaded there is no place to put another, so it comes afterwards.
+  function replaceBy(files) {
+    const input = find("#drop input[type=file]");
+    later = input ? null : files;
+    if (input) return give(input, files);
+    told(`${files[0].name} comes after the file that is being uploaded.`);
+    setTimeout(() => { if (later === files) replaceBy(files); }, 150);
   }
 
   function give(input, files) {
@@ -269,6 +291,7 @@ window.vl3 = (() => {
 
   const coming = new Map(); // by what it was chosen, and its name
   let uploading = 0, wasSent = false;
+  let later = null; // files to upload after the one that is being uploaded
   let waiting = null; // sends the question that waits
   let notice = "";
 
@@ -290,7 +313,7 @@ window.vl3 = (() => {
   }
 
   function isComing() {
-    return coming.size > 0 || uploading > 0;
+    return coming.size > 0 || uploading > 0 || later !== null;
   }
 
   function release() {
@@ -315,7 +338,8 @@ window.vl3 = (() => {
     if (waiting) {
       parts.push(make("span", {}, `Your question waits for ${names}, then it is sent.`),
         make("button", { class: "link", onclick: () => { waiting = null; showHeld(); } }, "Do not send"));
-    } else if (uploading) parts.push(make("span", {}, `Uploading ${names}.`));
+    } else if (later) parts.push(make("span", {}, notice));
+    else if (uploading) parts.push(make("span", {}, `Uploading ${names}.`));
     else if (notice) parts.push(make("span", {}, notice));
     if (root.textContent !== parts.map((part) => part.textContent).join("")) root.replaceChildren(...parts);
   }
@@ -330,7 +354,8 @@ window.vl3 = (() => {
     const field = find("#ask textarea");
     const isEnter = event.type === "keydown" && event.target === field && event.key === "Enter" && !event.shiftKey && !event.isComposing;
     const isButton = event.type === "click" && event.isTrusted && event.target.closest?.("#ask .submit-button");
-    if (!(isEnter || isButton) || !field.value.trim() || !isComing()) return false;
+    if (!(isEnter || isButton) || !field.value.trim()) return false;
+    if (!isComing()) return void toAnswer();
     event.preventDefault();
     event.stopImmediatePropagation();
     waiting = () => find("#ask .submit-button")?.click();
@@ -370,7 +395,9 @@ window.vl3 = (() => {
     const found = value.faults || {};
     root.replaceChildren(...Object.values(found).map((text) => make("p", { role: "alert" }, text)));
     for (const [name, label] of Object.entries(LABELS)) {
-      const field = find(`#reading [aria-label="${label}"], #settings [aria-label="${label}"]`);
+      const of = [...document.querySelectorAll("#reading label, #settings label")]
+        .find((each) => each.querySelector("[data-testid=block-info]")?.textContent.trim() === label);
+      const field = of?.querySelector("input, textarea");
       if (name in found) field?.setAttribute("aria-invalid", "true");
       else field?.removeAttribute("aria-invalid");
     }
@@ -768,11 +795,10 @@ window.vl3 = (() => {
   // On a narrow window the conversation is below the video: whoever asks is taken to the answer.
 
   function toAnswer() {
-    const chat = find("#chat");
-    const { top } = chat.getBoundingClientRect();
-    if (top > innerHeight - 160 || top < -chat.clientHeight / 2) {
-      (matchMedia("(max-width: 900px)").matches ? find("#ask") : chat).scrollIntoView({ block: "start" });
-    }
+    const chat = find("#chat"), { top, bottom } = chat.getBoundingClientRect();
+    const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+    if (seen > 0.6 * Math.min(chat.clientHeight, innerHeight)) return;
+    (matchMedia("(max-width: 900px)").matches ? find("#ask") : chat).scrollIntoView({ block: "start" });
   }
 
   // The conversation: captions travel with the answer and stand under the pictures of the question.
@@ -950,6 +976,7 @@ window.vl3 = (() => {
     document.addEventListener("dragover", dragged, true);
     document.addEventListener("dragenter", dragged, true);
     document.addEventListener("drop", dropped, true);
+    document.addEventListener("paste", pasted);
     watchUploads();
     window.addEventListener("pagehide", forgetEmpty);
     followPlayer();

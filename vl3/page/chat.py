@@ -98,8 +98,7 @@ def _ending(turn: Turn) -> str:
         return ""
     lines = []
     if turn.status == "stopped":
-        tokens = turn.reply.ledger.new_tokens if turn.reply else 0
-        lines.append(f"(stopped after {words.plural(tokens, 'token')})")
+        lines.append(_stopped(turn))
     elif turn.reply and turn.reply.truncated:
         lines.append("(cut off at the limit of new tokens)")
     if turn.reply:
@@ -109,6 +108,13 @@ def _ending(turn: Turn) -> str:
     parts = [_span("foot", line) for line in lines]
     parts += [_span("foot remark", note) for note in (turn.reply.notes if turn.reply else ())]
     return "\n\n" + "<br>".join(parts)
+
+
+def _stopped(turn: Turn) -> str:
+    if turn.reply is None and turn.answer:  # its end was never told, as after a reload
+        return "(stopped)"
+    tokens = turn.reply.ledger.new_tokens if turn.reply else 0
+    return f"(stopped after {words.plural(tokens, 'token')})"
 
 
 def _told(turn: Turn) -> str:

@@ -106,7 +106,7 @@ def next_turn(
     The current video is attached unless the context holds it already, read the same way. If it
     replaces another video, or is read in another way, the turn is fresh.
     """
-    extra = tuple(extra)
+    extra = tuple(dict.fromkeys(extra))
     seen = [item for turn in context(turns) for item in turn.attachments]
     if current is None or current in seen:
         return Turn(question=question, attachments=extra)

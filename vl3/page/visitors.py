@@ -70,7 +70,7 @@ class Visitor:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
         self.stop.set()
         self.stop = Event()
-        self.turns = turns
+        self.turns = [*kept.settled(turns[:-1]), turns[-1]]
         self.run += 1
         self.waiting = True
 
