@@ -115,9 +115,8 @@ class Page(Layout):
         planned = [self.player, self.budget, self.faults]
         for field in (*self.reading, self.longest, *self.pruning):
             self._on_video(field.change, self.on_plan, plan, planned, **followed)
-        for field in self.answer:
-            if field not in (self.longest, *self.pruning):
-                self._on(field.change, self.on_plan, plan, planned, **followed)
+        for field in self.numbers:
+            self._on(field.change, self.on_plan, plan, planned, **followed)
 
     def _wire_conversation(self) -> None:
         asked = (
@@ -165,7 +164,10 @@ class Page(Layout):
         fields = [*self.reading, *self.answer]
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
         self.demo.load(self.header_now, None, self.header, **QUICK)
-        news = [self.header, self.chat, self.box, self.player, self.budget, self.memory]
+        news = [
+            self.header, self.chat, self.box, self.player, self.budget, *self.reading[2:],
+            self.longest, self.memory,
+        ]  # fmt: skip
         seen = self._on(self.header.changed, self.on_changed, fields, news)
         self._on_look(seen.then, self.on_look)
         chosen = self.model
@@ -413,9 +415,17 @@ class Page(Layout):
         """Somebody else had another model loaded."""
         if visitor.news:
             gr.Info(toast("Another model", visitor.news))
-        visitor.news = ""
+        given, now = dict(zip(settings.FIELDS, values, strict=True)), self.desk.card["defaults"]
+        # What nobody has changed follows the model.
+        fields = {
+            name: now[name] if given[name] == visitor.before.get(name) else given[name]
+            for name in now
+        }
+        values = {**given, **fields}.values()
+        visitor.news, visitor.before = "", {}
         player, budget, _ = self.on_plan(visitor, {}, *values)
-        return self.header_now(), *self._rows(visitor), player, budget, self._memory(visitor)
+        shows = player, budget, *fields.values(), self._memory(visitor)
+        return self.header_now(), *self._rows(visitor), *shows
 
     # for scripts
 

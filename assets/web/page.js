@@ -299,6 +299,15 @@ window.vl3 = (() => {
     coming.set(kind, name);
     notice = "";
     showHeld();
+    if (kind !== "upload") giveUp(kind);
+  }
+
+  const PATIENCE_MS = 120_000;
+
+  // A server that never says whether it took the file must not hold questions back for ever.
+  function giveUp(kind) {
+    const name = coming.get(kind);
+    setTimeout(() => { if (name && coming.get(kind) === name) arrived(kind, false); }, PATIENCE_MS);
   }
 
   // Called when the server has taken what was chosen, or has refused it.
@@ -385,6 +394,7 @@ window.vl3 = (() => {
         return answer;
       } finally {
         uploading -= 1;
+        giveUp("upload");
         // What comes after an upload that worked takes its turn first.
         setTimeout(() => (isThere ? release() : arrived("upload", false)), 200);
       }
@@ -963,7 +973,7 @@ window.vl3 = (() => {
       .replace(/\s*\[Show box(es)?\]\(#boxes=[^)]*\)/g, "")
       .replace(/\[([^\]]*)\]\(#t=[^)]*\)/g, "$1")
       .replace(/<span class="attached">.*?<\/span>/gs, "")
-      .replace(/\s*<span class="foot">.*$/s, "")
+      .replace(/\s*<span class="(foot|event)">.*$/s, "")
       .replace(/\u200b/g, "").trim());
   }
 

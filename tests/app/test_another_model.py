@@ -16,6 +16,7 @@ from vl3.page.refused import Refused
 pytest_plugins = ["page_fixtures"]
 
 LARGE = {**CARD, "name": "DAMO-NLP-SG/VideoLLaMA3-2B", "quantize": "nf4", "is_nano": False}
+LARGE["defaults"] = {**CARD["defaults"], "max_frames": 8, "budget_tokens": 2048}
 CHANGED = "The model was changed to VideoLLaMA3-2B · nf4"
 
 
@@ -44,13 +45,17 @@ def test_everybody_sees_the_new_model_and_every_answer_says_whose_it_is(
     for page in (first, second):
         upload(page, clip)
         assert "fake · float32" in ask(page, "When?")
+    second.get_by_label("Max frames", exact=True).fill("3")
+    expect(second.locator("#budget p").first).to_contain_text("3 frames")
     first.locator(".sidebar .toggle-button").click()
     first.get_by_role("button", name="Load", exact=True).click()
-    expect(first.locator("#header")).to_contain_text("VideoLLaMA3-2B · 5.2 M parameters · nf4")
+    expect(first.locator("#header")).to_contain_text("VideoLLaMA3-2B·5.2 M parameters·nf4")
     expect(first.locator("#chat .event")).to_have_text(f"{CHANGED}.")
     assert f"{CHANGED} by another visitor." in toast(second)
-    expect(second.locator("#header")).to_contain_text("VideoLLaMA3-2B · 5.2 M parameters · nf4")
+    expect(second.locator("#header")).to_contain_text("VideoLLaMA3-2B·5.2 M parameters·nf4")
     expect(second.locator("#chat .event")).to_have_text(f"{CHANGED} by another visitor.")
+    expect(second.get_by_label("Token budget", exact=True)).to_have_value("2048")
+    expect(second.get_by_label("Max frames", exact=True)).to_have_value("3")  # typed, so it stays
     open_tab(second, "Run details")
     expect(second.locator("#panel-run")).to_contain_text("given by fake · float32, which is not")
     assert "VideoLLaMA3-2B · nf4" in ask(second, "And now?", 2)

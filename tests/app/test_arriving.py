@@ -170,6 +170,15 @@ def test_what_fails_for_an_unknown_reason_is_said_in_a_sentence(page, clip, scri
     upload(page, clip)
 
 
+def test_a_file_of_a_kind_that_the_browser_does_not_know_reaches_the_reader(page, tmp_path):
+    photo = tmp_path / "photo.heic"
+    photo.write_bytes(b"no photo")
+    choose(page, photo)
+    text = toast(page)
+    assert "Cannot read this file" in text
+    assert "photo.heic" in text
+
+
 def test_a_damaged_picture_is_said_in_a_sentence(page, picture, tmp_path):
     Image.effect_noise((64, 48), 80).save(picture)
     damaged = tmp_path / "damaged.png"

@@ -94,12 +94,13 @@ class Desk:
         chosen = {
             key: value if value not in ("", "none") else None for key, value in chosen.items()
         }
+        before = self.card["defaults"]
         try:
             self.visitors.replace_studio(partial(self._load, **chosen))
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "Unknown reason."
             raise Refused("Cannot load this model", reason) from error
-        self.visitors.announce(words.changed(self.card, by_another=True), visitor)
+        self.visitors.announce(words.changed(self.card, by_another=True), before, visitor)
         if visitor is not None:
             visitor.tell(words.changed(self.card, by_another=False))
 

@@ -13,7 +13,9 @@ from vl3.page import inspect as looking
 from vl3.page import shown, words
 from vl3.page.desk import Desk
 
-MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
+# By their endings those whose kind not every browser knows.
+MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv", ".mpg"]
+MEDIA += [".vob", ".mxf", ".heic", ".heif", ".avif"]
 THEMES = ["System", "Light", "Dark"]
 
 
@@ -40,7 +42,8 @@ def widget(
 class Layout:
     """The components of the page for one desk, each under its name, and the demo that holds them.
 
-    reading, answer: the fields of vl3.page.settings in its order; looks: the panels by their names
+    reading, answer: the fields of vl3.page.settings in its order; longest, pruning: those of answer
+    that change what a video costs; numbers: those that do not, but can be out of range; looks: the panels by their names
     """
 
     def __init__(self, desk: Desk, can_load: bool) -> None:
@@ -176,5 +179,5 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
-        self.longest = longest
+        self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]

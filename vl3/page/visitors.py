@@ -7,7 +7,7 @@ lost its connection or reloaded the page comes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock, RLock
 from time import monotonic
@@ -44,6 +44,7 @@ class Visitor:
     tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
     comparing: ends the comparison that runs, if one does
     news: what happened to the page that its open tab has not shown yet
+    before: the default fields of the model that its open tab shows, where there is another by now
     foreseen: the current video, the pruner's settings, and what these would leave of it
     """
 
@@ -64,6 +65,7 @@ class Visitor:
     looks: dict[str, Look] = field(default_factory=dict)
     comparing: Event = field(default_factory=Event)
     news: str = ""
+    before: Mapping = field(default_factory=dict)
     foreseen: tuple[Attachment, dict | None, Seen] | None = None
 
     def begin(self, turns: list[Turn]) -> None:
@@ -221,13 +223,13 @@ class Visitors:
                 return visitor
         return None
 
-    def announce(self, sentence: str, by: Visitor | None = None) -> None:
-        """Tells everybody but one what happened to the page."""
+    def announce(self, sentence: str, before: Mapping, by: Visitor | None = None) -> None:
+        """Tells everybody but one that there is another model. before: default fields until then"""
         with self._lock:
             for visitor in self._visitors.values():
                 if visitor is not by:
                     visitor.tell(sentence)
-                    visitor.news = sentence
+                    visitor.news, visitor.before = sentence, visitor.before or before
 
     @property
     def is_busy(self) -> bool:
