@@ -43,7 +43,8 @@ class Layout:
     """The components of the page for one desk, each under its name, and the demo that holds them.
 
     reading, answer: the fields of vl3.page.settings in its order; longest, pruning: those of answer
-    that change what a video costs; numbers: those that do not, but can be out of range; looks: the panels by their names
+    that change what a video costs; numbers: those that do not, but can be out of range
+    looks: the panels by their names
     """
 
     def __init__(self, desk: Desk, can_load: bool) -> None:
