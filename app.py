@@ -10,7 +10,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -97,27 +97,38 @@ class Page(Layout):
 
     def _wire_video(self) -> None:
         plan = [*self.reading, *self.answer]
-        video = [self.drop, self.player, self.budget, self.gallery]
-        taken = self._on_video(
-            self.drop.upload, self.on_upload, [self.drop, *plan], [*video, *self.reading]
+        video = [self.drop, self.player, self.budget, self.faults, self.gallery]
+        chosen = (
+            ("upload", self.drop.upload, self.on_upload, [self.drop, *plan]),
+            ("example", self.gallery.example, self.on_example, plan),
+            ("recall", self.player.recall, self.on_recall, plan),
         )
-        taken.failure(lambda: None, None, self.drop, **QUICK)
-        self._on_video(self.gallery.example, self.on_example, plan, [*video, *self.reading])
-        self._on_video(self.player.recall, self.on_recall, plan, [*video, *self.reading])
+        for kind, event, function, fields in chosen:
+            shows = [*video, *self.reading]
+            # None left out: of two that follow each other at once the later one counts.
+            taken = self._on_video(event, function, fields, shows, trigger_mode="multiple")
+            for ended, is_there in ((taken.success, "true"), (taken.failure, "false")):
+                ended(None, js=f"() => window.vl3.arrived('{kind}', {is_there})", **QUICK)
+            if kind == "upload":
+                taken.failure(lambda: None, None, self.drop, **QUICK)
+        followed = {"trigger_mode": "always_last", "queue": False}
+        planned = [self.player, self.budget, self.faults]
         for field in (*self.reading, self.longest, *self.pruning):
-            followed = {"trigger_mode": "always_last", "queue": False}
-            self._on_video(field.change, self.on_plan, plan, video[1:3], **followed)
+            self._on_video(field.change, self.on_plan, plan, planned, **followed)
+        for field in self.numbers:
+            self._on(field.change, self.on_plan, plan, planned, **followed)
 
     def _wire_conversation(self) -> None:
         asked = (
-            (self.box.submit, self.on_ask, [self.box]),
-            (self.gallery.question, self.on_question, []),
+            (self.box.submit, self.on_ask, [self.moment, self.box]),
+            (self.gallery.question, self.on_question, [self.moment]),
             (self.again.click, self.on_again, []),
             (self.chat.edit, self.on_edit, []),
         )
         for event, function, inputs in asked:
             fields = [*inputs, *self.reading, *self.answer]
-            begun = self._on(event, function, fields, [self.chat, self.box])
+            stands = {"js": "(_, ...fields) => [window.vl3.moment(), ...fields]"} if inputs else {}
+            begun = self._on(event, function, fields, [self.chat, self.box], **stands)
             run = begun.success(
                 self._told(self.on_answer), self.answer, self.chat, show_progress="minimal",
                 show_progress_on=self.queue, api_visibility="private", **ON_GPU,
@@ -125,7 +136,8 @@ class Page(Layout):
             for ended in (run.then, run.failure):
                 self._on(ended, self.on_ended, None, [self.chat, self.box], queue=False)
                 plan = [*self.reading, *self.answer]
-                self._on_video(ended, self.on_plan, plan, [self.player, self.budget], queue=False)
+                planned = [self.player, self.budget, self.faults]
+                self._on_video(ended, self.on_plan, plan, planned, queue=False)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box])
         emptied = [self.chat, self.box, self.memory]
@@ -149,20 +161,29 @@ class Page(Layout):
         self._on(self.halt.click, self.on_halt, queue=False)
 
     def _wire_settings(self) -> None:
+        fields = [*self.reading, *self.answer]
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
-        self.demo.load(lambda: shown.header(self.desk.card), None, self.header, **QUICK)
+        self.demo.load(self.header_now, None, self.header, **QUICK)
+        news = [
+            self.header, self.chat, self.box, self.player, self.budget, *self.reading[2:],
+            self.longest, self.memory,
+        ]  # fmt: skip
+        seen = self._on(self.header.changed, self.on_changed, fields, news)
+        self._on_look(seen.then, self.on_look)
         chosen = self.model
         for field in chosen[:2]:
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
-        changed = [self.header, self.player, *self.reading, self.longest, self.memory]
+        changed = [
+            self.header, self.chat, self.box, self.player, *self.reading, self.longest, self.memory,
+        ]  # fmt: skip
         options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
         loaded = self._on(self.load.click, self.on_load, chosen, changed, **options)
         self._on_look(loaded.then, self.on_look)
 
     def _wire_coming_back(self) -> None:
         everything = [
-            self.drop, self.player, self.budget, self.gallery, *self.reading, *self.answer,
-            self.chat, self.box, self.theme, self.memory,
+            self.drop, self.player, self.budget, self.faults, self.gallery, *self.reading,
+            *self.answer, self.chat, self.box, self.theme, self.memory,
         ]  # fmt: skip
         remembered = {"js": "() => [window.vl3.remembered()]"}
         self._on_video(self.demo.load, self.on_open, self.memory, everything, **remembered)
@@ -180,6 +201,11 @@ class Page(Layout):
             refused = self.desk.refusal(error)
             message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception as error:  # nobody looks into it further up, and a person has to hear it
+            message = toast("Not done", words.UNKNOWN_FAULT) if markup else words.UNKNOWN_FAULT
+            raise gr.Error(message, title="Not done") from error
 
     def visitor(self, request: gr.Request) -> Visitor:
         return self.desk.visitors.get(request.session_hash)
@@ -196,9 +222,16 @@ class Page(Layout):
         examples = shown.gallery(self.desk.examples, selected)
         return drop, *self.on_plan(visitor, {}, *values), examples
 
-    def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict]:
-        budget = self.desk.budget(visitor, *settings.split(values))
-        return shown.player(visitor), budget.as_value()
+    def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict, dict]:
+        """What the fields cost, or what is wrong with them; never what was so before."""
+        faults = settings.faults(values, self.desk.context_tokens)
+        budget = self._budget(visitor, faults, values)
+        return shown.player(visitor), budget, {"faults": faults}
+
+    def _budget(self, visitor: Visitor, faults: dict[str, str], values: Sequence) -> dict:
+        if faults:
+            return words.Budget(" ".join(faults.values()), "refused").as_value()
+        return self.desk.budget(visitor, *settings.split(values)).as_value()
 
     def on_strip(self, visitor: Visitor, event: dict) -> dict:
         self.desk.look(visitor)
@@ -230,15 +263,27 @@ class Page(Layout):
             box |= {"submit_btn": True, "stop_btn": False}
         return chat_rows.rows(visitor.turns), gr.MultimodalTextbox(**box)
 
-    def on_ask(self, visitor: Visitor, event: dict, message: dict, *values) -> tuple:
+    def on_ask(
+        self, visitor: Visitor, event: dict, moment: object, message: dict, *values
+    ) -> tuple:
         text, files = message.get("text") or "", message.get("files") or []
-        self.desk.ask(visitor, text, files, *settings.split(values))
+        asked_s = shown.asked_s(visitor, moment)
+        self.desk.ask(visitor, text, files, *self._split(values), asked_s)
         return self._begun(visitor)
 
-    def on_question(self, visitor: Visitor, event: dict, *values) -> tuple:
-        question = self.desk.example_question(event.get("index"), event.get("number"))
-        self.desk.ask(visitor, question, [], *settings.split(values))
+    def on_question(self, visitor: Visitor, event: dict, moment: object, *values) -> tuple:
+        index = event.get("index")
+        question = self.desk.example_question(index, event.get("number"))
+        if self.desk.example_index(visitor.current) != index:  # another file came meanwhile
+            self.desk.take_example(visitor, index)
+        self.desk.ask(visitor, question, [], *self._split(values), shown.asked_s(visitor, moment))
         return self._begun(visitor)
+
+    def _split(self, values: Sequence) -> tuple[dict, dict]:
+        """Reading and answer settings. Raises: Refused with the first wrong one."""
+        for sentence in settings.faults(values, self.desk.context_tokens).values():
+            raise Refused("Setting out of range", sentence)
+        return settings.split(values)
 
     def on_again(self, visitor: Visitor, event: dict, *values) -> tuple:
         self.desk.ask_again(visitor)
@@ -282,11 +327,14 @@ class Page(Layout):
 
     def on_look(self, visitor: Visitor, event: dict, *values) -> Iterator[list]:
         """What the open tab shows, and the budget line, which may know more by then."""
-        reading, answer = settings.split(values)
         yield [gr.skip()] * (len(self.looks) + 1)
-        for value in looking.look(self.desk, visitor, self.desk.rule(answer["prune"])):
+        faults = settings.faults(values, self.desk.context_tokens)
+        if faults:
+            return
+        rule = self.desk.rule(settings.split(values)[1]["prune"])
+        for value in looking.look(self.desk, visitor, rule):
             panels = [value if name == visitor.tab else gr.skip() for name in self.looks]
-            yield [*panels, self.desk.budget(visitor, reading, answer).as_value()]
+            yield [*panels, self._budget(visitor, faults, values)]
 
     def on_adopt(self, visitor: Visitor, event: dict) -> tuple:
         rule = settings.rule(event)
@@ -354,11 +402,30 @@ class Page(Layout):
     def on_load(self, visitor: Visitor, event: dict, model: str, quantize: str, adapter: str):
         if not self.can_load:
             raise Refused("Not possible", "The model is chosen by whoever started this page.")
-        self.desk.load(model, quantize, adapter)
+        self.desk.load(model, quantize, adapter, visitor)
         known = self.desk.card["defaults"]
         fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
-        header, player = shown.header(self.desk.card), shown.player(visitor)
-        return header, player, gr.skip(), gr.skip(), *fields, self._memory(visitor)
+        rest = shown.player(visitor), gr.skip(), gr.skip(), *fields, self._memory(visitor)
+        return self.header_now(), *self._rows(visitor), *rest
+
+    def header_now(self) -> dict:
+        return shown.header(self.desk.card, self.desk.models_loaded)
+
+    def on_changed(self, visitor: Visitor, event: dict, *values) -> tuple:
+        """Somebody else had another model loaded."""
+        if visitor.news:
+            gr.Info(toast("Another model", visitor.news))
+        given, now = dict(zip(settings.FIELDS, values, strict=True)), self.desk.card["defaults"]
+        # What nobody has changed follows the model.
+        fields = {
+            name: now[name] if given[name] == visitor.before.get(name) else given[name]
+            for name in now
+        }
+        values = {**given, **fields}.values()
+        visitor.news, visitor.before = "", {}
+        player, budget, _ = self.on_plan(visitor, {}, *values)
+        shows = player, budget, *fields.values(), self._memory(visitor)
+        return self.header_now(), *self._rows(visitor), *shows
 
     # for scripts
 

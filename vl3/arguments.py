@@ -88,12 +88,19 @@ def _as_float(value: object) -> float:
 def _range(kind: str, low, above, high, unit: str) -> str:
     of = f" of {unit}" if unit else ""
     if above is not None:
-        return f"{kind}{of} above {above:g}" + ("" if high is None else f" and at most {high:g}")
+        return f"{kind}{of} above {_bound(above)}" + (
+            "" if high is None else f" and at most {_bound(high)}"
+        )
     if low is not None and high is not None:
-        return f"{kind}{of} from {low:g} to {high:g}"
+        return f"{kind}{of} from {_bound(low)} to {_bound(high)}"
     if low is not None:
-        return f"{kind}{of}, {low:g} or more"
-    return f"{kind}{of}" + ("" if high is None else f", at most {high:g}")
+        return f"{kind}{of}, {_bound(low)} or more"
+    return f"{kind}{of}" + ("" if high is None else f", at most {_bound(high)}")
+
+
+def _bound(value: float) -> str:
+    """The end of a range; whole ones with all of their digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _within(name, value, found, wanted: str, low, above, high):

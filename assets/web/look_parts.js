@@ -12,9 +12,11 @@ export function percent(share) {
 }
 
 export function clock(time_s) {
-  const tenths = Math.floor(time_s * 10 + 1e-6);
-  const [minutes, seconds] = [Math.floor(tenths / 600), tenths % 600];
-  return `${minutes}:${String(Math.floor(seconds / 10)).padStart(2, "0")}.${seconds % 10}`;
+  const tenths = Math.floor(Math.abs(time_s) * 10 + 1e-6), two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(tenths / 36_000), Math.floor(tenths / 600)];
+  const sign = time_s <= -0.1 ? "\u2212" : "", seconds = `${two(Math.floor((tenths % 600) / 10))}.${tenths % 10}`;
+  if (hours >= 100) return `${sign}${count(Math.floor(hours / 24))}${NO_BREAK}d${NO_BREAK}${two(hours % 24)}:${two(minutes % 60)}:${seconds}`;
+  return hours ? `${sign}${hours}:${two(minutes % 60)}:${seconds}` : `${sign}${minutes}:${seconds}`;
 }
 
 export function unpack(text, Kind) {

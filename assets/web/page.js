@@ -35,7 +35,17 @@ window.vl3 = (() => {
 
   // Widgets: each gets its root, its value and a way to tell the server.
 
-  function header(root, value) {
+  const NEWS_MS = 5000; // how often an open tab asks whether another model answers now
+
+  function header(root, value, trigger, server) {
+    root.number = value.number;
+    root.news ??= server && setInterval(async () => {
+      if (document.visibilityState !== "visible" || root.asking || !root.isConnected) return;
+      root.asking = true;
+      const number = await server.news(root.number).catch(() => root.number); // it asks again
+      root.asking = false;
+      if (number !== root.number) trigger("changed", {});
+    }, NEWS_MS);
     root.replaceChildren(
       make("h1", {}, "vl3"),
       make("p", { class: "facts" }, ...dotted(value.facts || [])),
@@ -49,7 +59,7 @@ window.vl3 = (() => {
   let wantedBoxes = null;
 
   function player(root, value, trigger) {
-    root.onrecall = (event) => trigger("recall", event.detail);
+    root.onrecall = (event) => { comes("recall", "the earlier video"); trigger("recall", event.detail); };
     root.addEventListener("recall", root.onrecall, { once: true });
     if (root.dataset.url !== (value.url || "")) {
       root.dataset.url = value.url || "";
@@ -69,7 +79,7 @@ window.vl3 = (() => {
   }
 
   function screen(value) {
-    const frame = make("div", { class: "screen", ondragover: stop, ondrop: dropped });
+    const frame = make("div", { class: "screen" });
     if (value.kind === "image") {
       frame.append(make("img", { src: value.url, alt: (value.facts || [])[0] || "Image" }));
       return frame;
@@ -80,9 +90,12 @@ window.vl3 = (() => {
       if (wanted_s !== null) video.currentTime = wanted_s;
       wanted_s = null;
     });
-    video.addEventListener("error", () => {
-      frame.append(make("p", { class: "unplayable" },
-        "This browser cannot play the file. Questions about it work all the same."));
+    video.addEventListener("error", async () => {
+      const line = make("p", { class: "unplayable" });
+      frame.append(line);
+      const answer = await fetch(value.url, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+      line.textContent = answer?.ok ? "This browser cannot play the file. Questions about it work all the same."
+        : "The file is not on the server any more. Upload it again.";
     });
     frame.append(video);
     return frame;
@@ -200,7 +213,7 @@ window.vl3 = (() => {
 
   // Seconds of a typed time as vl3/page/times.py reads it (12, 12.5 s, 0:12, 1:02:03); null if it is none.
   function readTime(text) {
-    const found = /^(?:(?:(\d{1,2}):)?(\d{1,3}):([0-5]\d(?:\.\d{1,3})?)|(\d{1,6}(?:\.\d{1,3})?)\s*s?)$/i.exec(text.trim());
+    const found = /^(?:(?:(\d{1,7}):)?(\d{1,3}):([0-5]\d(?:\.\d{1,3})?)|(\d{1,10}(?:\.\d{1,3})?)\s*s?)$/i.exec(text.trim());
     if (!found) return null;
     const [hours, minutes, seconds, short] = found.slice(1).map((part) => Number(part || 0));
     return hours * 3600 + minutes * 60 + seconds + short;
@@ -210,17 +223,198 @@ window.vl3 = (() => {
     find("#drop input[type=file]")?.click();
   }
 
-  function stop(event) {
+  // Files dropped anywhere: one is the next video, several are attached to the question. Whatever else is
+  // dropped outside of a field is ignored, since a browser leaves the page for it.
+
+  const HINT = "Drop the file anywhere on the page";
+
+  function dragged(event) {
+    const withFiles = [...(event.dataTransfer?.types || [])].includes("Files");
+    if (!withFiles && inField(event)) return;
     event.preventDefault();
+    if (!withFiles) return void (event.dataTransfer.dropEffect = "none");
+    event.dataTransfer.dropEffect = "copy";
+    if (!find("#vl3-drop")) document.body.append(make("div", { id: "vl3-drop", role: "status" }, HINT));
+    clearTimeout(dragged.ends);
+    dragged.ends = setTimeout(undrag, 400); // a drag that leaves the window does not always say so
+  }
+
+  function undrag() {
+    find("#vl3-drop")?.remove();
+  }
+
+  function inField(event) {
+    return event.target.closest?.("textarea, input:not([type=range], [type=checkbox], [type=radio], [type=file]), [contenteditable]");
   }
 
   function dropped(event) {
+    undrag();
+    const files = [...(event.dataTransfer?.files || [])];
+    if (!files.length && inField(event)) return;
     event.preventDefault();
+    event.stopPropagation();
+    if (!files.length) return;
+    if ([...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory)) {
+      return told("This is a folder. Drop a video or an image.");
+    }
+    const isForAsk = files.length > 1 || event.target.closest?.("#ask");
+    if (isForAsk) give(find("#ask input[type=file]"), event.dataTransfer.files);
+    else replaceBy(event.dataTransfer.files);
+    if (isForAsk && files.length > 1) told(`${files.length} files are attached to the question.`);
+  }
+
+  // A picture from the clipboard is attached to the question, wherever the focus is.
+  function pasted(event) {
+    const files = event.clipboardData?.files;
+    if (!files?.length || event.target.closest?.("#ask")) return;
+    event.preventDefault();
+    give(find("#ask input[type=file]"), files);
+    told("What was pasted is attached to the question.");
+  }
+
+  // The next video; while one is uploaded there is no place to put another, so it comes afterwards.
+  function replaceBy(files) {
     const input = find("#drop input[type=file]");
-    if (!input || !event.dataTransfer?.files.length) return;
-    input.files = event.dataTransfer.files;
+    later = input ? null : files;
+    if (input) return give(input, files);
+    told(`${files[0].name} comes after the file that is being uploaded.`);
+    setTimeout(() => { if (later === files) replaceBy(files); }, 150);
+  }
+
+  function give(input, files) {
+    if (!input) return;
+    input.files = files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   }
+
+  // A question waits while a file is on its way: it is about that file, not about the one before.
+
+  const coming = new Map(); // by what it was chosen, and its name
+  let uploading = 0, wasSent = false;
+  let later = null; // files to upload after the one that is being uploaded
+  let waiting = null; // sends the question that waits
+  let notice = "";
+
+  function comes(kind, name) {
+    coming.set(kind, name);
+    notice = "";
+    showHeld();
+    if (kind !== "upload") giveUp(kind);
+  }
+
+  const PATIENCE_MS = 120_000;
+
+  // A server that never says whether it took the file must not hold questions back for ever.
+  function giveUp(kind) {
+    const name = coming.get(kind);
+    setTimeout(() => { if (name && coming.get(kind) === name) arrived(kind, false); }, PATIENCE_MS);
+  }
+
+  // Called when the server has taken what was chosen, or has refused it.
+  function arrived(kind, isThere) {
+    if (kind === "upload" && uploading) return; // another one follows
+    coming.delete(kind);
+    if (!isThere && waiting) {
+      waiting = null;
+      notice = "The question was not sent, since its file could not be read.";
+    }
+    release();
+  }
+
+  function isComing() {
+    return coming.size > 0 || uploading > 0 || later !== null;
+  }
+
+  function release() {
+    showHeld();
+    if (isComing() || !waiting) return;
+    const send = waiting;
+    waiting = null;
+    showHeld();
+    setTimeout(send, 60); // what arrived is drawn first
+  }
+
+  function told(text) {
+    notice = text;
+    showHeld();
+  }
+
+  function showHeld() {
+    const root = find(".vl3-held");
+    if (!root) return;
+    const names = [...coming.values()].join(", ") || "the files";
+    const parts = [];
+    if (waiting) {
+      parts.push(make("span", {}, `Your question waits for ${names}, then it is sent.`),
+        make("button", { class: "link", onclick: () => { waiting = null; showHeld(); } }, "Do not send"));
+    } else if (later) parts.push(make("span", {}, notice));
+    else if (uploading) parts.push(make("span", {}, `Uploading ${names}.`));
+    else if (notice) parts.push(make("span", {}, notice));
+    if (root.textContent !== parts.map((part) => part.textContent).join("")) root.replaceChildren(...parts);
+  }
+
+  function held(root) {
+    root.setAttribute("role", "status");
+    showHeld();
+  }
+
+  // Whether the event that sends a question has to wait.
+  function holds(event) {
+    const field = find("#ask textarea");
+    const isEnter = event.type === "keydown" && event.target === field && event.key === "Enter" && !event.shiftKey && !event.isComposing;
+    const isButton = event.type === "click" && event.isTrusted && event.target.closest?.("#ask .submit-button");
+    if (!(isEnter || isButton) || !field.value.trim()) return false;
+    if (!isComing()) return void toAnswer();
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    waiting = () => find("#ask .submit-button")?.click();
+    showHeld();
+    return true;
+  }
+
+  function watchUploads() {
+    document.addEventListener("change", (event) => {
+      if (!event.target.matches?.("#drop input[type=file]") || !event.target.files.length) return;
+      comes("upload", event.target.files[0].name);
+      // A file of another kind is refused without being sent.
+      setTimeout(() => { if (!uploading && !wasSent) arrived("upload", false); }, 1500);
+      wasSent = false;
+    }, true);
+    const fetching = window.fetch.bind(window);
+    window.fetch = async (address, options) => {
+      const isUpload = options?.method === "POST" && /\/upload(\?|$)/.test(String(address?.url || address));
+      if (!isUpload) return fetching(address, options);
+      uploading += 1;
+      wasSent = true;
+      showHeld();
+      let isThere = false;
+      try {
+        const answer = await fetching(address, options);
+        isThere = answer.ok;
+        return answer;
+      } finally {
+        uploading -= 1;
+        giveUp("upload");
+        // What comes after an upload that worked takes its turn first.
+        setTimeout(() => (isThere ? release() : arrived("upload", false)), 200);
+      }
+    };
+  }
+
+  function faults(root, value) {
+    const found = value.faults || {};
+    root.replaceChildren(...Object.values(found).map((text) => make("p", { role: "alert" }, text)));
+    for (const [name, label] of Object.entries(LABELS)) {
+      const of = [...document.querySelectorAll("#reading label, #settings label")]
+        .find((each) => each.querySelector("[data-testid=block-info]")?.textContent.trim() === label);
+      const field = of?.querySelector("input, textarea");
+      if (name in found) field?.setAttribute("aria-invalid", "true");
+      else field?.removeAttribute("aria-invalid");
+    }
+  }
+
+  const LABELS = { start: "From", end: "To", fps: "Frames per s", max_frames: "Max frames", budget_tokens: "Token budget",
+    temperature: "Temperature", top_p: "Top-p", max_new_tokens: "Max new tokens", repetition_penalty: "Repetition penalty", seed: "Seed", threshold: "Threshold" };
 
   function budget(root, value) {
     const state = value.state || "empty";
@@ -231,8 +425,9 @@ window.vl3 = (() => {
       "aria-valuenow": percent, "aria-valuemin": 0, "aria-valuemax": 100 }, make("b"));
     bar.firstChild.style.width = `${Math.max(percent, 1)}%`;
     const pruned = value.pruned ? make("span", {}, ` (${value.pruned})`) : null;
+    const notes = (value.notes || []).map((note) => make("p", { class: "remark" }, note));
     root.replaceChildren(...(state === "refused" ? [] : [bar]),
-      make("p", { "aria-live": "polite" }, value.text || "", pruned));
+      make("div", { "aria-live": "polite" }, make("p", {}, value.text || "", pruned), ...notes));
   }
 
   function gallery(root, value, trigger) {
@@ -241,10 +436,10 @@ window.vl3 = (() => {
     const selected = clips[value.selected];
     const cards = clips.map((clip, index) => make("button",
       { class: "card", "aria-pressed": String(index === value.selected), title: clip.title,
-        onclick: () => trigger("example", { index }) },
+        onclick: () => { comes("example", clip.title); trigger("example", { index }); } },
       make("img", { src: clip.url, alt: "", loading: "lazy" }), make("span", {}, clip.title)));
     const questions = (selected?.questions || []).map((question, number) => make("button",
-      { class: "question", onclick: () => trigger("question", { index: value.selected, number }) }, question));
+      { class: "question", onclick: () => { toAnswer(); trigger("question", { index: value.selected, number }); } }, question));
     root.replaceChildren(make("h2", {}, "Examples"), make("div", { class: "cards" }, ...cards),
       make("div", { class: "questions" }, ...questions));
   }
@@ -386,7 +581,7 @@ window.vl3 = (() => {
     }
   }
 
-  const widgets = { header, player, budget, gallery, tabs, pruning: look, positions: look, attention: look, compare: look, run: look, saver, memory,
+  const widgets = { header, player, budget, gallery, held, faults, tabs, pruning: look, positions: look, attention: look, compare: look, run: look, saver, memory,
     moment: offerMoment };
 
   function mount(kind, element, props, watch, trigger, server) {
@@ -415,7 +610,7 @@ window.vl3 = (() => {
   // Boxes of an answer, on a canvas over the picture: #boxes=x0,y0,x1,y1@time;...&n=count&v=key.
 
   const MOST_BOXES = 100;
-  const NEAR_S = 0.5;
+  const NEAR_S = 0.1; // as long as one picture stays, or a few
   let boxes = null; // { key, list, total, from }: what is shown, and the link that showed it
 
   function readBoxes(link) {
@@ -441,19 +636,40 @@ window.vl3 = (() => {
     if (!picture) return;
     boxes = wanted;
     const timed = wanted.list.find((box) => box.time_s !== null);
-    if (timed && picture.localName === "video") {
-      picture.pause();
-      if (picture.readyState > 0) picture.currentTime = timed.time_s;
-      else wanted_s = timed.time_s;
-    }
+    if (timed && picture.localName === "video") showMoment(picture, timed.time_s);
     const canvas = make("canvas", { class: "boxes", role: "img", "aria-label": "Boxes of the answer" });
     picture.parentNode.append(canvas);
     root.append(make("div", { class: "told" }, make("p", { "aria-live": "polite" }),
+      make("button", { class: "link go", onclick: toNextBox }, "Next"),
       make("button", { class: "link", onclick: () => { hideBoxes(); wanted.from.focus(); } }, "Hide boxes")));
     new ResizeObserver(drawBoxes).observe(canvas);
+    followPictures(picture);
     picture.addEventListener("load", drawBoxes);
     drawBoxes();
     picture.scrollIntoView({ block: "nearest" });
+  }
+
+  function showMoment(video, time_s) {
+    video.pause();
+    if (video.readyState > 0) video.currentTime = Math.min(time_s + AFTER_S, video.duration || Infinity);
+    else wanted_s = time_s + AFTER_S;
+  }
+
+  // A box goes with its picture, not a quarter of a second later, when the player says that time passed.
+  function followPictures(video) {
+    if (!boxes || !video.isConnected) return;
+    drawBoxes();
+    video.requestVideoFrameCallback?.(() => followPictures(video));
+  }
+
+  function timesOfBoxes() {
+    return [...new Set(boxes.list.map((box) => box.time_s).filter((time_s) => time_s !== null))].sort((a, b) => a - b);
+  }
+
+  function toNextBox() {
+    const video = find("#player video"), times = timesOfBoxes();
+    const time_s = times.find((each) => each > video.currentTime + NEAR_S) ?? times[0];
+    showMoment(video, time_s);
   }
 
   function hideBoxes() {
@@ -482,9 +698,10 @@ window.vl3 = (() => {
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
     if (at.width) for (const box of now) drawBox(pen, at, box);
-    const text = told(now);
+    const text = toldOf(now);
     const line = find("#player .told p");
     if (line.textContent !== text) line.textContent = text;
+    find("#player .told .go").hidden = now.length === boxes.list.length;
   }
 
   function drawBox(pen, at, { number, place: [x0, y0, x1, y1] }) {
@@ -505,7 +722,7 @@ window.vl3 = (() => {
     pen.fillText(label, left + 4, labelTop + 13.5);
   }
 
-  function told(now) {
+  function toldOf(now) {
     const { list, total } = boxes;
     const later = new Set(list.filter((box) => !now.includes(box)).map((box) => clock(box.time_s)));
     const parts = [`${now.length} of ${total} ${total === 1 ? "box" : "boxes"} shown`];
@@ -520,10 +737,14 @@ window.vl3 = (() => {
     return `${number}${when}: ${range(x0, x1)} across, ${range(y0, y1)} down`;
   }
 
+  // As vl3/page/words.py writes it.
   function clock(time_s) {
-    const whole = Math.floor(time_s + 1e-6), hours = Math.floor(whole / 3600);
-    const minutes = Math.floor(whole / 60) % 60, seconds = String(whole % 60).padStart(2, "0");
-    return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${seconds}` : `${minutes}:${seconds}`;
+    if (!Number.isFinite(time_s)) return "?";
+    const sign = time_s <= -1 ? "\u2212" : "", whole = Math.floor(Math.abs(time_s) + 1e-6);
+    const two = (number) => String(number).padStart(2, "0");
+    const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60, seconds = two(whole % 60);
+    if (hours >= 100) return `${sign}${String(Math.floor(hours / 24)).replace(/\B(?=(\d{3})+$)/g, "\u00a0")}\u00a0d\u00a0${two(hours % 24)}:${two(minutes)}:${seconds}`;
+    return hours ? `${sign}${hours}:${two(minutes)}:${seconds}` : `${sign}${minutes}:${seconds}`;
   }
 
   // "Ask at 0:12" beside the ask box, while the video is paused there. What is sent stands in the box.
@@ -536,6 +757,12 @@ window.vl3 = (() => {
     const label = `Ask at ${clock(time_s)}`;
     if (!(time_s > 0)) return root.replaceChildren();
     if (root.textContent !== label) root.replaceChildren(make("button", { onclick: askAt }, label));
+  }
+
+  // Where the player stands, for a question that does not say.
+  function moment() {
+    const video = find("#player video");
+    return video ? { time_s: video.currentTime, key: find(".vl3-player").dataset.key } : {};
   }
 
   function askAt() {
@@ -573,6 +800,15 @@ window.vl3 = (() => {
       event.stopPropagation();
       seek(0, key);
     }
+  }
+
+  // On a narrow window the conversation is below the video: whoever asks is taken to the answer.
+
+  function toAnswer() {
+    const chat = find("#chat"), { top, bottom } = chat.getBoundingClientRect();
+    const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
+    if (seen > 0.6 * Math.min(chat.clientHeight, innerHeight)) return;
+    (matchMedia("(max-width: 900px)").matches ? find("#ask") : chat).scrollIntoView({ block: "start" });
   }
 
   // The conversation: captions travel with the answer and stand under the pictures of the question.
@@ -737,15 +973,21 @@ window.vl3 = (() => {
       .replace(/\s*\[Show box(es)?\]\(#boxes=[^)]*\)/g, "")
       .replace(/\[([^\]]*)\]\(#t=[^)]*\)/g, "$1")
       .replace(/<span class="attached">.*?<\/span>/gs, "")
-      .replace(/\s*<span class="foot">.*$/s, "")
+      .replace(/\s*<span class="(foot|event)">.*$/s, "")
       .replace(/\u200b/g, "").trim());
   }
 
   function start() {
     paint();
     prefersDark.addEventListener("change", paint);
-    document.addEventListener("click", clicked, true);
+    document.addEventListener("click", (event) => holds(event) || clicked(event), true);
+    document.addEventListener("keydown", holds, true);
     document.addEventListener("keydown", pressed);
+    document.addEventListener("dragover", dragged, true);
+    document.addEventListener("dragenter", dragged, true);
+    document.addEventListener("drop", dropped, true);
+    document.addEventListener("paste", pasted);
+    watchUploads();
     window.addEventListener("pagehide", forgetEmpty);
     followPlayer();
     new MutationObserver(caption).observe(document.body, { childList: true, subtree: true });
@@ -756,5 +998,5 @@ window.vl3 = (() => {
   else start();
   window.addEventListener("load", () => setTimeout(paint, 0));
 
-  return { mount, views, seek, theme, keep, remembered, frame, readTime };
+  return { mount, views, seek, theme, keep, remembered, frame, readTime, arrived, moment };
 })();

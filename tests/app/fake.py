@@ -45,6 +45,8 @@ class Script:
     stage_s: float = 0.0
     raises: Exception | None = None
     raises_after_words: int = 0
+    plan_raises: Exception | None = None
+    notes: tuple = ()
     log: list = field(default_factory=list)
 
 
@@ -77,6 +79,8 @@ class FakeStudio:
     def plan(
         self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
     ) -> Plan:
+        if self.script.plan_raises:
+            raise self.script.plan_raises
         if Path(path).suffix in (".jpg", ".png"):
             grid = Grid(frames=1, rows=24, cols=36, merge=1)
             return Plan(
@@ -86,6 +90,7 @@ class FakeStudio:
                 width_px=504,
                 grid=grid,
                 duration_s=None,
+                notes=self.script.notes,
             )
         probe = vl3.video.probe(path)
         schedule = vl3.video.schedule(path, fps or 1.0, max_frames or 64, start, end)
@@ -97,6 +102,7 @@ class FakeStudio:
             width_px=168,
             grid=grid,
             duration_s=probe.duration_s,
+            notes=self.script.notes,
         )
 
     def open(self, path, *, budget_tokens=None, **sampling):
@@ -176,6 +182,7 @@ class FakeStudio:
             settings={"max_new_tokens": max_new_tokens, **settings, "prune": self._rule(settings)},
             ledger=ledger,
             stopped=stop.is_set(),
+            notes=self.script.notes,
             seen=tuple(self._seen(medium) for medium in media),
         )
 

@@ -73,6 +73,33 @@ def test_only_a_finished_answer_offers_its_boxes():
     assert "#boxes" not in shown["content"]
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "asked_s", "shown_s"),
+    [
+        ("Where is it?", "At 0:12 [[1,2,30,40]].", 5.0, 12),
+        ("At 3 seconds: where is it?", "[[1,2,30,40]]", 5.0, 3),
+        ("At 3.4 seconds: where is it?", "[[1,2,30,40]]", None, 3),
+        ("Where is it in frame 8?", "[[1,2,30,40]]", 5.0, 7),
+        ("Where is it in the first frame?", "[[1,2,30,40]]", 5.0, 0),
+        ("Where is it in the last frame?", "[[1,2,30,40]]", 5.0, 63),
+        ("Where is it in frame 900?", "[[1,2,30,40]]", 5.0, 5),
+        ("Where is it?", "[[1,2,30,40]]", 5.2, 5),
+        ("Where is it?", "[[1,2,30,40]]", None, None),
+    ],
+)
+def test_a_box_belongs_to_the_frame_that_is_named_or_was_seen_by_who_asked(
+    question, answer, asked_s, shown_s
+):
+    from test_view_models import attachment, done
+
+    turn = done(question, answer, attachments=(attachment(),), asked_s=asked_s)
+    content = chat.rows([turn])[1]["content"]
+    place = "1,2,30,40" if shown_s is None else f"1,2,30,40@{shown_s}"
+    assert f"(#boxes={place}&n=1&v=aa11)" in content
+    image = done(question, answer, attachments=(attachment("a.png", is_image=True),))
+    assert chat.rows([image])[1]["content"].count("@") == ("At" in answer)
+
+
 # In the browser.
 
 LINE = (255, 216, 77, 255)
@@ -134,6 +161,35 @@ def test_boxes_over_a_video(page, clip, script):
     page.get_by_role("button", name="Hide boxes").click()
     expect(page.locator("#player canvas.boxes")).to_have_count(0)
     expect(offer).to_be_focused()
+
+
+def test_a_box_is_shown_on_the_frame_asked_about_and_on_no_other(page, clip, script):
+    script.answer = "[[200,300,700,800]]"
+    upload(page, clip)
+    video, line = page.locator("#player video"), page.locator("#player .told p")
+    seek = "(video, time_s) => { video.currentTime = time_s; }"
+    for number, (question, stands_s, shown_s) in enumerate(
+        [("At 2 seconds: where?", 0.4, 2), ("Where in frame 4?", 0.4, 3), ("Where?", 1.2, 1)], 1
+    ):
+        video.evaluate(seek, stands_s)
+        page.wait_for_function(
+            "time => Math.abs(document.querySelector('#player video').currentTime - time) < 0.05",
+            arg=stands_s,
+        )
+        ask(page, question, number)
+        video.evaluate(seek, 0.4)
+        page.locator("#chat .bot-row").last.get_by_role("link", name="Show box").click()
+        expect(line).to_contain_text(f"1 of 1 box shown · 1 at 0:0{shown_s}:")
+        assert abs(video.evaluate("video => video.currentTime") - shown_s) < 0.05
+        assert_box(page, 200, 300, 700, 800)
+    video.evaluate(seek, 1.3)
+    expect(line).to_have_text("0 of 1 box shown · more at 0:01.")
+    canvas = page.locator("#player canvas.boxes")
+    drawn = "(of) => of.getContext('2d').getImageData(0, 0, of.width, of.height).data.some(Boolean)"
+    assert not canvas.evaluate(drawn)
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(line).to_contain_text("1 of 1 box shown")
+    assert canvas.evaluate(drawn)
 
 
 def test_boxes_over_a_turned_video_an_image_and_one_that_was_replaced(page, clip, tmp_path, script):

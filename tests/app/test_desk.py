@@ -11,7 +11,7 @@ import time
 import pytest
 from fake import FakeStudio
 
-from vl3.page import shown
+from vl3.page import chat, shown
 from vl3.page.refused import Refused
 
 pytest_plugins = ["page_fixtures"]
@@ -56,6 +56,20 @@ def test_a_second_run_ends_the_first(desk, clip):
     assert list(first) == []
     assert visitor.waiting
     assert len(visitor.turns) == 1
+
+
+def test_an_answer_that_another_question_ends_is_stopped_where_it_is(desk, clip):
+    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+    visitor = desk.visitors.get("one")
+    uploaded(desk, visitor, clip)
+    desk.ask(visitor, "What?", [], READING, SETTINGS)
+    first = desk.answer(visitor, SETTINGS)
+    while "word" not in next(first)[-1].answer:
+        pass
+    desk.ask(visitor, "And now?", [], READING, SETTINGS)
+    assert list(first) == []
+    assert [turn.status for turn in visitor.turns] == ["stopped", "working"]
+    assert "(stopped)" in chat.rows(visitor.turns)[1]["content"], "how long it was is not known"
 
 
 def test_only_an_abandoned_turn_is_given_up(desk, clip):
@@ -190,6 +204,14 @@ def test_the_threshold_of_the_model_is_left_to_the_model(desk):
         ({"threshold": 5.0}, desk.prune | {"threshold": 5.0}),
     ):
         assert desk._as_model({**SETTINGS, "prune": prune})["prune"] == expected
+
+
+def test_a_file_attached_twice_is_sent_once(desk, clip, other_clip):
+    visitor = desk.visitors.get("one")
+    path, other = (str(uploaded(desk, visitor, each)) for each in (clip, other_clip))
+    desk.ask(visitor, "What?", [path, other, path], READING, SETTINGS)
+    names = [item.name for item in visitor.turns[-1].attachments]
+    assert names == [other_clip.name, clip.name]
 
 
 def test_the_bundled_clips_become_examples(desk, clip, tmp_path_factory):

@@ -95,7 +95,10 @@ def test_bars_come_with_an_answer_about_the_same_frames():
     assert [cell["share"] for cell in known["cells"]] == [1, 0.5, 0, 0.25]
     other = strip.value(plan(frames=5), None, "", seen)
     assert other["kept"] is None
-    assert ordinary(words.budget(whole, 9999, seen).pruned) == "after pruning: 252, 56 % removed"
+    assert (
+        ordinary(words.budget(whole, words.Limits(9999), seen).pruned)
+        == "after pruning: 252, 56 % removed"
+    )
     full = Seen(times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144,) * 4)
     assert words.after_pruning(full) == ""
 

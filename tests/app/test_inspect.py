@@ -336,6 +336,7 @@ def test_what_is_saved_is_the_mask_of_the_shown_settings(page, nano, tmp_path, o
     download.value.save_as(whole)
     alone = open_file(whole)
     assert alone.locator(".vl3-look").count() == 2
+    assert alone.locator("main > p").all_inner_texts() == ["nano · float32"]
     assert "Frame 1 of 12" in alone.locator(".pruning .readout").inner_text()
     alone.get_by_label("Frame", exact=True).first.press("ArrowRight")
     assert "Frame 2 of 12" in alone.locator(".pruning .readout").inner_text()

@@ -32,7 +32,7 @@ def test_upload_plan_ask_and_ask_again_about_the_same_video(page, clip, script):
     expect(facts).to_contain_text("12 fps")
     expect(facts).to_contain_text("h264")
     line = page.locator("#budget p")
-    expect(line).to_have_text(re.compile(r"4 frames of 8 × 12 patches · 96 tokens of 16\s256 ·"))
+    expect(line).to_have_text(re.compile(r"4 frames of 8 × 12 patches · 96 tokens of 8\s192 ·"))
     expect(line).to_contain_text("one frame every 1.0 s")
 
     type_and_send(page, "What moves?")

@@ -76,19 +76,29 @@ def ordinary(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("time_s", "shown"),
-    [(0, "0:00"), (12.4, "0:12"), (64, "1:04"), (59.9999999, "1:00"), (3723, "1:02:03")],
-)
+    [
+        (0, "0:00"), (12.4, "0:12"), (64, "1:04"), (59.9999999, "1:00"), (3723, "1:02:03"),
+        (359_999, "99:59:59"), (360_000, "4 d 04:00:00"), (1_700_000_044, "19 675 d 22:14:04"),
+        (-0.4, "0:00"), (-64, "−1:04"), (float("nan"), "?"), (float("inf"), "?"),
+    ],
+)  # fmt: skip
 def test_clock(time_s, shown):
-    assert words.clock(time_s) == shown
+    assert ordinary(words.clock(time_s)) == shown
+
+
+def test_a_stamp_of_a_wall_clock_reads_back_in_its_field():
+    for time_s in (360_000.0, 1_700_000_044.5):
+        assert times.parse(times.typed(time_s), "From") == pytest.approx(time_s)
+        assert times.parse(f"{time_s:.1f}", "From") == pytest.approx(time_s)
 
 
 def test_budget_line_says_the_plan_and_refuses_by_arithmetic():
-    fits = words.budget(plan(), 16384)
+    fits = words.budget(plan(), words.Limits(16384))
     assert ordinary(fits.text) == (
         "64 frames of 24 × 24 patches · 9 216 tokens of 16 384 · one frame every 1.0 s"
     )
     assert (fits.state, fits.filled) == ("fits", 9216 / 16384)
-    over = words.budget(plan(), 8192)
+    over = words.budget(plan(), words.Limits(8192))
     assert over.state == "over"
     assert ordinary(over.text) == (
         "9 216 tokens exceed the limit 8 192. Lower frames per second, shorten the clip, or raise "

@@ -7,7 +7,8 @@ A model that was asked where something is writes [[x0,y0,x1,y1]], each number on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from vl3.page import times
 
@@ -66,20 +67,37 @@ def _moment(text: str, end: int, moments: list[times.Moment], passed: int) -> fl
     return moments[max(passed - 1, 0)].time_s
 
 
-def link(text: str, key: str, duration_s: float | None = None) -> str:
+def link(
+    text: str,
+    key: str,
+    duration_s: float | None = None,
+    *,
+    asked_s: float | None = None,
+    frames_s: Sequence[float] | None = None,
+) -> str:
     """Markdown that offers the boxes of the text: a link which the page draws; "" without any.
 
     #boxes=100,200,300,400@12;500,600,700,800&n=2&v=key: boxes with their times, how many there
     are in all, and which video or image they lie on.
+    asked_s: of a box whose time the text does not say, what the question was about
+    frames_s: when the frames are shown that the model saw; a box belongs to one of them
     """
     found, total = find(text, duration_s)
     if not found:
         return ""
-    written = ";".join(map(_written, found))
+    written = ";".join(_written(_placed(box, asked_s, frames_s)) for box in found)
     target = f"#boxes={written}&n={total}" + (f"&v={key}" if key else "")
     return f"[Show {'box' if total == 1 else 'boxes'}]({target})"
 
 
+def _placed(box: Box, asked_s: float | None, frames_s: Sequence[float] | None) -> Box:
+    """The box at the frame that it is about."""
+    time_s = asked_s if box.time_s is None else box.time_s
+    if time_s is None or not frames_s:
+        return replace(box, time_s=time_s)
+    return replace(box, time_s=min(frames_s, key=lambda frame_s: abs(frame_s - time_s)))
+
+
 def _written(box: Box) -> str:
     place = f"{box.left},{box.top},{box.right},{box.bottom}"
-    return place if box.time_s is None else f"{place}@{box.time_s:g}"
+    return place if box.time_s is None else f"{place}@{round(box.time_s, 3):.12g}"

@@ -66,11 +66,11 @@ def _answer_text(turn: Turn, turns: Sequence[Turn]) -> str:
     if turn.status == "working" and not turn.answer:
         return _span("stage", turn.stage or "Waiting")
     if turn.status == "failed":
-        return _span("problem", turn.problem)
+        return _span("problem", turn.problem) + _told(turn)
     key, duration_s = subject(turn, turns)
     # A blank line first: after an inline element Markdown would not see a list or a heading.
     text = times.link(inert(turn.answer), key, duration_s)
-    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}"
+    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}{_told(turn)}"
 
 
 def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
@@ -78,7 +78,17 @@ def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
     if turn.status == "working":
         return ""
     item = last_seen(turn, turns)
-    link = boxes.link(turn.answer, item.key if item else "", item.duration_s if item else None)
+    if item is None:
+        link = boxes.link(turn.answer, "")
+    elif item.is_image:
+        link = boxes.link(turn.answer, item.key)
+    else:
+        frames_s = item.plan.times_s if item.plan and item.plan.times_s else ()
+        asked_s = times.asked(turn.question, item.duration_s, frames_s)
+        link = boxes.link(
+            turn.answer, item.key, item.duration_s,
+            asked_s=turn.asked_s if asked_s is None else asked_s, frames_s=frames_s,
+        )  # fmt: skip
     return f"\n\n{link}" if link else ""
 
 
@@ -88,14 +98,28 @@ def _ending(turn: Turn) -> str:
         return ""
     lines = []
     if turn.status == "stopped":
-        tokens = turn.reply.ledger.new_tokens if turn.reply else 0
-        lines.append(f"(stopped after {words.plural(tokens, 'token')})")
+        lines.append(_stopped(turn))
     elif turn.reply and turn.reply.truncated:
         lines.append("(cut off at the limit of new tokens)")
     if turn.reply:
-        notes = [words.cost(turn.reply.ledger), words.pruned(turn.reply.ledger)]
-        lines += [" · ".join(filter(None, notes)), *turn.reply.notes]
-    return "\n\n" + "<br>".join(_span("foot", line) for line in lines)
+        by = words.model(turn.card) if turn.card else ""
+        facts = [words.cost(turn.reply.ledger), words.pruned(turn.reply.ledger), by]
+        lines.append(" · ".join(filter(None, facts)))
+    parts = [_span("foot", line) for line in lines]
+    parts += [_span("foot remark", note) for note in (turn.reply.notes if turn.reply else ())]
+    return "\n\n" + "<br>".join(parts)
+
+
+def _stopped(turn: Turn) -> str:
+    if turn.reply is None and turn.answer:  # its end was never told, as after a reload
+        return "(stopped)"
+    tokens = turn.reply.ledger.new_tokens if turn.reply else 0
+    return f"(stopped after {words.plural(tokens, 'token')})"
+
+
+def _told(turn: Turn) -> str:
+    """What happened to the conversation after the answer."""
+    return "".join(f"\n\n{_span('event', sentence)}" for sentence in turn.told)
 
 
 def subject(turn: Turn, turns: Sequence[Turn]) -> tuple[str, float | None]:

@@ -7,7 +7,7 @@ stopped before the first token) stay visible but are not sent again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
@@ -66,6 +66,8 @@ class Turn:
     """A question and its answer, under a system prompt where that is not the model's own.
 
     status: "working", "done", "stopped" or "failed"
+    card: of the model that answered; asked_s: where the player stood when it was asked
+    told: what happened to the conversation after it, one sentence each
     """
 
     question: str
@@ -78,6 +80,9 @@ class Turn:
     reused: bool = False
     system: str = ""
     reply: Reply | None = None
+    card: Mapping | None = None
+    asked_s: float | None = None
+    told: tuple[str, ...] = ()
 
     @property
     def was_answered(self) -> bool:
@@ -101,7 +106,7 @@ def next_turn(
     The current video is attached unless the context holds it already, read the same way. If it
     replaces another video, or is read in another way, the turn is fresh.
     """
-    extra = tuple(extra)
+    extra = tuple(dict.fromkeys(extra))
     seen = [item for turn in context(turns) for item in turn.attachments]
     if current is None or current in seen:
         return Turn(question=question, attachments=extra)
@@ -129,11 +134,24 @@ def built_on(turns: Sequence[Turn], number: int) -> list[Attachment]:
     return [item for asked in (*earlier, turn) for item in asked.attachments]
 
 
-def reply_about(turns: Sequence[Turn], item: Attachment) -> tuple[Reply, int] | None:
-    """The last answer that built on the item, read the same way, and which of its media that is."""
+_MODEL = ("name", "path", "dtype", "quantize", "adapter")
+
+
+def is_by(turn: Turn, card: Mapping) -> bool:
+    """Whether the turn was answered by the model of the card."""
+    return turn.card is None or all(turn.card[key] == card[key] for key in _MODEL)
+
+
+def reply_about(
+    turns: Sequence[Turn], item: Attachment, card: Mapping | None = None
+) -> tuple[Reply, int] | None:
+    """The last answer that built on the item, read the same way, and which of its media that is.
+
+    card: of the model that must have given it; None for any
+    """
     for number in reversed(range(len(turns))):
         turn = turns[number]
-        if turn.reply is None:
+        if turn.reply is None or not (card is None or is_by(turn, card)):
             continue
         # An answer that was stopped early saw only the first of them.
         items = built_on(turns, number)[: len(turn.reply.seen)]

@@ -15,7 +15,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from vl3.page import kept, strip, times, words
+from vl3.page import kept, strip, words
+from vl3.page import settings as fields
 from vl3.page.conversation import (
     Attachment,
     Turn,
@@ -60,6 +61,16 @@ class Desk:
         return self.visitors.studio.card
 
     @property
+    def models_loaded(self) -> int:
+        """How often another model took the place of one before; the old number while one comes."""
+        return self.visitors.models_loaded
+
+    @property
+    def context_tokens(self) -> int:
+        """What prompt and answer can have together."""
+        return int(self.card["context_tokens"])
+
+    @property
     def prune(self) -> dict | None:
         """How the model prunes by itself; None if it does not."""
         prune = self.visitors.studio.settings.prune
@@ -74,23 +85,33 @@ class Desk:
                 return Refused(title, str(error))
         return None
 
-    def load(self, model: str, quantize: str, adapter: str) -> None:
-        """Another model for every visitor; the one before stays where this one fails."""
+    def load(self, model: str, quantize: str, adapter: str, visitor: Visitor | None = None) -> None:
+        """Another model for every visitor, who are told; the one before stays where this one fails.
+
+        visitor: who wants it
+        """
         chosen = {"model": model, "quantize": quantize, "adapter": adapter}
         chosen = {
             key: value if value not in ("", "none") else None for key, value in chosen.items()
         }
+        before = self.card["defaults"]
         try:
             self.visitors.replace_studio(partial(self._load, **chosen))
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "Unknown reason."
             raise Refused("Cannot load this model", reason) from error
+        self.visitors.announce(words.changed(self.card, by_another=True), before, visitor)
+        if visitor is not None:
+            visitor.tell(words.changed(self.card, by_another=False))
 
     # files
 
     def take(self, visitor: Visitor, path: str) -> None:
         """Makes the uploaded file the current video of the visitor."""
-        visitor.current = self.media.attach(path)
+        visitor.choice += 1
+        choice, item = visitor.choice, self.media.attach(path)
+        if visitor.choice == choice:  # of two uploads the later one, whichever is read sooner
+            visitor.current = item
         self.tidy()
 
     def look(self, visitor: Visitor) -> None:
@@ -127,6 +148,7 @@ class Desk:
     def take_example(self, visitor: Visitor, index: int) -> None:
         """Makes a bundled clip the current video."""
         visitor.current = _chosen(self.examples, index)["item"]
+        visitor.choice += 1
 
     def example_question(self, index: int, number: int) -> str:
         """A suggested question of a bundled clip."""
@@ -136,19 +158,19 @@ class Desk:
 
     def planned(self, visitor: Visitor, item: Attachment, reading: Mapping) -> Attachment:
         """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
-        budget_tokens = _whole(reading["budget_tokens"], "Token budget")
+        budget_tokens = fields.value("budget_tokens", reading["budget_tokens"])
         if item.is_image:
             item = replace(item, budget_tokens=budget_tokens)
         else:
+            start_s, end_s = fields.moments(reading["start"], reading["end"])
             item = replace(
                 item,
-                start_s=times.parse(reading["start"], "From"),
-                end_s=times.parse(reading["end"], "To"),
-                fps=_positive(reading["fps"], "Frames per second"),
-                max_frames=_whole(reading["max_frames"], "Max frames"),
+                start_s=start_s,
+                end_s=end_s,
+                fps=fields.value("fps", reading["fps"]),
+                max_frames=fields.value("max_frames", reading["max_frames"]),
                 budget_tokens=budget_tokens,
             )
-            _check_range(item)
         plan = visitor.studio.plan(
             item.path,
             fps=item.fps,
@@ -168,19 +190,32 @@ class Desk:
         except (Refused, ValueError, *self.refusals) as error:
             return words.Budget(str(error), "refused")
         seen = self._foreseen(visitor, self.rule(settings["prune"]))
-        return words.budget(visitor.current.plan, self.room(settings["max_new_tokens"]), seen)
+        room = self.room(settings["max_new_tokens"])
+        return words.budget(visitor.current.plan, self._limits(visitor, room), seen)
+
+    def _limits(self, visitor: Visitor, room: int) -> words.Limits:
+        """What bounds the tokens of the current video."""
+        known, chosen = visitor.studio.settings, visitor.current.budget_tokens
+        default = self.card["defaults"]["budget_tokens"]
+        is_own = chosen not in (None, default)
+        return words.Limits(
+            room=room,
+            budget=chosen or default,
+            least=known.min_tokens,
+            most=known.frame_tokens if is_own else None,  # said to who tries to change it
+        )
 
     def _foreseen(self, visitor: Visitor, rule: dict | None) -> Seen | None:
         """What the pruner would leave of the current video; None before anybody looked."""
         item = visitor.current
         if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
             return visitor.foreseen[2]
-        found = reply_about(visitor.turns, item)
+        found = reply_about(visitor.turns, item, self.card)
         return found[0].seen[found[1]] if found and found[0].settings["prune"] == rule else None
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
-        return max(int(self.card["context_tokens"]) - int(max_new_tokens or 0), 1)
+        return max(self.context_tokens - int(max_new_tokens or 0), 1)
 
     # questions
 
@@ -191,8 +226,12 @@ class Desk:
         files: list[str],
         reading: Mapping,
         settings: Mapping,
+        asked_s: float | None = None,
     ) -> None:
-        """Puts the question at the end of the conversation, ready to be answered."""
+        """Puts the question at the end of the conversation, ready to be answered.
+
+        asked_s: where the player of the current video stands
+        """
         if not question.strip():
             raise Refused("Nothing to send", "Write a question first.")
         whole = {**reading, "start": None, "end": None}
@@ -202,6 +241,7 @@ class Desk:
         if not (current or extra or seen):
             raise Refused("No video yet", "Upload a video, then ask about it.")
         turn = next_turn(visitor.turns, question.strip(), current, extra)
+        turn = replace(turn, asked_s=asked_s)
         self._check_room(turn, settings)
         visitor.begin([*visitor.turns, turn])
 
@@ -222,7 +262,12 @@ class Desk:
         if not question:
             raise Refused("Nothing to send", "Write a question first.")
         turns = visitor.turns[: len(visitor.turns) - 1 if index == -1 else index]
-        new = Turn(question=question, attachments=turn.attachments, fresh=turn.fresh)
+        new = Turn(
+            question=question,
+            attachments=turn.attachments,
+            fresh=turn.fresh,
+            asked_s=turn.asked_s,
+        )
         visitor.begin([*turns, new])
 
     def undo(self, visitor: Visitor) -> str:
@@ -258,7 +303,8 @@ class Desk:
             if not visitor.waiting:
                 return
             visitor.waiting, run, stop = False, visitor.run, visitor.stop
-            earlier, turn = visitor.turns[:-1], replace(visitor.turns[-1], system=system)
+            card = visitor.studio.card
+            earlier, turn = visitor.turns[:-1], replace(visitor.turns[-1], system=system, card=card)
             budget_tokens = next((item.budget_tokens for item in turn.attachments), None)
             stream = visitor.studio.stream(
                 messages(earlier, turn, system),
@@ -325,6 +371,7 @@ class Desk:
             for item in turn.attachments:
                 if item.key == key:
                     visitor.current = item
+                    visitor.choice += 1
                     return item
         raise Refused("Video not found", "It is no part of this conversation. Upload it again.")
 
@@ -387,26 +434,3 @@ def _budget_of(turns: list[Turn]) -> int | None:
         for item in turn.attachments:
             return item.budget_tokens
     return None
-
-
-def _check_range(item: Attachment) -> None:
-    start_s, end_s = item.start_s, item.end_s
-    if start_s is not None and end_s is not None and start_s >= end_s:
-        raise Refused(
-            "Nothing between these times",
-            f"From {times.typed(start_s)} is not before To {times.typed(end_s)}. "
-            "Move From earlier or To later.",
-        )
-
-
-def _positive(value: float | None, what: str) -> float | None:
-    if value is None:
-        return None
-    if not 0 < float(value) < float("inf"):
-        raise Refused("Setting out of range", f"{what} is {value}. Enter a number above 0.")
-    return float(value)
-
-
-def _whole(value: float | None, what: str) -> int | None:
-    number = _positive(value, what)
-    return None if number is None else max(int(number), 1)

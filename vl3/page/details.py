@@ -24,6 +24,12 @@ DEFAULTS = {
 }
 
 
+def rows(turn: Turn) -> list[tuple[str, str]]:
+    """What an answered turn was made of and by: the rows of its ledger below its model."""
+    by = [("Model", words.model(turn.card))] if turn.card else []
+    return [*by, *ledger_rows(turn.reply.ledger)]
+
+
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
     """Where tokens and time of a reply went, as pairs of name and value."""
     answer_s = max(ledger.total_s - ledger.first_token_s, 0.0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from vl3.page import details, settings, words
 from vl3.page.compare import run_both, view
-from vl3.page.conversation import Attachment, Turn, built_on, reply_about
+from vl3.page.conversation import Attachment, Turn, built_on, is_by, reply_about
 from vl3.page.desk import Desk
 from vl3.page.media import file_url
 from vl3.page.refused import Refused
@@ -51,6 +51,10 @@ def look(desk: Desk, visitor: Visitor, rule: dict | None) -> Iterator[dict]:
     made_of = _made_of(visitor, name)
     if made_of is None:
         yield {"note": _LACKING[name]}
+        return
+    turn = visitor.turns[_answered(visitor)] if name in OF_ANSWER else None
+    if turn and not is_by(turn, visitor.studio.card):
+        yield {"note": words.of_another(turn.card)}
         return
     known = visitor.looks.get(name)
     try:
@@ -88,7 +92,8 @@ def _made_of(visitor: Visitor, name: str) -> tuple | None:
     item = visitor.current
     if item is None:
         return None
-    found = reply_about(visitor.turns, item) if name == "positions" else None
+    card = visitor.studio.card
+    found = reply_about(visitor.turns, item, card) if name == "positions" else None
     return (visitor.model_number, item, found)
 
 
@@ -139,7 +144,7 @@ def _pruning(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
 def _positions(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
     item = visitor.current
     video, config = _open(visitor, item), visitor.studio.model.config
-    found, prompt = reply_about(visitor.turns, item), {}
+    found, prompt = reply_about(visitor.turns, item, visitor.studio.card), {}
     if found is not None and found[0].prompt_ids:
         reply, place = found
         is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
@@ -175,8 +180,8 @@ def _run(desk: Desk, visitor: Visitor) -> tuple[dict, list]:
     data = run_view.data(
         reply,
         visitor.studio.pieces(reply),
-        rows=details.ledger_rows(reply.ledger),
-        blocks=details.blocks(visitor.turns[:number], turn, desk.card, desk.prune),
+        rows=details.rows(turn),
+        blocks=details.blocks(visitor.turns[:number], turn, turn.card or desk.card, desk.prune),
     )
     media = [{"key": item.key, "times_s": seen.times_s} for item, seen in zip(items, reply.seen)]
     return data, media
@@ -392,8 +397,16 @@ def page(desk: Desk, visitor: Visitor, rule: dict | None) -> dict:
         if shown["view"] == "attention":
             shown["details"] = [_read(each) for each in _maps(visitor)]
     title = visitor.current.name if visitor.current else "Answer"
-    content = export.page(*views, title=title).encode()
+    content = export.page(*views, title=title, facts=_facts(visitor)).encode()
     return _download(desk, visitor, f"{Path(title).stem} inside.html", content)
+
+
+def _facts(visitor: Visitor) -> list[str]:
+    """Which model the views are of, and what could not be read exactly."""
+    plan, number = visitor.current and visitor.current.plan, _answered(visitor)
+    notes = [*(plan.notes if plan else ())]
+    notes += visitor.turns[number].reply.notes if number is not None else ()
+    return [words.model(visitor.studio.card), *dict.fromkeys(notes)]
 
 
 def _read(known: Look) -> dict:

@@ -13,7 +13,9 @@ from vl3.page import inspect as looking
 from vl3.page import shown, words
 from vl3.page.desk import Desk
 
-MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv"]
+# By their endings those whose kind not every browser knows.
+MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv", ".mpg"]
+MEDIA += [".vob", ".mxf", ".heic", ".heif", ".avif"]
 THEMES = ["System", "Light", "Dark"]
 
 
@@ -40,13 +42,20 @@ def widget(
 class Layout:
     """The components of the page for one desk, each under its name, and the demo that holds them.
 
-    reading, answer: the fields of vl3.page.settings in its order; looks: the panels by their names
+    reading, answer: the fields of vl3.page.settings in its order; longest, pruning: those of answer
+    that change what a video costs; numbers: those that do not, but can be out of range
+    looks: the panels by their names
     """
 
     def __init__(self, desk: Desk, can_load: bool) -> None:
         self.desk, self.can_load = desk, can_load
         with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
-            self.header = widget("header", shown.header(desk.card))
+
+            def news(known):  # has no session, and tells only how many models were loaded
+                return desk.models_loaded
+
+            known = shown.header(desk.card, desk.models_loaded)
+            self.header = widget("header", known, events=("changed",), asks=news)
             with gr.Row(elem_id="halves"):
                 with gr.Column(scale=5, min_width=320, elem_id="left"):
                     self._video_half(desk.card["defaults"])
@@ -84,7 +93,8 @@ class Layout:
             elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
             file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
         )  # fmt: skip
-        widget("moment")
+        self.moment = widget("moment")
+        widget("held")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
@@ -154,20 +164,21 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Answers")
             with gr.Row():
-                temperature = gr.Number(0, label="Temperature", minimum=0, step=0.1, min_width=80)
-                top_p = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=80)
+                temperature = gr.Number(0, label="Temperature", step=0.1, min_width=80)
+                top_p = gr.Number(1, label="Top-p", step=0.05, min_width=80)
             with gr.Row():
                 longest = gr.Number(
-                    defaults["max_new_tokens"], label="Max new tokens", minimum=1, min_width=80
+                    defaults["max_new_tokens"], label="Max new tokens", min_width=80
                 )
-                seed = gr.Number(0, label="Seed", precision=0, min_width=80)
-            penalty = gr.Number(1, label="Repetition penalty", minimum=0.1, step=0.05)
+                seed = gr.Number(0, label="Seed", min_width=80)
+            penalty = gr.Number(1, label="Repetition penalty", step=0.05)
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
+        self.faults = widget("faults")
         with gr.Group():
             gr.Markdown("### Pruning")
             self.pruning = self._pruner(bool(self.desk.prune))
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
-        self.longest = longest
+        self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]

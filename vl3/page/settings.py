@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from typing import get_args
 
+from vl3.arguments import number, whole
 from vl3.page import times
 from vl3.page.conversation import Attachment
 from vl3.page.refused import Refused
@@ -32,6 +34,70 @@ LONGEST_TEXT = 20_000
 MODES, SIDES = get_args(Mode), get_args(Side)
 _CHOICES = {"mode": MODES, "keep": SIDES}
 _DEFAULTS = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512, "repetition_penalty": 1.0}
+# What a field of numbers may hold; beyond it a slip is likelier than a wish.
+_NUMBERS: dict[str, tuple[str, Callable]] = {
+    "fps": ("Frames per s", partial(number, above=0, high=1000)),
+    "max_frames": ("Max frames", partial(whole, low=1, high=100_000)),
+    "budget_tokens": ("Token budget", partial(whole, low=1, high=1_000_000)),
+    "temperature": ("Temperature", partial(number, low=0, high=100)),
+    "top_p": ("Top-p", partial(number, above=0, high=1)),
+    "max_new_tokens": ("Max new tokens", partial(whole, low=1, high=1_000_000)),
+    "repetition_penalty": ("Repetition penalty", partial(number, above=0, high=100)),
+    "seed": ("Seed", partial(whole, low=0, high=2**32 - 1)),
+    "threshold": ("Threshold", partial(number, low=0, high=1000)),
+}
+
+
+def value(name: str, given: object) -> float | int | None:
+    """What a field of numbers holds; None where it is empty.
+
+    Raises: Refused with its label, its range and what it holds where that is out of range.
+    """
+    if given is None or given == "":
+        return None
+    label, read = _NUMBERS[name]
+    try:
+        return read(label, given)
+    except ValueError as error:
+        raise Refused("Setting out of range", f"{error}.") from None
+
+
+def faults(values: Sequence, context_tokens: int) -> dict[str, str]:
+    """What is wrong with the fields FIELDS, by their names, each in one sentence.
+
+    context_tokens: what prompt and answer of the model can have together
+    """
+    fields = dict(zip(FIELDS, values, strict=True))
+    found = {}
+    checks = {name: partial(value, name, fields[name]) for name in _NUMBERS}
+    checks["start"] = partial(moments, fields["start"], fields["end"])
+    for name, check in checks.items():
+        try:
+            check()
+        except ValueError as error:
+            found[name] = str(error)
+    longest = fields["max_new_tokens"] or 0
+    if "max_new_tokens" not in found and longest >= context_tokens:
+        found["max_new_tokens"] = (
+            f"Max new tokens leaves no room for a question: this model reads and writes "
+            f"{context_tokens} tokens in all - got {longest:g}."
+        )
+    return found
+
+
+def moments(start: object, end: object) -> tuple[float | None, float | None]:
+    """The seconds of the fields From and To; None for an empty one.
+
+    Raises: ValueError where one is no time, or To is not after From.
+    """
+    start_s, end_s = times.parse(start, "From"), times.parse(end, "To")
+    if start_s is not None and end_s is not None and start_s >= end_s:
+        raise Refused(
+            "Nothing between these times",
+            f"From {times.typed(start_s)} is not before To {times.typed(end_s)}. "
+            "Move From earlier or To later.",
+        )
+    return start_s, end_s
 
 
 def reading(values: Sequence) -> dict:
@@ -44,13 +110,14 @@ def answer(values: Sequence) -> tuple[dict, str]:
 
     A field left empty has its default. Pruning is None (off), or mode, keep and, where one was
     typed, threshold; an empty threshold is the model's own.
+    Raises: Refused for the first number out of its range.
     """
     fields = dict(zip(ANSWER, values, strict=True))
+    given = {name: value(name, fields[name]) for name in _DEFAULTS}
     settings = {
-        name: type(default)(fields[name] if fields[name] is not None else default)
-        for name, default in _DEFAULTS.items()
+        name: default if given[name] is None else given[name] for name, default in _DEFAULTS.items()
     }
-    settings["seed"] = int(fields["seed"] or 0)
+    settings["seed"] = value("seed", fields["seed"]) or 0
     settings["prune"] = pruning([fields[name] for name in PRUNER])
     return settings, fields["system"] or ""
 
@@ -121,5 +188,5 @@ def pruning(values: Sequence) -> dict | None:
     is_on, threshold, mode, keep = values
     if not is_on:
         return None
-    chosen = {"mode": mode, "keep": keep}
-    return chosen if threshold is None else {**chosen, "threshold": float(threshold)}
+    chosen, threshold = {"mode": mode, "keep": keep}, value("threshold", threshold)
+    return chosen if threshold is None else {**chosen, "threshold": threshold}

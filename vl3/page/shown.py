@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from vl3.page import strip, transcript, words
 from vl3.page.conversation import Attachment, seen_in
@@ -11,9 +12,10 @@ from vl3.page.refused import Refused
 from vl3.page.visitors import Visitor
 
 
-def header(card: Mapping) -> dict:
-    """What is loaded, and what to know about it."""
-    return {"facts": words.model_facts(card), "note": words.model_note(card)}
+def header(card: Mapping, number: int) -> dict:
+    """What is loaded, and what to know about it. number: how many models were loaded before."""
+    facts, note = words.model_facts(card), words.model_note(card)
+    return {"facts": facts, "note": note, "number": number}
 
 
 def player(visitor: Visitor) -> dict:
@@ -37,6 +39,14 @@ def film_strip(visitor: Visitor, item: Attachment) -> dict | None:
         return None
     url = file_url(item.sheet.path) if item.sheet else ""
     return strip.value(item.plan, item.sheet, url, seen_in(visitor.turns, item))
+
+
+def asked_s(visitor: Visitor, moment: object) -> float | None:
+    """Where the player of the current video stood, as a browser says it; None where it does not."""
+    moment, item = moment if isinstance(moment, dict) else {}, visitor.current
+    time_s = moment.get("time_s")
+    is_time = type(time_s) in (int, float) and isfinite(time_s) and time_s >= 0
+    return float(time_s) if is_time and item and item.key == moment.get("key") else None
 
 
 def memory(visitor: Visitor, defaults: Mapping) -> dict:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from vl3.page.words import clock
 
 _CLOCK = r"(?:(?P<hours>\d{1,2}):)?(?P<minutes>\d{1,3}):(?P<seconds>[0-5]\d(?:\.\d{1,3})?)"
 _SHORT = r"(?P<short>\d{1,6}(?:\.\d{1,3})?)\s?s(?:ec)?"
@@ -18,7 +17,18 @@ _TIME = re.compile(
     rf"(?<![\w.:/#\[])(?:{_SPELLED}|(?:Time\s+)?(?:{_CLOCK}|{_SHORT}))(?![\w/]|[:.]\d)",
     re.IGNORECASE,
 )
-_FIELD = re.compile(rf"(?:{_CLOCK}|(?P<short>\d{{1,6}}(?:\.\d{{1,3}})?)\s*s?)", re.IGNORECASE)
+# A recorder's clock can be years long.
+_FIELD = re.compile(
+    r"(?:(?:(?P<hours>\d{1,7}):)?(?P<minutes>\d{1,3}):(?P<seconds>[0-5]\d(?:\.\d{1,3})?)"
+    r"|(?P<short>\d{1,10}(?:\.\d{1,3})?)\s*s?)",
+    re.IGNORECASE,
+)
+
+
+_FRAME = re.compile(
+    r"\bframe\s+(?:number\s+|no\.?\s+|#\s?)?(?P<number>\d{1,5})\b|\b(?P<named>first|last)\s+frame\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,23 @@ def find(text: str, duration_s: float | None = None) -> list[Moment]:
         if duration_s is None or time_s <= duration_s + 0.5:
             moments.append(Moment(start, match.end(), time_s))
     return moments
+
+
+def asked(
+    text: str, duration_s: float | None = None, frames_s: Sequence[float] = ()
+) -> float | None:
+    """The moment that a question is about: a time or a frame (by its number) that it names first.
+
+    frames_s: when the frames are shown that the model sees
+    """
+    if moments := find(text, duration_s):
+        return moments[0].time_s
+    match = _FRAME.search(text)
+    if match is None:
+        return None
+    index = {"first": 0, "last": len(frames_s) - 1}.get((match["named"] or "").lower())
+    index = int(match["number"]) - 1 if index is None else index
+    return frames_s[index] if 0 <= index < len(frames_s) else None
 
 
 def link(text: str, key: str, duration_s: float | None = None) -> str:
@@ -69,8 +96,11 @@ def typed(time_s: float | None) -> str:
     """The time as parse() reads it, with as many decimals as it needs."""
     if time_s is None:
         return ""
-    rest = round(time_s - int(time_s), 2)
-    return clock(time_s) + (f"{rest:.2f}".rstrip("0")[1:] if rest else "")
+    whole_s, hundredths = divmod(round(time_s * 100), 100)
+    minutes, seconds = divmod(whole_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return text + (f".{hundredths:02d}".rstrip("0") if hundredths else "")
 
 
 def _seconds(match: re.Match) -> float:

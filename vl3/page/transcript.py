@@ -15,7 +15,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 def markdown(turns: Sequence[Turn], card: Mapping) -> str:
     """The conversation as a Markdown document, one section for each question."""
-    parts = ["# Conversation", " · ".join(words.model_facts(card))]
+    known = [turn.card for turn in turns if turn.card] or [card]
+    models = dict.fromkeys(" · ".join(words.model_facts(each)) for each in known)
+    parts = ["# Conversation", *models]
     for number, turn in enumerate(turns, 1):
         parts.append(f"## Question {number}")
         parts += [f"*{item.name} · {item.caption}*" for item in turn.attachments]
@@ -24,16 +26,22 @@ def markdown(turns: Sequence[Turn], card: Mapping) -> str:
         if turn.status == "stopped":
             parts.append("*(stopped)*")
         if turn.reply:
-            parts.append(f"*{words.cost(turn.reply.ledger)}*")
+            facts = [words.cost(turn.reply.ledger), words.model(turn.card) if turn.card else ""]
+            parts.append(f"*{' · '.join(filter(None, facts))}*")
             parts += [f"*{note}*" for note in turn.reply.notes]
+        parts += [f"*{sentence}*" for sentence in turn.told]
     return "\n\n".join(parts) + "\n"
 
 
 def as_json(turns: Sequence[Turn], card: Mapping) -> str:
     """The conversation with settings, token ids and ledgers; file names instead of paths."""
-    model = {key: card[key] for key in ("name", "parameters", "dtype", "quantize", "adapter")}
-    record = {"model": model, "turns": [_turn(turn) for turn in turns]}
+    last = [card, *(turn.card for turn in turns if turn.card)][-1]
+    record = {"model": _model(last), "turns": [_turn(turn) for turn in turns]}
     return json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def _model(card: Mapping) -> dict:
+    return {key: card[key] for key in ("name", "parameters", "dtype", "quantize", "adapter")}
 
 
 def _turn(turn: Turn) -> dict:
@@ -46,7 +54,12 @@ def _turn(turn: Turn) -> dict:
     }
     if turn.problem:
         record["problem"] = turn.problem
+    if turn.told:
+        record["events"] = list(turn.told)
+    if turn.card:
+        record["model"] = _model(turn.card)
     if turn.reply:
+        record["notes"] = list(turn.reply.notes)
         record["settings"] = turn.reply.settings
         record["token_ids"] = list(turn.reply.token_ids)
         record["ledger"] = asdict(turn.reply.ledger)
@@ -61,6 +74,7 @@ def _attachment(item: Attachment) -> dict:
             "frames": item.plan.num_frames,
             "tokens": item.plan.num_tokens,
             "times_s": item.plan.times_s,
+            "notes": item.plan.notes,
         }
     return record
 

@@ -7,8 +7,8 @@ lost its connection or reloaded the page comes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock, RLock
 from time import monotonic
 from typing import Any
@@ -40,8 +40,11 @@ class Look:
 class Visitor:
     """What one browser session holds. name: under which its conversation is found again.
 
+    choice: how often another file was chosen as the current one
     tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
     comparing: ends the comparison that runs, if one does
+    news: what happened to the page that its open tab has not shown yet
+    before: the default fields of the model that its open tab shows, where there is another by now
     foreseen: the current video, the pruner's settings, and what these would leave of it
     """
 
@@ -49,6 +52,7 @@ class Visitor:
     model_number: int = 0
     turns: list[Turn] = field(default_factory=list)
     current: Attachment | None = None
+    choice: int = 0
     run: int = 0
     waiting: bool = False
     stop: Event = field(default_factory=Event)
@@ -60,13 +64,15 @@ class Visitor:
     tab: str = ""
     looks: dict[str, Look] = field(default_factory=dict)
     comparing: Event = field(default_factory=Event)
+    news: str = ""
+    before: Mapping = field(default_factory=dict)
     foreseen: tuple[Attachment, dict | None, Seen] | None = None
 
     def begin(self, turns: list[Turn]) -> None:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
         self.stop.set()
         self.stop = Event()
-        self.turns = turns
+        self.turns = [*kept.settled(turns[:-1]), turns[-1]]
         self.run += 1
         self.waiting = True
 
@@ -85,6 +91,12 @@ class Visitor:
         self.stop.set()
         self.waiting = False
         self.run += 1
+
+    def tell(self, sentence: str) -> None:
+        """Notes in the conversation what happened to it."""
+        if self.turns:
+            last = self.turns[-1]
+            self.turns = [*self.turns[:-1], replace(last, told=(*last.told, sentence))]
 
     def paths(self) -> set[str]:
         """The files this visitor can still see or ask about."""
@@ -125,7 +137,7 @@ class Visitors:
     def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
         self.studio = load()
-        self.model_number = 0
+        self.model_number = self.models_loaded = 0
         self.shelf = kept.Shelf()
         self._visitors: dict[str, Visitor] = {}
         self._lock = RLock()
@@ -211,6 +223,14 @@ class Visitors:
                 return visitor
         return None
 
+    def announce(self, sentence: str, before: Mapping, by: Visitor | None = None) -> None:
+        """Tells everybody but one that there is another model. before: default fields until then"""
+        with self._lock:
+            for visitor in self._visitors.values():
+                if visitor is not by:
+                    visitor.tell(sentence)
+                    visitor.news, visitor.before = sentence, visitor.before or before
+
     @property
     def is_busy(self) -> bool:
         """Whether an answer is being written for anybody."""
@@ -230,6 +250,7 @@ class Visitors:
         with self._lock:
             for visitor in self._visitors.values():
                 visitor.free()
+                visitor.turns = list(kept.settled(visitor.turns))
                 visitor.studio = None
             self.model_number += 1
             self.studio = None
@@ -239,3 +260,4 @@ class Visitors:
             finally:
                 if self.studio is None:
                     self.studio = self._load()
+                self.models_loaded = self.model_number

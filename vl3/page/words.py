@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from vl3.units import memory
 from vl3.values import Ledger, Plan, Seen
 
 NO_BREAK = "\u00a0"
+MINUS = "\u2212"
+LONG_H = 100  # from then on days are counted
 SHARED = (
     "Anybody who can reach this server and has the link can read the conversation as it is now "
     "and see its video, for 24 hours at most and until the app stops."
@@ -33,6 +36,10 @@ PRUNERS = (
     ("RLT: the frame before, other unit", "rlt"),
     ("Last kept: the last kept version", "last_kept"),
 )
+UNKNOWN_FAULT = (
+    "This failed for a reason that the page does not know; the log of the server says it. A file "
+    "that was part of it may be damaged: save it anew, or convert it, and try again."
+)
 UNKNOWN_SIZE = "Memory unknown: no model in such a folder, and no published size of that name."
 QUANTIZATIONS = (
     ("None", "none"),
@@ -45,11 +52,17 @@ NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
 
 def clock(time_s: float) -> str:
-    """The time as a player shows it: 0:12, 1:04, 1:02:03."""
-    whole_s = int(time_s + 1e-6)
-    minutes, seconds = divmod(whole_s, 60)
+    """The time as a player shows it: 0:12, 1:04, 1:02:03, 5 d 03:04:05; a minus before 0."""
+    if not isfinite(time_s):
+        return "?"
+    sign = MINUS if time_s <= -1 else ""
+    minutes, seconds = divmod(int(abs(time_s) + 1e-6), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    if hours >= LONG_H:
+        days, hours = divmod(hours, 24)
+        return f"{sign}{count(days)}{NO_BREAK}d{NO_BREAK}{hours:02d}:{minutes:02d}:{seconds:02d}"
+    front = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{sign}{front}:{seconds:02d}"
 
 
 def count(number: int) -> str:
@@ -79,12 +92,16 @@ def spacing(plan: Plan) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The budget line and its bar. state: "empty", "fits", "over" or "refused"."""
+    """The budget line and its bar. state: "empty", "fits", "above", "over" or "refused".
+
+    notes: what a person must know of the plan, one sentence each
+    """
 
     text: str
     state: str
     filled: float = 0.0
     pruned: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_value(self) -> dict:
         return {
@@ -92,20 +109,38 @@ class Budget:
             "state": self.state,
             "filled": round(self.filled, 4),
             "pruned": self.pruned,
+            "notes": self.notes,
         }
 
 
 NO_BUDGET = Budget("", "empty")
 
 
-def budget(plan: Plan, limit_tokens: int, seen: Seen | None = None) -> Budget:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the visual tokens of one clip.
+
+    room: what fits beside the longest answer; budget: what the person allows, None for all of it
+    least, most: of one frame by the model's rule, None for no most
+    """
+
+    room: int
+    budget: int | None = None
+    least: int = 1
+    most: int | None = None
+
+
+def budget(plan: Plan, limits: Limits, seen: Seen | None = None) -> Budget:
     """What the clip will cost, and whether it fits, from arithmetic alone.
 
     seen: what pruning leaves of it, where that is known
     """
-    if plan.num_tokens > limit_tokens:
-        return Budget(over_limit(plan.num_tokens, limit_tokens), "over", 1.0)
-    grid, tokens = plan.grid, f"{count(plan.num_tokens)} tokens of {count(limit_tokens)}"
+    if plan.num_tokens > limits.room:
+        return Budget(over_limit(plan.num_tokens, limits.room), "over", 1.0, notes=plan.notes)
+    limit = limits.room if limits.budget is None else min(limits.room, limits.budget)
+    above = plan.num_tokens > limit
+    grid = plan.grid
+    tokens = f"{count(plan.num_tokens)} tokens" + ("" if above else f" of {count(limit)}")
     size = f"{grid.rows} × {grid.cols} patches"
     if plan.times_s is None:
         text = f"Image of {size} · {tokens}"
@@ -113,8 +148,36 @@ def budget(plan: Plan, limit_tokens: int, seen: Seen | None = None) -> Budget:
         text = f"{plural(plan.num_frames, 'frame')} of {size} · {tokens}"
         if every := spacing(plan):
             text += f" · {every}"
-    text = " · ".join([text, *plan.notes])
-    return Budget(text, "fits", plan.num_tokens / limit_tokens, after_pruning(seen))
+    notes = (_above(plan, limits), *plan.notes) if above else (*_capped(plan, limits), *plan.notes)
+    filled = min(plan.num_tokens / limit, 1.0)
+    return Budget(text, "above" if above else "fits", filled, after_pruning(seen), notes)
+
+
+def _above(plan: Plan, limits: Limits) -> str:
+    """Why the plan does not keep to the budget, and what would."""
+    each, what = plan.grid.tokens_per_frame, "an image" if plan.times_s is None else "a frame"
+    least = f"{what} has at least {plural(limits.least, 'token')}"
+    shape = f" ({count(each)} in this shape)" if each > limits.least else ""
+    most = limits.budget // each
+    if plan.times_s is None or most < 1:
+        fits = f"Raise Token budget to {count(each)}"
+    else:
+        fits = f"{plural(most, 'frame')} would fit: lower Max frames to {count(most)}"
+        fits += ", or raise Token budget"
+    return f"Above the budget of {count(limits.budget)}, because {least}{shape}. {fits}."
+
+
+def _capped(plan: Plan, limits: Limits) -> tuple[str, ...]:
+    """Where the model's own bound on a frame decides, and the budget does not."""
+    if (
+        limits.most is None
+        or limits.budget is None
+        or limits.budget <= limits.most * plan.num_frames
+    ):
+        return ()
+    what = "an image" if plan.times_s is None else "a frame"
+    most = plural(limits.most, "token")
+    return (f"This model gives {what} about {most}, whatever the budget.",)
 
 
 def after_pruning(seen: Seen | None) -> str:
@@ -186,10 +249,35 @@ def pruned(ledger: Ledger) -> str:
     return f"{count(ledger.visual_tokens)} → {count(ledger.kept_tokens)} visual tokens"
 
 
+def model(card: Mapping) -> str:
+    """Which model an answer is of, in which numbers: nano · float32, VideoLLaMA3-2B · nf4."""
+    parts = [str(card["name"]).rstrip("/").rpartition("/")[2], _numbers(card)]
+    if card["adapter"]:
+        parts.append(f"adapter {_folder(card['adapter'])}")
+    return " · ".join(parts)
+
+
+def _numbers(card: Mapping) -> str:
+    return str(card["quantize"] or card["dtype"]).removeprefix("torch.")
+
+
+def changed(card: Mapping, by_another: bool) -> str:
+    """What a conversation says when another model answers from now on."""
+    return f"The model was changed to {model(card)}{' by another visitor' if by_another else ''}."
+
+
+def of_another(card: Mapping) -> str:
+    """Why an answer of another model cannot be looked into."""
+    return (
+        f"This answer was given by {model(card)}, which is not loaded any more. Ask again, then "
+        "look into the new answer."
+    )
+
+
 def model_facts(card: Mapping) -> list[str]:
     """The facts of a model card that the header shows, most telling first."""
     facts = [str(card["name"]), parameters(card["parameters"])]
-    facts.append(str(card["quantize"] or card["dtype"]).removeprefix("torch."))
+    facts.append(_numbers(card))
     facts.append(f"adapter {_folder(card['adapter'])}" if card["adapter"] else "no adapter")
     facts.append(str(card["device"]))
     if card["weights_bytes"]:

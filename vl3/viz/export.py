@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parents[2] / "assets" / "web"
@@ -26,6 +27,7 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 body {{ margin: 0; background: #fff; color: #1c1f26; font-family: system-ui, sans-serif; }}
 main {{ max-width: 1280px; margin: 0 auto; padding: 18px 22px 40px; }}
 h1 {{ font-size: 1.2rem; margin: 0 0 12px; overflow-wrap: anywhere; }}
+h1 ~ p {{ font-size: .9rem; margin: 0 0 6px; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1rem; margin: 34px 0 8px; padding-top: 18px; border-top: 1px solid #8886; }}
 @media (max-width: 600px) {{ main {{ padding: 12px 12px 30px; }} }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #14161c; color: #e6e8ee; }} }}
@@ -34,6 +36,7 @@ h2 {{ font-size: 1rem; margin: 34px 0 8px; padding-top: 18px; border-top: 1px so
 <body>
 <main>
 <h1>{title}</h1>
+{facts}
 {places}
 </main>
 <script type="application/json" id="views">{data}</script>
@@ -60,10 +63,11 @@ def style() -> str:
     return (WEB / "look.css").read_text("utf-8")
 
 
-def page(*views: dict, title: str = "vl3") -> str:
+def page(*views: dict, title: str = "vl3", facts: Sequence[str] = ()) -> str:
     """One HTML file with these views, their controls working, that asks for nothing from anywhere.
 
     views: of the data functions of vl3.viz
+    facts: lines to read below the title
     """
     places = [
         f'<h2>{html.escape(_title(view["view"]))}</h2>\n<div id="view-{index}"></div>'
@@ -72,6 +76,7 @@ def page(*views: dict, title: str = "vl3") -> str:
     return _PAGE.format(
         title=html.escape(title),
         style=style(),
+        facts="\n".join(f"<p>{html.escape(fact)}</p>" for fact in facts),
         places="\n".join(places),
         data=in_script(views),
         module=module(),

@@ -18,8 +18,12 @@ def test_a_page_holds_the_views_and_escapes_names():
     frames = np.zeros((2, 28, 28, 3), np.uint8)
     clip = Clip(frames_TYX3=frames, times_s=(0.0, 1.0), source=HOSTILE)
     page = export.page(
-        pruning.data(clip, grid, None), positions.data(grid, 8, source=HOSTILE), title=HOSTILE
+        pruning.data(clip, grid, None),
+        positions.data(grid, 8, source=HOSTILE),
+        title=HOSTILE,
+        facts=["nano · float32", HOSTILE],
     )
+    assert "<p>nano · float32</p>\n<p>&lt;/script&gt;" in page
     assert "<img" not in page
     assert page.count("</script>") == 2
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
