@@ -15,6 +15,7 @@ import difflib
 import json
 import re
 import sys
+import textwrap
 import types
 import typing
 from argparse import RawDescriptionHelpFormatter
@@ -32,7 +33,7 @@ from jsonargparse import (
     set_loader,
 )
 
-from vl3.training.recipe import Recipe, Source
+from vl3.training.recipe import Adapter, Recipe, Source
 
 # Exit codes of every command.
 OK, FAILED, USAGE, BAD_DATA, TOO_BIG = 0, 1, 2, 3, 4
@@ -89,6 +90,7 @@ class RecipeParser:
         self.parser = ArgumentParser(
             prog=prog,
             description=description,
+            epilog=_lists_help(),
             formatter_class=_Help,
             parser_mode="yaml_core",
             print_config=None,
@@ -101,6 +103,9 @@ class RecipeParser:
         self.parser.add_class_arguments(Recipe, None)
         self.parser.add_argument("--print_config", action="store_true",
                                  help="print the merged recipe as YAML and leave")  # fmt: skip
+        described = dict(descriptions(Recipe))
+        for action in self.parser._actions:
+            action.help = described.get(action.dest, action.help)
 
     def add_argument(self, *names: str, **options) -> None:
         self.options += [name.lstrip("-") for name in names]
@@ -268,6 +273,32 @@ def nearest(name: str, known: Iterable[str]) -> str:
         hits = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
         near = [last[hit] for hit in hits]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def descriptions(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted name and description of every setting, from the lines of the docstrings."""
+    text = re.sub(r"\n {8,}", " ", kind.__doc__)
+    found = dict(re.findall(r"^ +(\w+): (.*)$", text, re.MULTILINE))
+    for name, inner in parts(kind).items():
+        yield prefix + name, found[name]
+        if inner is not None and inner is not Source:
+            yield from descriptions(inner, f"{prefix}{name}.")
+
+
+def _lists_help() -> str:
+    """What --help says of settings inside lists and of parts that may be missing."""
+    groups = {
+        "the adapter, where there is one": (Adapter, "adapter."),
+        "each data set, by its name": (Source, "data.NAME."),
+    }
+    lines = []
+    for title, (kind, prefix) in groups.items():
+        lines += [f"settings of {title}:"]
+        for name, text in descriptions(kind, prefix):
+            lines += [f"  --{name}", *textwrap.wrap(text, 74, initial_indent=" " * 24,
+                                                    subsequent_indent=" " * 24)]  # fmt: skip
+        lines.append("")
+    return "\n".join(lines)
 
 
 # Settings on the command line

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from train_cli.__main__ import main
-from train_cli.config import read_recipe
+from train_cli.config import descriptions, read_recipe
 from vl3.config import nano, videollama3_2b, videollama3_7b
 from vl3.training.memory import parts
+from vl3.training.recipe import Recipe
 from vl3.weights.load import count_parameters
 
 STAGE = ["--config", "stage4_video"]
@@ -129,6 +130,19 @@ def test_help_and_mistakes_need_no_torch(arguments):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert "AssertionError" not in done.stderr
     assert done.returncode == (2 if "--optim.x" in arguments else 0), done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_help_describes_every_setting(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.split("options:")[1].splitlines()
+    text = " ".join(" ".join(lines).split())
+    for name, words in descriptions(Recipe):
+        assert f"--{name}" in text, name
+        assert words in text, name
+    assert text.count("--data.NAME.world.shaky share of clips that shake") == 1
+    assert text.count("--adapter.rank numbers between") == 1
 
 
 def test_recipes_are_listed_shown_and_copied(capsys, tmp_path):

@@ -106,11 +106,11 @@ class World:
 class Source:
     """One data set of the mix.
 
-    name: for losses, messages and --data.NAME on the command line
+    name: what losses and messages call it, and --data.NAME on the command line
     path: JSONL or JSON file, WebDataset shards (*.tar), a folder or hf://name of a Hugging Face
         data set
     world: instead of a path, scenes of the toy world
-    format: of the rows, told by their keys where none is named
+    format: format of the rows; told by their keys where none is named
     media_root: where relative paths of media begin; the folder of the file where none is named
     samples: how many an epoch takes; more than there are repeats, fewer takes others each epoch
     sets: names of the paper's data sets that belong here, for the reader
@@ -151,7 +151,7 @@ class Media:
 class Batch:
     """How samples become steps.
 
-    samples: of one optimizer step, over all processes
+    samples: samples of one optimizer step, over all processes
     tokens: most language tokens of one forward pass; a step is cut into as many as it needs
     patches: most vision patches of one forward pass
     max_tokens: longest sample
@@ -213,7 +213,7 @@ class Evaluate:
 class Recipe:
     """One training run.
 
-    name: of the run
+    name: name of the run
     out: folder of the run; {name} stands for the name
     start: where the weights come from
     rates: learning rate of each module
