@@ -84,8 +84,8 @@ class World:
     digits: share of scenes with a digit
     changing: share of the digits in clips that change on the way
     shaky: share of clips that shake
-    noisy: share of scenes with noise
-    rescaled: share of scenes drawn smaller or larger
+    noisy: share of clips with noise
+    rescaled: share of clips drawn large and made smaller
     sizes_px: height and width of the pictures, one of the pairs for each scene
     """
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from vl3.training.data.records import BadSample
 from vl3.training.data.views import view
+from vl3.training.left_out import QUARANTINE
 from vl3.training.recipe import Recipe, read
 from vl3.training.setup import prepare
 from vl3.training.trainer import VL3Trainer
@@ -102,12 +103,17 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks)
     own = [Metrics(out), interrupted, *callbacks]
     trainer = VL3Trainer(model, processor, recipe, out, until, own)
     if checkpoint is None and trainer.args.should_save:
+        for old in (METRICS, QUARANTINE):  # of a run that ended before its first checkpoint
+            (out / old).unlink(missing_ok=True)
         (out / FIRST).write_text(first_sample(trainer), encoding="utf-8")
         log.info("the first sample, as the model reads it, is in %s", out / FIRST)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         gc.unfreeze()  # what the trainer froze for its workers may go now
+        if trainer.args.should_save:
+            for sentence in trainer.left_out.sentences():
+                log.warning(sentence)
     return checkpoints(out)[-1]
 
 

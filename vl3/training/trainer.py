@@ -30,8 +30,9 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.training import evaluate, optim
 from vl3.training.collate import Pass, attention_mask, collate
-from vl3.training.data.quarantine import Bad, quarantine
+from vl3.training.data.quarantine import Bad
 from vl3.training.frames import FrameCache
+from vl3.training.left_out import QUARANTINE, LeftOut
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
@@ -41,11 +42,11 @@ from vl3.weights.digest import weights_digest
 from vl3.weights.hub import RUN_FILE, checkpoints, resolve
 
 PARTIAL = "partial"
-FIRST_SAMPLES = 10_000  # over so many the share of bad ones is taken at least
+FIRST_SAMPLES = 10_000  # of a data set: over so many, or all, the share of bad ones is taken
 
 
 class TooManyBad(RuntimeError):
-    """More samples could not be read than the recipe allows."""
+    """More samples of a data set could not be read than the recipe allows."""
 
 
 class NotFinite(FloatingPointError):
@@ -54,10 +55,14 @@ class NotFinite(FloatingPointError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """The passes of one step that this process runs, and what could not be read."""
+    """The passes of one step that this process runs, and what could not be read.
+
+    cut: samples whose end was left out
+    """
 
     passes: tuple[Pass, ...]
     bad: tuple[Bad, ...]
+    cut: int = 0
 
     @property
     def learned(self) -> int:
@@ -72,17 +77,18 @@ class Join:
 
     def __call__(self, items: list) -> Step:
         passes: dict[int, list] = {}
-        bad = []
+        bad, cut = [], 0
         for number, item in items:
             members = passes.setdefault(number, [])
             if isinstance(item, Bad):
                 bad.append(item)
             elif item is not None:
                 members.append(item)
+                cut += item.is_cut
         ready = [
             collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
         ]
-        return Step(tuple(ready), tuple(bad))
+        return Step(tuple(ready), tuple(bad), cut)
 
 
 class Tally:
@@ -149,6 +155,7 @@ class VL3Trainer(Trainer):
         self.base = base_of(recipe)
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
+        self.left_out = LeftOut(out / QUARANTINE)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
@@ -156,7 +163,6 @@ class VL3Trainer(Trainer):
         seed = f"{recipe.seed} held out"
         held = [open_source(source, seed) for source in recipe.evaluate.sources]
         self.held = evaluate.held_out(held, recipe.evaluate)
-        self.bad = 0
         self.tally = Tally()
         device = next(model.parameters()).device
         super().__init__(
@@ -194,7 +200,8 @@ class VL3Trainer(Trainer):
         """Trains; from a checkpoint folder, at the step where it was written."""
         if resume_from_checkpoint is not None:
             run = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
-            self.first_step, self.bad = run["step"], run["bad"]
+            self.first_step, self.left_out.cut = run["step"], run.get("cut", 0)
+            self.left_out.remember()
             resume_from_checkpoint = str(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -215,7 +222,7 @@ class VL3Trainer(Trainer):
     def training_step(self, model, inputs: Step, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of all passes of the step; the mean loss of the learned tokens."""
         model.train()
-        self._quarantine(inputs.bad)
+        self._leave_out(inputs)
         learned = self._over_processes(torch.tensor(float(inputs.learned)))
         processes = self.args.world_size
         total = torch.zeros((), device=self.args.device)
@@ -298,16 +305,31 @@ class VL3Trainer(Trainer):
             "lower the rates or look at these samples"
         )
 
-    def _quarantine(self, bad: tuple[Bad, ...]) -> None:
-        """Counts and names what could not be read; stops above the recipe's budget."""
-        quarantine(self.out / "quarantine.jsonl", bad)
-        self.bad += int(self._over_processes(torch.tensor(float(len(bad)))).item())
-        seen = (self.state.global_step + 1) * self.recipe.batch.samples
-        if self.bad > max(self.recipe.max_bad * max(seen, FIRST_SAMPLES), 1):
-            raise TooManyBad(
-                f"{self.bad} of {seen} samples could not be read, more than max_bad "
-                f"{self.recipe.max_bad} allows; see quarantine.jsonl, or run validate"
-            )
+    def _leave_out(self, step: Step) -> None:
+        """Counts and names what could not be read; stops above the recipe's share of a data set."""
+        bad, cut = self._over_processes(torch.tensor([len(step.bad), step.cut])).tolist()
+        self.left_out.cut += cut
+        if not bad:
+            return
+        found = gather_object(list(step.bad)) if self.args.world_size > 1 else step.bad
+        self.left_out.add(found, write=self.args.should_save)
+        for name in {entry.dataset for entry in found}:
+            count, length = self.left_out.unreadable(name), self._known(name)
+            if count > max(self.recipe.max_bad * length, 1):
+                raise TooManyBad(
+                    f"{count} of {length} samples of {name!r} could not be read, more than max_bad "
+                    f"{self.recipe.max_bad:g} allows; see {self.left_out.file}, or run validate"
+                )
+
+    def _known(self, name: str) -> int:
+        """Samples of a data set over which the share of bad ones is taken."""
+        (part,) = [
+            part for part, source in zip(self.order.parts, self.recipe.data) if source.name == name
+        ]
+        steps = self.state.global_step + 1
+        seen = steps * self.order.step_samples * part.taken // self.order.epoch_samples
+        known = max(seen, FIRST_SAMPLES)
+        return known if part.length is None else min(known, part.length)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict:
         """Answers to held-out questions, in samples/ and as shares of right ones."""
@@ -349,7 +371,7 @@ class VL3Trainer(Trainer):
                 self.tally.merge(other)
             groups = self.optimizer.param_groups
             rates = {f"rate/{g['module']}/{g['kind']}": round(g["lr"], 9) for g in groups}
-            logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.bad}
+            logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.left_out.count}
             logs.pop("learning_rate", None)
             self.tally = Tally()
         super().log(logs, start_time)
@@ -386,7 +408,8 @@ class VL3Trainer(Trainer):
         return {
             "step": self.state.global_step,
             "steps": self.total_steps,
-            "bad": self.bad,
+            "bad": self.left_out.count,
+            "cut": self.left_out.cut,
             "recipe": asdict(self.recipe),
             "base": self.base,
             "versions": {"torch": torch.__version__},
