@@ -166,9 +166,11 @@ def find_config(name: str) -> Path:
 
     Raises: ConfigError with the nearest bundled name.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder; --config takes a file or the name of a recipe")
     if path.name == name and (BUNDLED / f"{path.stem}.yaml").is_file():
         return BUNDLED / f"{path.stem}.yaml"
     raise ConfigError(
@@ -201,6 +203,10 @@ def check_file(file: Path) -> None:
     """Raises ConfigError where a file is not YAML or holds a setting that does not exist."""
     try:
         raw = load_yaml(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file.name} is not a text in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

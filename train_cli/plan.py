@@ -28,6 +28,8 @@ from train_cli.config import (
 from vl3.training.recipe import Recipe, Source
 from vl3.units import memory as gb
 from vl3.units import parse_memory
+from vl3.weights.runs import checkpoints
+from vl3.weights.whole import check_weights
 
 Parser = RecipeParser
 LOOKED_AT = 64  # samples of a data set that are measured
@@ -50,7 +52,12 @@ def run(chosen) -> int:
     """Exit code 0 when it fits, 4 when not, 2 when sizes cannot be known."""
     memory, on = getattr(chosen, "memory", None), getattr(chosen, "on", "auto")
     try:
-        plan = make(chosen.recipe, on, usable(memory) if memory else None)
+        check_weights_of(chosen.recipe)
+        limit = usable(memory) if memory else None
+    except ValueError as error:
+        fail(error)
+    try:
+        plan = make(chosen.recipe, on, limit)
     except UnknownSizes as error:
         fail(error)
     if getattr(chosen, "json", False):
@@ -88,15 +95,24 @@ def refuse_misfit(plan) -> None:
         )
 
 
+def check_weights_of(recipe: Recipe) -> None:
+    """Raises: ValueError for start weights that lie here and are not whole."""
+    for name in (recipe.start.model, recipe.start.vision, recipe.start.language):
+        if name and (folder := Path(name).expanduser()).is_dir():
+            whole = checkpoints(folder)
+            check_weights(whole[-1] if whole else folder)
+
+
 def usable(size: str) -> float:
     """Bytes of a size like 24GB, less what a GPU's driver takes; ends the command with a sentence
     for what is no size."""
-    from vl3.memory import USABLE
-
     try:
-        return parse_memory(size) * USABLE
+        whole = parse_memory(size)
     except ValueError as error:
         fail(f"--memory: {error}")
+    from vl3.memory import USABLE
+
+    return whole * USABLE
 
 
 def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:

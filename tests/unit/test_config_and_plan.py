@@ -152,7 +152,9 @@ def test_recipes_are_listed_shown_and_copied(capsys, tmp_path):
     shown = capsys.readouterr().out
     assert main(["recipes", "copy", "lora", str(tmp_path)]) == 0
     assert (tmp_path / "lora.yaml").read_text() == shown
-    assert main(["recipes", "copy", "lora", str(tmp_path)]) == 1, "nothing is overwritten"
+    with pytest.raises(SystemExit) as stopped:
+        main(["recipes", "copy", "lora", str(tmp_path)])
+    assert stopped.value.code == 2, "nothing is overwritten"
 
 
 def test_which_asks_or_takes_flags(capsys, monkeypatch):

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from train_cli.config import BUNDLED, FAILED, OK, ConfigError, bundled, fail, find_config
+from train_cli.config import BUNDLED, OK, ConfigError, bundled, fail, find_config
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     try:
         return {"list": _list, "show": _show, "copy": _copy, "which": _which}[chosen.action](chosen)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         fail(error)
 
 
@@ -82,8 +82,9 @@ def _copy(chosen: argparse.Namespace) -> int:
     source = find_config(chosen.name)
     target = chosen.to / source.name if chosen.to.is_dir() else chosen.to
     if target.exists():
-        print(f"error: {target} exists already; choose another name", file=sys.stderr)
-        return FAILED
+        fail(f"{target} exists already; choose another name")
+    if not target.absolute().parent.is_dir():
+        fail(f"there is no folder {target.parent}; make it first")
     shutil.copyfile(source, target)
     print(f"{target}: change it, then run python -m train_cli plan --config {target}")
     return OK

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from vl3.training.recipe import (
     read,
 )
 from vl3.training.stop import Stop
-from vl3.training.trainer import NotFinite, TooManyBad, VL3Trainer
+from vl3.training.trainer import CannotSave, NotFinite, TooManyBad, VL3Trainer
 from vl3.weights.runs import checkpoints
 
 BUNDLED = Start(model="assets/nano")
@@ -200,6 +201,30 @@ def test_a_signal_ends_the_answers_to_held_out_questions(tmp_path, monkeypatch):
     monkeypatch.setattr(VL3ForConditionalGeneration, "generate", press)
     assert runs.run(asked).name == "checkpoint-1"
     assert len(calls) == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_can_be_made_up(tmp_path):
+    """No file may grow beyond a few bytes from step 3 on, as on a full disk."""
+
+    class Fill(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    chosen = recipe(tmp_path, start=BUNDLED, rates=Rates(vision=1e-3), steps=4, save_every=2)
+    try:
+        with pytest.raises(CannotSave, match=r"^the checkpoint of step 4 [^\n]* is whole") as failed:
+            runs.run(chosen, callbacks=(Fill(),))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    out = tmp_path / "run"
+    assert f"checkpoint-2 is whole: make room, then python -m train_cli resume {out}" in str(
+        failed.value
+    )
+    assert [folder.name for folder in checkpoints(out)] == ["checkpoint-2"]
+    assert not list(out.glob("partial/*"))
+    assert runs.resume(out).name == "checkpoint-4"
 
 
 def changed(out, **changes):
