@@ -27,7 +27,7 @@ from vl3.training.toy.questions import ask
 from vl3.training.toy.score import FIRST_SEED, Drawn, blinded, replies, score
 from vl3.training.toy.world import Level, film, sample_scene
 from vl3.values import Clip
-from vl3.weights.hub import checkpoints
+from vl3.weights.runs import checkpoints
 
 TRIED = 4  # lessons, then steps, over which the speed is measured after a first one
 SIGHT = 0.38  # share of the time that goes into lessons in sight

@@ -68,10 +68,16 @@ def optimizer(model: nn.Module, rates: Rates, settings: Optim) -> torch.optim.Op
         return torch.optim.AdamW(every, **adamw)
     matrices = [group for group in every if group["kind"] == "matrices"]
     for group in matrices:
-        group["lr"] *= settings.muon_factor
+        group["lr"] = full_rate(group, rates, settings)
     rest = [group for group in every if group["kind"] != "matrices"]
     members = [Muon(matrices, lr=0.0)] if matrices else []
     return Together(members + ([torch.optim.AdamW(rest, **adamw)] if rest else []))
+
+
+def full_rate(group: dict, rates: Rates, settings: Optim) -> float:
+    """The rate of a parameter group where the schedule takes nothing off."""
+    is_muon = settings.kind == "muon" and group["kind"] == "matrices"
+    return getattr(rates, group["module"]) * (settings.muon_factor if is_muon else 1.0)
 
 
 def factor(settings: Optim, step: int, steps: int) -> float:

@@ -36,10 +36,12 @@ from vl3.training.left_out import QUARANTINE, LeftOut
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
+from vl3.training.stop import Stop, Stopped
 from vl3.training.toy import newborn, sight, story
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
-from vl3.weights.hub import RUN_FILE, checkpoints, resolve
+from vl3.weights.hub import resolve
+from vl3.weights.runs import RUN_FILE, checkpoints
 
 PARTIAL = "partial"
 FIRST_SAMPLES = 10_000  # of a data set: over so many, or all, the share of bad ones is taken
@@ -154,8 +156,10 @@ class VL3Trainer(Trainer):
         out: Path,
         steps: int | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.recipe, self.out, self.processor = recipe, out, processor
+        self.stop = stop or Stop()
         self.base = base_of(recipe)
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
@@ -207,7 +211,36 @@ class VL3Trainer(Trainer):
             self.first_step, self.left_out.cut = run["step"], run.get("cut", 0)
             self.left_out.remember()
             resume_from_checkpoint = str(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Stopped:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """Ends the run at the last whole step, as if the one that was begun had never been."""
+        self.model.zero_grad(set_to_none=True)
+        if self._random is not None:
+            setters = (torch.set_rng_state, torch.cuda.set_rng_state)
+            for set_state, state in zip(setters, self._random):
+                set_state(state)
+        if not (self.out / f"checkpoint-{self.state.global_step}" / RUN_FILE).is_file():
+            self._save_checkpoint(self.model, None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.is_in_train = False
+
+    _random: list[torch.Tensor] | None = None  # states of the generators before a step
+
+    def _agree_to_go_on(self) -> None:
+        """Raises Stopped in all processes where one of them was asked to end the run."""
+
+        def largest(value: torch.Tensor) -> torch.Tensor:
+            value = value.to(self.args.device)
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+            return value
+
+        self.stop.agree(largest)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         started = time.perf_counter()
@@ -226,6 +259,10 @@ class VL3Trainer(Trainer):
     def training_step(self, model, inputs: Step, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of all passes of the step; the mean loss of the learned tokens."""
         model.train()
+        self._random = [torch.get_rng_state()]
+        if self.args.device.type == "cuda":
+            self._random.append(torch.cuda.get_rng_state())
+        self._agree_to_go_on()
         self._leave_out(inputs)
         learned = self._over_processes(torch.tensor(float(inputs.learned)))
         if not learned.item():
@@ -233,6 +270,8 @@ class VL3Trainer(Trainer):
         processes = self.args.world_size
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
+            if number:
+                self._agree_to_go_on()
             last = number == len(inputs.passes) - 1
             with (
                 self._gradients_stay(model, last), self.compute_loss_context_manager(),
@@ -251,6 +290,7 @@ class VL3Trainer(Trainer):
             self._look(model)
         if self.recipe.remember:
             self._remember(model)
+        self._random = None
         return total
 
     @contextmanager
@@ -362,7 +402,9 @@ class VL3Trainer(Trainer):
         """Answers to held-out questions, in samples/ and as shares of right ones."""
         model = self.accelerator.unwrap_model(self.model)
         longest = self.recipe.evaluate.max_new_tokens
-        answered = evaluate.answer(model, self.processor, self.held, longest)
+        answered = evaluate.answer(
+            model, self.processor, self.held, longest, between=self._agree_to_go_on
+        )
         if self.args.should_save:
             name = f"step_{self.state.global_step}.jsonl"
             evaluate.write(answered, self.out / "samples" / name)
@@ -391,6 +433,21 @@ class VL3Trainer(Trainer):
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The states of a checkpoint, with the rates of the recipe, which may have changed."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        rates, settings = self.recipe.rates, self.recipe.optim
+        groups = self.optimizer.param_groups
+        full = [optim.full_rate(group, rates, settings) for group in groups]
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        share = optim.factor(settings, scheduler.last_epoch, self.total_steps)
+        scheduler.base_lrs = full
+        for group, rate in zip(groups, full):
+            group["initial_lr"], group["lr"] = rate, rate * share
+            group["weight_decay"] = 0.0 if group["kind"] == "rest" else settings.weight_decay
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:

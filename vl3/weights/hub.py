@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from vl3.layouts import LayoutError
+from vl3.weights.runs import checkpoints
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
-RUN_FILE = "vl3_run.json"  # written last into each checkpoint of a training run
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
@@ -30,12 +30,6 @@ def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
             "DAMO-NLP-SG/VideoLLaMA3-2B"
         )
     return _snapshot(str(name), offline)
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints in the folder of a training run, oldest first."""
-    found = [path.parent for path in run.glob(f"checkpoint-*/{RUN_FILE}")]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _snapshot(hub_id: str, offline: bool) -> Path:

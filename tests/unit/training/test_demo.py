@@ -13,8 +13,9 @@ from vl3.training import run as runs
 from vl3.training.data.readers import open_records
 from vl3.training.recipe import Batch, Source
 from vl3.training.toy.score import draw
-from vl3.weights.hub import BUNDLED, RUN_FILE, checkpoints
+from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
+from vl3.weights.runs import RUN_FILE, checkpoints
 
 
 def small(name, tmp_path, **changes):

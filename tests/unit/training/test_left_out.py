@@ -14,7 +14,7 @@ from vl3.training.recipe import Batch, Rates, Source, Start
 from vl3.training.samples import build
 from vl3.training.sources import Scenes
 from vl3.training.trainer import TooManyBad
-from vl3.weights.hub import checkpoints
+from vl3.weights.runs import checkpoints
 
 
 def row(answer="Ho"):
@@ -26,12 +26,11 @@ def run_on(tmp_path, lines, batch=None, **changes):
     data = tmp_path / "lines.jsonl"
     data.write_text("\n".join(lines))
     batch = batch or Batch(samples=4, tokens=700, patches=2000)
-    return runs.run(
-        recipe(
-            tmp_path, start=Start(model="assets/nano"), rates=Rates(connector=1e-3), batch=batch,
-            data=[Source(name="mine", path=str(data))], **changes,
-        )  # fmt: skip
-    )
+    chosen = recipe(
+        tmp_path, start=Start(model="assets/nano"), rates=Rates(connector=1e-3), batch=batch,
+        data=[Source(name="mine", path=str(data))], **changes,
+    )  # fmt: skip
+    return runs.run(chosen)
 
 
 def entries(tmp_path):
