@@ -232,11 +232,14 @@ def look(source: Source, recipe: Recipe, processor=None):
         picture = max(high * wide for high, wide in source.world.sizes_px) // 14**2
     if processor is None or not (source.world or Path(source.path).exists()):
         count = count_lines(Path(source.path)) if source.path else None
-        return Looked(name=source.name, samples=source.samples or count, picture=picture)
+        return Looked(
+            name=source.name, samples=source.samples or count, lines=count, picture=picture
+        )
     length, found = _measured(source, recipe, processor)
     return Looked(
         name=source.name,
         samples=source.samples or length,
+        lines=length,
         seen=len(found),
         tokens=sum(size.tokens for size in found) / max(1, len(found)),
         patches=sum(size.patches for size in found) / max(1, len(found)),
@@ -288,6 +291,10 @@ def many(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
+def _times(times: float) -> str:
+    return "once" if round(times, 2) == 1 else f"{times:.3g} times"
+
+
 def as_json(plan) -> dict:
     extra = {"peak_bytes": plan.peak_bytes, "fits": plan.fits}
     return dataclasses.asdict(plan) | extra
@@ -299,6 +306,8 @@ def as_text(plan) -> str:
     lines = [
         f"{plan.name}: {many(plan.steps)} steps, {many(plan.samples)} samples, "
         f"{many(plan.tokens)} tokens",
+        *(f"{name}: {lines:,} line{'s' * (lines != 1)}, each seen {_times(times)}"
+          for name, lines, times in plan.repeats),
         "",
         f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights",
     ]
@@ -323,5 +332,6 @@ def as_text(plan) -> str:
         ]
     elif plan.flops:
         lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP"]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
     lines += [f"note: {note}" for note in plan.assumed]
     return "\n".join(lines)

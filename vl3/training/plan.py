@@ -26,6 +26,8 @@ from vl3.training.memory import (
 from vl3.training.recipe import Recipe
 
 ASSUMED_TOKENS = 2048  # of a sample, where there is no data to look at
+FEW_STEPS = 50
+MOST_FILLED = 0.05  # share of an epoch that may be repeated without a word
 ASSUMED_PATCHES_PER_TOKEN = 2  # between pictures (1, 4 when merged) and text
 
 
@@ -34,11 +36,13 @@ class Looked:
     """What is known of one data set.
 
     samples: how many an epoch takes, None where neither the recipe nor a file says
+    lines: how many there are; None where that is unknown, and for a world, which has no end
     tokens, patches: mean of a sample; longest: tokens of the longest one; all from `seen` samples
     """
 
     name: str
     samples: int | None
+    lines: int | None = None
     seen: int = 0
     tokens: float = 0.0
     patches: float = 0.0
@@ -52,6 +56,8 @@ class Plan:
 
     memory: bytes by cause at the fullest moment; limit_bytes: what the device has
     assumed: what was not looked up but taken for granted, as sentences
+    repeats: (data set, its lines, how often the run sees each) where the lines are known
+    warnings: why little may be learned, as sentences
     measured: whether samples of every data set were measured; if not, they count as long as allowed
     """
 
@@ -66,6 +72,8 @@ class Plan:
     memory: dict[str, float]
     limit_bytes: float | None
     lower: tuple[str, ...]
+    repeats: tuple[tuple[str, int, float], ...]
+    warnings: tuple[str, ...]
     assumed: tuple[str, ...]
     measured: bool
 
@@ -96,11 +104,13 @@ def make_plan(
     limit_bytes: float | None = None,
 ) -> Plan:
     """The plan of a recipe for a model of these sizes on that machine."""
-    samples = None if any(one.samples is None for one in looked) or not looked else round(
-        recipe.epochs * sum(one.samples for one in looked)
+    epoch = None if any(one.samples is None for one in looked) else sum(
+        one.samples for one in looked
     )  # fmt: skip
-    steps = recipe.steps or (samples and ceil(samples / recipe.batch.samples))
-    samples = steps and steps * recipe.batch.samples if recipe.steps else samples
+    steps = recipe.steps or (
+        epoch and max(ceil(round(recipe.epochs * epoch) / recipe.batch.samples), recipe.least_steps)
+    )
+    samples = steps and steps * recipe.batch.samples
     mean_tokens, mean_patches = _means(looked)
     shape = _shape(recipe, looked)
     found = memory(recipe, config, shape, machine)
@@ -116,9 +126,52 @@ def make_plan(
         memory=found,
         limit_bytes=limit_bytes,
         lower=tuple(what_to_lower(recipe, found)),
+        repeats=tuple(repeats(samples, epoch, looked)),
+        warnings=tuple(warnings(recipe, steps, looked)),
         assumed=tuple(_assumed(looked)),
         measured=bool(looked) and all(one.seen for one in looked),
     )
+
+
+def repeats(
+    samples: int | None, epoch: int | None, looked: Sequence[Looked]
+) -> list[tuple[str, int, float]]:
+    """(data set, its lines, how often a run of so many samples sees each of them)."""
+    if not samples or not epoch:
+        return []
+    return [(one.name, one.lines, samples / epoch * one.samples / one.lines)
+            for one in looked if one.lines and one.samples]  # fmt: skip
+
+
+def warnings(recipe: Recipe, steps: int | None, looked: Sequence[Looked]) -> list[str]:
+    """Why little may be learned of the data: few steps, or steps filled up with repeats."""
+    found = []
+    if steps and steps < FEW_STEPS:
+        found.append(
+            f"{steps} step{'s are' if steps > 1 else ' is'} few: after less than {FEW_STEPS} a "
+            "model has hardly changed; lower batch.samples, or raise epochs, steps or least_steps"
+        )
+    lines = sum(one.samples or 0 for one in looked)
+    batch = recipe.batch.samples
+    if lines and all(one.samples for one in looked) and batch > lines:
+        found.append(
+            f"a step of {batch} samples holds each of the {lines} line{'s' * (lines > 1)} "
+            f"{batch / lines:.3g} times; lower batch.samples to {lines} or less"
+        )
+    elif lines and steps and not recipe.steps and steps > recipe.least_steps:
+        filled = steps * batch - round(recipe.epochs * lines)
+        if filled > MOST_FILLED * lines:
+            found.append(
+                f"the last step is filled up with {filled} repeated lines, because batch.samples "
+                f"{batch} does not divide {round(recipe.epochs * lines)}"
+            )
+    for one in looked:
+        if one.lines and one.samples and one.samples > one.lines:
+            found.append(
+                f"an epoch takes {one.samples} samples of {one.name}, which has {one.lines}: each "
+                f"comes {one.samples / one.lines:.3g} times (data.{one.name}.samples)"
+            )
+    return found
 
 
 def _means(looked: Sequence[Looked]) -> tuple[float, float]:

@@ -224,7 +224,11 @@ class Recipe:
     optim: the optimizer and its schedule
     evaluate: questions asked during training
     epochs: how often the mix is seen; counts where steps is null
+    least_steps: steps at least; a small data set is seen more often than epochs says until there
+        are so many
     steps: optimizer steps in all, instead of epochs
+    remember: scenes of the toy world per step on which a model with an adapter is held to what it
+        said before (vl3.training.remember)
     lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
     story: lessons in time beside the questions, for nano (vl3.training.toy.story)
     seed: decides the order of the samples and everything else that is drawn at random
@@ -251,7 +255,9 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     evaluate: Evaluate = field(default_factory=Evaluate)
     epochs: float = 1.0
+    least_steps: int = 0
     steps: int | None = None
+    remember: int = 0
     lessons: int = 0
     story: bool = False
     seed: int = 42
@@ -301,6 +307,11 @@ def check(recipe: Recipe) -> None:
                 f"{both[0]} would train whole and through adapters; "
                 f"drop rates.{both[0]} or take it out of adapter.on"
             )
+    if recipe.remember and (recipe.adapter is None or any(rates[name] for name in MODULES)):
+        raise ValueError(
+            "remember needs the model as it was, which is there only while nothing but an adapter "
+            "trains; set remember to 0, or name only rates.adapter"
+        )
     if recipe.start.quantize and rates["language"]:
         raise ValueError("a quantized language model cannot train whole; drop rates.language")
     for source in (*recipe.data, *recipe.evaluate.sources):
@@ -349,7 +360,10 @@ RANGES = {
         "batch.samples", "batch.tokens", "batch.patches", "batch.max_tokens",
         "evaluate.every", "evaluate.samples", "evaluate.max_new_tokens",
     ),
-    **_counts("start.lessons", "lessons", "workers", "world.seconds", "world.sprites", low=0),
+    **_counts(
+        "start.lessons", "lessons", "least_steps", "remember", "workers", "world.seconds",
+        "world.sprites", low=0,
+    ),
     **_counts("world.sizes_px", low=28),
     **_shares(
         "max_bad", "optim.betas", "optim.warmup", "optim.floor", "world.follow", "world.digits",

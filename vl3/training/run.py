@@ -14,6 +14,7 @@ from vl3.training.changes import check_changes, last_run, steps_left
 from vl3.training.data.records import BadSample
 from vl3.training.data.views import view
 from vl3.training.left_out import QUARANTINE
+from vl3.training.plan import Looked, warnings
 from vl3.training.ready import check_ready, check_trackers, check_writable, folder
 from vl3.training.recipe import Recipe, read
 from vl3.training.setup import prepare
@@ -99,6 +100,13 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
     model, processor = prepare(recipe, pick_device("auto"), fresh=checkpoint is None)
     own = [Metrics(out), *callbacks]
     trainer = VL3Trainer(model, processor, recipe, out, until, own, stop)
+    if trainer.args.should_save:
+        taken = [
+            Looked(name=source.name, samples=part.taken, lines=part.length)
+            for source, part in zip(recipe.data, trainer.order.parts)
+        ]
+        for warning in warnings(recipe, trainer.total_steps, taken):
+            log.warning("warning: %s", warning)
     if checkpoint is None and trainer.args.should_save:
         for old in (METRICS, QUARANTINE):  # of a run that ended before its first checkpoint
             (out / old).unlink(missing_ok=True)

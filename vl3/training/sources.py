@@ -100,8 +100,16 @@ def open_source(source: Source, seed: int | str, told: bool = False) -> Records 
 
 
 def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list[Part]:
-    """Length of each data set and how much of it an epoch takes."""
+    """Length of each data set and how much of it an epoch takes.
+
+    Raises: ValueError where there is nothing to learn from.
+    """
+    if not sources:
+        raise ValueError("there is nothing to learn from: name a file with --data.mine.path FILE")
     lengths = [None if isinstance(data, Scenes) else len(data) for data in opened]
+    if 0 in lengths:
+        empty = sources[lengths.index(0)]
+        raise ValueError(f"data set {empty.name!r} has no samples: {empty.path} is empty")
     return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
 
 

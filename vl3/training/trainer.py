@@ -29,7 +29,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training import evaluate, optim
+from vl3.training import evaluate, optim, remember
 from vl3.training.collate import Pass, attention_mask, collate
 from vl3.training.data.quarantine import Bad
 from vl3.training.frames import FrameCache
@@ -54,6 +54,10 @@ class TooManyBad(RuntimeError):
 
 class CannotSave(OSError):
     """A checkpoint could not be written; those before it are whole."""
+
+
+class NothingLearned(ValueError):
+    """A step had no token to learn from."""
 
 
 class NotFinite(FloatingPointError):
@@ -165,7 +169,7 @@ class VL3Trainer(Trainer):
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
-        self.total_steps = recipe.steps or self.order.steps(recipe.epochs)
+        self.total_steps = self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
         self.samples = Samples(opened, processor, recipe, cache)
@@ -266,6 +270,8 @@ class VL3Trainer(Trainer):
         self._agree_to_go_on()
         self._leave_out(inputs)
         learned = self._over_processes(torch.tensor(float(inputs.learned)))
+        if not learned.item():
+            raise NothingLearned(self._why_nothing())
         processes = self.args.world_size
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
@@ -287,6 +293,8 @@ class VL3Trainer(Trainer):
             self.tally.add(part, output.losses_K, output.right_K)
         if self.recipe.lessons:
             self._look(model)
+        if self.recipe.remember:
+            self._remember(model)
         self._random = None
         return total
 
@@ -321,6 +329,25 @@ class VL3Trainer(Trainer):
         lesson = sight.draw_lesson(rng, newborn.FREE, self.recipe.lessons)
         loss, _ = sight.lesson_loss(model, None, lesson, sight.word_ids(self.processor.tokenizer))
         self.accelerator.backward(newborn.BESIDE * loss)
+
+    def _remember(self, model) -> None:
+        """Scenes on which the model is held to what it said before there was an adapter."""
+        model = self.accelerator.unwrap_model(model)
+        seed = f"{self.recipe.seed} remember {self.state.global_step}"
+        with self.compute_loss_context_manager():
+            loss = remember.loss(
+                model, self.processor, remember.scenes(seed, self.recipe.remember)
+            )  # fmt: skip
+        self.tally.losses["remembered"] += loss.item()
+        self.tally.tokens["remembered"] += 1
+        self.accelerator.backward(loss)
+
+    def _why_nothing(self) -> str:
+        step, names = self.state.global_step, self.samples.names
+        why = "; ".join(self.left_out.sentences()) or (
+            f"the samples of {', '.join(names)} have no answer to learn"
+        )
+        return f"step {step} has no token to learn from: {why}; run validate to see every row"
 
     def _inputs(self, part: Pass) -> dict[str, torch.Tensor]:
         """The pass on the device, with its attention mask."""
