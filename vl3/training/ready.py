@@ -50,7 +50,7 @@ def check_out(out: Path) -> None:
 
 def check_writable(out: Path) -> None:
     """Raises: ValueError where no file can be written into a folder, which need not be there."""
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    nearest = nearest_folder(out)
     if not nearest.is_dir():
         raise ValueError(f"out is a folder - {nearest} is a file; choose another --out")
     try:
@@ -61,6 +61,11 @@ def check_writable(out: Path) -> None:
         raise ValueError(
             f"{nearest} cannot be written to ({reason}); choose another --out"
         ) from None
+
+
+def nearest_folder(out: Path) -> Path:
+    """The path itself, or the deepest one above it that exists."""
+    return next(path for path in (out, *out.absolute().parents) if path.exists())
 
 
 def check_trackers(recipe: Recipe) -> None:

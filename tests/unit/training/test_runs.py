@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from unit.training.test_engine import recipe
 
+from vl3.layouts import read_config
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training import run as runs
 from vl3.training import setup
 from vl3.training.changes import last_run
+from vl3.training.plan import disk, machine_for
 from vl3.training.recipe import (
     Adapter,
     Batch,
@@ -256,6 +258,16 @@ def test_a_run_goes_on_with_rates_and_steps_of_its_own(begun, tmp_path):
         assert logged[step]["rate/connector/rest"] == pytest.approx(2e-3)
     written = json.loads((last / "vl3_run.json").read_text())
     assert (written["steps"], written["recipe"]["rates"]["vision"]) == (5, 1e-4)
+
+
+def test_a_checkpoint_is_as_large_as_the_plan_says(begun):
+    chosen = changed(begun)
+    config = read_config(checkpoints(begun)[-1])
+    planned = disk(chosen, config, machine_for(chosen, config, "cpu", bfloat16=False))
+    last = checkpoints(begun)[-1]
+    weights_bytes = sum(file.stat().st_size for file in last.glob("*.safetensors"))
+    assert weights_bytes == pytest.approx(planned["weights"], rel=0.05)
+    assert (last / "optimizer.pt").stat().st_size == pytest.approx(planned["optimizer"], rel=0.1)
 
 
 @pytest.mark.parametrize(
