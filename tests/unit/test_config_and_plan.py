@@ -183,7 +183,7 @@ def test_plan_says_what_a_run_needs(capsys, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     assert main(["plan", "--config", str(tmp_path / "tiny.yaml"), "--on", "cpu", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["steps"], plan["samples"], plan["assumed"]) == (4, 100, [])
+    assert (plan["steps"], plan["samples"], plan["assumed"]) == (4, 128, [])
     assert 100 < plan["tokens"] / plan["samples"] < 500
     assert plan["peak_bytes"] == pytest.approx(sum(plan["memory"].values()))
 

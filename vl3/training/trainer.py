@@ -169,7 +169,7 @@ class VL3Trainer(Trainer):
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
-        self.total_steps = self.order.steps(recipe.epochs, recipe.least_steps)
+        self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
         self.samples = Samples(opened, processor, recipe, cache)
