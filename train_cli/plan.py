@@ -23,7 +23,6 @@ from train_cli.config import (
     RecipeParser,
     bundled,
     fail,
-    find_config,
     read_recipe,
 )
 from vl3.training.ready import folder as run_folder
@@ -164,10 +163,11 @@ def _whole(name: str):
 
 
 def _recipe_of(folder: str) -> Recipe | None:
-    """The bundled recipe whose runs lie in that folder."""
+    """The bundled recipe, with the overlay 7b where its name ends so, whose runs lie there."""
     for name in bundled():
-        if folder.rstrip("/") == f"runs/{name}" and name.startswith(("stage", "nano")):
-            return read_recipe(["--config", str(find_config(name))])
+        for twin in (name, f"{name}_7b"):
+            if folder.rstrip("/") == f"runs/{twin}" and name.startswith(("stage", "nano")):
+                return read_recipe(["--config", twin])
     return None
 
 

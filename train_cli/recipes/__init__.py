@@ -122,12 +122,12 @@ def _ask(name: str, question: str, choices: tuple[str, ...] | None) -> str | flo
 
 def choose(goal: str, memory_gb: float, size: str) -> tuple[str, str]:
     """The command line for a wish and a machine, and why."""
-    twin = "" if size == "2b" else "_7b"
+    twin = "" if size == "2b" else ",7b"
     if goal == "paper":
         return (
             f"python -m train_cli plan --config stage1_vision_adaptation{twin}",
             "The stages build on each other: stage1_vision_adaptation, stage2_alignment, "
-            f"stage3_multitask, stage4_video{' (their _7b twins)' if twin else ''}; the 7B starts "
+            f"stage3_multitask, stage4_video{' (each with ,7b)' if twin else ''}; the 7B starts "
             "from the encoder of the trained 2B. Set the paths of the data sets first; plan says "
             "what each needs.",
         )
