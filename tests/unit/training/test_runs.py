@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -233,6 +234,31 @@ def changed(out, **changes):
     """The recipe of a run with some settings changed."""
     _, written = last_run(out)
     return replace(read(written["recipe"]), out=str(out), **changes)
+
+
+def test_ctrl_c_ends_the_command_with_130_and_names_the_command_that_goes_on(tmp_path):
+    data = tmp_path / "lines.jsonl"
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    data.write_text((json.dumps(row) + "\n") * 8)
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "train_cli", "run", "--name", "mine", "--start.model", "assets/nano",
+        "--rates.connector", "1e-3", "--data.own.path", str(data), "--out", str(out),
+        "--steps", "100000", "--batch.samples", "2", "--log_every", "1", "--workers", "0",
+        "--anyway",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 200
+        while not (out / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said[-2000:]
+    (last,) = checkpoints(out)
+    step = last.name.rpartition("-")[2]
+    line = said.strip().splitlines()[-1]
+    assert line == f"stopped after step {step}; python -m train_cli resume {out} goes on"
+    assert "Traceback" not in said
 
 
 @pytest.fixture(scope="module")
