@@ -16,7 +16,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from train_cli.config import FAILED, OK, fail, read_recipe
+from train_cli.config import OK, USAGE, fail, read_recipe
+from vl3.arguments import number
+from vl3.training.ready import check_out, folder
 
 MINUTES, BUNDLED_MINUTES = 3.0, 1.5
 SCORING = 0.08  # share of the time that is left for questions afterwards
@@ -38,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     started_s = time.monotonic()
-    from transformers.utils import logging
-
     name = "nano_colour" if chosen.from_bundled else "nano_demo"
     recipe = read_recipe(["--config", name])
     if chosen.out is not None:
@@ -47,15 +47,20 @@ def run(chosen: argparse.Namespace) -> int:
     minutes = chosen.minutes
     if minutes is None:
         minutes = BUNDLED_MINUTES if chosen.from_bundled else MINUTES
-    if minutes <= 0:
-        fail(f"--minutes is a time above 0, got {minutes:g}")
+    try:
+        number("--minutes", minutes, above=0, unit="minutes")
+        check_out(folder(recipe))
+    except (ValueError, OSError) as error:
+        fail(error)
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     train = _colour if chosen.from_bundled else _nano
     try:
         train(recipe, deadline_s=started_s + 60 * minutes * (1 - SCORING))
-    except (FileExistsError, ValueError) as error:
-        fail(error, FAILED)
+    except (ValueError, OSError) as error:
+        fail(error, USAGE)
     say(f"{time.monotonic() - started_s:.0f} s in all")
     return OK
 
@@ -93,14 +98,14 @@ def _nano(recipe, deadline_s: float) -> None:
         f"\n{SCORED} fresh questions of each kind, right letter by letter; blind: black pictures\n"
     )
     print(demo.table(demo.shares(loaded.model, loaded.processor, drawn)))
-    folder = last.parent / "pictures"
-    folder.mkdir(exist_ok=True)
-    for number, asked in enumerate(demo.examples(loaded.model, loaded.processor, 3, SEED), 1):
-        file = folder / f"{number}.png"
+    pictures = last.parent / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for place, asked in enumerate(demo.examples(loaded.model, loaded.processor, 3, SEED), 1):
+        file = pictures / f"{place}.png"
         Image.fromarray(asked.clip.frames_TYX3[0]).save(file)
         print(f"\n{file}: {', '.join(asked.shows)}")
         _print_answers(asked.answers)
-    _go_on(last.parent, folder / "1.png", "How many shapes are there?")
+    _go_on(last.parent, pictures / "1.png", "How many shapes are there?")
 
 
 def _colour(recipe, deadline_s: float) -> None:

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from train_cli.config import BUNDLED, FAILED, OK, ConfigError, bundled, fail, find_config
+from train_cli.config import BUNDLED, OK, ConfigError, bundled, fail, find_config
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     try:
         return {"list": _list, "show": _show, "copy": _copy, "which": _which}[chosen.action](chosen)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         fail(error)
 
 
@@ -82,8 +82,9 @@ def _copy(chosen: argparse.Namespace) -> int:
     source = find_config(chosen.name)
     target = chosen.to / source.name if chosen.to.is_dir() else chosen.to
     if target.exists():
-        print(f"error: {target} exists already; choose another name", file=sys.stderr)
-        return FAILED
+        fail(f"{target} exists already; choose another name")
+    if not target.absolute().parent.is_dir():
+        fail(f"there is no folder {target.parent}; make it first")
     shutil.copyfile(source, target)
     print(f"{target}: change it, then run python -m train_cli plan --config {target}")
     return OK
@@ -121,12 +122,12 @@ def _ask(name: str, question: str, choices: tuple[str, ...] | None) -> str | flo
 
 def choose(goal: str, memory_gb: float, size: str) -> tuple[str, str]:
     """The command line for a wish and a machine, and why."""
-    twin = "" if size == "2b" else "_7b"
+    twin = "" if size == "2b" else ",7b"
     if goal == "paper":
         return (
             f"python -m train_cli plan --config stage1_vision_adaptation{twin}",
             "The stages build on each other: stage1_vision_adaptation, stage2_alignment, "
-            f"stage3_multitask, stage4_video{' (their _7b twins)' if twin else ''}; the 7B starts "
+            f"stage3_multitask, stage4_video{' (each with ,7b)' if twin else ''}; the 7B starts "
             "from the encoder of the trained 2B. Set the paths of the data sets first; plan says "
             "what each needs.",
         )

@@ -15,7 +15,7 @@ from vl3.weights.runs import RUN_FILE, checkpoints
 # and the optimizer's state of the checkpoint are, or which samples come when.
 MAY_CHANGE = (
     "rates.*", "optim.clip", "optim.weight_decay", "optim.muon_factor", "optim.schedule",
-    "optim.warmup", "optim.floor", "steps", "epochs", "workers", "checkpointing",
+    "optim.warmup", "optim.floor", "steps", "epochs", "least_steps", "workers", "checkpointing",
     "data.*.path", "data.*.media_root", "media.cache_gb", "batch.tokens", "batch.patches",
     "evaluate.*", "save_every", "keep", "log_every", "max_bad", "report_to",
 )  # fmt: skip
@@ -65,7 +65,7 @@ def steps_left(before: Recipe, after: Recipe, written: dict) -> int | None:
     """
     if after.steps is not None:
         return max(0, after.steps - written["step"])
-    if (before.steps, before.epochs) == (after.steps, after.epochs):
+    if all(getattr(before, of) == getattr(after, of) for of in ("steps", "epochs", "least_steps")):
         return max(0, written["steps"] - written["step"])
     return None
 

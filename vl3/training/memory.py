@@ -282,7 +282,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     found = {
         "weights": sum(_weight_bytes(recipe, config, machine).values()),
         "gradients": 4.0 * trainable,
-        "optimizer": _state_bytes(recipe, config),
+        "optimizer": state_bytes(recipe, config),
         "pixels": pixels,
         "vision activations": vision,
         "connector activations": connector,
@@ -390,7 +390,7 @@ def _matrices_and_rest(recipe: Recipe, config: VL3Config) -> tuple[int, int]:
     return matrices + adapted, rest
 
 
-def _state_bytes(recipe: Recipe, config: VL3Config) -> float:
+def state_bytes(recipe: Recipe, config: VL3Config) -> float:
     """AdamW keeps two numbers per parameter, Muon one per number of a matrix."""
     matrices, rest = _matrices_and_rest(recipe, config)
     return 4.0 * (matrices + 2 * rest) if recipe.optim.kind == "muon" else 8.0 * (matrices + rest)

@@ -15,6 +15,7 @@ from vl3.training.data.records import BadSample
 from vl3.training.data.views import view
 from vl3.training.left_out import QUARANTINE
 from vl3.training.plan import Looked, warnings
+from vl3.training.ready import check_ready, check_trackers, check_writable, folder
 from vl3.training.recipe import Recipe, read
 from vl3.training.setup import prepare
 from vl3.training.stop import Stop
@@ -42,11 +43,6 @@ class Metrics(TrainerCallback):
                 file.write(line + "\n")
 
 
-def folder(recipe: Recipe) -> Path:
-    """Where the run is kept."""
-    return Path(recipe.out.format(name=recipe.name))
-
-
 def run(
     recipe: Recipe,
     *,
@@ -58,11 +54,10 @@ def run(
 
     until: stop after this step, as if interrupted there
     stop: tells afterwards whether a signal ended the run, and which
-    Raises: FileExistsError when the folder holds a run already.
+    Raises: FileExistsError when the folder holds a run already, ValueError for what cannot begin.
     """
+    check_ready(recipe)
     out = folder(recipe)
-    if checkpoints(out):
-        raise FileExistsError(f"{out} holds a run already; resume it, or choose another --out")
     return _train(recipe, out, None, until, callbacks, stop)
 
 
@@ -85,6 +80,8 @@ def resume(
     before = replace(read(written["recipe"]), out=str(out))
     recipe = before if recipe is None else replace(recipe, out=str(out))
     check_changes(before, recipe, out)
+    check_writable(out)
+    check_trackers(recipe)
     if steps_left(before, recipe, written) == 0:
         log.warning(
             f"{out} is finished already: {written['step']} of {written['steps']} steps are done; "

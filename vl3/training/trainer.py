@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -50,6 +51,10 @@ FIRST_SAMPLES = 10_000  # of a data set: over so many, or all, the share of bad 
 
 class TooManyBad(RuntimeError):
     """More samples of a data set could not be read than the recipe allows."""
+
+
+class CannotSave(OSError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 class NothingLearned(ValueError):
@@ -166,7 +171,7 @@ class VL3Trainer(Trainer):
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
-        self.total_steps = self.order.steps(recipe.epochs, recipe.least_steps)
+        self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
         self.samples = Samples(opened, processor, recipe, cache)
@@ -472,10 +477,20 @@ class VL3Trainer(Trainer):
     _saving = False
 
     def _save_checkpoint(self, model, trial) -> None:
-        """A whole checkpoint or none: written aside, then renamed; the last few are kept."""
+        """A whole checkpoint or none: written aside, then renamed; the last few are kept.
+
+        Raises: CannotSave where the disk is full, and like reasons.
+        """
+        if self.args.should_save:
+            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._saving = True
-        super()._save_checkpoint(model, trial)
-        self._saving = False
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._cannot_save(error) from error
+        finally:
+            self._saving = False
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
@@ -487,6 +502,21 @@ class VL3Trainer(Trainer):
             for old in checkpoints(self.out)[: -self.recipe.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
+
+    def _cannot_save(self, error: Exception) -> CannotSave:
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        free_gb = shutil.disk_usage(self.out).free / 1e9
+        before = checkpoints(self.out)
+        way_on = (
+            f"{before[-1].name} is whole: make room, then python -m train_cli resume {self.out}"
+            if before
+            else "there is none before it"
+        )
+        reason = " ".join(str(error).split())
+        return CannotSave(
+            f"the checkpoint of step {self.state.global_step} could not be written to {self.out} "
+            f"({reason[:120]}; {free_gb:.1f} GB are free); {way_on}"
+        )
 
     def _run(self) -> dict:
         return {

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from unit.training.test_engine import recipe
 
+from vl3.layouts import read_config
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training import run as runs
 from vl3.training import setup
 from vl3.training.changes import last_run
+from vl3.training.plan import disk, machine_for
 from vl3.training.recipe import (
     Adapter,
     Batch,
@@ -31,7 +34,7 @@ from vl3.training.recipe import (
     read,
 )
 from vl3.training.stop import Stop
-from vl3.training.trainer import NotFinite, TooManyBad, VL3Trainer
+from vl3.training.trainer import CannotSave, NotFinite, TooManyBad, VL3Trainer
 from vl3.weights.runs import checkpoints
 
 BUNDLED = Start(model="assets/nano")
@@ -202,6 +205,30 @@ def test_a_signal_ends_the_answers_to_held_out_questions(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_can_be_made_up(tmp_path):
+    """No file may grow beyond a few bytes from step 3 on, as on a full disk."""
+
+    class Fill(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    chosen = recipe(tmp_path, start=BUNDLED, rates=Rates(vision=1e-3), steps=4, save_every=2)
+    try:
+        with pytest.raises(CannotSave, match=r"^the checkpoint of step 4 [^\n]*") as failed:
+            runs.run(chosen, callbacks=(Fill(),))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    out = tmp_path / "run"
+    assert f"checkpoint-2 is whole: make room, then python -m train_cli resume {out}" in str(
+        failed.value
+    )
+    assert [folder.name for folder in checkpoints(out)] == ["checkpoint-2"]
+    assert not list(out.glob("partial/*"))
+    assert runs.resume(out).name == "checkpoint-4"
+
+
 def changed(out, **changes):
     """The recipe of a run with some settings changed."""
     _, written = last_run(out)
@@ -231,6 +258,16 @@ def test_a_run_goes_on_with_rates_and_steps_of_its_own(begun, tmp_path):
         assert logged[step]["rate/connector/rest"] == pytest.approx(2e-3)
     written = json.loads((last / "vl3_run.json").read_text())
     assert (written["steps"], written["recipe"]["rates"]["vision"]) == (5, 1e-4)
+
+
+def test_a_checkpoint_is_as_large_as_the_plan_says(begun):
+    chosen = changed(begun)
+    config = read_config(checkpoints(begun)[-1])
+    planned = disk(chosen, config, machine_for(chosen, config, "cpu", bfloat16=False))
+    last = checkpoints(begun)[-1]
+    weights_bytes = sum(file.stat().st_size for file in last.glob("*.safetensors"))
+    assert weights_bytes == pytest.approx(planned["weights"], rel=0.05)
+    assert (last / "optimizer.pt").stat().st_size == pytest.approx(planned["optimizer"], rel=0.1)
 
 
 @pytest.mark.parametrize(
