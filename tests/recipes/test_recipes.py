@@ -86,7 +86,7 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
     for recipe in (merged, alone):
         rates, width = recipe.rates, sizes(recipe).text_config.hidden_size
         assert (rates.vision, rates.connector, rates.language) == (None, None, None)
-        assert rates_for(recipe, width).adapter == 2.5e-4  # the 2B is as wide as the rate is for
+        assert rates_for(recipe, width).adapter == 4e-4  # the 2B is as wide as the rate is for
         assert (recipe.adapter.rank, recipe.adapter.alpha) == (32, 64)
         assert ("words" in recipe.adapter.on) == (name != "dora")
         assert (recipe.batch.samples, recipe.epochs, recipe.least_steps) == (8, 3, 200)

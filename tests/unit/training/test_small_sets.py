@@ -52,7 +52,8 @@ def planned(file, *settings):
     ("lines", "settings", "said"),
     [
         (10, (), "mine: 10 lines, each seen 160 times"),
-        (1, (), "mine: 1 line, each seen"),
+        (1, (), "mine: 1 line, each seen 1,600 times"),
+        (1, (), "a step of 8 samples holds the only line 8 times"),
         (10, ("--batch.samples", "128"), "a step of 128 samples holds each of the 10 lines 12.8"),
         (10, ("--least_steps", "0", "--epochs", "1"), "2 steps are few"),
         (10, ("--least_steps", "0", "--epochs", "1"), "filled up with 6 repeated lines"),
@@ -167,7 +168,9 @@ def test_remembering_needs_the_model_as_it_was(changes, tmp_path):
 
 
 def test_a_run_that_remembers_goes_on_as_if_never_interrupted(tmp_path):
-    settings = {**ADAPTED, "remember": 1, "steps": 2, "save_every": 1, "batch": Batch(samples=1)}
+    data = [Source(name="mine", path=str(written(tmp_path, "Red.", "Blue.")))]
+    settings = {**ADAPTED, "data": data, "batch": Batch(samples=1)}
+    settings |= {"remember": 1, "steps": 2, "save_every": 1}
     straight = runs.run(recipe(tmp_path, **settings, out=str(tmp_path / "straight")))
     runs.run(recipe(tmp_path, **settings, out=str(tmp_path / "stopped")), until=1)
     resumed = runs.resume(tmp_path / "stopped")
@@ -181,15 +184,17 @@ def test_a_run_that_remembers_goes_on_as_if_never_interrupted(tmp_path):
 
 
 def test_an_adapter_of_the_output_head_is_small_and_merges_beside_tied_embeddings(tmp_path):
-    last = runs.run(recipe(tmp_path, **ADAPTED, steps=2, batch=Batch(samples=1)))
+    data = [Source(name="mine", path=str(written(tmp_path, "Red.")))]
+    made = recipe(tmp_path, **ADAPTED, data=data, steps=2, batch=Batch(samples=1))
+    last = runs.run(made)
     # Of 768 words of 192 numbers each, neither the head nor the embeddings are written.
     assert (last / "adapter_model.safetensors").stat().st_size < 400_000
     with_words = load(last, dtype="float32")
     assert "language.lm_head" in {
         name.removesuffix(".lora_A") for name, _ in with_words.model.named_modules()
     }
-    written = merge.write(last, tmp_path / "whole", "native", dtype="float32")
-    assert all(check.passed for check in written.checks)
+    exported = merge.write(last, tmp_path / "whole", "native", dtype="float32")
+    assert all(check.passed for check in exported.checks)
     whole = load(tmp_path / "whole", dtype="float32").model
     assert not whole.config.tie_word_embeddings
     table = load(BUNDLED, dtype="float32").model.get_input_embeddings().weight
