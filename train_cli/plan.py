@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -327,8 +328,23 @@ def many(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
+def cpu_speed() -> float:
+    """Floating-point operations a second of this CPU, the best of what it multiplies in 0.2 s:
+    other work beside it may come and go."""
+    import time
+
+    import torch
+
+    side, best_s, began_s = 256, math.inf, time.perf_counter()
+    matrix = torch.ones(side, side)
+    while (started_s := time.perf_counter()) < began_s + 0.2:
+        matrix @ matrix
+        best_s = min(best_s, time.perf_counter() - started_s)
+    return 2 * side**3 / best_s
+
+
 def _times(times: float) -> str:
-    return "once" if round(times, 2) == 1 else f"{times:.3g} times"
+    return "once" if round(times, 2) == 1 else f"{float(f'{times:.3g}'):,g} times"
 
 
 def as_json(plan) -> dict:
@@ -345,8 +361,10 @@ def as_text(plan, place: Path, free: float) -> str:
     lines = [
         f"{plan.name}: {many(plan.steps)} steps, {many(plan.samples)} samples, "
         f"{many(plan.tokens)} tokens",
-        *(f"{name}: {lines:,} line{'s' * (lines != 1)}, each seen {_times(times)}"
-          for name, lines, times in plan.repeats),
+        *(
+            f"{name}: {lines:,} line{'s' * (lines != 1)}, each seen {_times(times)}"
+            for name, lines, times in plan.repeats
+        ),
         "",
         f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights",
     ]
@@ -371,7 +389,10 @@ def as_text(plan, place: Path, free: float) -> str:
             f"{TFLOPS} TFLOP/s (about one H100)",
         ]
     elif plan.flops:
-        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP"]
+        speed = cpu_speed()
+        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
+                  f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
+                  f"{speed / 1e9:,.0f} GFLOP/s"]  # fmt: skip
     each, keep = plan.disk["weights"] + plan.disk["optimizer"], plan.disk["checkpoints"]
     frames = f", {gb(plan.disk['frames'])} of frames" if plan.disk["frames"] else ""
     lines += [

@@ -1,8 +1,9 @@
 """What sixteen lines teach a model and what it forgets meanwhile: the table of docs/training.md.
 
-    python tests/recipes/learning.py                    all rows, on the drawn clips
-    python tests/recipes/learning.py --media FOLDER     on real ones (tests/recipes/lines.py)
-    python tests/recipes/learning.py lora "lora, 100 steps"
+    export PYTHONPATH=.:tests
+    python -m recipes.learning                    all rows, on the drawn clips
+    python -m recipes.learning --media FOLDER     on real ones (tests/recipes/lines.py)
+    python -m recipes.learning lora "lora, 100 steps" --of new
 
 A trained answer comes back where greedy decoding gives it letter by letter. Old questions are 200
 fresh ones about the toy world, right letter by letter too; a model of random weights has none.
@@ -18,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from recipes import lines
 from transformers.utils import logging
 
-from tests.recipes import lines
 from train_cli.config import read_recipe
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor

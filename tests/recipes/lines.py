@@ -11,9 +11,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from clips import write_clip
 from PIL import Image
-
-from tests.clips import write_clip
 
 HEIGHT_PX, WIDTH_PX = 112, 168  # of all clips, so that a hundred looks at each take a minute
 SECONDS, FPS = 5, 4

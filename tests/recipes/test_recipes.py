@@ -8,6 +8,7 @@ import pytest
 from train_cli.config import BUNDLED, bundled, read_recipe
 from train_cli.plan import TFLOPS, look, sizes
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
+from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan
 from vl3.training.recipe import Recipe
 
@@ -83,10 +84,12 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
     merged = read_recipe(["--config", "stage4_video", "--config", f"{name}.yaml"])
     alone = recipe_of(name)
     for recipe in (merged, alone):
-        rates = recipe.rates
-        assert (rates.vision, rates.language) == (None, None)
-        assert (rates.connector, rates.adapter) == (2e-5, 2e-5)
-        assert (recipe.adapter.rank, recipe.adapter.alpha) == (128, 256)
+        rates, width = recipe.rates, sizes(recipe).text_config.hidden_size
+        assert (rates.vision, rates.connector, rates.language) == (None, None, None)
+        assert rates_for(recipe, width).adapter == 4e-4  # the 2B is as wide as the rate is for
+        assert (recipe.adapter.rank, recipe.adapter.alpha) == (32, 64)
+        assert ("words" in recipe.adapter.on) == (name != "dora")
+        assert (recipe.batch.samples, recipe.epochs, recipe.least_steps) == (8, 3, 200)
         assert recipe.adapter.kind == ("dora" if name == "dora" else "lora")
         assert recipe.start.quantize == ("nf4" if name == "qlora" else None)
     assert merged.start.model == "runs/stage3_multitask"

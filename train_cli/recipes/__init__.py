@@ -20,7 +20,7 @@ RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7
 
 # GB that one GPU needs by `plan`, for the whole model in training and for adapters.
 FULL_GB = {"2b": 56, "7b": 193}
-LORA_GB = {"2b": 14, "7b": 38}
+LORA_GB = {"2b": 12, "7b": 32}
 
 QUESTIONS = {
     "goal": ("What do you want? own: teach a released model my data; paper: repeat the four stages",

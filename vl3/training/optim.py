@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from vl3.training.muon import Muon
-from vl3.training.recipe import Optim, Rates
+from vl3.training.recipe import Optim, Rates, Recipe
 
 
 def owner(name: str) -> str:
     """The module a parameter belongs to: vision, connector, language, or adapter."""
     return "adapter" if "lora_" in name else name.split(".")[0]
+
+
+def rates_for(recipe: Recipe, hidden_size: int) -> Rates:
+    """The rates of a recipe for a language model of that width.
+
+    Source: Yang et al., Tensor Programs V: under Adam the best rate of a matrix goes as one over
+    its width, so one recipe serves a nano and a 7B.
+    """
+    if recipe.adapter is None or recipe.adapter.width is None:
+        return recipe.rates
+    return replace(recipe.rates, adapter=recipe.rates.adapter * recipe.adapter.width / hidden_size)
 
 
 def groups(model: nn.Module, rates: Rates, weight_decay: float) -> list[dict]:

@@ -170,7 +170,8 @@ def warnings(recipe: Recipe, steps: int | None, looked: Sequence[Looked]) -> lis
     batch = recipe.batch.samples
     if lines and all(one.samples for one in looked) and batch > lines:
         found.append(
-            f"a step of {batch} samples holds each of the {lines} line{'s' * (lines > 1)} "
+            f"a step of {batch} samples holds "
+            f"{'the only line' if lines == 1 else f'each of the {lines} lines'} "
             f"{batch / lines:.3g} times; lower batch.samples to {lines} or less"
         )
     elif lines and steps and not recipe.steps and steps > recipe.least_steps:

@@ -14,6 +14,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from vl3.arguments import choice, number, shown, whole
 
 MODULES = ("vision", "connector", "language")
+ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
 BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
 
 
@@ -62,13 +63,17 @@ class Adapter:
     rank: numbers between the two matrices of an adapter
     alpha: what an adapter adds is multiplied by alpha / rank
     dropout: share of an adapter's inputs left out at random
-    on: modules that get adapters, of vision, connector, language
+    width: hidden size of the language model that rates.adapter is meant for; half as wide a model
+        takes twice the rate. null: the rate as it is
+    on: modules that get adapters, of vision, connector, language, and words, the output head:
+        without it words that the model has never said stay unsaid
     """
 
     kind: Literal["lora", "dora"] = "lora"
     rank: int = 128
     alpha: int = 256
     dropout: float = 0.05
+    width: int | None = None
     on: list[str] = field(default_factory=lambda: ["language"])
 
 
@@ -296,12 +301,12 @@ def check(recipe: Recipe) -> None:
                 "this run only; train it without adapter first (rates.connector is enough), then "
                 "give that run as start.model"
             )
-        unknown = set(recipe.adapter.on) - set(MODULES)
-        if unknown or not recipe.adapter.on:
-            raise ValueError(
-                f"adapter.on lists some of {', '.join(MODULES)} - got {recipe.adapter.on}"
-            )
-        both = [name for name in recipe.adapter.on if rates[name]]
+        if not recipe.adapter.on:
+            raise ValueError(f"adapter.on lists some of {', '.join(ADAPTED)} - got []")
+        whole = [name for name in MODULES if rates[name]]
+        both = [name for name in whole if name in recipe.adapter.on]
+        if "language" in whole and "words" in recipe.adapter.on:
+            both.append("language")
         if both:
             raise ValueError(
                 f"{both[0]} would train whole and through adapters; "
@@ -356,7 +361,7 @@ def _above_0(*names: str) -> dict[str, tuple]:
 RANGES = {
     **_counts(
         "steps", "save_every", "keep", "log_every", "data.samples", "world.questions",
-        "adapter.rank", "adapter.alpha", "media.max_frames", "media.visual_tokens",
+        "adapter.rank", "adapter.alpha", "adapter.width", "media.max_frames", "media.visual_tokens",
         "batch.samples", "batch.tokens", "batch.patches", "batch.max_tokens",
         "evaluate.every", "evaluate.samples", "evaluate.max_new_tokens",
     ),
@@ -384,7 +389,7 @@ RANGES = {
 }  # fmt: skip
 
 # Of every list of words: those it may hold.
-WORDS = {"adapter.on": MODULES, "checkpointing": BLOCKS}
+WORDS = {"adapter.on": ADAPTED, "checkpointing": BLOCKS}
 
 
 def _check_settings(part, prefix: str) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.prompt import IGNORE
 from vl3.training.collate import attention_mask, collate
 from vl3.training.data.records import Record
 from vl3.training.recipe import World
@@ -44,25 +45,29 @@ def loss(
     The Kullback-Leibler divergence in nats, a mean over all tokens of the answers. Every module
     that trains is an adapter, or the model before is not to be had any more.
     """
-    settings = processor.settings
-    samples = [build(record, processor, settings.budget_tokens) for record in records]
-    inputs = dict(
-        collate(samples, processor.tokenizer.pad_token_id or 0, 3 * settings.patch**2).inputs
-    )
-    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    said_BL = inputs.pop("labels")[:, 1:] != -100
-    inputs["attention_mask"] = attention_mask(
-        inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32
-    )
-    columns = said_BL.any(0)
-    inputs |= {"use_cache": False, "logits_to_keep": columns.nonzero().squeeze(1)}
-    said_BC = said_BL[:, columns]
-
+    passes = [_inputs(model, processor, record) for record in records]
     model.disable_adapters()
     with torch.no_grad():
-        before_KV = model(**inputs).logits[said_BC].float()
+        before_KV = torch.cat([_words(model, inputs) for inputs in passes])
     model.enable_adapters()
-    now_KV = model(**inputs).logits[said_BC].float()
-    return F.kl_div(
-        now_KV.log_softmax(-1), before_KV.log_softmax(-1), log_target=True, reduction="batchmean"
-    )
+    now_KV = torch.cat([_words(model, inputs) for inputs in passes])
+    return F.kl_div(now_KV, before_KV, log_target=True, reduction="batchmean")
+
+
+def _inputs(model, processor: VL3Processor, record: Record) -> dict:
+    """What the model takes to say the words of a record's answers and no others."""
+    settings = processor.settings
+    sample = build(record, processor, settings.budget_tokens)
+    packed = collate([sample], processor.tokenizer.pad_token_id or 0, 3 * settings.patch**2)
+    inputs = {name: tensor.to(model.device) for name, tensor in packed.inputs.items()}
+    said_L = inputs.pop("labels")[0, 1:] != IGNORE
+    kind = model.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), dtype)
+    kept = {"logits_to_keep": said_L.nonzero().squeeze(1), "use_cache": False}
+    return {**inputs, **kept, "attention_mask": mask}
+
+
+def _words(model, inputs: dict) -> torch.Tensor:
+    """Log-probability of every word at each token of the answers, [K, V] float32."""
+    return model(**inputs).logits[0].float().log_softmax(-1)

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -166,6 +167,7 @@ class VL3Trainer(Trainer):
         self.recipe, self.out, self.processor = recipe, out, processor
         self.stop = stop or Stop()
         self.base = base_of(recipe)
+        self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
@@ -424,9 +426,7 @@ class VL3Trainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = optim.optimizer(
-                model or self.model, self.recipe.rates, self.recipe.optim
-            )
+            self.optimizer = optim.optimizer(model or self.model, self.rates, self.recipe.optim)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
@@ -444,7 +444,7 @@ class VL3Trainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        rates, settings = self.recipe.rates, self.recipe.optim
+        rates, settings = self.rates, self.recipe.optim
         groups = self.optimizer.param_groups
         full = [optim.full_rate(group, rates, settings) for group in groups]
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
@@ -544,8 +544,10 @@ class VL3Trainer(Trainer):
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder, state_dict=state_dict)
-        if self.recipe.adapter:
+        if self.recipe.adapter is None:
+            model.save_pretrained(folder, state_dict=state_dict)
+        else:
+            save_adapter(model, folder, state_dict or model.state_dict())
             whole = trained_whole(model, state_dict or dict(model.named_parameters()))
             save_file(whole, folder / WHOLE_FILE, metadata={"format": "pt"})
         self.processor.save_pretrained(folder)
@@ -591,6 +593,20 @@ def base_of(recipe: Recipe) -> dict[str, str | None] | None:
         return None
     folder = resolve(recipe.start.model, offline=True)
     return {"name": recipe.start.model, "digest": weights_digest(folder)}
+
+
+def save_adapter(
+    model: VL3ForConditionalGeneration, folder: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    """The adapter in peft's own files; tensors: of the model, by name.
+
+    peft takes an output head that has an adapter for one that is trained, and would write all of
+    it: it is given nothing but adapters to write.
+    """
+    adapters = {name: tensor for name, tensor in tensors.items() if "lora_" in name}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
+        model.save_pretrained(folder, state_dict=adapters)
 
 
 def trained_whole(
