@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="RUN_OR_CHECKPOINT", help="run folder (its last checkpoint) or any model"
     )
     parser.add_argument("folder", metavar="DST", type=Path, help="new or empty folder")
-    parser.add_argument("--to", required=True, choices=("own", "native", "official"))
+    parser.add_argument(
+        "--to", required=True, choices=("own", "native", "official"),
+        help="who reads the folder: this program, transformers, the official code",
+    )  # fmt: skip
     parser.add_argument(
         "--merge-adapters", action="store_true", help="fold adapters into the base they train on"
     )

@@ -106,8 +106,9 @@ def train(begin, quiet: bool) -> int:
         fail(error, USAGE)
     if stop.signal:
         step = last.name.rpartition("-")[2]
-        print(f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
-              file=sys.stderr)  # fmt: skip
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
+                  file=sys.stderr)  # fmt: skip
         return 128 + stop.signal
     print(last, file=sys.stdout)
     return OK

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from train_cli.config import BUNDLED, OK, ConfigError, bundled, fail, find_config
+from vl3.arguments import number
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
 
@@ -34,17 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="names and what each trains")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help="as JSON")
     show = actions.add_parser("show", help="one file, comments and all")
-    show.add_argument("name")
+    show.add_argument("name", help="bundled recipe or file")
     copy = actions.add_parser("copy", help="a copy to change")
-    copy.add_argument("name")
+    copy.add_argument("name", help="bundled recipe or file")
     copy.add_argument("to", type=Path, help="file or folder")
     which = actions.add_parser("which", help="three questions, one command line to run")
-    which.add_argument("--goal", choices=QUESTIONS["goal"][1])
-    which.add_argument("--memory-gb", type=float, dest="memory_gb", metavar="GB")
-    which.add_argument("--size", choices=QUESTIONS["size"][1])
-    which.add_argument("--json", action="store_true")
+    which.add_argument("--goal", choices=QUESTIONS["goal"][1], help=QUESTIONS["goal"][0])
+    which.add_argument("--memory-gb", type=float, dest="memory_gb", metavar="GB",
+                       help=QUESTIONS["memory_gb"][0])  # fmt: skip
+    which.add_argument("--size", choices=QUESTIONS["size"][1], help=QUESTIONS["size"][0])
+    which.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -95,6 +97,10 @@ def _which(chosen: argparse.Namespace) -> int:
     for name, (question, choices) in QUESTIONS.items():
         if answers[name] is None:
             answers[name] = _ask(name, question, choices)
+    try:
+        number("--memory-gb", answers["memory_gb"], low=0, unit="GB")
+    except ValueError as error:
+        fail(error)
     command, why = choose(**answers)
     if chosen.json:
         print(json.dumps({"command": command, "why": why}))

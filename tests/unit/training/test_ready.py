@@ -112,6 +112,7 @@ MISTAKES = [
     (["demo", "--minutes", "nan"], "--minutes is a number of minutes above 0"),
     (["demo", "--out", "F/file"], "is a file; choose another --out"),
     (["demo", "--out", "F/run"], "holds a run already"),
+    (["recipes", "which", "--goal", "own", "--size", "2b", "--memory-gb", "nan"], "--memory-gb is"),
     (["assemble"], "invalid choice"),
 ]
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from unit.training.test_engine import recipe
 
+from train_cli.__main__ import main
 from vl3.layouts import read_config
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training import run as runs
@@ -259,6 +260,9 @@ def test_ctrl_c_ends_the_command_with_130_and_names_the_command_that_goes_on(tmp
     line = said.strip().splitlines()[-1]
     assert line == f"stopped after step {step}; python -m train_cli resume {out} goes on"
     assert "Traceback" not in said
+    more = ["--steps", str(int(step) + 1), "--rates.connector", "2e-3", "--quiet"]
+    assert main(["resume", str(out), *more]) == 0
+    assert checkpoints(out)[-1].name == f"checkpoint-{int(step) + 1}"
 
 
 @pytest.fixture(scope="module")
