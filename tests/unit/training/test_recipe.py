@@ -63,7 +63,7 @@ NUMBERS = [
 def test_the_walk_finds_the_numbers():
     some = {"steps", "optim.clip", "data.own.world.digits", "data.own.samples", "adapter.rank"}
     assert some <= set(NUMBERS)
-    assert len(NUMBERS) == 45
+    assert len(NUMBERS) >= 45
 
 
 @pytest.mark.parametrize("wanted", NUMBERS)
