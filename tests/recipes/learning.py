@@ -150,10 +150,11 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    old = old_questions()
-    loaded = load(BUNDLED)
-    before = right_share(loaded.model, loaded.processor, old)
-    print(f"old questions before: {100 * before:.1f} %\n")
+    old = []
+    if set(chosen.of) != {"qwen"}:
+        old, loaded = old_questions(), load(BUNDLED)
+        before = right_share(loaded.model, loaded.processor, old)
+        print(f"old questions before: {100 * before:.1f} %\n")
     print("| setting | lines | answers back | old questions right | minutes |")
     print("|---|---|---:|---:|---:|")
     with TemporaryDirectory() as scratch:

@@ -120,7 +120,17 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
         if trainer.args.should_save:
             for sentence in trainer.left_out.sentences():
                 log.warning(sentence)
+            log.info(last_right(trainer.state.log_history))
     return checkpoints(out)[-1]
+
+
+def last_right(logged: list[dict]) -> str:
+    """Shares of the answers that greedy decoding got right in the last logged steps, in words."""
+    shares = [{name: share for name, share in line.items() if name.startswith("right/")}
+              for line in logged]  # fmt: skip
+    last = next(filter(None, reversed(shares)), {})
+    said = ", ".join(f"{name.removeprefix('right/')} {share:.0%}" for name, share in last.items())
+    return f"answers right letter by letter in the last logged steps: {said or 'none asked'}"
 
 
 def first_sample(trainer: VL3Trainer) -> str:

@@ -87,6 +87,12 @@ def test_a_stage_of_millions_is_not_warned_about(tmp_path):
     assert warnings(stage, 121_641, [Looked(name="a", samples=15_570_000, lines=None)]) == []
 
 
+def test_the_end_of_a_run_says_how_many_answers_came_back():
+    logged = [{"loss": 3.0, "right/mine": 0.1}, {"loss": 0.1, "right/mine": 0.98}, {"epoch": 1.0}]
+    assert runs.last_right(logged).endswith("last logged steps: mine 98%")
+    assert runs.last_right([]).endswith("none asked")
+
+
 def test_a_run_warns_as_its_plan_does(tmp_path, caplog):
     file = written(tmp_path, "Red.", "Blue.")
     runs.run(recipe(tmp_path, **ADAPTED, data=[Source(name="mine", path=str(file))],
