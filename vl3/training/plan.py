@@ -133,8 +133,8 @@ def make_plan(
         steps=steps,
         samples=samples,
         tokens=samples and samples * mean_tokens,
-        flops=samples and samples * step_flops(recipe, config, mean_tokens, mean_patches,
-                                               _mean_pairs(looked)),
+        flops=samples
+        and samples * step_flops(recipe, config, mean_tokens, mean_patches, _mean_pairs(looked)),
         modules=tuple(module_rows(recipe, config, machine)),
         shape=shape,
         memory=found,
