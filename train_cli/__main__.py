@@ -11,6 +11,8 @@ import argparse
 import sys
 from importlib import import_module
 
+INTERRUPTED = 130  # the exit code of Ctrl-C
+
 # The first line of help of each; a module is imported when its command is chosen, so that help and
 # mistakes need not wait for torch.
 COMMANDS = {
@@ -44,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_arguments(parser)
     chosen = parser.parse_args(given.arguments)
-    return command.run(chosen)
+    try:
+        return command.run(chosen)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="from this second of the video")
     parser.add_argument("--end", type=float, metavar="S", help="to this second of the video")
     parser.add_argument("--budget-tokens", type=int, help="visual tokens before pruning")
-    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--repetition-penalty", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--top-p", type=float, default=1.0,
+                        help="draw from the likeliest tokens that make up this share")  # fmt: skip
+    parser.add_argument("--repetition-penalty", type=float, default=1.0,
+                        help="above 1: what was said becomes less likely")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
     parser.add_argument(
         "--prune", choices=("off", "official", "rlt", "last_kept"),
         help="how repeated patches are removed (default: as the model was trained)",

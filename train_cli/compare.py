@@ -43,7 +43,10 @@ def run(chosen: argparse.Namespace) -> int:
         print(words)
         _print_tables(ours, theirs)
     if chosen.html:
-        chosen.html.write_text(curves.page(ours, theirs, verdict), encoding="utf-8")
+        try:
+            chosen.html.write_text(curves.page(ours, theirs, verdict), encoding="utf-8")
+        except OSError as error:
+            fail(f"--html {chosen.html} cannot be written ({error.strerror})", USAGE)
         print(f"\n{chosen.html}")
     return OK if verdict.diverged is None else FAILED
 

@@ -2,6 +2,7 @@
 
     --config stage4_video --config lora     bundled names or files, merged in this order
     stage4_video lora                       the same, where they come first
+    stage4_video,7b                         the same with a comma
     --optim.clip 0.5                        any setting by its dotted name
     --data.scene.path scene.jsonl           a setting of one data set, by the data set's name
 
@@ -15,6 +16,7 @@ import difflib
 import json
 import re
 import sys
+import textwrap
 import types
 import typing
 from argparse import RawDescriptionHelpFormatter
@@ -32,7 +34,7 @@ from jsonargparse import (
     set_loader,
 )
 
-from vl3.training.recipe import Recipe, Source
+from vl3.training.recipe import Adapter, Recipe, Source
 
 # Exit codes of every command.
 OK, FAILED, USAGE, BAD_DATA, TOO_BIG = 0, 1, 2, 3, 4
@@ -66,6 +68,7 @@ def load_yaml(text: str) -> Any:
 set_loader("yaml_core", load_yaml, exceptions=(yaml.YAMLError,))
 
 BUNDLED = Path(__file__).parent / "recipes"
+OVERLAY = "after"  # the key of a file whose settings depend on the recipe before it
 
 
 class ConfigError(ValueError):
@@ -89,6 +92,7 @@ class RecipeParser:
         self.parser = ArgumentParser(
             prog=prog,
             description=description,
+            epilog=_lists_help(),
             formatter_class=_Help,
             parser_mode="yaml_core",
             print_config=None,
@@ -101,6 +105,9 @@ class RecipeParser:
         self.parser.add_class_arguments(Recipe, None)
         self.parser.add_argument("--print_config", action="store_true",
                                  help="print the merged recipe as YAML and leave")  # fmt: skip
+        described = dict(descriptions(Recipe))
+        for action in self.parser._actions:
+            action.help = described.get(action.dest, action.help)
 
     def add_argument(self, *names: str, **options) -> None:
         self.options += [name.lstrip("-") for name in names]
@@ -161,9 +168,11 @@ def find_config(name: str) -> Path:
 
     Raises: ConfigError with the nearest bundled name.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder; --config takes a file or the name of a recipe")
     if path.name == name and (BUNDLED / f"{path.stem}.yaml").is_file():
         return BUNDLED / f"{path.stem}.yaml"
     raise ConfigError(
@@ -180,22 +189,54 @@ def with_configs(arguments: list[str]) -> list[str]:
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
-    """The arguments with every --config as a file whose settings all exist."""
-    resolved, is_config = [], False
+    """The arguments with every --config as settings that all exist: a file, or the part of an
+    overlay that goes on the recipe before it."""
+    resolved, before, is_config = [], None, False
     for argument in arguments:
         if is_config or argument.startswith("--config="):
-            file = find_config(argument if is_config else argument.partition("=")[2])
-            check_file(file)
-            argument = str(file) if is_config else f"--config={file}"
+            for name in _names(argument if is_config else argument.partition("=")[2]):
+                file = find_config(name)
+                settings = check_file(file)
+                if (parts_by_name := settings.get(OVERLAY)) is not None:
+                    resolved += ["--config", json.dumps(_part(file, parts_by_name, before))]
+                    continue
+                resolved += ["--config", str(file)]
+                before = settings.get("name") or file.stem
+        elif argument != "--config":
+            resolved.append(argument)
         is_config = argument == "--config"
-        resolved.append(argument)
-    return resolved
+    return resolved if not is_config else [*resolved, "--config"]
 
 
-def check_file(file: Path) -> None:
-    """Raises ConfigError where a file is not YAML or holds a setting that does not exist."""
+def _names(given: str) -> list[str]:
+    """The recipes of one --config: several with commas between; x_7b is x with the overlay 7b."""
+    if Path(given).expanduser().exists():
+        return [given]
+    names = []
+    for name in given.split(","):
+        base, _, overlay = name.rpartition("_")
+        is_twin = name not in bundled() and {base, overlay} <= set(bundled())
+        names += [base, overlay] if is_twin else [name]
+    return names
+
+
+def _part(file: Path, parts_by_name: dict, before: str | None) -> dict:
+    if before not in parts_by_name:
+        raise ConfigError(
+            f"{file.stem} goes on {', '.join(parts_by_name)} - got {before or 'no recipe'} before "
+            f"it; name one first, like {next(iter(parts_by_name))},{file.stem}"
+        )
+    return parts_by_name[before]
+
+
+def check_file(file: Path) -> dict:
+    """The settings in a file. Raises ConfigError where it is not YAML or one does not exist."""
     try:
         raw = load_yaml(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file.name} is not a text in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -203,8 +244,11 @@ def check_file(file: Path) -> None:
         raise ConfigError(f"{file.name} is not YAML{where}: {problem}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file.name} holds no settings; see `recipes show stage1_...` for one")
-    for name in unknown_names(raw, Recipe):
-        raise ConfigError(f"{file.name}: {no_setting(name)}")
+    is_overlay = set(raw) == {OVERLAY} and isinstance(raw[OVERLAY], dict)
+    for settings in raw[OVERLAY].values() if is_overlay else [raw]:
+        for name in unknown_names(settings, Recipe):
+            raise ConfigError(f"{file.name}: {no_setting(name)}")
+    return raw
 
 
 # Names of settings
@@ -268,6 +312,32 @@ def nearest(name: str, known: Iterable[str]) -> str:
         hits = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
         near = [last[hit] for hit in hits]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def descriptions(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted name and description of every setting, from the lines of the docstrings."""
+    text = re.sub(r"\n {8,}", " ", kind.__doc__)
+    found = dict(re.findall(r"^ +(\w+): (.*)$", text, re.MULTILINE))
+    for name, inner in parts(kind).items():
+        yield prefix + name, found[name]
+        if inner is not None and inner is not Source:
+            yield from descriptions(inner, f"{prefix}{name}.")
+
+
+def _lists_help() -> str:
+    """What --help says of settings inside lists and of parts that may be missing."""
+    groups = {
+        "the adapter, where there is one": (Adapter, "adapter."),
+        "each data set, by its name": (Source, "data.NAME."),
+    }
+    lines = []
+    for title, (kind, prefix) in groups.items():
+        lines += [f"settings of {title}:"]
+        for name, text in descriptions(kind, prefix):
+            lines += [f"  --{name}", *textwrap.wrap(text, 74, initial_indent=" " * 24,
+                                                    subsequent_indent=" " * 24)]  # fmt: skip
+        lines.append("")
+    return "\n".join(lines)
 
 
 # Settings on the command line

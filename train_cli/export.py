@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="RUN_OR_CHECKPOINT", help="run folder (its last checkpoint) or any model"
     )
     parser.add_argument("folder", metavar="DST", type=Path, help="new or empty folder")
-    parser.add_argument("--to", required=True, choices=("own", "native", "official"))
+    parser.add_argument(
+        "--to", required=True, choices=("own", "native", "official"),
+        help="who reads the folder: this program, transformers, the official code",
+    )  # fmt: skip
     parser.add_argument(
         "--merge-adapters", action="store_true", help="fold adapters into the base they train on"
     )
@@ -39,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.folder.is_file():
+        fail(f"{chosen.folder} is a file; name a new or empty folder")
     from transformers.utils import logging
 
     from vl3.weights import merge
@@ -55,8 +60,10 @@ def run(chosen: argparse.Namespace) -> int:
             chosen.source, chosen.folder, chosen.to, dtype=chosen.dtype, adapter=chosen.adapter,
             offline=chosen.offline,
         )  # fmt: skip
-    except (merge.Differs, ValueError, OSError, ImportError, MemoryError) as error:
-        fail(error, FAILED)
+    except (merge.Differs, MemoryError) as error:
+        fail(str(error) or "the weights do not fit into memory in float32", FAILED)
+    except (ValueError, OSError, ImportError) as error:
+        fail(error, USAGE)
     if chosen.json:
         print(json.dumps(asdict(written), indent=2, ensure_ascii=False))
         return OK

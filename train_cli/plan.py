@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 from train_cli.config import (
@@ -22,12 +24,15 @@ from train_cli.config import (
     RecipeParser,
     bundled,
     fail,
-    find_config,
     read_recipe,
 )
+from vl3.training.ready import folder as run_folder
+from vl3.training.ready import nearest_folder
 from vl3.training.recipe import Recipe, Source
 from vl3.units import memory as gb
 from vl3.units import parse_memory
+from vl3.weights.runs import checkpoints
+from vl3.weights.whole import check_weights
 
 Parser = RecipeParser
 LOOKED_AT = 64  # samples of a data set that are measured
@@ -50,13 +55,19 @@ def run(chosen) -> int:
     """Exit code 0 when it fits, 4 when not, 2 when sizes cannot be known."""
     memory, on = getattr(chosen, "memory", None), getattr(chosen, "on", "auto")
     try:
-        plan = make(chosen.recipe, on, usable(memory) if memory else None)
+        check_weights_of(chosen.recipe)
+        limit = usable(memory) if memory else None
+    except ValueError as error:
+        fail(error)
+    try:
+        plan = make(chosen.recipe, on, limit)
     except UnknownSizes as error:
         fail(error)
     if getattr(chosen, "json", False):
         print(json.dumps(as_json(plan), indent=2))
     elif not chosen.quiet:
-        print(as_text(plan))
+        place = nearest_folder(run_folder(chosen.recipe))
+        print(as_text(plan, place, shutil.disk_usage(place).free))
     refuse_misfit(plan)
     return OK
 
@@ -88,15 +99,24 @@ def refuse_misfit(plan) -> None:
         )
 
 
+def check_weights_of(recipe: Recipe) -> None:
+    """Raises: ValueError for start weights that lie here and are not whole."""
+    for name in (recipe.start.model, recipe.start.vision, recipe.start.language):
+        if name and (folder := Path(name).expanduser()).is_dir():
+            whole = checkpoints(folder)
+            check_weights(whole[-1] if whole else folder)
+
+
 def usable(size: str) -> float:
     """Bytes of a size like 24GB, less what a GPU's driver takes; ends the command with a sentence
     for what is no size."""
-    from vl3.memory import USABLE
-
     try:
-        return parse_memory(size) * USABLE
+        whole = parse_memory(size)
     except ValueError as error:
         fail(f"--memory: {error}")
+    from vl3.memory import USABLE
+
+    return whole * USABLE
 
 
 def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
@@ -144,10 +164,11 @@ def _whole(name: str):
 
 
 def _recipe_of(folder: str) -> Recipe | None:
-    """The bundled recipe whose runs lie in that folder."""
+    """The bundled recipe, with the overlay 7b where its name ends so, whose runs lie there."""
     for name in bundled():
-        if folder.rstrip("/") == f"runs/{name}" and name.startswith(("stage", "nano")):
-            return read_recipe(["--config", str(find_config(name))])
+        for twin in (name, f"{name}_7b"):
+            if folder.rstrip("/") == f"runs/{twin}" and name.startswith(("stage", "nano")):
+                return read_recipe(["--config", twin])
     return None
 
 
@@ -214,23 +235,59 @@ def look(source: Source, recipe: Recipe, processor=None):
     picture = 0
     if source.world is not None:
         picture = max(high * wide for high, wide in source.world.sizes_px) // 14**2
-    if processor is None or not (source.world or Path(source.path).exists()):
-        count = count_lines(Path(source.path)) if source.path else None
-        return Looked(name=source.name, samples=source.samples or count, picture=picture)
-    length, found = _measured(source, recipe, processor)
+    here = source.world is not None or is_here(source.path)
+    if processor is None or not here:
+        count = count_samples(source, recipe) if here and source.path else None
+        why = "whose files are not here"
+        if here:
+            why = f"since the tokenizer of {start_name(recipe)} is not here"
+        elif source.path.startswith("hf://"):
+            why = "which a plan does not download"
+        return Looked(name=source.name, samples=source.samples or count, lines=count,
+                      picture=picture, unseen=why)  # fmt: skip
+    length, found, left = _measured(source, recipe, processor)
     return Looked(
         name=source.name,
         samples=source.samples or length,
+        lines=length,
         seen=len(found),
         tokens=sum(size.tokens for size in found) / max(1, len(found)),
         patches=sum(size.patches for size in found) / max(1, len(found)),
         longest=max((size.tokens for size in found), default=0),
         picture=max([picture, *(size.picture for size in found)]),
+        pairs=(
+            sum(size.tokens**2 for size in found) / max(1, len(found)),
+            sum(size.patches * size.picture for size in found) / max(1, len(found)),
+        ),
+        left=left,
+        unseen="of which no sample that was looked at can be learned from",
     )
 
 
-def _measured(source: Source, recipe: Recipe, processor) -> tuple[int | None, list]:
-    """Number of samples, None for an endless world; and the sizes of some, spread over all."""
+def is_here(path: str) -> bool:
+    """Whether a data set lies on this machine."""
+    place = Path(path).expanduser()
+    return any(place.parent.glob(place.name)) if "*" in place.name else place.exists()
+
+
+def start_name(recipe: Recipe) -> str:
+    """The model whose tokenizer a recipe takes."""
+    return str(recipe.start.model or recipe.start.language or "nano")
+
+
+def count_samples(source: Source, recipe: Recipe) -> int:
+    """Samples of a data set that lies here, whatever its format."""
+    from vl3.training.sources import open_source
+
+    try:
+        return len(open_source(source, recipe.seed))
+    except (OSError, ValueError, ImportError) as error:
+        fail(error, BAD_DATA)
+
+
+def _measured(source: Source, recipe: Recipe, processor) -> tuple[int | None, list, int]:
+    """Number of samples, None for an endless world; the sizes of some, spread over all; and how
+    many of those looked at training leaves out."""
     from vl3.training.data.records import BadSample
     from vl3.training.samples import measure
     from vl3.training.sources import open_source
@@ -238,25 +295,24 @@ def _measured(source: Source, recipe: Recipe, processor) -> tuple[int | None, li
 
     try:
         opened = open_source(source, recipe.seed)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         fail(error, BAD_DATA)
     length = None if source.world else len(opened)
     stride = max(1, (length or LOOKED_AT) // LOOKED_AT)
-    found = []
+    found, left, most = [], 0, recipe.batch.max_tokens
     for index in range(0, length or LOOKED_AT, stride):
         try:
-            found.append(measure(opened[index], processor, recipe.media.visual_tokens))
+            size = measure(opened[index], processor, recipe.media.visual_tokens)
         except (BadSample, VideoError):
-            continue  # `validate` names them; a plan needs the others
-    return length, found
-
-
-def count_lines(path: Path) -> int | None:
-    """Samples of a JSONL file; None for anything else, or where there is no file."""
-    if path.suffix != ".jsonl" or not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+            left += 1
+            continue
+        # Pruning, where it is on, may bring a sample down to its words.
+        least = size.tokens - size.visual * (processor.settings.prune is not None)
+        if least > most and (recipe.batch.overlong == "skip" or size.visual > most):
+            left += 1
+        else:
+            found.append(dataclasses.replace(size, tokens=min(size.tokens, most)))
+    return length, found, left
 
 
 # How it is shown
@@ -272,17 +328,43 @@ def many(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
+def cpu_speed() -> float:
+    """Floating-point operations a second of this CPU, the best of what it multiplies in 0.2 s:
+    other work beside it may come and go."""
+    import time
+
+    import torch
+
+    side, best_s, began_s = 256, math.inf, time.perf_counter()
+    matrix = torch.ones(side, side)
+    while (started_s := time.perf_counter()) < began_s + 0.2:
+        matrix @ matrix
+        best_s = min(best_s, time.perf_counter() - started_s)
+    return 2 * side**3 / best_s
+
+
+def _times(times: float) -> str:
+    return "once" if round(times, 2) == 1 else f"{float(f'{times:.3g}'):,g} times"
+
+
 def as_json(plan) -> dict:
     extra = {"peak_bytes": plan.peak_bytes, "fits": plan.fits}
     return dataclasses.asdict(plan) | extra
 
 
-def as_text(plan) -> str:
-    """The plan as tables."""
+def as_text(plan, place: Path, free: float) -> str:
+    """The plan as tables.
+
+    place: the folder that is there where the run will be; free: bytes on its disk
+    """
     kind = "float32" if plan.machine.compute_bytes == 4 else "bfloat16"
     lines = [
         f"{plan.name}: {many(plan.steps)} steps, {many(plan.samples)} samples, "
         f"{many(plan.tokens)} tokens",
+        *(
+            f"{name}: {lines:,} line{'s' * (lines != 1)}, each seen {_times(times)}"
+            for name, lines, times in plan.repeats
+        ),
         "",
         f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights",
     ]
@@ -300,12 +382,26 @@ def as_text(plan) -> str:
         lines.append(f"  {'usable':<24}{gb(plan.limit_bytes):>10}")
     if plan.flops and plan.machine.device == "cuda":
         hours = plan.flops / (TFLOPS * 1e12) / 3600
+        least = "" if plan.measured else "at least "
         lines += [
             "",
-            f"arithmetic: {plan.flops / 1e18:,.2f} EFLOP, {hours:,.1f} hours at {TFLOPS} TFLOP/s "
-            "(about one H100)",
+            f"arithmetic: {least}{plan.flops / 1e18:,.2f} EFLOP, {least}{hours:,.1f} hours at "
+            f"{TFLOPS} TFLOP/s (about one H100)",
         ]
     elif plan.flops:
-        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP"]
+        speed = cpu_speed()
+        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
+                  f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
+                  f"{speed / 1e9:,.0f} GFLOP/s"]  # fmt: skip
+    each, keep = plan.disk["weights"] + plan.disk["optimizer"], plan.disk["checkpoints"]
+    frames = f", {gb(plan.disk['frames'])} of frames" if plan.disk["frames"] else ""
+    lines += [
+        f"disk: {gb(keep)} for checkpoints of {gb(each)} (weights {gb(plan.disk['weights'])}, "
+        f"optimizer {gb(plan.disk['optimizer'])}){frames}; an export takes "
+        f"{gb(plan.disk['export'])}; {gb(free)} are free in {place}"
+    ]
+    if free < keep + plan.disk["frames"]:
+        lines.append("warning: the disk is too small for that; lower keep, or choose another --out")
+    lines += [f"warning: {warning}" for warning in plan.warnings]
     lines += [f"note: {note}" for note in plan.assumed]
     return "\n".join(lines)

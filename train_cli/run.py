@@ -4,9 +4,9 @@
     python -m train_cli run --config stage4_video --config lora --data.general_video.path mine.jsonl
 
 Checkpoints, metrics.jsonl, quarantine.jsonl and samples/ are written into the folder of the run
-(--out), which is then a model: python app.py --model RUN_DIR. Ctrl-C ends the run after the step,
-with a checkpoint; `resume` goes on. Several GPUs: torchrun --nproc-per-node N -m train_cli run ...
-What will not fit into memory by its `plan` is not begun (exit code 4).
+(--out), which is then a model: python app.py --model RUN_DIR. Ctrl-C ends the run with a checkpoint
+of the last whole step; `resume` goes on. Several GPUs: torchrun --nproc-per-node N -m train_cli run
+... What will not fit into memory by its `plan` is not begun (exit code 4).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import os
 import sys
 from logging import INFO, StreamHandler, getLogger
 
-from train_cli.config import BAD_DATA, FAILED, OK, TOO_BIG, RecipeParser, fail
+from train_cli.config import BAD_DATA, FAILED, OK, TOO_BIG, USAGE, RecipeParser, fail
+from vl3.arguments import whole
+from vl3.training.ready import check_ready
 
 Parser = RecipeParser
 
@@ -33,12 +35,23 @@ def run(chosen) -> int:
         from train_cli.plan import run as plan
 
         return plan(chosen)
+    try:
+        check_until(chosen.until)
+        check_ready(chosen.recipe)
+    except (ValueError, OSError) as error:
+        fail(error)
     if not chosen.anyway:
         check_memory(chosen.recipe)
     from vl3.training import run as runs
 
-    return train(lambda callbacks: runs.run(chosen.recipe, until=chosen.until, callbacks=callbacks),
+    return train(lambda **options: runs.run(chosen.recipe, until=chosen.until, **options),
                  chosen.quiet)  # fmt: skip
+
+
+def check_until(step: int | None) -> None:
+    """Raises: ValueError for what is no step."""
+    if step is not None:
+        whole("--until", step, low=1)
 
 
 def check_memory(recipe) -> None:
@@ -59,13 +72,16 @@ def check_memory(recipe) -> None:
 
 
 def train(begin, quiet: bool) -> int:
-    """Trains with a progress bar; says where the result is, or in a sentence why there is none."""
+    """Trains with a progress bar; says where the result is, or in a sentence why there is none.
+
+    begin: run or resume of vl3.training.run, given callbacks and stop
+    """
     import torch
     from transformers.utils import logging
 
     from train_cli.progress import Progress
-    from vl3.layouts import LayoutError
-    from vl3.training.trainer import NotFinite, TooManyBad
+    from vl3.training.stop import Stop
+    from vl3.training.trainer import CannotSave, NotFinite, TooManyBad
 
     if not quiet:
         log = getLogger("vl3")
@@ -73,8 +89,9 @@ def train(begin, quiet: bool) -> int:
         log.addHandler(StreamHandler())
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    stop = Stop()
     try:
-        last = begin((Progress(quiet),))
+        last = begin(callbacks=(Progress(quiet),), stop=stop)
     except TooManyBad as error:
         fail(error, BAD_DATA)
     except torch.cuda.OutOfMemoryError as error:
@@ -83,7 +100,15 @@ def train(begin, quiet: bool) -> int:
             "batch.patches or media.visual_tokens, or train an adapter (--config lora)",
             TOO_BIG,
         )
-    except (FileExistsError, FileNotFoundError, LayoutError, NotFinite, ValueError) as error:
+    except (CannotSave, NotFinite) as error:
         fail(error, FAILED)
+    except (ValueError, OSError, ImportError) as error:
+        fail(error, USAGE)
+    if stop.signal:
+        step = last.name.rpartition("-")[2]
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
+                  file=sys.stderr)  # fmt: skip
+        return 128 + stop.signal
     print(last, file=sys.stdout)
     return OK

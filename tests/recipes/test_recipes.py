@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 
 from train_cli.config import BUNDLED, bundled, read_recipe
-from train_cli.plan import look, sizes
+from train_cli.plan import TFLOPS, look, sizes
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
+from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan
 from vl3.training.recipe import Recipe
 
@@ -38,8 +39,8 @@ def planned(recipe: Recipe) -> Plan:
 
 def test_all_are_here():
     names = [name for name in bundled() if not name.startswith("nano")]
-    assert names == sorted([*STAGES, *(f"{stage}_7b" for stage in STAGES), *ADAPTERS])
-    assert len(names) == 11
+    assert names == sorted([*STAGES, "7b", *ADAPTERS])
+    assert len(names) == 8
 
 
 @pytest.mark.parametrize("twin", ["", "_7b"])
@@ -83,10 +84,12 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
     merged = read_recipe(["--config", "stage4_video", "--config", f"{name}.yaml"])
     alone = recipe_of(name)
     for recipe in (merged, alone):
-        rates = recipe.rates
-        assert (rates.vision, rates.language) == (None, None)
-        assert (rates.connector, rates.adapter) == (2e-5, 2e-5)
-        assert (recipe.adapter.rank, recipe.adapter.alpha) == (128, 256)
+        rates, width = recipe.rates, sizes(recipe).text_config.hidden_size
+        assert (rates.vision, rates.connector, rates.language) == (None, None, None)
+        assert rates_for(recipe, width).adapter == 4e-4  # the 2B is as wide as the rate is for
+        assert (recipe.adapter.rank, recipe.adapter.alpha) == (32, 64)
+        assert ("words" in recipe.adapter.on) == (name != "dora")
+        assert (recipe.batch.samples, recipe.epochs, recipe.least_steps) == (8, 3, 200)
         assert recipe.adapter.kind == ("dora" if name == "dora" else "lora")
         assert recipe.start.quantize == ("nf4" if name == "qlora" else None)
     assert merged.start.model == "runs/stage3_multitask"
@@ -94,14 +97,46 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
     assert [source.name for source in alone.data] == ["own"]
 
 
-@pytest.mark.parametrize("name", [*STAGES, *(f"{stage}_7b" for stage in STAGES), *ADAPTERS])
+@pytest.mark.parametrize("name", [*STAGES, "7b", *ADAPTERS])
 def test_the_memory_in_the_header_is_what_plan_says(name):
     header = (BUNDLED / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
     stated = [int(number) for number in re.findall(r"(\d+) GB (?:on|for)", header)]
     recipes = [recipe_of(name, size) for size in ("2b", "7b")] if name in ADAPTERS else [
+        recipe_of(f"{stage},7b") for stage in STAGES[:2]] if name == "7b" else [
         recipe_of(name)]  # fmt: skip
     found = [planned(recipe).peak_bytes / 1e9 for recipe in recipes]
     assert stated == pytest.approx(found, abs=1)
+
+
+@pytest.mark.parametrize("name", [*STAGES, *(f"{stage},7b" for stage in STAGES)])
+def test_the_hours_in_the_header_are_what_plan_says(name):
+    stage, _, overlay = name.partition(",")
+    header = (BUNDLED / f"{overlay or stage}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
+    text = " ".join(header.replace("#", " ").split())
+    (listed,) = re.findall(r"at least ([\d, and]+) hours", text)
+    stated = [int(number) for number in re.findall(r"\d+", listed)]
+    expected = stated[STAGES.index(stage) if overlay else 0]
+    assert planned(recipe_of(name)).flops / (TFLOPS * 1e12 * 3600) == pytest.approx(
+        expected, rel=0.02
+    )
+
+
+def test_the_overlay_7b_by_all_its_names_and_on_nothing_else(capsys):
+    given = (
+        ["stage4_video,7b"], ["stage4_video", "7b"], ["stage4_video_7b"],
+        ["--config", "stage4_video", "--config=7b"], ["--config", "stage4_video,7b"],
+    )  # fmt: skip
+    recipes = [read_recipe(arguments) for arguments in given]
+    assert all(recipe == recipes[0] for recipe in recipes)
+    with_lora = read_recipe(["stage4_video,7b,lora", "--name", "mine"])
+    assert with_lora.start.model == "runs/stage3_multitask_7b"
+    for wrong in (["7b"], ["nano_stage1,7b"], ["lora,7b"]):
+        with pytest.raises(SystemExit) as stopped:
+            read_recipe(wrong)
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: 7b goes on stage1_vision_adaptation, stage2_alignment")
+        assert said.count("\n") == 1
 
 
 def test_seven_billion_and_24_gb():
@@ -111,7 +146,7 @@ def test_seven_billion_and_24_gb():
 
 @pytest.mark.parametrize("size", ["2b", "7b"])
 def test_which_knows_the_needs(size):
-    stage = "stage4_video" + ("" if size == "2b" else "_7b")
+    stage = "stage4_video" + ("" if size == "2b" else ",7b")
     full, lora = planned(recipe_of(stage)), planned(recipe_of("lora", size))
     assert full.peak_bytes / 0.92e9 == pytest.approx(FULL_GB[size], rel=0.03)
     assert lora.peak_bytes / 0.92e9 == pytest.approx(LORA_GB[size], rel=0.03)

@@ -1,6 +1,8 @@
 """The terminal: same text as the library, a conversation, one sentence for what went wrong."""
 
+import argparse
 import io
+from importlib import import_module
 
 import pytest
 from clips import write_clip
@@ -71,6 +73,21 @@ def test_doctor_gives_a_verdict(capsys):
     out = capsys.readouterr().out
     for word in ("torch", "device", "VideoLLaMA3-2B", "verdict         ready"):
         assert word in out
+
+
+COMMANDS = ("chat", "doctor", "demo", "recipes", "validate", "export", "compare")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_every_command_has_a_line_of_help(name):
+    parsers = [argparse.ArgumentParser()]
+    import_module(f"train_cli.{name}").add_arguments(parsers[0])
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            else:
+                assert action.help, f"{name} {action.option_strings or action.dest}"
 
 
 def test_help_explains(capsys):

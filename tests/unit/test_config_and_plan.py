@@ -1,15 +1,18 @@
 """Recipes from files and the command line; the commands recipes and plan."""
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
 from train_cli.__main__ import main
-from train_cli.config import read_recipe
+from train_cli.config import descriptions, read_recipe
 from vl3.config import nano, videollama3_2b, videollama3_7b
 from vl3.training.memory import parts
+from vl3.training.recipe import Recipe
 from vl3.weights.load import count_parameters
 
 STAGE = ["--config", "stage4_video"]
@@ -40,7 +43,7 @@ def test_files_merge_in_order_and_the_command_line_wins(tmp_path):
                      "checkpointing: [vision]\n")  # fmt: skip
     recipe = read_recipe([*STAGE, "--config", "lora", "--config", str(local), "--optim.clip=0.5"])
     assert (recipe.rates.vision, recipe.rates.language, recipe.optim.clip) == (None, None, 0.5)
-    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 256, ["vision"])
+    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 64, ["vision"])
     assert recipe.checkpointing == ["vision"]
     assert recipe.name == "lora"
 
@@ -131,6 +134,19 @@ def test_help_and_mistakes_need_no_torch(arguments):
     assert done.returncode == (2 if "--optim.x" in arguments else 0), done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_help_describes_every_setting(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.split("options:")[1].splitlines()
+    text = " ".join(" ".join(lines).split())
+    for name, words in descriptions(Recipe):
+        assert f"--{name}" in text, name
+        assert words in text, name
+    assert text.count("--data.NAME.world.shaky share of clips that shake") == 1
+    assert text.count("--adapter.rank numbers between") == 1
+
+
 def test_recipes_are_listed_shown_and_copied(capsys, tmp_path):
     assert main(["recipes", "list", "--json"]) == 0
     assert "24 GB" in json.loads(capsys.readouterr().out)["qlora"]
@@ -138,7 +154,9 @@ def test_recipes_are_listed_shown_and_copied(capsys, tmp_path):
     shown = capsys.readouterr().out
     assert main(["recipes", "copy", "lora", str(tmp_path)]) == 0
     assert (tmp_path / "lora.yaml").read_text() == shown
-    assert main(["recipes", "copy", "lora", str(tmp_path)]) == 1, "nothing is overwritten"
+    with pytest.raises(SystemExit) as stopped:
+        main(["recipes", "copy", "lora", str(tmp_path)])
+    assert stopped.value.code == 2, "nothing is overwritten"
 
 
 def test_which_asks_or_takes_flags(capsys, monkeypatch):
@@ -165,9 +183,63 @@ def test_plan_says_what_a_run_needs(capsys, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     assert main(["plan", "--config", str(tmp_path / "tiny.yaml"), "--on", "cpu", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["steps"], plan["samples"], plan["assumed"]) == (4, 100, [])
+    assert (plan["steps"], plan["samples"], plan["assumed"]) == (4, 128, [])
     assert 100 < plan["tokens"] / plan["samples"] < 500
     assert plan["peak_bytes"] == pytest.approx(sum(plan["memory"].values()))
+
+
+ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+OWN = ["--rates.connector", "1e-3", "--name", "own"]
+
+
+def planned(capsys, *arguments):
+    """The plan in words."""
+    assert main(["plan", *OWN, *map(str, arguments), "--on", "cpu", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert main(["plan", *OWN, *map(str, arguments), "--on", "cpu"]) == 0
+    return plan, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["own.jsonl", "own.json", "shards-*.tar"])
+def test_plan_counts_files_of_all_formats_and_never_calls_them_missing(name, capsys, tmp_path):
+    rows = [ROW] * 3
+    if name.endswith(".tar"):
+        with tarfile.open(tmp_path / "shards-0.tar", "w") as tar:
+            for number, row in enumerate(rows):
+                data = json.dumps(row).encode()
+                info = tarfile.TarInfo(f"{number}.json")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    else:
+        lines = "\n".join(map(json.dumps, rows))
+        (tmp_path / name).write_text(json.dumps(rows) if name.endswith(".json") else lines)
+    own = ["--data.own.path", tmp_path / name, "--batch.samples", "3"]
+    plan, said = planned(capsys, "--start.model", "DAMO-NLP-SG/VideoLLaMA3-2B", *own)
+    assert plan["samples"] == 3
+    assert "not here" in said
+    assert "whose files are not here" not in said
+    assert "since the tokenizer of DAMO-NLP-SG/VideoLLaMA3-2B is not here" in said
+    plan, said = planned(capsys, "--start.model", "assets/nano", *own)
+    assert plan["samples"] == 3
+    assert plan["measured"]
+    assert "not here" not in said
+    assert "disk: " in said
+
+
+def test_plan_is_not_sized_by_rows_that_training_leaves_out(capsys, tmp_path):
+    long = {"messages": [{"role": "user", "content": "Hi"},
+                         {"role": "assistant", "content": "go on " * 4_000}]}  # fmt: skip
+    lines = [*map(json.dumps, [ROW, long, ROW]), "not json"]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    own = ["--start.model", "assets/nano", "--data.own.path", tmp_path / "own.jsonl",
+           "--batch.max_tokens", 1000]  # fmt: skip
+    plan, said = planned(capsys, *own)
+    assert "2 of 4 samples of own that were looked at are left out in training" in said
+    assert plan["shape"]["row"] < 100
+    assert plan["tokens"] / plan["samples"] < 100
+    plan, said = planned(capsys, *own, "--batch.overlong", "truncate")
+    assert "1 of 4 samples" in said
+    assert plan["shape"]["row"] == 1000
 
 
 def test_plan_refuses_what_cannot_fit(capsys):
@@ -177,6 +249,8 @@ def test_plan_refuses_what_cannot_fit(capsys):
     out, err = capsys.readouterr()
     assert "44,658 steps" in out
     assert "a guess of 2048" in out
+    assert "at least 158.6 hours" in out
+    assert "disk: 70.6 GB for checkpoints of 23.5 GB" in out
     assert "lower" in err
     assert "--config lora" in err
     assert main(["plan", *STAGE, "--memory", "80GB", "--quiet"]) == 0

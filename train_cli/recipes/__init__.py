@@ -14,13 +14,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from train_cli.config import BUNDLED, FAILED, OK, ConfigError, bundled, fail, find_config
+from train_cli.config import BUNDLED, OK, ConfigError, bundled, fail, find_config
+from vl3.arguments import number
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
 
 # GB that one GPU needs by `plan`, for the whole model in training and for adapters.
 FULL_GB = {"2b": 56, "7b": 193}
-LORA_GB = {"2b": 14, "7b": 38}
+LORA_GB = {"2b": 12, "7b": 32}
 
 QUESTIONS = {
     "goal": ("What do you want? own: teach a released model my data; paper: repeat the four stages",
@@ -34,23 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="names and what each trains")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help="as JSON")
     show = actions.add_parser("show", help="one file, comments and all")
-    show.add_argument("name")
+    show.add_argument("name", help="bundled recipe or file")
     copy = actions.add_parser("copy", help="a copy to change")
-    copy.add_argument("name")
+    copy.add_argument("name", help="bundled recipe or file")
     copy.add_argument("to", type=Path, help="file or folder")
     which = actions.add_parser("which", help="three questions, one command line to run")
-    which.add_argument("--goal", choices=QUESTIONS["goal"][1])
-    which.add_argument("--memory-gb", type=float, dest="memory_gb", metavar="GB")
-    which.add_argument("--size", choices=QUESTIONS["size"][1])
-    which.add_argument("--json", action="store_true")
+    which.add_argument("--goal", choices=QUESTIONS["goal"][1], help=QUESTIONS["goal"][0])
+    which.add_argument("--memory-gb", type=float, dest="memory_gb", metavar="GB",
+                       help=QUESTIONS["memory_gb"][0])  # fmt: skip
+    which.add_argument("--size", choices=QUESTIONS["size"][1], help=QUESTIONS["size"][0])
+    which.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(chosen: argparse.Namespace) -> int:
     try:
         return {"list": _list, "show": _show, "copy": _copy, "which": _which}[chosen.action](chosen)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         fail(error)
 
 
@@ -82,8 +84,9 @@ def _copy(chosen: argparse.Namespace) -> int:
     source = find_config(chosen.name)
     target = chosen.to / source.name if chosen.to.is_dir() else chosen.to
     if target.exists():
-        print(f"error: {target} exists already; choose another name", file=sys.stderr)
-        return FAILED
+        fail(f"{target} exists already; choose another name")
+    if not target.absolute().parent.is_dir():
+        fail(f"there is no folder {target.parent}; make it first")
     shutil.copyfile(source, target)
     print(f"{target}: change it, then run python -m train_cli plan --config {target}")
     return OK
@@ -94,6 +97,10 @@ def _which(chosen: argparse.Namespace) -> int:
     for name, (question, choices) in QUESTIONS.items():
         if answers[name] is None:
             answers[name] = _ask(name, question, choices)
+    try:
+        number("--memory-gb", answers["memory_gb"], low=0, unit="GB")
+    except ValueError as error:
+        fail(error)
     command, why = choose(**answers)
     if chosen.json:
         print(json.dumps({"command": command, "why": why}))
@@ -121,12 +128,12 @@ def _ask(name: str, question: str, choices: tuple[str, ...] | None) -> str | flo
 
 def choose(goal: str, memory_gb: float, size: str) -> tuple[str, str]:
     """The command line for a wish and a machine, and why."""
-    twin = "" if size == "2b" else "_7b"
+    twin = "" if size == "2b" else ",7b"
     if goal == "paper":
         return (
             f"python -m train_cli plan --config stage1_vision_adaptation{twin}",
             "The stages build on each other: stage1_vision_adaptation, stage2_alignment, "
-            f"stage3_multitask, stage4_video{' (their _7b twins)' if twin else ''}; the 7B starts "
+            f"stage3_multitask, stage4_video{' (each with ,7b)' if twin else ''}; the 7B starts "
             "from the encoder of the trained 2B. Set the paths of the data sets first; plan says "
             "what each needs.",
         )

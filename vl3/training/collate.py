@@ -122,7 +122,7 @@ def number_answers(sample: Sample, first: int) -> tuple[torch.Tensor, list[tuple
     numbers = (begins.cumsum(0) - 1 + first)[learned]
     count = int(begins.sum())
     families = sample.families or (sample.dataset,) * count
-    return numbers, [(sample.dataset, family) for family in families]
+    return numbers, [(sample.dataset, family) for family in families[:count]]
 
 
 def attention_mask(

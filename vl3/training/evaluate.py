@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,18 @@ def answer(
     processor: VL3Processor,
     records: Sequence[Record],
     max_new_tokens: int,
+    between: Callable[[], object] = lambda: None,
 ) -> list[Answered]:
-    """Greedy answers to every question of the records, in order."""
+    """Greedy answers to every question of the records, in order.
+
+    between: called before each few of them
+    """
     was_training = model.training
     model.eval()
     found = []
     asked = questions(records)
     for start in range(0, len(asked), TOGETHER):
+        between()
         part = asked[start : start + TOGETHER]
         inputs = processor([messages for _, _, messages, _ in part], add_generation_prompt=True)
         inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from vl3.config import VL3Config
 from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
+from vl3.training.optim import rates_for
 from vl3.training.recipe import MODULES, Adapter, Recipe
 from vl3.weights.sizes import NF4_BYTES, Linear, attention_widths, parts
 
@@ -66,7 +67,7 @@ class ModuleRow:
 def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[ModuleRow]:
     """Modules with parameters, rate and format; adapters are a line of their own."""
     frozen = "float32" if machine.compute_bytes == 4 else "bfloat16"
-    rows, adapted = [], 0
+    rows = []
     for name, part in parts(config).items():
         rate = getattr(recipe.rates, name)
         quantized = recipe.start.quantize if name == "language" else None
@@ -74,12 +75,24 @@ def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[Mod
         trainable = part.parameters if rate else 0
         rows.append(ModuleRow(name=name, parameters=part.parameters, trainable=trainable,
                               rate=rate, dtype=dtype))  # fmt: skip
-        if recipe.adapter and name in recipe.adapter.on:
-            adapted += sum(low_rank(layer, recipe.adapter) for layer in part.linears)
     if recipe.adapter:
+        adapted = sum(low_rank(layer, recipe.adapter) for layer in adapted_linears(recipe, config))
+        rate = rates_for(recipe, config.text_config.hidden_size).adapter
         rows.append(ModuleRow(name="adapter", parameters=adapted, trainable=adapted,
-                              rate=recipe.rates.adapter, dtype="float32"))  # fmt: skip
+                              rate=rate, dtype="float32"))  # fmt: skip
     return rows
+
+
+def adapted_linears(recipe: Recipe, config: VL3Config) -> list[Linear]:
+    """The linear layers that have adapters."""
+    if recipe.adapter is None:
+        return []
+    text, modules = config.text_config, parts(config)
+    head = Linear(ins=text.hidden_size, outs=text.vocab_size, bias=False)
+    found = [modules[name].linears for name in recipe.adapter.on if name in modules]
+    return [layer for linears in found for layer in linears] + (
+        [head] if "words" in recipe.adapter.on else []
+    )
 
 
 def low_rank(layer: Linear, adapter: Adapter) -> int:
@@ -269,7 +282,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     found = {
         "weights": sum(_weight_bytes(recipe, config, machine).values()),
         "gradients": 4.0 * trainable,
-        "optimizer": _state_bytes(recipe, config),
+        "optimizer": state_bytes(recipe, config),
         "pixels": pixels,
         "vision activations": vision,
         "connector activations": connector,
@@ -358,7 +371,7 @@ def _weight_bytes(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[s
             # One layer at a time is unpacked for its product.
             found[name] += machine.compute_bytes * max(x.ins * x.outs for x in part.linears)
     if recipe.adapter:
-        linears = [x for name in recipe.adapter.on for x in parts(config)[name].linears]
+        linears = adapted_linears(recipe, config)
         found["adapter"] = 4.0 * sum(low_rank(layer, recipe.adapter) for layer in linears)
         if recipe.adapter.kind == "dora":
             # The weight with its change, twice, to measure its columns.
@@ -373,12 +386,11 @@ def _matrices_and_rest(recipe: Recipe, config: VL3Config) -> tuple[int, int]:
         if getattr(recipe.rates, name):
             inside = sum(layer.weights for layer in part.linears)
             matrices, rest = matrices + inside, rest + part.parameters - inside
-        if recipe.adapter and name in recipe.adapter.on:
-            matrices += sum(low_rank(layer, recipe.adapter) for layer in part.linears)
-    return matrices, rest
+    adapted = sum(low_rank(layer, recipe.adapter) for layer in adapted_linears(recipe, config))
+    return matrices + adapted, rest
 
 
-def _state_bytes(recipe: Recipe, config: VL3Config) -> float:
+def state_bytes(recipe: Recipe, config: VL3Config) -> float:
     """AdamW keeps two numbers per parameter, Muon one per number of a matrix."""
     matrices, rest = _matrices_and_rest(recipe, config)
     return 4.0 * (matrices + 2 * rest) if recipe.optim.kind == "muon" else 8.0 * (matrices + rest)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from vl3.training.muon import Muon
-from vl3.training.recipe import Optim, Rates
+from vl3.training.recipe import Optim, Rates, Recipe
 
 
 def owner(name: str) -> str:
     """The module a parameter belongs to: vision, connector, language, or adapter."""
     return "adapter" if "lora_" in name else name.split(".")[0]
+
+
+def rates_for(recipe: Recipe, hidden_size: int) -> Rates:
+    """The rates of a recipe for a language model of that width.
+
+    Source: Yang et al., Tensor Programs V: under Adam the best rate of a matrix goes as one over
+    its width, so one recipe serves a nano and a 7B.
+    """
+    if recipe.adapter is None or recipe.adapter.width is None:
+        return recipe.rates
+    return replace(recipe.rates, adapter=recipe.rates.adapter * recipe.adapter.width / hidden_size)
 
 
 def groups(model: nn.Module, rates: Rates, weight_decay: float) -> list[dict]:
@@ -68,10 +80,16 @@ def optimizer(model: nn.Module, rates: Rates, settings: Optim) -> torch.optim.Op
         return torch.optim.AdamW(every, **adamw)
     matrices = [group for group in every if group["kind"] == "matrices"]
     for group in matrices:
-        group["lr"] *= settings.muon_factor
+        group["lr"] = full_rate(group, rates, settings)
     rest = [group for group in every if group["kind"] != "matrices"]
     members = [Muon(matrices, lr=0.0)] if matrices else []
     return Together(members + ([torch.optim.AdamW(rest, **adamw)] if rest else []))
+
+
+def full_rate(group: dict, rates: Rates, settings: Optim) -> float:
+    """The rate of a parameter group where the schedule takes nothing off."""
+    is_muon = settings.kind == "muon" and group["kind"] == "matrices"
+    return getattr(rates, group["module"]) * (settings.muon_factor if is_muon else 1.0)
 
 
 def factor(settings: Optim, step: int, steps: int) -> float:

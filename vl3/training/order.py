@@ -32,9 +32,9 @@ class Order:
         self.epoch_samples = sum(part.taken for part in self.parts)
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
-    def steps(self, epochs: float) -> int:
-        """Steps of so many epochs; the last one is filled up from the next epoch."""
-        return -(-round(epochs * self.epoch_samples) // self.step_samples)
+    def steps(self, epochs: float, least: int = 0) -> int:
+        """Steps of so many epochs, the last one filled up from the next epoch; `least` at least."""
+        return max(least, -(-round(epochs * self.epoch_samples) // self.step_samples))
 
     def step(self, number: int) -> list[tuple[int, int]]:
         """The samples of a step, counted from 0."""

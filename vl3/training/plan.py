@@ -22,11 +22,16 @@ from vl3.training.memory import (
     memory,
     module_rows,
     parts,
+    state_bytes,
 )
 from vl3.training.recipe import Recipe
+from vl3.weights.sizes import attention_widths
 
 ASSUMED_TOKENS = 2048  # of a sample, where there is no data to look at
+FEW_STEPS = 50
+MOST_FILLED = 0.05  # share of an epoch that may be repeated without a word
 ASSUMED_PATCHES_PER_TOKEN = 2  # between pictures (1, 4 when merged) and text
+ASSUMED_PICTURE = 1024  # patches of a picture, which attend to each other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,16 +39,25 @@ class Looked:
     """What is known of one data set.
 
     samples: how many an epoch takes, None where neither the recipe nor a file says
+    lines: how many there are; None where that is unknown, and for a world, which has no end
     tokens, patches: mean of a sample; longest: tokens of the longest one; all from `seen` samples
+    pairs: pairs of tokens that attend to each other in a mean sample, in the language model and in
+    the vision encoder
+    left: how many of the samples looked at are left out in training; the others are `seen`
+    unseen: why no sample was measured, as the end of a sentence
     """
 
     name: str
     samples: int | None
+    lines: int | None = None
     seen: int = 0
     tokens: float = 0.0
     patches: float = 0.0
     longest: int = 0
     picture: int = 0
+    pairs: tuple[float, float] = (0.0, 0.0)
+    left: int = 0
+    unseen: str = "whose files are not here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +65,11 @@ class Plan:
     """A run in figures.
 
     memory: bytes by cause at the fullest moment; limit_bytes: what the device has
+    disk: bytes of a checkpoint's weights and of its optimizer's state, of all checkpoints at the
+    fullest moment, of kept frames and of an export in the format of the arithmetic
     assumed: what was not looked up but taken for granted, as sentences
+    repeats: (data set, its lines, how often the run sees each) where the lines are known
+    warnings: why little may be learned, as sentences
     measured: whether samples of every data set were measured; if not, they count as long as allowed
     """
 
@@ -64,8 +82,11 @@ class Plan:
     modules: tuple[ModuleRow, ...]
     shape: Shape
     memory: dict[str, float]
+    disk: dict[str, float]
     limit_bytes: float | None
     lower: tuple[str, ...]
+    repeats: tuple[tuple[str, int, float], ...]
+    warnings: tuple[str, ...]
     assumed: tuple[str, ...]
     measured: bool
 
@@ -96,11 +117,13 @@ def make_plan(
     limit_bytes: float | None = None,
 ) -> Plan:
     """The plan of a recipe for a model of these sizes on that machine."""
-    samples = None if any(one.samples is None for one in looked) or not looked else round(
-        recipe.epochs * sum(one.samples for one in looked)
+    epoch = None if any(one.samples is None for one in looked) else sum(
+        one.samples for one in looked
     )  # fmt: skip
-    steps = recipe.steps or (samples and ceil(samples / recipe.batch.samples))
-    samples = steps and steps * recipe.batch.samples if recipe.steps else samples
+    steps = recipe.steps or (
+        epoch and max(ceil(round(recipe.epochs * epoch) / recipe.batch.samples), recipe.least_steps)
+    )
+    samples = steps and steps * recipe.batch.samples
     mean_tokens, mean_patches = _means(looked)
     shape = _shape(recipe, looked)
     found = memory(recipe, config, shape, machine)
@@ -110,15 +133,61 @@ def make_plan(
         steps=steps,
         samples=samples,
         tokens=samples and samples * mean_tokens,
-        flops=samples and samples * step_flops(recipe, config, mean_tokens, mean_patches),
+        flops=samples
+        and samples * step_flops(recipe, config, mean_tokens, mean_patches, _mean_pairs(looked)),
         modules=tuple(module_rows(recipe, config, machine)),
         shape=shape,
         memory=found,
+        disk=disk(recipe, config, machine),
         limit_bytes=limit_bytes,
         lower=tuple(what_to_lower(recipe, found)),
+        repeats=tuple(repeats(samples, epoch, looked)),
+        warnings=tuple(warnings(recipe, steps, looked)),
         assumed=tuple(_assumed(looked)),
         measured=bool(looked) and all(one.seen for one in looked),
     )
+
+
+def repeats(
+    samples: int | None, epoch: int | None, looked: Sequence[Looked]
+) -> list[tuple[str, int, float]]:
+    """(data set, its lines, how often a run of so many samples sees each of them)."""
+    if not samples or not epoch:
+        return []
+    return [(one.name, one.lines, samples / epoch * one.samples / one.lines)
+            for one in looked if one.lines and one.samples]  # fmt: skip
+
+
+def warnings(recipe: Recipe, steps: int | None, looked: Sequence[Looked]) -> list[str]:
+    """Why little may be learned of the data: few steps, or steps filled up with repeats."""
+    found = []
+    if steps and steps < FEW_STEPS:
+        found.append(
+            f"{steps} step{'s are' if steps > 1 else ' is'} few: after less than {FEW_STEPS} a "
+            "model has hardly changed; lower batch.samples, or raise epochs, steps or least_steps"
+        )
+    lines = sum(one.samples or 0 for one in looked)
+    batch = recipe.batch.samples
+    if lines and all(one.samples for one in looked) and batch > lines:
+        found.append(
+            f"a step of {batch} samples holds "
+            f"{'the only line' if lines == 1 else f'each of the {lines} lines'} "
+            f"{batch / lines:.3g} times; lower batch.samples to {lines} or less"
+        )
+    elif lines and steps and not recipe.steps and steps > recipe.least_steps:
+        filled = steps * batch - round(recipe.epochs * lines)
+        if filled > MOST_FILLED * lines:
+            found.append(
+                f"the last step is filled up with {filled} repeated lines, because batch.samples "
+                f"{batch} does not divide {round(recipe.epochs * lines)}"
+            )
+    for one in looked:
+        if one.lines and one.samples and one.samples > one.lines:
+            found.append(
+                f"an epoch takes {one.samples} samples of {one.name}, which has {one.lines}: each "
+                f"comes {one.samples / one.lines:.3g} times (data.{one.name}.samples)"
+            )
+    return found
 
 
 def _means(looked: Sequence[Looked]) -> tuple[float, float]:
@@ -134,20 +203,57 @@ def _means(looked: Sequence[Looked]) -> tuple[float, float]:
     return (tokens / taken, patches / taken) if taken else (0.0, 0.0)
 
 
+def _mean_pairs(looked: Sequence[Looked]) -> tuple[float, float]:
+    """Pairs of tokens that attend to each other in a mean sample of the mix."""
+    assumed = (ASSUMED_TOKENS**2, ASSUMED_TOKENS * ASSUMED_PATCHES_PER_TOKEN * ASSUMED_PICTURE)
+    weights = [one.samples or 1 for one in looked]
+    pairs = [one.pairs if one.seen else assumed for one in looked]
+    total = max(1, sum(weights))
+    return tuple(
+        sum(weight * pair[which] for weight, pair in zip(weights, pairs)) / total
+        for which in (0, 1)
+    )
+
+
+def disk(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[str, float]:
+    """Bytes that a run writes; one checkpoint more than are kept lies there while it is written."""
+    trained = sum(row.trainable for row in module_rows(recipe, config, machine))
+    every = sum(part.parameters for part in parts(config).values())
+    whole = sum(
+        part.parameters * (4 if getattr(recipe.rates, name) else machine.compute_bytes)
+        for name, part in parts(config).items()
+    )
+    weights = 4.0 * trained if recipe.adapter else float(whole)
+    state = state_bytes(recipe, config)
+    return {
+        "weights": weights,
+        "optimizer": state,
+        "checkpoints": (recipe.keep + 1) * (weights + state),
+        "frames": recipe.media.cache_gb * 1e9,
+        "export": float(machine.compute_bytes * every),
+    }
+
+
 def _assumed(looked: Sequence[Looked]) -> list[str]:
-    unseen = [one.name for one in looked if not one.seen]
     unknown = [one.name for one in looked if one.samples is None]
     notes = []
-    if unseen:
+    for why in dict.fromkeys(one.unseen for one in looked if not one.seen):
+        names = ", ".join(one.name for one in looked if not one.seen and one.unseen == why)
         notes.append(
-            f"tokens are a guess of {ASSUMED_TOKENS} a sample for {', '.join(unseen)}, whose files "
-            "are not here"
+            f"tokens are a guess of {ASSUMED_TOKENS} a sample for {names}, {why}; a video may have "
+            "many times more, so tokens and hours are the least to expect"
         )
     if unknown:
         notes.append(
-            f"how many samples {', '.join(unknown)} has is unknown: its file is not here and "
-            f"data.{unknown[0]}.samples is not set"
+            f"how many samples {', '.join(unknown)} has is unknown: data.{unknown[0]}.samples says "
+            "so where no file is here"
         )
+    notes += [
+        f"{one.left} of {one.left + one.seen} samples of {one.name} that were looked at are left "
+        "out in training (over-long or unreadable; validate names them) and count for nothing here"
+        for one in looked
+        if one.left
+    ]
     return notes
 
 
@@ -167,9 +273,30 @@ def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
                  frame=shape.frame, learned=shape.learned)  # fmt: skip
 
 
-def step_flops(recipe: Recipe, config: VL3Config, tokens: float, patches: float) -> float:
+def step_flops(
+    recipe: Recipe,
+    config: VL3Config,
+    tokens: float,
+    patches: float,
+    pairs: tuple[float, float] = (0.0, 0.0),
+) -> float:
     """Floating-point operations of one sample: 2 per weight and token forward, as many again for
-    the gradient of each input and of each learning weight, and once more where it is recomputed."""
+    the gradient of each input and of each learning weight, and once more where it is recomputed.
+
+    pairs: of tokens that attend to each other in the language model, and in the vision encoder;
+    each takes 4 per channel and layer (a weight, what it gathers), and twice that backward
+    """
+    widths = {
+        "vision": config.vision_config.hidden_size,
+        "connector": 0,
+        "language": attention_widths(config.text_config)[0],
+    }
+    layers = {
+        "vision": config.vision_config.num_hidden_layers,
+        "connector": 0,
+        "language": config.text_config.num_hidden_layers,
+    }
+    seen = {"vision": pairs[1], "connector": 0.0, "language": pairs[0]}
     flows, total = gradient_flow(recipe), 0.0
     machine = Machine(device="cuda", compute_bytes=2, eager=False)
     for name, part in parts(config).items():
@@ -177,6 +304,8 @@ def step_flops(recipe: Recipe, config: VL3Config, tokens: float, patches: float)
         passes = 1 + flows[name] * (1 + how.learns + (name in recipe.checkpointing))
         count = {"vision": patches, "connector": tokens, "language": tokens}[name]
         total += 2 * passes * count * sum(layer.weights for layer in part.linears)
+        attended = 1 + flows[name] * (2 + (name in recipe.checkpointing))
+        total += 4 * attended * seen[name] * widths[name] * layers[name]
     return total
 
 

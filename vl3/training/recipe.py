@@ -2,6 +2,7 @@
 
 A recipe is a YAML file with these names (train_cli reads it). What is not named under `rates` is
 frozen. Defaults are those of the official scripts; the shipped recipes write down what differs.
+The docstring of each class has a line for each setting, which is also its line of `run --help`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from vl3.arguments import choice, number, shown, whole
+
 MODULES = ("vision", "connector", "language")
+ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
+BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
 
 
 @dataclass(kw_only=True)
@@ -20,7 +25,7 @@ class Start:
     model: folder or hub id of a whole model in any layout; a run folder continues its last weights
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: a Qwen2.5; the connector between the two is new
-    nano: an untrained nano with a tokenizer made for the toy world
+    nano: true: an untrained nano with a tokenizer made for the toy world
     lessons: lessons in sight before the first step, in place of a pre-trained encoder
     quantize: 4-bit or 8-bit linears in the (then frozen) language model
     """
@@ -37,6 +42,10 @@ class Start:
 class Rates:
     """Learning rate of each module; without one the module is frozen.
 
+    vision: rate of the vision encoder
+    connector: rate of the layers between encoder and language model
+    language: rate of the language model
+    adapter: rate of the low-rank adapters
     Source: official train.py, where a learning rate left out freezes.
     """
 
@@ -50,13 +59,21 @@ class Rates:
 class Adapter:
     """Low-rank adapters in the linear layers of some modules.
 
-    on: modules that get adapters, of vision, connector, language
+    kind: dora adds a magnitude for each output to lora
+    rank: numbers between the two matrices of an adapter
+    alpha: what an adapter adds is multiplied by alpha / rank
+    dropout: share of an adapter's inputs left out at random
+    width: hidden size of the language model that rates.adapter is meant for; half as wide a model
+        takes twice the rate. null: the rate as it is
+    on: modules that get adapters, of vision, connector, language, and words, the output head:
+        without it words that the model has never said stay unsaid
     """
 
     kind: Literal["lora", "dora"] = "lora"
     rank: int = 128
     alpha: int = 256
     dropout: float = 0.05
+    width: int | None = None
     on: list[str] = field(default_factory=lambda: ["language"])
 
 
@@ -64,11 +81,17 @@ class Adapter:
 class World:
     """Scenes of the toy world drawn as they are needed, never the same one twice.
 
-    seconds: shortest and longest clip, [0, 0] gives images; sprites: fewest and most shapes
+    seconds: shortest and longest clip in whole seconds; [0, 0] gives images
+    sprites: fewest and most shapes
     families: how often each family of questions is asked, relative to the others
     questions: questions about one scene, which share its visual tokens
     follow: share of questions that follow another one in the same conversation
-    digits, changing, shaky, noisy, rescaled: shares of scenes, see vl3.training.toy.world.Level
+    digits: share of scenes with a digit
+    changing: share of the digits in clips that change on the way
+    shaky: share of clips that shake
+    noisy: share of clips with noise
+    rescaled: share of clips drawn large and made smaller
+    sizes_px: height and width of the pictures, one of the pairs for each scene
     """
 
     seconds: list[int] = field(default_factory=lambda: [0, 0])
@@ -88,9 +111,12 @@ class World:
 class Source:
     """One data set of the mix.
 
+    name: what losses and messages call it, and --data.NAME on the command line
     path: JSONL or JSON file, WebDataset shards (*.tar), a folder or hf://name of a Hugging Face
-          data set; formats are told apart by their keys unless `format` names one
+        data set
     world: instead of a path, scenes of the toy world
+    format: format of the rows; told by their keys where none is named
+    media_root: where relative paths of media begin; the folder of the file where none is named
     samples: how many an epoch takes; more than there are repeats, fewer takes others each epoch
     sets: names of the paper's data sets that belong here, for the reader
     """
@@ -106,8 +132,14 @@ class Source:
 
 @dataclass(kw_only=True)
 class Media:
-    """How media become visual tokens during training; None leaves the checkpoint's own setting.
+    """How media become visual tokens during training; null leaves the checkpoint's own setting.
 
+    fps: frames taken from a second of video
+    max_frames: most frames taken from a video
+    image_merge: patches of an image along each side that become one token
+    video_merge: the same for the frames of a video
+    prune: whether tokens that repeat the frame before are left out
+    visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     cache_gb: decoded frames kept on disk between epochs, in the folder of the run; 0 keeps none
     """
 
@@ -124,16 +156,19 @@ class Media:
 class Batch:
     """How samples become steps.
 
-    samples: of one optimizer step, over all processes
-    tokens, patches: most language tokens and vision patches of one forward pass; a step is cut into
-          as many passes as these need
-    max_tokens: longest sample; longer ones are quarantined
+    samples: samples of one optimizer step, over all processes
+    tokens: most language tokens of one forward pass; a step is cut into as many as it needs
+    patches: most vision patches of one forward pass
+    max_tokens: longest sample
+    overlong: what becomes of longer samples; skip leaves them out, truncate learns their first
+        max_tokens tokens where these hold all pictures and something to learn
     """
 
     samples: int = 128
     tokens: int = 16384
     patches: int = 65536
     max_tokens: int = 16384
+    overlong: Literal["skip", "truncate"] = "skip"
 
 
 @dataclass(kw_only=True)
@@ -141,8 +176,15 @@ class Optim:
     """The optimizer and its schedule.
 
     kind: muon takes orthogonalised momentum for the matrices (rates.* times muon_factor) and adamw
-          for the rest
-    warmup: share of the steps; floor: share of the rate that is left at the end
+        for the rest
+    betas: how much of the running mean of gradients, and of their squares, is kept at each step
+    eps: added where a gradient is divided by its size
+    weight_decay: share of the weights of matrices taken off at each step, times the rate
+    muon_factor: the rate of matrices under muon is rates.* times this
+    schedule: how the rate falls after the warm-up
+    warmup: share of the steps over which the rate rises from nothing
+    floor: share of the rate that is left at the end
+    clip: longest gradient; longer ones are shortened to it, 0 leaves them
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -158,7 +200,13 @@ class Optim:
 
 @dataclass(kw_only=True)
 class Evaluate:
-    """Held-out questions, answered with generated text during training."""
+    """Held-out questions, answered with generated text during training.
+
+    every: steps between two times of asking; without it none is asked
+    sources: data sets that are asked about, with the settings of data.NAME
+    samples: samples asked about, over all of these data sets
+    max_new_tokens: longest answer
+    """
 
     every: int | None = None
     sources: list[Source] = field(default_factory=list)
@@ -170,8 +218,35 @@ class Evaluate:
 class Recipe:
     """One training run.
 
+    name: name of the run
+    out: folder of the run; {name} stands for the name
+    start: where the weights come from
+    rates: learning rate of each module
+    adapter: low-rank adapters, or null for none
+    data: data sets of the mix
+    media: how media become visual tokens
+    batch: how samples become steps
+    optim: the optimizer and its schedule
+    evaluate: questions asked during training
+    epochs: how often the mix is seen; counts where steps is null
+    least_steps: steps at least; a small data set is seen more often than epochs says until there
+        are so many
+    steps: optimizer steps in all, instead of epochs
+    remember: scenes of the toy world per step on which a model with an adapter is held to what it
+        said before (vl3.training.remember)
     lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
     story: lessons in time beside the questions, for nano (vl3.training.toy.story)
+    seed: decides the order of the samples and everything else that is drawn at random
+    dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
+    checkpointing: modules, of vision and language, whose blocks are computed again in the backward
+        pass, which saves memory and takes a third more time
+    workers: processes that read samples; 0 reads them between the steps
+    save_every: steps between two checkpoints
+    keep: checkpoints that stay, the last ones
+    log_every: steps between two lines of metrics.jsonl
+    max_bad: share of a data set's samples that may be unreadable before the run stops; one always
+        may. Over-long samples that batch.overlong leaves out do not count
+    report_to: trackers of transformers beside metrics.jsonl, like tensorboard or wandb
     """
 
     name: str
@@ -185,7 +260,9 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     evaluate: Evaluate = field(default_factory=Evaluate)
     epochs: float = 1.0
+    least_steps: int = 0
     steps: int | None = None
+    remember: int = 0
     lessons: int = 0
     story: bool = False
     seed: int = 42
@@ -203,7 +280,11 @@ class Recipe:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises ValueError, naming the knob, where parts of a recipe contradict each other."""
+    """Raises ValueError, naming the knob, for a setting outside its range and where parts of a
+    recipe contradict each other."""
+    _check_settings(recipe, "")
+    if set(recipe.out.replace("{name}", "")) & set("{}"):
+        raise ValueError(f"out may hold {{name}} and no other brace - got {shown(recipe.out)}")
     starts = [recipe.start.model, recipe.start.nano, recipe.start.vision]
     if sum(map(bool, starts)) != 1 or bool(recipe.start.vision) != bool(recipe.start.language):
         raise ValueError("start names exactly one of: model; vision and language; nano")
@@ -220,17 +301,22 @@ def check(recipe: Recipe) -> None:
                 "this run only; train it without adapter first (rates.connector is enough), then "
                 "give that run as start.model"
             )
-        unknown = set(recipe.adapter.on) - set(MODULES)
-        if unknown or not recipe.adapter.on:
-            raise ValueError(
-                f"adapter.on lists some of {', '.join(MODULES)} - got {recipe.adapter.on}"
-            )
-        both = [name for name in recipe.adapter.on if rates[name]]
+        if not recipe.adapter.on:
+            raise ValueError(f"adapter.on lists some of {', '.join(ADAPTED)} - got []")
+        whole = [name for name in MODULES if rates[name]]
+        both = [name for name in whole if name in recipe.adapter.on]
+        if "language" in whole and "words" in recipe.adapter.on:
+            both.append("language")
         if both:
             raise ValueError(
                 f"{both[0]} would train whole and through adapters; "
                 f"drop rates.{both[0]} or take it out of adapter.on"
             )
+    if recipe.remember and (recipe.adapter is None or any(rates[name] for name in MODULES)):
+        raise ValueError(
+            "remember needs the model as it was, which is there only while nothing but an adapter "
+            "trains; set remember to 0, or name only rates.adapter"
+        )
     if recipe.start.quantize and rates["language"]:
         raise ValueError("a quantized language model cannot train whole; drop rates.language")
     for source in (*recipe.data, *recipe.evaluate.sources):
@@ -238,9 +324,145 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"data set {source.name!r} needs either path or world")
         if source.world is not None and source.samples is None:
             raise ValueError(f"data set {source.name!r} has no end: give it samples")
+        if source.world is not None:
+            _check_families(source)
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
+
+
+def _check_families(source: Source) -> None:
+    from vl3.training.toy.questions import FAMILIES
+
+    for name in source.world.families:
+        choice(f"a family of data set {source.name!r}", name, FAMILIES)
+    if not any(source.world.families.values()):
+        raise ValueError(
+            f"data set {source.name!r} asks nothing: name some world.families, e.g. colour: 1"
+        )
+
+
+# Ranges
+
+
+def _shares(*names: str) -> dict[str, tuple]:
+    return {name: (number, {"low": 0, "high": 1}) for name in names}
+
+
+def _counts(*names: str, low: int = 1) -> dict[str, tuple]:
+    return {name: (whole, {"low": low}) for name in names}
+
+
+def _above_0(*names: str) -> dict[str, tuple]:
+    return {name: (number, {"above": 0}) for name in names}
+
+
+# Of every number of a recipe, by its dotted name without those of lists: how it is taken.
+RANGES = {
+    **_counts(
+        "steps", "save_every", "keep", "log_every", "data.samples", "world.questions",
+        "adapter.rank", "adapter.alpha", "adapter.width", "media.max_frames", "media.visual_tokens",
+        "batch.samples", "batch.tokens", "batch.patches", "batch.max_tokens",
+        "evaluate.every", "evaluate.samples", "evaluate.max_new_tokens",
+    ),
+    **_counts(
+        "start.lessons", "lessons", "least_steps", "remember", "workers", "world.seconds",
+        "world.sprites", low=0,
+    ),
+    **_counts("world.sizes_px", low=28),
+    **_shares(
+        "max_bad", "optim.betas", "optim.warmup", "optim.floor", "world.follow", "world.digits",
+        "world.changing", "world.shaky", "world.noisy", "world.rescaled",
+    ),
+    **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
+    **{
+        name: (number, {"low": 0})
+        for name in (
+            "rates.vision", "rates.connector", "rates.language", "rates.adapter",
+            "media.cache_gb", "optim.weight_decay", "optim.clip", "world.families",
+        )
+    },
+    "seed": (whole, {"low": 0, "high": 2**32 - 1}),
+    "adapter.dropout": (number, {"low": 0, "high": 0.9}),
+    "media.image_merge": (whole, {"low": 1, "high": 4}),
+    "media.video_merge": (whole, {"low": 1, "high": 4}),
+}  # fmt: skip
+
+# Of every list of words: those it may hold.
+WORDS = {"adapter.on": ADAPTED, "checkpointing": BLOCKS}
+
+
+def _check_settings(part, prefix: str) -> None:
+    """Every setting of a dataclass in its type and range; numbers as Python's own.
+
+    prefix: dotted name of the dataclass with a final dot; a data set's is data.NAME.
+    """
+    for name, hint in get_type_hints(type(part)).items():
+        value = _checked(hint, getattr(part, name), prefix + name, (type(part).__name__, name))
+        setattr(part, name, value)
+    if isinstance(part, World):
+        for name, (low, high) in (("seconds", part.seconds), ("sprites", part.sprites)):
+            if low > high:
+                raise ValueError(
+                    f"{prefix}{name} is the least and the most - got {low} and {high}; swap them"
+                )
+
+
+def _checked(hint, value, name: str, key: tuple[str, str]):
+    """A value as its type hint has it. Raises: ValueError, one sentence."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType or type(None) in inner:
+        if value is None:
+            return None
+        (hint,) = (one for one in inner if one is not type(None))
+        return _checked(hint, value, name, key)
+    if origin is Literal:
+        return choice(name, value, inner)
+    if is_dataclass(hint):
+        if not isinstance(value, hint):
+            raise ValueError(f"{name} is a {hint.__name__} - got {shown(value)}")
+        _check_settings(value, f"{name}.")
+        return value
+    if origin is list:
+        return _checked_list(inner[0], value, name, key)
+    if origin is tuple:
+        return tuple(_checked_list(inner[0], value, name, key, length=len(inner)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is names with a number each - got {shown(value)}")
+        return {one: _checked(inner[1], each, f"{name}.{one}", key) for one, each in value.items()}
+    if hint in (int, float):
+        take, limits = RANGES[_ranged(key)]
+        return take(name, value, **limits)
+    if not isinstance(value, hint) or value == "":
+        kind = "true or false" if hint is bool else "a text that is not empty"
+        raise ValueError(f"{name} is {kind} - got {shown(value)}")
+    if (words := WORDS.get(_ranged(key))) is not None:
+        return choice(name, value, words)
+    return value
+
+
+def _checked_list(hint, value, name: str, key: tuple[str, str], length: int | None = None):
+    if key[0] == "World" and get_origin(hint) is not list:
+        length = 2  # least and most, or height and width
+    fits = isinstance(value, list | tuple) and length in (None, len(value))
+    if not fits:
+        wanted = "a list" if length is None else f"a list of {length} numbers"
+        raise ValueError(f"{name} is {wanted} - got {shown(value)}")
+    if is_dataclass(hint):
+        names = (getattr(one, "name", None) or number for number, one in enumerate(value, 1))
+        return [_checked(hint, one, f"{name}.{of}", key) for of, one in zip(names, value)]
+    return [_checked(hint, one, name, key) for one in value]
+
+
+def _ranged(key: tuple[str, str]) -> str:
+    """The name under which RANGES and WORDS have a field of a class."""
+    owner, name = key
+    prefix = {"Recipe": "", "Source": "data."}.get(owner, f"{owner.lower()}.")
+    return prefix + name
+
+
+# Values
 
 
 def read(values: dict) -> Recipe:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
+from vl3.training.changes import check_changes, last_run, steps_left
 from vl3.training.data.records import BadSample
 from vl3.training.data.views import view
+from vl3.training.left_out import QUARANTINE
+from vl3.training.plan import Looked, warnings
+from vl3.training.ready import check_ready, check_trackers, check_writable, folder
 from vl3.training.recipe import Recipe, read
 from vl3.training.setup import prepare
+from vl3.training.stop import Stop
 from vl3.training.trainer import VL3Trainer
 from vl3.video import VideoError
-from vl3.weights.hub import RUN_FILE, checkpoints
 from vl3.weights.load import pick_device
+from vl3.weights.runs import checkpoints
 
 METRICS = "metrics.jsonl"
 FIRST = "first_sample.txt"
@@ -40,75 +43,94 @@ class Metrics(TrainerCallback):
                 file.write(line + "\n")
 
 
-class Interrupted(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the step, with a checkpoint."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.before: dict[int, object] = {}
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, lambda *_: self.asked.set())
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if self.asked.is_set():
-            control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def folder(recipe: Recipe) -> Path:
-    """Where the run is kept."""
-    return Path(recipe.out.format(name=recipe.name))
-
-
 def run(
-    recipe: Recipe, *, until: int | None = None, callbacks: tuple[TrainerCallback, ...] = ()
+    recipe: Recipe,
+    *,
+    until: int | None = None,
+    callbacks: tuple[TrainerCallback, ...] = (),
+    stop: Stop | None = None,
 ) -> Path:
     """Trains from the start; the folder of the last checkpoint.
 
     until: stop after this step, as if interrupted there
-    Raises: FileExistsError when the folder holds a run already.
+    stop: tells afterwards whether a signal ended the run, and which
+    Raises: FileExistsError when the folder holds a run already, ValueError for what cannot begin.
     """
+    check_ready(recipe)
     out = folder(recipe)
-    if checkpoints(out):
-        raise FileExistsError(f"{out} holds a run already; resume it, or choose another --out")
-    return _train(recipe, out, None, until, callbacks)
+    return _train(recipe, out, None, until, callbacks, stop)
 
 
 def resume(
-    out: Path, *, until: int | None = None, callbacks: tuple[TrainerCallback, ...] = ()
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    until: int | None = None,
+    callbacks: tuple[TrainerCallback, ...] = (),
+    stop: Stop | None = None,
 ) -> Path:
-    """Goes on with the run in a folder from its last whole checkpoint.
+    """Goes on with the run in a folder from its last whole checkpoint, which is returned at once
+    where no step is left.
 
-    Raises: FileNotFoundError when there is none.
+    recipe: that of the run with what may change on the way (vl3.training.changes) changed
+    until, stop: see run
+    Raises: FileNotFoundError when there is no checkpoint, ValueError for a change that may not be.
     """
-    whole = checkpoints(out)
-    if not whole:
-        raise FileNotFoundError(f"{out} holds no checkpoint to resume from")
-    recipe = read_recipe(whole[-1])
-    return _train(replace(recipe, out=str(out)), out, whole[-1], until, callbacks)
+    last, written = last_run(out)
+    before = replace(read(written["recipe"]), out=str(out))
+    recipe = before if recipe is None else replace(recipe, out=str(out))
+    check_changes(before, recipe, out)
+    check_writable(out)
+    check_trackers(recipe)
+    if steps_left(before, recipe, written) == 0:
+        log.warning(
+            f"{out} is finished already: {written['step']} of {written['steps']} steps are done; "
+            "more --steps or --epochs go on"
+        )
+        return last
+    if until is not None and until <= written["step"]:
+        log.warning(f"{out} is at step {written['step']} already, so --until {until} is behind it")
+        return last
+    return _train(recipe, out, last, until, callbacks, stop)
 
 
-def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks) -> Path:
+def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks, stop) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
     model, processor = prepare(recipe, pick_device("auto"), fresh=checkpoint is None)
-    interrupted = Interrupted()
-    own = [Metrics(out), interrupted, *callbacks]
-    trainer = VL3Trainer(model, processor, recipe, out, until, own)
+    own = [Metrics(out), *callbacks]
+    trainer = VL3Trainer(model, processor, recipe, out, until, own, stop)
+    if trainer.args.should_save:
+        taken = [
+            Looked(name=source.name, samples=part.taken, lines=part.length)
+            for source, part in zip(recipe.data, trainer.order.parts)
+        ]
+        for warning in warnings(recipe, trainer.total_steps, taken):
+            log.warning("warning: %s", warning)
     if checkpoint is None and trainer.args.should_save:
+        for old in (METRICS, QUARANTINE):  # of a run that ended before its first checkpoint
+            (out / old).unlink(missing_ok=True)
         (out / FIRST).write_text(first_sample(trainer), encoding="utf-8")
         log.info("the first sample, as the model reads it, is in %s", out / FIRST)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with trainer.stop:
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         gc.unfreeze()  # what the trainer froze for its workers may go now
+        if trainer.args.should_save:
+            for sentence in trainer.left_out.sentences():
+                log.warning(sentence)
+            log.info(last_right(trainer.state.log_history))
     return checkpoints(out)[-1]
+
+
+def last_right(logged: list[dict]) -> str:
+    """Shares of the answers that greedy decoding got right in the last logged steps, in words."""
+    shares = [{name: share for name, share in line.items() if name.startswith("right/")}
+              for line in logged]  # fmt: skip
+    last = next(filter(None, reversed(shares)), {})
+    said = ", ".join(f"{name.removeprefix('right/')} {share:.0%}" for name, share in last.items())
+    return f"answers right letter by letter in the last logged steps: {said or 'none asked'}"
 
 
 def first_sample(trainer: VL3Trainer) -> str:
@@ -130,8 +152,3 @@ def first_sample(trainer: VL3Trainer) -> str:
         talks.append(text.replace("]][[", ""))
     head = f"{seen.id} of {seen.dataset}: {seen.tokens} tokens, {seen.learned} of them learned"
     return "\n\n".join([head, *talks]) + "\n"
-
-
-def read_recipe(checkpoint: Path) -> Recipe:
-    """The recipe that wrote a checkpoint."""
-    return read(json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))["recipe"])

@@ -30,11 +30,15 @@ from vl3.vision import unique_frames
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a sample costs at most: tokens, vision patches, the patches of its largest picture."""
+    """What a sample costs at most.
+
+    tokens: visual ones among them; patches: of all pictures; picture: patches of the largest one
+    """
 
     tokens: int
     patches: int
     picture: int = 0
+    visual: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,7 @@ class Sample:
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each visual slot which token of pixels_NP fills it
             story_KF - int64, what each slot should know (vl3.training.toy.story); None: untold
+            is_cut - whether its end was left out to keep within max_tokens
     """
 
     id: str
@@ -59,6 +64,7 @@ class Sample:
     grids: tuple[Grid, ...]
     source_K: torch.Tensor
     story_KF: torch.Tensor | None = None
+    is_cut: bool = False
 
     @property
     def size(self) -> Size:
@@ -77,7 +83,7 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     prefix = _shared(talks) if len(talks) > 1 else 0
     tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
     picture = max((grid.patches_per_frame for grid in grids), default=0)
-    return Size(tokens, sum(grid.num_patches for grid in grids), picture)
+    return Size(tokens, sum(grid.num_patches for grid in grids), picture, sum(counts))
 
 
 def build(
@@ -86,9 +92,12 @@ def build(
     visual_tokens: int,
     max_tokens: int | None = None,
     cache: FrameCache | None = None,
+    overlong: str = "skip",
 ) -> Sample:
     """The sample of a record, decoded.
 
+    overlong: "truncate" keeps the first max_tokens tokens of a longer one, unless a picture would
+    lose a part or nothing be left to learn
     Raises: BadSample E130 when it is longer than max_tokens, E121 and others for its media;
             vl3.video.VideoError for a file that cannot be read.
     """
@@ -111,15 +120,26 @@ def build(
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
-    if max_tokens is not None and len(ids) > max_tokens:
-        raise BadSample(
-            "E130",
-            f"{record.id}: {len(ids)} tokens ({sum(counts)} visual) > {max_tokens}; "
-            "lower media.visual_tokens or raise batch.max_tokens.",
-        )
-    texts = (torch.tensor(part) for part in (ids, labels, positions, branches))
+    is_cut = max_tokens is not None and len(ids) > max_tokens
+    if is_cut and not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
+        raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
+    kept = slice(max_tokens if is_cut else None)
+    texts = (torch.tensor(part[kept]) for part in (ids, labels, positions, branches))
     names = (record.id, record.dataset, record.families)
-    return Sample(*names, *texts, pixels, fresh, source_K.long(), story_KF)
+    return Sample(*names, *texts, pixels, fresh, source_K.long(), story_KF, is_cut)
+
+
+def _may_end(talks: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:
+    """Whether so many first tokens hold every visual span whole, and something to learn."""
+    pictures = max((sum(talk.spans[-1]) for talk in talks if talk.spans), default=0)
+    return pictures <= tokens and any(label != IGNORE for label in labels[:tokens])
+
+
+def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str) -> BadSample:
+    knobs = "lower media.visual_tokens or raise batch.max_tokens"
+    if overlong == "skip":
+        knobs = "lower media.visual_tokens, raise batch.max_tokens or set batch.overlong: truncate"
+    return BadSample("E130", f"{record.id}: {tokens} tokens ({visual} visual) > {most}; {knobs}.")
 
 
 def _read(medium: Medium, settings: ProcessorSettings, grid: Grid) -> Clip:

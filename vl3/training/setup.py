@@ -21,12 +21,12 @@ from vl3.weights.hub import resolve
 from vl3.weights.load import load
 from vl3.weights.number_format import LARGE, bfloat16_time
 
-# Linear layers of each module that adapters go into; the output head stays as it is, as in the
-# official LoRA scripts.
+# Linear layers of each module that adapters go into.
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
     "connector": r"connector\.readout\.\d*[02468]",  # every other one is the activation
     "language": r"language\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
+    "words": r"language\.lm_head",
 }
 
 

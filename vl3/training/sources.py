@@ -100,8 +100,16 @@ def open_source(source: Source, seed: int | str, told: bool = False) -> Records 
 
 
 def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list[Part]:
-    """Length of each data set and how much of it an epoch takes."""
+    """Length of each data set and how much of it an epoch takes.
+
+    Raises: ValueError where there is nothing to learn from.
+    """
+    if not sources:
+        raise ValueError("there is nothing to learn from: name a file with --data.mine.path FILE")
     lengths = [None if isinstance(data, Scenes) else len(data) for data in opened]
+    if 0 in lengths:
+        empty = sources[lengths.index(0)]
+        raise ValueError(f"data set {empty.name!r} has no samples: {empty.path} is empty")
     return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
 
 
@@ -142,7 +150,7 @@ class Samples(Dataset):
         self.processor.tokenizer = Remembered(processor.tokenizer)
         self.names = [source.name for source in recipe.data]
         self.visual_tokens = recipe.media.visual_tokens
-        self.max_tokens = recipe.batch.max_tokens
+        self.max_tokens, self.overlong = recipe.batch.max_tokens, recipe.batch.overlong
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[int, Sample | Bad | None]:
         data, index, number = key
@@ -151,8 +159,9 @@ class Samples(Dataset):
         try:
             record = self.opened[data][index]
             return number, build(
-                record, self.processor, self.visual_tokens, self.max_tokens, self.cache
-            )
+                record, self.processor, self.visual_tokens, self.max_tokens, self.cache,
+                self.overlong,
+            )  # fmt: skip
         except BadSample as error:
             return number, self._bad(data, index, error.code, error)
         except VideoError as error:
@@ -170,9 +179,10 @@ class Samples(Dataset):
     def size(self, data: int, index: int) -> Size:
         """What a sample costs at most; nothing where it cannot be read, which shows later."""
         try:
-            return measure(self.opened[data][index], self.processor, self.visual_tokens)
+            size = measure(self.opened[data][index], self.processor, self.visual_tokens)
         except (BadSample, VideoError):
             return Size(0, 0)
+        return replace(size, tokens=min(size.tokens, self.max_tokens))
 
 
 class Steps(Sampler):

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -28,24 +30,35 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training import evaluate, optim
+from vl3.training import evaluate, optim, remember
 from vl3.training.collate import Pass, attention_mask, collate
-from vl3.training.data.quarantine import Bad, quarantine
+from vl3.training.data.quarantine import Bad
 from vl3.training.frames import FrameCache
+from vl3.training.left_out import QUARANTINE, LeftOut
 from vl3.training.order import Order
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
+from vl3.training.stop import Stop, Stopped
 from vl3.training.toy import newborn, sight, story
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
-from vl3.weights.hub import RUN_FILE, checkpoints, resolve
+from vl3.weights.hub import resolve
+from vl3.weights.runs import RUN_FILE, checkpoints
 
 PARTIAL = "partial"
-FIRST_SAMPLES = 10_000  # over so many the share of bad ones is taken at least
+FIRST_SAMPLES = 10_000  # of a data set: over so many, or all, the share of bad ones is taken
 
 
 class TooManyBad(RuntimeError):
-    """More samples could not be read than the recipe allows."""
+    """More samples of a data set could not be read than the recipe allows."""
+
+
+class CannotSave(OSError):
+    """A checkpoint could not be written; those before it are whole."""
+
+
+class NothingLearned(ValueError):
+    """A step had no token to learn from."""
 
 
 class NotFinite(FloatingPointError):
@@ -54,10 +67,14 @@ class NotFinite(FloatingPointError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """The passes of one step that this process runs, and what could not be read."""
+    """The passes of one step that this process runs, and what could not be read.
+
+    cut: samples whose end was left out
+    """
 
     passes: tuple[Pass, ...]
     bad: tuple[Bad, ...]
+    cut: int = 0
 
     @property
     def learned(self) -> int:
@@ -72,17 +89,18 @@ class Join:
 
     def __call__(self, items: list) -> Step:
         passes: dict[int, list] = {}
-        bad = []
+        bad, cut = [], 0
         for number, item in items:
             members = passes.setdefault(number, [])
             if isinstance(item, Bad):
                 bad.append(item)
             elif item is not None:
                 members.append(item)
+                cut += item.is_cut
         ready = [
             collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
         ]
-        return Step(tuple(ready), tuple(bad))
+        return Step(tuple(ready), tuple(bad), cut)
 
 
 class Tally:
@@ -144,19 +162,22 @@ class VL3Trainer(Trainer):
         out: Path,
         steps: int | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.recipe, self.out, self.processor = recipe, out, processor
+        self.stop = stop or Stop()
         self.base = base_of(recipe)
+        self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
         self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
-        self.total_steps = recipe.steps or self.order.steps(recipe.epochs)
+        self.left_out = LeftOut(out / QUARANTINE)
+        self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
         self.samples = Samples(opened, processor, recipe, cache)
         seed = f"{recipe.seed} held out"
         held = [open_source(source, seed) for source in recipe.evaluate.sources]
         self.held = evaluate.held_out(held, recipe.evaluate)
-        self.bad = 0
         self.tally = Tally()
         device = next(model.parameters()).device
         super().__init__(
@@ -194,9 +215,39 @@ class VL3Trainer(Trainer):
         """Trains; from a checkpoint folder, at the step where it was written."""
         if resume_from_checkpoint is not None:
             run = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
-            self.first_step, self.bad = run["step"], run["bad"]
+            self.first_step, self.left_out.cut = run["step"], run.get("cut", 0)
+            self.left_out.remember()
             resume_from_checkpoint = str(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Stopped:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """Ends the run at the last whole step, as if the one that was begun had never been."""
+        self.model.zero_grad(set_to_none=True)
+        if self._random is not None:
+            setters = (torch.set_rng_state, torch.cuda.set_rng_state)
+            for set_state, state in zip(setters, self._random):
+                set_state(state)
+        if not (self.out / f"checkpoint-{self.state.global_step}" / RUN_FILE).is_file():
+            self._save_checkpoint(self.model, None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.is_in_train = False
+
+    _random: list[torch.Tensor] | None = None  # states of the generators before a step
+
+    def _agree_to_go_on(self) -> None:
+        """Raises Stopped in all processes where one of them was asked to end the run."""
+
+        def largest(value: torch.Tensor) -> torch.Tensor:
+            value = value.to(self.args.device)
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+            return value
+
+        self.stop.agree(largest)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         started = time.perf_counter()
@@ -215,11 +266,19 @@ class VL3Trainer(Trainer):
     def training_step(self, model, inputs: Step, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of all passes of the step; the mean loss of the learned tokens."""
         model.train()
-        self._quarantine(inputs.bad)
+        self._random = [torch.get_rng_state()]
+        if self.args.device.type == "cuda":
+            self._random.append(torch.cuda.get_rng_state())
+        self._agree_to_go_on()
+        self._leave_out(inputs)
         learned = self._over_processes(torch.tensor(float(inputs.learned)))
+        if not learned.item():
+            raise NothingLearned(self._why_nothing())
         processes = self.args.world_size
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
+            if number:
+                self._agree_to_go_on()
             last = number == len(inputs.passes) - 1
             with (
                 self._gradients_stay(model, last), self.compute_loss_context_manager(),
@@ -236,6 +295,9 @@ class VL3Trainer(Trainer):
             self.tally.add(part, output.losses_K, output.right_K)
         if self.recipe.lessons:
             self._look(model)
+        if self.recipe.remember:
+            self._remember(model)
+        self._random = None
         return total
 
     @contextmanager
@@ -270,6 +332,25 @@ class VL3Trainer(Trainer):
         loss, _ = sight.lesson_loss(model, None, lesson, sight.word_ids(self.processor.tokenizer))
         self.accelerator.backward(newborn.BESIDE * loss)
 
+    def _remember(self, model) -> None:
+        """Scenes on which the model is held to what it said before there was an adapter."""
+        model = self.accelerator.unwrap_model(model)
+        seed = f"{self.recipe.seed} remember {self.state.global_step}"
+        with self.compute_loss_context_manager():
+            loss = remember.loss(
+                model, self.processor, remember.scenes(seed, self.recipe.remember)
+            )  # fmt: skip
+        self.tally.losses["remembered"] += loss.item()
+        self.tally.tokens["remembered"] += 1
+        self.accelerator.backward(loss)
+
+    def _why_nothing(self) -> str:
+        step, names = self.state.global_step, self.samples.names
+        why = "; ".join(self.left_out.sentences()) or (
+            f"the samples of {', '.join(names)} have no answer to learn"
+        )
+        return f"step {step} has no token to learn from: {why}; run validate to see every row"
+
     def _inputs(self, part: Pass) -> dict[str, torch.Tensor]:
         """The pass on the device, with its attention mask."""
         ready = {name: tensor.to(self.args.device) for name, tensor in part.inputs.items()}
@@ -298,22 +379,39 @@ class VL3Trainer(Trainer):
             "lower the rates or look at these samples"
         )
 
-    def _quarantine(self, bad: tuple[Bad, ...]) -> None:
-        """Counts and names what could not be read; stops above the recipe's budget."""
-        quarantine(self.out / "quarantine.jsonl", bad)
-        self.bad += int(self._over_processes(torch.tensor(float(len(bad)))).item())
-        seen = (self.state.global_step + 1) * self.recipe.batch.samples
-        if self.bad > max(self.recipe.max_bad * max(seen, FIRST_SAMPLES), 1):
-            raise TooManyBad(
-                f"{self.bad} of {seen} samples could not be read, more than max_bad "
-                f"{self.recipe.max_bad} allows; see quarantine.jsonl, or run validate"
-            )
+    def _leave_out(self, step: Step) -> None:
+        """Counts and names what could not be read; stops above the recipe's share of a data set."""
+        bad, cut = self._over_processes(torch.tensor([len(step.bad), step.cut])).tolist()
+        self.left_out.cut += cut
+        if not bad:
+            return
+        found = gather_object(list(step.bad)) if self.args.world_size > 1 else step.bad
+        self.left_out.add(found, write=self.args.should_save)
+        for name in {entry.dataset for entry in found}:
+            count, length = self.left_out.unreadable(name), self._known(name)
+            if count > max(self.recipe.max_bad * length, 1):
+                raise TooManyBad(
+                    f"{count} of {length} samples of {name!r} could not be read, more than max_bad "
+                    f"{self.recipe.max_bad:g} allows; see {self.left_out.file}, or run validate"
+                )
+
+    def _known(self, name: str) -> int:
+        """Samples of a data set over which the share of bad ones is taken."""
+        (part,) = [
+            part for part, source in zip(self.order.parts, self.recipe.data) if source.name == name
+        ]
+        steps = self.state.global_step + 1
+        seen = steps * self.order.step_samples * part.taken // self.order.epoch_samples
+        known = max(seen, FIRST_SAMPLES)
+        return known if part.length is None else min(known, part.length)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict:
         """Answers to held-out questions, in samples/ and as shares of right ones."""
         model = self.accelerator.unwrap_model(self.model)
         longest = self.recipe.evaluate.max_new_tokens
-        answered = evaluate.answer(model, self.processor, self.held, longest)
+        answered = evaluate.answer(
+            model, self.processor, self.held, longest, between=self._agree_to_go_on
+        )
         if self.args.should_save:
             name = f"step_{self.state.global_step}.jsonl"
             evaluate.write(answered, self.out / "samples" / name)
@@ -328,9 +426,7 @@ class VL3Trainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = optim.optimizer(
-                model or self.model, self.recipe.rates, self.recipe.optim
-            )
+            self.optimizer = optim.optimizer(model or self.model, self.rates, self.recipe.optim)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
@@ -343,13 +439,28 @@ class VL3Trainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The states of a checkpoint, with the rates of the recipe, which may have changed."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        rates, settings = self.rates, self.recipe.optim
+        groups = self.optimizer.param_groups
+        full = [optim.full_rate(group, rates, settings) for group in groups]
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        share = optim.factor(settings, scheduler.last_epoch, self.total_steps)
+        scheduler.base_lrs = full
+        for group, rate in zip(groups, full):
+            group["initial_lr"], group["lr"] = rate, rate * share
+            group["weight_decay"] = 0.0 if group["kind"] == "rest" else settings.weight_decay
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             for other in self._other_tallies():
                 self.tally.merge(other)
             groups = self.optimizer.param_groups
             rates = {f"rate/{g['module']}/{g['kind']}": round(g["lr"], 9) for g in groups}
-            logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.bad}
+            logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.left_out.count}
             logs.pop("learning_rate", None)
             self.tally = Tally()
         super().log(logs, start_time)
@@ -366,10 +477,20 @@ class VL3Trainer(Trainer):
     _saving = False
 
     def _save_checkpoint(self, model, trial) -> None:
-        """A whole checkpoint or none: written aside, then renamed; the last few are kept."""
+        """A whole checkpoint or none: written aside, then renamed; the last few are kept.
+
+        Raises: CannotSave where the disk is full, and like reasons.
+        """
+        if self.args.should_save:
+            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._saving = True
-        super()._save_checkpoint(model, trial)
-        self._saving = False
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise self._cannot_save(error) from error
+        finally:
+            self._saving = False
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
@@ -382,11 +503,27 @@ class VL3Trainer(Trainer):
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
+    def _cannot_save(self, error: Exception) -> CannotSave:
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        free_gb = shutil.disk_usage(self.out).free / 1e9
+        before = checkpoints(self.out)
+        way_on = (
+            f"{before[-1].name} is whole: make room, then python -m train_cli resume {self.out}"
+            if before
+            else "there is none before it"
+        )
+        reason = " ".join(str(error).split())
+        return CannotSave(
+            f"the checkpoint of step {self.state.global_step} could not be written to {self.out} "
+            f"({reason[:120]}; {free_gb:.1f} GB are free); {way_on}"
+        )
+
     def _run(self) -> dict:
         return {
             "step": self.state.global_step,
             "steps": self.total_steps,
-            "bad": self.bad,
+            "bad": self.left_out.count,
+            "cut": self.left_out.cut,
             "recipe": asdict(self.recipe),
             "base": self.base,
             "versions": {"torch": torch.__version__},
@@ -407,8 +544,10 @@ class VL3Trainer(Trainer):
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder, state_dict=state_dict)
-        if self.recipe.adapter:
+        if self.recipe.adapter is None:
+            model.save_pretrained(folder, state_dict=state_dict)
+        else:
+            save_adapter(model, folder, state_dict or model.state_dict())
             whole = trained_whole(model, state_dict or dict(model.named_parameters()))
             save_file(whole, folder / WHOLE_FILE, metadata={"format": "pt"})
         self.processor.save_pretrained(folder)
@@ -454,6 +593,20 @@ def base_of(recipe: Recipe) -> dict[str, str | None] | None:
         return None
     folder = resolve(recipe.start.model, offline=True)
     return {"name": recipe.start.model, "digest": weights_digest(folder)}
+
+
+def save_adapter(
+    model: VL3ForConditionalGeneration, folder: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    """The adapter in peft's own files; tensors: of the model, by name.
+
+    peft takes an output head that has an adapter for one that is trained, and would write all of
+    it: it is given nothing but adapters to write.
+    """
+    adapters = {name: tensor for name, tensor in tensors.items() if "lora_" in name}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
+        model.save_pretrained(folder, state_dict=adapters)
 
 
 def trained_whole(

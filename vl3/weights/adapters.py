@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from vl3.layouts import LayoutError, read_json, safetensors_names
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.digest import weights_digest
-from vl3.weights.hub import RUN_FILE, resolve
+from vl3.weights.hub import resolve
+from vl3.weights.runs import RUN_FILE
 
 ADAPTER_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vl3.arguments import shown
 from vl3.layouts import LayoutError
+from vl3.weights.runs import checkpoints
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
-RUN_FILE = "vl3_run.json"  # written last into each checkpoint of a training run
 EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
@@ -51,12 +51,6 @@ def _local(name: str | Path) -> Path | None:
     except (OSError, RuntimeError):  # a name that is too long, a home of nobody
         return None
     return folder
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints in the folder of a training run, oldest first."""
-    found = [path.parent for path in run.glob(f"checkpoint-*/{RUN_FILE}")]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _snapshot(hub_id: str, offline: bool) -> Path:

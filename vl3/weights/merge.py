@@ -154,12 +154,20 @@ def fold(model: VL3ForConditionalGeneration) -> VL3ForConditionalGeneration:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+    if "language.lm_head" in adapted and model.config.tie_word_embeddings:
+        _untie(model, adapted["language.lm_head"].get_base_layer())
     for name, layer in adapted.items():
         layer.merge(safe_merge=True)
         model.set_submodule(name, layer.get_base_layer())
     del model.peft_config
     model._hf_peft_config_loaded = False
     return model
+
+
+def _untie(model: VL3ForConditionalGeneration, head: torch.nn.Linear) -> None:
+    """Gives the output head its own weights: what is merged there is not for the embeddings."""
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
 
 
 def prompt(loaded: Loaded) -> dict[str, torch.Tensor]:

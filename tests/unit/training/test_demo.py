@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from transformers import TrainerCallback
 
 from train_cli.__main__ import main
 from train_cli.config import read_recipe
@@ -13,8 +14,9 @@ from vl3.training import run as runs
 from vl3.training.data.readers import open_records
 from vl3.training.recipe import Batch, Source
 from vl3.training.toy.score import draw
-from vl3.weights.hub import BUNDLED, RUN_FILE, checkpoints
+from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
+from vl3.weights.runs import RUN_FILE, checkpoints
 
 
 def small(name, tmp_path, **changes):
@@ -43,7 +45,7 @@ def test_it_ends_at_its_deadline(tmp_path):
     recipe = small("nano_demo", tmp_path, batch=Batch(samples=2))
     told = []
     last = demo.from_nothing(
-        recipe, time.monotonic(), lambda count: lambda: told.append(count)
+        recipe, time.process_time(), lambda count: lambda: told.append(count)
     )  # the time is over before it began
     assert told == [1]
     assert last.name == "checkpoint-1"
@@ -51,15 +53,41 @@ def test_it_ends_at_its_deadline(tmp_path):
     assert written["steps"] == 1
     assert written["start"]["model"] == str(tmp_path / "run" / "newborn")
     with pytest.raises(FileExistsError, match="--out"):
-        demo.from_nothing(recipe, time.monotonic(), lambda count: told.append)
+        demo.from_nothing(recipe, time.process_time(), lambda count: told.append)
 
 
 def test_the_run_stops_when_the_machine_became_slower(tmp_path):
     (images,) = read_recipe(["--config", "nano_demo"]).data
     recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=50)
     recipe = replace(recipe, start=replace(recipe.start, lessons=0), batch=Batch(samples=2))
-    runs.run(recipe, callbacks=(demo.Deadline(time.monotonic()),))
+    runs.run(recipe, callbacks=(demo.Deadline(time.process_time()),))
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
+def test_the_time_that_counts_is_that_of_this_process(tmp_path):
+    """Sleep, as other work on the machine makes it, neither ends the run nor slows its speed."""
+    (images,) = read_recipe(["--config", "nano_demo"]).data
+    recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=3)
+    recipe = replace(recipe, start=replace(recipe.start, lessons=0), batch=Batch(samples=2))
+
+    class Sleep(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            time.sleep(0.5)
+
+    watch = demo.Stopwatch()
+    deadline = demo.Deadline(time.process_time() + 60)
+    runs.run(recipe, callbacks=(Sleep(), watch, deadline))
+    assert watch.ended_s[-1] - watch.ended_s[0] < 0.9  # two sleeps alone are more by the clock
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-3"]
+
+
+def test_it_says_so_when_it_did_not_learn():
+    guessed = [demo.Shares("colour", 0.2, 0.15), demo.Shares("count", 0.45, 0.42)]
+    assert "did not learn to look" in demo.verdict(guessed)
+    assert demo.verdict([*guessed, demo.Shares("shape", 0.4, 0.1)]) is None
+    before, after = demo.Learned(0.0, 1.0, ()), demo.Learned(0.1, 1.0, ())
+    assert "did not learn brown" in demo.taught_verdict(paint.BROWN, before, after)
+    assert demo.taught_verdict(paint.BROWN, before, demo.Learned(0.98, 1.0, ())) is None
 
 
 def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):

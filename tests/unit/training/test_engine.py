@@ -2,15 +2,18 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vl3.ops import CHUNK_TOKENS
 from vl3.training import setup
 from vl3.training.collate import attention_mask, collate
 from vl3.training.data.records import Record
 from vl3.training.order import Order, Part, split
+from vl3.training.plan import step_flops
 from vl3.training.recipe import Batch, Optim, Rates, Recipe, Source, Start, World
 from vl3.training.samples import Size, build, measure
 from vl3.training.sources import Scenes
@@ -131,6 +134,28 @@ def test_the_chunked_loss_is_the_plain_loss(start, monkeypatch):
     logits = model(**inputs, attention_mask=mask).logits[:, :-1].flatten(0, 1)
     plain = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
     assert whole[0] == pytest.approx(plain.item(), abs=1e-5)
+
+
+def test_the_arithmetic_of_a_plan_is_that_of_a_step(start):
+    """Counted by torch, attention and all; the plan leaves out norms, tables and the output."""
+    model, processor = start
+    scenes = Scenes("clips", WORLDS["clips"], seed=3)
+    shapes = []
+    for index in range(2):
+        size = measure(scenes[index], processor, 10240)
+        (sample,) = [build(scenes[index], processor, 10240)]
+        part = joined(processor, [sample])
+        with FlopCounterMode(display=False) as counter:
+            loss_and_gradients(model, [part])
+        tokens, patches = len(sample.ids_L), sample.size.patches
+        chosen = replace(recipe(Path("unused")), checkpointing=[])
+        pairs = (tokens**2, patches * size.picture)
+        planned = step_flops(chosen, model.config, tokens, patches, pairs)
+        without = step_flops(chosen, model.config, tokens, patches)
+        shapes.append((planned / counter.get_total_flops(), planned / without))
+    for share, attention in shapes:
+        assert 0.85 < share < 1.02
+        assert attention > 1.1  # it does count
 
 
 def test_measured_sizes_are_never_below_the_real_ones(start):

@@ -17,7 +17,7 @@ from unit.training.test_runs import metrics, weights
 
 from vl3.training import run as runs
 from vl3.training.recipe import Adapter, Batch, Optim, Rates, Source, Start, World
-from vl3.weights.hub import checkpoints
+from vl3.weights.runs import checkpoints
 
 LAUNCH = Path(__file__).resolve().parents[3] / "train_cli" / "launch"
 
@@ -50,7 +50,21 @@ class Kill(TrainerCallback):
         if state.global_step == 3 and args.process_index == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[2] == "resume":
+class Press(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 2 and args.process_index == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+if sys.argv[2] == "press":
+    from vl3.training.stop import Stop
+
+    stop = Stop()
+    run.run(chosen, callbacks=(Press(),), stop=stop)
+    both = [None, None]
+    torch.distributed.all_gather_object(both, int(stop.signal))
+    if torch.distributed.get_rank() == 0:
+        print("ended by", both[0], "and", both[1])
+elif sys.argv[2] == "resume":
     run.resume(run.folder(chosen))
 else:
     run.run(chosen, callbacks=(Kill(),) if sys.argv[2] == "kill" else ())
@@ -132,6 +146,15 @@ def test_a_killed_run_of_two_processes_resumes_exactly(chosen, straight, tmp_pat
     assert done.returncode == 0, done.stdout[-3000:]
     one, other = (weights(checkpoints(out)[-1]) for out in (straight, tmp_path / "run"))
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_signal_to_one_process_ends_both_with_a_checkpoint(chosen, tmp_path):
+    two = replace(chosen, out=str(tmp_path / "run"), steps=2000, save_every=5000)
+    done = on_two_processes(tmp_path, two, "press")
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    assert "ended by 10 and 10" in done.stdout, done.stdout[-3000:]
+    done = on_two_processes(tmp_path, replace(two, steps=2), "resume")
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def fsdp2() -> dict[str, str]:

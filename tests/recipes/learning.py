@@ -1,0 +1,175 @@
+"""What sixteen lines teach a model and what it forgets meanwhile: the table of docs/training.md.
+
+    export PYTHONPATH=.:tests
+    python -m recipes.learning                    all rows, on the drawn clips
+    python -m recipes.learning --media FOLDER     on real ones (tests/recipes/lines.py)
+    python -m recipes.learning lora "lora, 100 steps" --of new
+
+A trained answer comes back where greedy decoding gives it letter by letter. Old questions are 200
+fresh ones about the toy world, right letter by letter too; a model of random weights has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from recipes import lines
+from transformers.utils import logging
+
+from train_cli.config import read_recipe
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.training import evaluate
+from vl3.training import run as runs
+from vl3.training.data.readers import open_records
+from vl3.training.toy.score import (
+    CLIP_FAMILIES,
+    CLIPS,
+    IMAGES,
+    STILL_FAMILIES,
+    Drawn,
+    draw,
+    score,
+)
+from vl3.weights.hub import BUNDLED
+from vl3.weights.load import load
+
+OLD = 200  # questions about the toy world
+LONGEST = 64  # tokens of an answer
+FULL = ("--adapter", "null", "--rates.adapter", "null", "--remember", "0")
+BEFORE = ("--adapter.rank", "128", "--adapter.alpha", "256", "--adapter.dropout", "0.05",
+          "--adapter.on", "[language]", "--rates.connector", "2e-5", "--rates.adapter", "2e-5",
+          "--remember", "0")  # fmt: skip
+
+# Name of a row and what it says to `run` beside model and data.
+ROWS = {
+    "lora": ("--config", "lora"),
+    "lora, remember 0": ("--config", "lora", "--remember", "0"),
+    "lora, 100 steps": ("--config", "lora", "--steps", "100"),
+    "qlora": ("--config", "qlora"),
+    "dora": ("--config", "dora"),
+    "all of the language model": ("--config", "lora", *FULL, "--rates.language", "1e-3"),
+    "as lora was: rank 128, 2e-5, one step of 128": (
+        "--config", "lora", *BEFORE, "--batch.samples", "128", "--steps", "1"),
+    "as somebody tried: 1e-3, 60 steps": (
+        "--config", "lora", *BEFORE, "--rates.adapter", "1e-3", "--steps", "60"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What training made of a model: shares of answers, and how long it took.
+
+    back: of the trained answers; old: of the old questions, None where there are none
+    """
+
+    back: float
+    old: float | None
+    minutes: float
+
+
+def old_questions(count: int = OLD) -> Drawn:
+    """Fresh clips and pictures of the toy world with about so many questions, of all families."""
+    each = count // (2 * len(CLIP_FAMILIES)) + 1
+    found, left = [], count
+    for clip, qas in draw(CLIPS, CLIP_FAMILIES, each, 5) + draw(
+        IMAGES, STILL_FAMILIES, 2 * each, 6
+    ):
+        found.append((clip, qas[:left]))
+        left -= len(found[-1][1])
+    return [(clip, qas) for clip, qas in found if qas]
+
+
+def right_share(model: VL3ForConditionalGeneration, processor: VL3Processor, old: Drawn) -> float:
+    """Share of the questions whose answer is right letter by letter."""
+    shares = score(model, processor, old)
+    counts = Counter(qa.family for _, qas in old for qa in qas)
+    return sum(shares[family] * count for family, count in counts.items()) / sum(counts.values())
+
+
+def back_share(model: VL3ForConditionalGeneration, processor: VL3Processor, file: Path) -> float:
+    """Share of the answers in a data set that greedy decoding gives letter by letter."""
+    opened = open_records(file, name="mine")
+    records = [opened[index] for index in range(len(opened))]
+    answered = evaluate.answer(model, processor, records, LONGEST)
+    return sum(one.given.strip() == one.wanted for one in answered) / len(answered)
+
+
+def tried(settings: tuple[str, ...], base: Path, file: Path, old: Drawn) -> Result:
+    """Trains a model with these settings on the lines of a file."""
+    with TemporaryDirectory() as folder:
+        recipe = read_recipe([*settings, "--start.model", str(base), "--data.mine.path", str(file),
+                              "--out", f"{folder}/run", "--workers", "0"])  # fmt: skip
+        started_s = time.monotonic()
+        last = runs.run(recipe)
+        minutes = (time.monotonic() - started_s) / 60
+        loaded = load(last)
+        back = back_share(loaded.model, loaded.processor, file)
+        kept = right_share(loaded.model, loaded.processor, old) if old else None
+    return Result(back, kept, minutes)
+
+
+def qwen(folder: Path) -> Path:
+    """A tiny model of random weights with as many words as Qwen2.5 has, assembled as a real one is.
+
+    Its tokenizer has Qwen2's format and splits; its words were learned from English sentences.
+    """
+    from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+    from vl3.training.toy.tokenizer import train_tokenizer
+    from vl3.weights.assemble import assemble
+
+    said = [line[2] for media in (Path(), None) for line in lines.lines_of(media)]
+    torch.manual_seed(3)
+    vision = SiglipVisionConfig(hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+                                num_attention_heads=4, image_size=56, patch_size=14)  # fmt: skip
+    text = Qwen2Config(hidden_size=128, intermediate_size=256, num_hidden_layers=3,
+                       num_attention_heads=4, num_key_value_heads=2, vocab_size=151_936,
+                       tie_word_embeddings=True)  # fmt: skip
+    SiglipVisionModel(vision).save_pretrained(folder / "siglip")
+    Qwen2ForCausalLM(text).save_pretrained(folder / "qwen")
+    train_tokenizer(said * 4, vocab_size=600).save_pretrained(folder / "qwen")
+    model, processor = assemble(folder / "siglip", folder / "qwen")
+    model.save_pretrained(folder / "whole")
+    processor.save_pretrained(folder / "whole")
+    return folder / "whole"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default all")
+    parser.add_argument("--media", type=Path, help="folder with the real clips")
+    parser.add_argument("--of", nargs="+", choices=("new", "own", "qwen"), default=("new", "own"),
+                        help="lines in new words, in nano's own; qwen: a random model")  # fmt: skip
+    chosen = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    old = []
+    if set(chosen.of) != {"qwen"}:
+        old, loaded = old_questions(), load(BUNDLED)
+        before = right_share(loaded.model, loaded.processor, old)
+        print(f"old questions before: {100 * before:.1f} %\n")
+    print("| setting | lines | answers back | old questions right | minutes |")
+    print("|---|---|---:|---:|---:|")
+    with TemporaryDirectory() as scratch:
+        for kind in chosen.of:
+            folder = Path(scratch, kind)
+            folder.mkdir()
+            words = lines.OWN if kind == "own" else lines.NEW
+            file = lines.write(folder, words, chosen.media)
+            base, asked = (qwen(folder), []) if kind == "qwen" else (BUNDLED, old)
+            for name in chosen.rows or ROWS:
+                result = tried(ROWS[name], base, file, asked)
+                kept = "-" if result.old is None else f"{100 * result.old:.1f} %"
+                print(f"| {name} | {kind} | {100 * result.back:.0f} % | {kept} | "
+                      f"{result.minutes:.1f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

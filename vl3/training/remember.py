@@ -1,0 +1,73 @@
+"""What the model said before, kept while an adapter learns something new.
+
+A few lines of somebody's own, seen a hundred times, make a model forget what it is not asked about
+meanwhile. No old data are needed against that: the model before training is the same one with its
+adapter switched off. On fresh scenes of the toy world, of which there is no end, the adapted model
+is held to the words that the model before would have chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.prompt import IGNORE
+from vl3.training.collate import attention_mask, collate
+from vl3.training.data.records import Record
+from vl3.training.recipe import World
+from vl3.training.samples import build
+from vl3.training.sources import Scenes
+from vl3.training.toy.questions import FAMILIES
+
+ASKED = dict.fromkeys(FAMILIES, 1.0)
+QUESTIONS = 6  # about one scene, which share its tokens
+WORLDS = (
+    World(seconds=[0, 0], sprites=[1, 4], digits=0.3, families=ASKED, questions=QUESTIONS),
+    World(seconds=[3, 8], sprites=[1, 3], digits=0.3, families=ASKED, questions=QUESTIONS),
+)
+
+
+def scenes(seed: str, count: int) -> list[Record]:
+    """Pictures and clips by turns, with questions about them; never the same for two seeds."""
+    worlds = [Scenes("remembered", world, seed) for world in WORLDS]
+    return [worlds[number % len(worlds)][number] for number in range(count)]
+
+
+def loss(
+    model: VL3ForConditionalGeneration, processor: VL3Processor, records: Sequence[Record]
+) -> torch.Tensor:
+    """How far the adapted model's choice of words is from that of the model without adapters.
+
+    The Kullback-Leibler divergence in nats, a mean over all tokens of the answers. Every module
+    that trains is an adapter, or the model before is not to be had any more.
+    """
+    passes = [_inputs(model, processor, record) for record in records]
+    model.disable_adapters()
+    with torch.no_grad():
+        before_KV = torch.cat([_words(model, inputs) for inputs in passes])
+    model.enable_adapters()
+    now_KV = torch.cat([_words(model, inputs) for inputs in passes])
+    return F.kl_div(now_KV, before_KV, log_target=True, reduction="batchmean")
+
+
+def _inputs(model, processor: VL3Processor, record: Record) -> dict:
+    """What the model takes to say the words of a record's answers and no others."""
+    settings = processor.settings
+    sample = build(record, processor, settings.budget_tokens)
+    packed = collate([sample], processor.tokenizer.pad_token_id or 0, 3 * settings.patch**2)
+    inputs = {name: tensor.to(model.device) for name, tensor in packed.inputs.items()}
+    said_L = inputs.pop("labels")[0, 1:] != IGNORE
+    kind = model.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), dtype)
+    kept = {"logits_to_keep": said_L.nonzero().squeeze(1), "use_cache": False}
+    return {**inputs, **kept, "attention_mask": mask}
+
+
+def _words(model, inputs: dict) -> torch.Tensor:
+    """Log-probability of every word at each token of the answers, [K, V] float32."""
+    return model(**inputs).logits[0].float().log_softmax(-1)
