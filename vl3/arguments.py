@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from types import UnionType
 
 
 def number(
@@ -58,6 +59,37 @@ def choice(name: str, value: object, choices: Collection[str]) -> str:
         return value
     hint = did_you_mean(value, choices)
     raise ValueError(f"{name} is one of {', '.join(choices)} - got {shown(value)}{hint}")
+
+
+def instance(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
+    """Raises ValueError "NAME is WANTED - got VALUE" where the value is not of that class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {wanted} - got {shown(value)}")
+
+
+def switch(name: str, value: object) -> bool:
+    """The value as True or False; takes numpy's, and 0 and 1.
+
+    Raises: ValueError for anything else: "no" would be true.
+    """
+    if not isinstance(value, bool) and _as_float(value) not in (0, 1):
+        raise ValueError(f"{name} is True or False - got {shown(value)}")
+    return bool(value)
+
+
+def items(name: str, value: object, wanted: str, count: int | None = None) -> list:
+    """What the value holds, in its order: a list, a tuple, a range, an array's rows.
+
+    count: how many there have to be
+    Raises: ValueError "NAME is WANTED - got VALUE", for text and sets too.
+    """
+    is_row = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0
+    if not is_row or isinstance(value, str | bytes):
+        raise ValueError(f"{name} is {wanted} - got {shown(value)}")
+    found = list(value)
+    if count is not None and len(found) != count:
+        raise ValueError(f"{name} is {wanted}, {count} of them - got {len(found)}")
+    return found
 
 
 def did_you_mean(name: object, known: Collection[str]) -> str:

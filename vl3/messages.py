@@ -125,6 +125,28 @@ def read(messages: Sequence[dict], unused: Unused = refuse) -> Read:
     return found
 
 
+def conversations(messages: Sequence[dict] | Sequence[Sequence[dict]]) -> list[Sequence[dict]]:
+    """A batch as its conversations; one conversation as a batch of one.
+
+    Raises: ValueError in one sentence for what is neither.
+    """
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
+        raise ValueError(
+            'messages are a list of {"role": "user", "content": text or parts}, or a list of '
+            f"such lists - got {shown(messages)}"
+        )
+    if not messages:
+        raise ValueError("there are no messages; give a question in a message of a user")
+    is_batch = not isinstance(messages[0], dict | str)
+    for place, conversation in enumerate(messages if is_batch else (), start=1):
+        if not isinstance(conversation, Sequence) or not conversation:
+            raise ValueError(
+                f"conversation {place} is a list of at least one message - got "
+                f"{shown(conversation)}"
+            )
+    return list(messages) if is_batch else [messages]
+
+
 def read_part(part: str | dict, unused: Unused = refuse) -> dict:
     """A part of a message in the one form. Raises: ValueError."""
     if isinstance(part, str):

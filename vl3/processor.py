@@ -15,7 +15,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from vl3 import layouts, prompt
+from vl3.arguments import instance, switch
 from vl3.media import Measured, Medium, annotate, find_media
+from vl3.messages import conversations
 from vl3.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
 from vl3.values import Clip, Grid, Keep, Patches
 from vl3.vision import fit_grid, patchify
@@ -49,6 +51,7 @@ class VL3Processor:
     @classmethod
     def from_pretrained(cls, path: str | Path) -> VL3Processor:
         """The processor of a checkpoint folder in any whole-model layout."""
+        instance("path", path, str | Path, "a checkpoint folder")
         folder = Path(path)
         config = layouts.read_config(folder)
         return cls(
@@ -82,9 +85,12 @@ class VL3Processor:
         grid_thw, merge_sizes, keep_mask; labels on request.
         Raises: ValueError or vl3.video.VideoError in one sentence for what cannot be read.
         """
+        add_generation_prompt = switch("add_generation_prompt", add_generation_prompt)
+        add_system_prompt = switch("add_system_prompt", add_system_prompt)
+        return_labels = switch("return_labels", return_labels)
         if return_tensors != "pt":
             raise ValueError(f"return_tensors is 'pt' - got {return_tensors!r}")
-        batch = [messages] if messages and isinstance(messages[0], dict) else list(messages)
+        batch = conversations(messages)
         settings = self.settings
         if prune != "model":
             settings = replace(settings, prune=prune)

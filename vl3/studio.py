@@ -15,7 +15,7 @@ from vl3 import memory as memories
 from vl3 import recall
 from vl3 import reply as replies
 from vl3.answer import Decoding, Prefix, Stopped
-from vl3.arguments import did_you_mean, number, shown, whole
+from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
 from vl3.features import FeatureFiles, features_dir
 from vl3.library import Library, OnStage, Video
 from vl3.media import Medium, find_media
@@ -33,7 +33,9 @@ __all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
-READING = ("fps", "max_frames", "start", "end")  # of a clip, before there is a question
+# Of a clip, before there is a question.
+SECONDS = {"low": 0, "unit": "seconds"}
+READING = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
 SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
 
 
@@ -51,6 +53,10 @@ class Studio:
         features: FeatureFiles | None = None,
         fitted: memories.Fit | None = None,
     ) -> None:
+        instance("loaded", loaded, Loaded, "a loaded checkpoint, as vl3.load makes a studio of it")
+        instance("features", features, FeatureFiles | None, "vl3.features.FeatureFiles, or None")
+        instance("fitted", fitted, memories.Fit | None, "a vl3.memory.Fit, or None")
+        cache_bytes = whole("cache_bytes", cache_bytes, low=0)
         self.model, self.processor = loaded.model, loaded.processor
         self._loaded, self._fitted = loaded, fitted
         self._library = Library(loaded.model, loaded.processor, cache_bytes, features)
@@ -172,7 +178,7 @@ class Studio:
         with self._busy:
             video, _ = self._library.open(
                 medium, self._chosen(budget_tokens), self._library.now(),
-                on_stage or (lambda stage: None), reuse,
+                on_stage or (lambda stage: None), switch("reuse", reuse),
             )  # fmt: skip
         return video
 
@@ -190,7 +196,7 @@ class Studio:
             raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
         media = video if isinstance(video, list | tuple) else [video]
         parts = [{"type": "video", "video": medium} for medium in media]
-        history = _messages(history or (), "history")
+        history = [] if history is None else _messages(history, "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
         stream = self.stream([*messages, *history, asked], **settings)
@@ -236,7 +242,7 @@ class Studio:
         stop = stop or threading.Event()
         request = Request(
             messages, self._chosen(budget_tokens, prune), Decoding(**decoding), stop.is_set,
-            is_prune_asked=not _is_models(prune), reuse=reuse,
+            is_prune_asked=not _is_models(prune), reuse=switch("reuse", reuse),
         )  # fmt: skip
         return self._in_turn(request, stop)
 
@@ -269,7 +275,7 @@ class Studio:
         """
         with self._busy:
             scene = recall.scene(self._library, reply)
-            if not reuse:
+            if not switch("reuse", reuse):
                 scene = replace(scene, is_lasting=False)
             return self._tracer.look(scene, layers, heads, tokens, source)
 
@@ -346,7 +352,7 @@ def load(
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
     features_gb = number("features_gb", features_gb, low=0, unit="gigabytes")
-    fitted = None
+    offline, fitted = switch("offline", offline), None
     if memory is not None:
         folder = resolve(model, offline=offline)
         fitted = estimate(folder, device=device, dtype=dtype, quantize=quantize, memory=memory)
@@ -368,6 +374,8 @@ def estimate(
     Raises: vl3.layouts.LayoutError where the model's sizes are not known here, ValueError where it
     cannot be made to fit.
     """
+    if quantize is not None:
+        choice("quantize", quantize, [kind for kind in memories.KINDS if kind])
     config, target = sizes_of(model), pick_device(device)
     parameters = count_parameters(config)
     small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}
@@ -409,7 +417,11 @@ def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (),
 
 def _medium(source, **options) -> Medium:
     """The medium that a message with this source and these options would hold."""
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {
+        key: (whole if key == "max_frames" else number)(key, value, **READING[key])
+        for key, value in options.items()
+        if value is not None
+    }
     source = {"path": source, **given} if given else source
     part = {"type": "video", "video": source}
     (medium,) = find_media([{"role": "user", "content": [part]}])

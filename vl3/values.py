@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vl3.arguments import instance, items, number, whole
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,6 +36,7 @@ class Clip:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        instance("frames_TYX3 of a clip", self.frames_TYX3, np.ndarray, "a NumPy array")
         shape, kind = self.frames_TYX3.shape, self.frames_TYX3.dtype
         if len(shape) != 4 or shape[-1] != 3 or shape[0] < 1 or kind != np.uint8:
             raise ValueError(
@@ -46,8 +49,12 @@ class Clip:
                     f"{shape[0]} frames without times; pass times_s, one presentation time in "
                     "seconds per frame"
                 )
-        elif len(self.times_s) != shape[0]:
-            raise ValueError(f"{shape[0]} frames but {len(self.times_s)} times in times_s")
+            return
+        times_s = items("times_s of a clip", self.times_s, "a list of seconds, or None")
+        if len(times_s) != shape[0]:
+            raise ValueError(f"{shape[0]} frames but {len(times_s)} times in times_s")
+        for time_s in times_s:
+            number("each of times_s", time_s, unit="seconds")
 
     @property
     def is_image(self) -> bool:
@@ -67,8 +74,8 @@ class Grid:
     merge: int
 
     def __post_init__(self) -> None:
-        if min(self.frames, self.rows, self.cols, self.merge) < 1:
-            raise ValueError(f"every side of a grid is at least 1 - got {self}")
+        for name in ("frames", "rows", "cols", "merge"):
+            whole(f"{name} of a grid", getattr(self, name), low=1)
         if self.rows % self.merge or self.cols % self.merge:
             raise ValueError(
                 f"a grid of {self.rows} x {self.cols} patches cannot be merged "
@@ -113,7 +120,13 @@ class Patches:
     grids: tuple[Grid, ...]
 
     def __post_init__(self) -> None:
-        expected = sum(grid.num_patches for grid in self.grids)
+        from torch import Tensor
+
+        instance("pixels_NP of patches", self.pixels_NP, Tensor, "a tensor")
+        grids = items("grids of patches", self.grids, "a tuple of vl3.values.Grid")
+        for grid in grids:
+            instance("each of grids", grid, Grid, "a vl3.values.Grid")
+        expected = sum(grid.num_patches for grid in grids)
         if self.pixels_NP.ndim != 2 or self.pixels_NP.shape[0] != expected:
             raise ValueError(
                 f"pixels of shape {tuple(self.pixels_NP.shape)} do not fill grids of "

@@ -15,6 +15,7 @@ PICTURE_PIXELS = 120_000_000  # phones give up to 108 million
 FRAME_PIXELS = 80_000_000  # 8K has 33 million, the largest panoramas 66
 READ_BYTES = 8 << 30  # decoded frames of one read, at the size asked for
 SAMPLES = 10_000_000  # packets of a file: 46 hours at 60 a second
+FASTEST_FPS = 1_000_000  # asked for: every frame of whatever there is
 OFFICIAL_SLOTS = 10_000_000  # frames that the official way of sampling may repeat
 # Decoding much more than this of a file for each of its bytes is no video: a screen in 4K on which
 # nothing moves gives some 300,000.

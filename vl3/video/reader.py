@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vl3.arguments import choice, number, whole
+from vl3.arguments import choice, number, shown, whole
 from vl3.values import Clip
-from vl3.video import official
+from vl3.video import limits, official
 from vl3.video.container import local_file, shown_name
 from vl3.video.decode import Losses
 from vl3.video.errors import VideoError
@@ -99,6 +99,7 @@ def read(
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
+    _check_callback(on_frame)
     found = local_file(path)
     if is_image(found):
         return read_image(found, size=size, resize=resize)
@@ -175,6 +176,11 @@ def _picks(
     return picks, tuple(timeline.times_s[picks].tolist())
 
 
+def _check_callback(on_frame: object) -> None:
+    if on_frame is not None and not callable(on_frame):
+        raise VideoError(f"on_frame is a function of (done, total) - got {shown(on_frame)}.")
+
+
 def _checked(
     fps: float,
     max_frames: int | None,
@@ -190,7 +196,7 @@ def _checked(
     try:
         choice("mode", mode, ("exact", "official"))
         found = (
-            number("fps", fps, above=0),
+            number("fps", fps, above=0, high=limits.FASTEST_FPS),
             None if max_frames is None else whole("max_frames", max_frames, low=1),
             None if start is None else number("start", start, low=0, unit="seconds"),
             None if end is None else number("end", end, low=0, unit="seconds"),

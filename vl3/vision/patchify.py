@@ -12,7 +12,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from vl3.arguments import instance
 from vl3.values import Grid
+
+GRID = "a vl3.values.Grid, as vl3.vision.fit_grid gives it"
 
 
 def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -22,9 +25,15 @@ def patchify(frames_TYX3: np.ndarray | torch.Tensor, grid: Grid) -> torch.Tensor
             returns pixels_NP - same dtype, P = 3 * patch * patch
     Source: VideoLLaMA3 image_processing_videollama3.py:_preprocess (temporal patch 1).
     """
+    instance("grid", grid, Grid, GRID)
+    instance("frames_TYX3", frames_TYX3, np.ndarray | torch.Tensor, "an array or a tensor")
     if isinstance(frames_TYX3, np.ndarray) and not frames_TYX3.flags.writeable:
         frames_TYX3 = frames_TYX3.copy()  # torch shares memory with writable arrays only
     frames = torch.as_tensor(frames_TYX3)
+    if frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(
+            f"frames_TYX3 has the shape (frames, height, width, 3) - got {tuple(frames.shape)}"
+        )
     T, Y, X, _ = frames.shape
     patch, rest = divmod(Y, grid.rows)
     if rest or grid.cols * patch != X or grid.frames != T:
@@ -43,7 +52,15 @@ def unpatchify(pixels_NP: torch.Tensor, grid: Grid) -> torch.Tensor:
     Shapes: pixels_NP - patches of one clip, block order
             returns frames_TYX3 - same dtype
     """
-    patch = round((pixels_NP.shape[1] // 3) ** 0.5)
+    instance("grid", grid, Grid, GRID)
+    instance("pixels_NP", pixels_NP, torch.Tensor, "a tensor")
+    values = pixels_NP.shape[1] if pixels_NP.ndim == 2 else 0
+    patch = round((values // 3) ** 0.5)
+    if not values or 3 * patch * patch != values or len(pixels_NP) != grid.num_patches:
+        raise ValueError(
+            f"pixels_NP has the shape ({grid.num_patches}, 3 * patch * patch) for {grid} - got "
+            f"{tuple(pixels_NP.shape)}"
+        )
     m, rows, cols = grid.merge, grid.token_rows, grid.token_cols
     split = pixels_NP.view(grid.frames, rows, cols, m, m, 3, patch, patch)
     joined = split.permute(0, 1, 3, 6, 2, 4, 7, 5)

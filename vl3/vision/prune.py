@@ -16,15 +16,18 @@ How a change is measured is in kernels/difffp/reference.py.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal, get_args
 
 import torch
 
 from vl3 import ops
+from vl3.arguments import instance, number, shown, whole
 from vl3.ops import Mode
 from vl3.values import Grid, Keep, Patches
 
 Side = Literal["earlier", "later"]
+MOST_TOKENS = 2**31 - 1  # of min_tokens: an index
 
 
 def prune(
@@ -44,11 +47,15 @@ def prune(
             Difference: uint8 pixels are accepted and give exact sums; normalised floats follow the
             official float arithmetic.
     """
-    if mode not in get_args(Mode) or keep not in get_args(Side):
+    instance("patches", patches, Patches, "vl3.values.Patches")
+    if not _is_one(mode, Mode) or not _is_one(keep, Side):
         choices = f"{', '.join(get_args(Mode))} with keep = {' or '.join(get_args(Side))}"
-        raise ValueError(f"no pruner mode {mode!r} with keep = {keep!r}; choose {choices}")
-    if not threshold >= 0:
-        raise ValueError(f"the pruning threshold is 0 or more - got {threshold}")
+        raise ValueError(
+            f"no pruner mode {shown(mode)} with keep = {shown(keep)}; choose {choices}"
+        )
+    if not isinstance(threshold, float) or threshold != inf:  # inf: whatever may be removed is
+        threshold = number("the pruning threshold", threshold, low=0)
+    min_tokens = whole("min_tokens", min_tokens, low=0, high=MOST_TOKENS)
     parts, start = [], 0
     for grid in patches.grids:
         pixels = patches.pixels_NP[start : start + grid.num_patches]
@@ -63,6 +70,10 @@ def prune(
         mode=mode if keep == "earlier" else f"{mode}, keep later",
         threshold=threshold,
     )
+
+
+def _is_one(value: object, kinds) -> bool:
+    return isinstance(value, str) and value in get_args(kinds)
 
 
 def keep_all(grids: tuple[Grid, ...]) -> Keep:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from vl3.values import Grid
+from vl3.values import Grid, Patches
 
 
 def unique_frames(
@@ -18,6 +18,7 @@ def unique_frames(
     Shapes: source_M - for every merged token of the given grids its place among those of the new
             returns pixels_NP itself where no frame repeats
     """
+    Patches(pixels_NP=pixels_NP, grids=grids)  # which checks that they belong together
     fresh_T, sources, fewer = [], [], []
     start = tokens = 0
     for grid in grids:

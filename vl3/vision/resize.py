@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, floor, sqrt
 
+from vl3.arguments import items, number, whole
 from vl3.values import Grid
 
 
@@ -24,17 +25,21 @@ def fit_grid(
     tokens, so the aspect ratio is kept only approximately. The minimum of min_tokens beats the
     budget: very many frames can exceed it (official behaviour; callers plan fewer frames).
 
-    Raises: ValueError for a picture without area.
+    Raises: ValueError for a picture without area, and what else is no size.
     Source: VideoLLaMA3 image_processing (simple_batched_resize for one merge size, batched_resize
             for several). Difference: with several merge sizes the official rule can round a side
             to 0 pixels, here a side has at least one token.
     """
-    merges = [merge] * len(sizes) if isinstance(merge, int) else list(merge)
+    sizes = [_size(size) for size in items("sizes", sizes, "a list of (frames, height, width)")]
+    if isinstance(merge, Sequence) and not isinstance(merge, str | bytes):
+        merges = [whole("each of merge", factor, low=1) for factor in merge]
+    else:
+        merges = [whole("merge", merge, low=1)] * len(sizes)
     if len(merges) != len(sizes):
         raise ValueError(f"{len(sizes)} sizes but {len(merges)} merge sizes")
-    for _, height, width in sizes:
-        if min(height, width) < 1:
-            raise ValueError(f"a picture of {width} x {height} pixels has no area")
+    budget_tokens = whole("budget_tokens", budget_tokens, low=1, unit="visual tokens")
+    patch = whole("patch", patch, low=1, unit="pixels")
+    min_tokens = whole("min_tokens", min_tokens, low=0)
     if len(set(merges)) > 1:
         return _fit_mixed(sizes, merges, budget_tokens, patch)
     num_frames = sum(frames for frames, _, _ in sizes)
@@ -44,11 +49,20 @@ def fit_grid(
     ]
 
 
+def _size(size: object) -> tuple[int, float, float]:
+    """Frames, height and width. Raises: ValueError."""
+    frames, height, width = items("each of sizes", size, "(frames, height, width)", count=3)
+    height, width = number("height", height), number("width", width)
+    if min(height, width) < 1:
+        raise ValueError(f"a picture of {width:g} x {height:g} pixels has no area")
+    return whole("frames", frames, low=1), height, width
+
+
 def _fit_one(size, merge, budget_tokens, num_frames, patch, min_tokens) -> Grid:
     frames, height, width = size
     side = patch * merge
     least_px = min_tokens * side * side
-    most_px = budget_tokens * side * side // num_frames
+    most_px = max(1, budget_tokens * side * side // num_frames)
     rows, cols = round(height / side), round(width / side)
     if rows * cols * side * side > most_px:
         shrink = sqrt(height * width / most_px)

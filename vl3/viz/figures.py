@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
+from vl3.arguments import choice, instance, items, number, shown, whole
 from vl3.values import Grid, Keep, Patches, Piece
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
@@ -35,6 +36,8 @@ SYMBOLS = {"official": "circle", "rlt": "square", "last_kept": "diamond", "off":
 KINDS = {"slots": BLUE, "text": AMBER, "special": GREY}
 KIND_NAMES = {"slots": "visual tokens", "text": "words and time stamps", "special": "template"}
 THRESHOLDS = tuple(np.geomspace(0.01, 100, 41))
+MOST_PATCHES = 100_000  # of a side: no picture has as many
+RESULTS = ("mode", "threshold", "kept", "right", "asked", "ms")  # columns of an ablation
 DOTTED = {"color": INK, "dash": "dot"}
 TALLEST_PX = 2400  # of a chart with a row for each word; a browser draws no picture of many more
 SURE = 1.96  # standard errors of an interval that holds the truth 95 times in 100
@@ -50,7 +53,9 @@ def budget(
     size: tuple[int, int], budget_tokens: int, frames: Sequence[int], merge: int = 2
 ) -> Drawn:
     """What a clip of this height and width costs, by its number of frames."""
-    grids = [fit_grid([(count, *size)], merge, budget_tokens)[0] for count in frames]
+    height, width = items("size", size, "(height, width) in pixels", count=2)
+    counts = items("frames", frames, "a list of numbers of frames")
+    grids = [fit_grid([(count, height, width)], merge, budget_tokens)[0] for count in counts]
     rows = [
         (grid.frames, grid.token_rows, grid.token_cols, grid.tokens_per_frame, grid.num_tokens)
         for grid in grids
@@ -93,6 +98,8 @@ def block_order(grid: Grid) -> Mapped:
 
 def prompt(pieces: Sequence[Piece]) -> Drawn:
     """The prompt as one bar, position by position."""
+    for piece in items("pieces", pieces, "what studio.pieces gives"):
+        instance("each of pieces", piece, Piece, "a vl3.values.Piece, as studio.pieces gives them")
     rows = [(piece.kind, piece.text, piece.tokens, piece.time_s) for piece in pieces]
     table = pd.DataFrame(rows, columns=["kind", "text", "tokens", "time_s"])
     table.insert(0, "first", table["tokens"].cumsum() - table["tokens"])
@@ -117,7 +124,12 @@ def _told(kind: str, text: str, time_s: float) -> str:
 
 def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
     """What the pruner leaves of every frame of one clip."""
+    instance("keep", keep, Keep, "a vl3.values.Keep, as vl3.vision.prune gives it")
+    if len(keep.grids) != 1:
+        raise ValueError(f"keep is of one clip - got one of {len(keep.grids)}")
     (grid,) = keep.grids
+    if times_s is not None:
+        times_s = _times(times_s, grid.frames)
     shape = (grid.frames, grid.tokens_per_frame)
     kept, placeholders = (
         mask.view(shape).sum(dim=1).numpy() for mask in (keep.keep_M, keep.placeholder_M)
@@ -151,6 +163,15 @@ def kept_by_threshold(
 ) -> Drawn:
     """Share of tokens kept by every mode at every threshold; used: the model's own, official."""
     rows = []
+    thresholds = [
+        number("each of thresholds", threshold, above=0)
+        for threshold in items("thresholds", thresholds, "a list of numbers")
+    ]
+    if not thresholds:
+        raise ValueError("thresholds is empty; leave it out for those of the pruning view")
+    used = None if used is None else number("used", used, above=0)
+    modes = [choice("each of modes", mode, tuple(LEVELS))
+             for mode in items("modes", modes, "a list of modes of the pruner")]  # fmt: skip
     for mode in modes:
         for threshold in thresholds:
             kept = int(prune(patches, threshold, mode).keep_M.sum())
@@ -182,6 +203,9 @@ def kept_by_threshold(
 def spectrum(head_channels: int, theta: float, side: int, chosen: int | None = None) -> Drawn:
     """After how many patches the rotation of each frequency repeats; side: of the larger grid."""
     step = frequencies(head_channels, theta).numpy()
+    side = whole("side", side, low=1, unit="patches")
+    if chosen is not None:
+        chosen = whole("chosen", chosen, low=0, high=len(step) - 1)
     table = pd.DataFrame({
         "frequency": np.arange(len(step)), "radians_per_patch": step,
         "wavelength_patches": positions.wavelengths(head_channels, theta),
@@ -210,6 +234,7 @@ def angle_maps(grid: Grid, head_channels: int, theta: float, frequency: int) -> 
     position_N2 = patch_positions(grid)
     angle_NR = angles(position_N2, head_channels, theta).numpy()
     count = angle_NR.shape[1] // 2
+    frequency = whole("frequency", frequency, low=0, high=count - 1)
     angle_2RC = np.empty((2, grid.rows, grid.cols), np.float32)
     place = tuple(position_N2.numpy().T)
     for part in (0, 1):
@@ -248,6 +273,8 @@ def similarity_map(grid: Grid, head_channels: int, theta: float, row: int, col: 
 
     Raises: ValueError for a patch outside the grid.
     """
+    instance("grid", grid, Grid, "a vl3.values.Grid")
+    row, col = whole("row", row), whole("col", col)
     if not (0 <= row < grid.rows and 0 <= col < grid.cols):
         raise ValueError(
             f"no patch in row {row}, column {col}; there are {grid.rows} rows and {grid.cols} "
@@ -264,7 +291,7 @@ def similarity_map(grid: Grid, head_channels: int, theta: float, row: int, col: 
 def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
     """Similarity of two patches by their distance, along a row and along a diagonal."""
     step = frequencies(head_channels, theta).double()
-    distance = torch.arange(farthest + 1)
+    distance = torch.arange(whole("farthest", farthest, low=0, high=MOST_PATCHES) + 1)
     mean = (distance[:, None] * step).cos().mean(dim=1).numpy()
     # half of the angles are a row's: along one side the other half does not turn
     table = pd.DataFrame({
@@ -316,7 +343,10 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
     attention: vl3.trace.Attention of source "language"; word: its number among those asked for,
     None for the mean of all
     """
+    _check_look(attention)
     share_IHQ = attention.share_IHQ
+    if word is not None:
+        word = whole("word", word, low=0, high=len(attention.words) - 1)
     share_IH = share_IHQ.mean(axis=2) if word is None else share_IHQ[..., word]
     table = pd.DataFrame(
         share_IH, index=pd.Index(attention.layers, name="layer"),
@@ -342,10 +372,13 @@ def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = N
 
     attention: vl3.trace.Attention of a source with words
     """
-    weight_QTRC = attention.maps()[clip].mean(axis=(0, 1))
+    _check_look(attention)
+    maps = attention.maps()
+    weight_QTRC = maps[whole("clip", clip, low=0, high=len(maps) - 1)].mean(axis=(0, 1))
     frames = weight_QTRC.shape[1]
-    names = [f"{frame + 1}" if times_s is None else f"{times_s[frame]:.1f} s"
-             for frame in range(frames)]  # fmt: skip
+    if times_s is not None:
+        times_s = _times(times_s, frames)
+    names = [f"{frame + 1}" for frame in range(frames)] if times_s is None else _told_apart(times_s)
     numbered = [f"{number} {word.strip()}" for number, word in enumerate(attention.words)]
     table = pd.DataFrame(
         np.nansum(weight_QTRC, axis=(2, 3)), index=pd.Index(numbered, name="word"),
@@ -374,6 +407,9 @@ def tradeoff(table: pd.DataFrame) -> Drawn:
     ms (CPU, of an answer). Returned with the share of right answers and the ends of its 95 %
     interval, low and high.
     """
+    instance("table", table, pd.DataFrame, f"a pandas.DataFrame of {', '.join(RESULTS)}")
+    for name in RESULTS:
+        choice("a column of table", name, list(map(str, table.columns)))
     low, high = wilson(table["right"], table["asked"])
     table = table.assign(share=table["right"] / table["asked"], low=low, high=high)
     figure = _pair("Answers right", "CPU milliseconds of an answer")
@@ -404,6 +440,28 @@ def wilson(right, asked) -> tuple:
     middle = (share + doubt / 2) / (1 + doubt)
     half = (doubt * (share * (1 - share) + doubt / 4)) ** 0.5 / (1 + doubt)
     return middle - half, middle + half
+
+
+# Arguments
+
+
+def _check_look(attention) -> None:
+    if not callable(getattr(attention, "maps", None)):
+        raise ValueError(f"attention is what studio.attention gives - got {shown(attention)}")
+
+
+def _told_apart(times_s: list[float]) -> list[str]:
+    """The times as words, to a tenth of a second; finer where frames are closer."""
+    for digits in (1, 2, 3):
+        names = [f"{time_s:.{digits}f} s" for time_s in times_s]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{frame}: {name}" for frame, name in enumerate(names, 1)]
+
+
+def _times(times_s: Sequence[float], frames: int) -> list[float]:
+    listed = items("times_s", times_s, "a list of seconds, one a frame", frames)
+    return [number("each of times_s", time_s, unit="seconds") for time_s in listed]
 
 
 # Style
@@ -438,7 +496,7 @@ def _legend() -> dict:
 
 def _square(figure: go.Figure) -> None:
     """Cells are square and row 0 is at the top."""
-    for number, axis in enumerate(figure.select_yaxes(), 1):
-        anchor = "x" if number == 1 else f"x{number}"
+    for place, axis in enumerate(figure.select_yaxes(), 1):
+        anchor = "x" if place == 1 else f"x{place}"
         axis.update(autorange="reversed", scaleanchor=anchor, constrain="domain", title="row")
     figure.update_xaxes(constrain="domain", title="column")

@@ -12,12 +12,14 @@ from math import tau
 import numpy as np
 import torch
 
+from vl3.arguments import instance, items, number, shown, whole
 from vl3.values import Grid
 from vl3.vision.rope2d import angles, frequencies
 from vl3.vision.rope2d import positions as patch_positions
 from vl3.viz.pack import packed
 
 Span = tuple[int, int]
+SPAN = "(first position, slots)"
 NO_POSITION = -1  # of a token that was removed
 
 
@@ -41,6 +43,10 @@ def data(
     """
     position_N2 = patch_positions(grid)
     angle_NR = angles(position_N2, head_channels, theta)
+    frame = whole("frame", frame, low=0, high=grid.frames - 1)
+    if times_s is not None:
+        times_s = items("times_s", times_s, "a list of seconds, one a frame", grid.frames)
+        times_s = [number("each of times_s", time_s, unit="seconds") for time_s in times_s]
     num_frequencies = angle_NR.shape[1] // 2
     row_RF, col_CF = _lines(position_N2, angle_NR, num_frequencies)
     shown = {
@@ -59,7 +65,7 @@ def data(
         "frame": frame,
     }
     if spans is not None:
-        keep_M = np.ones(grid.num_tokens, bool) if keep_M is None else np.asarray(keep_M, bool)
+        keep_M = np.ones(grid.num_tokens, bool) if keep_M is None else keep_M
         before, after = language(spans, keep_M, grid)
         shown["language"] = {
             "before": packed(before.astype(np.int32)),
@@ -103,6 +109,14 @@ def language(
     Shapes: keep_M - bool [M]; returns before_M, after_M - int64, after_M NO_POSITION where removed
     Raises: ValueError when spans and mask are not of the same clip.
     """
+    instance("grid", grid, Grid, "a vl3.values.Grid")
+    if np.shape(keep_M) != (grid.num_tokens,):
+        raise ValueError(f"keep_M says of each of {grid.num_tokens} tokens whether it is kept - "
+                         f"got {shown(keep_M)} of shape {np.shape(keep_M)}")  # fmt: skip
+    spans = [
+        [whole("each of a span", part, low=0) for part in items("each of spans", span, SPAN, 2)]
+        for span in items("spans", spans, f"a list of {SPAN}")
+    ]
     keep_TM = np.asarray(keep_M, bool).reshape(grid.frames, grid.tokens_per_frame)
     kept_T = keep_TM.sum(axis=1)
     if [slots for _, slots in spans] != kept_T.tolist():

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from vl3 import layouts
+from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
 from vl3.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration
@@ -34,6 +35,11 @@ def assemble(
     The tokenizer gets the three visual tokens; the embedding matrix has spare rows for them.
     Raises: LayoutError listing tensors that are missing, unknown or of another shape.
     """
+    for name, folder in {"vision": vision, "language": language}.items():
+        if not isinstance(folder, str | Path) or not str(folder).strip():
+            raise LayoutError(f"{name} is a checkpoint folder - got {shown(folder)}")
+    instance("dtype", dtype, torch.dtype, "a torch.dtype, like torch.float32")
+    seed = whole("seed", seed, low=-(2**63), high=2**64 - 1)
     vision, language = Path(vision), Path(language)
     if layouts.detect(language).name != "qwen2":
         raise LayoutError(f"{language.name} is no Qwen2 language model")
@@ -45,8 +51,10 @@ def assemble(
             f"{language.name} has {text.vocab_size} embedding rows for {len(tokenizer)} tokens; "
             "use a checkpoint with spare rows, as Qwen2.5 has"
         )
-    whole = layouts.detect(vision).name in layouts.WHOLE_MODELS
-    encoder = layouts.read_config(vision).vision_config if whole else layouts.vision_config(vision)
+    is_whole = layouts.detect(vision).name in layouts.WHOLE_MODELS
+    encoder = (
+        layouts.read_config(vision).vision_config if is_whole else layouts.vision_config(vision)
+    )
     image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     config = VL3Config(
         vision_config=encoder, text_config=text, connector=connector, image_token_id=image_token_id

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from errno import ENOTDIR
 from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
 
 from vl3 import layouts
+from vl3.arguments import choice, instance, shown
 from vl3.layouts import NATIVE, OFFICIAL, LayoutError
+from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 
 KINDS = ("own", "official", "native")
@@ -24,14 +27,14 @@ def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own"
     Python files are not part of it.
     Raises: LayoutError for a quantized model, an adapter, or what a layout cannot express.
     """
-    if kind not in KINDS:
-        raise LayoutError(f"no layout {kind!r}; choose {', '.join(KINDS)}")
+    choice("kind", kind, KINDS)
     if getattr(model, "quantization_method", None) is not None:
         raise LayoutError("a quantized model cannot be exported; load it without quantize first")
     if getattr(model, "_hf_peft_config_loaded", False):
         raise LayoutError("a model with an adapter cannot be exported; merge the adapter first")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    instance("model", model, VL3ForConditionalGeneration, "a VL3ForConditionalGeneration")
+    instance("processor", processor, VL3Processor, "a VL3Processor")
+    folder = _made(folder)
     if kind == "own":
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -49,6 +52,21 @@ def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own"
         _write(folder, "chat_template.json", {"chat_template": template})
     else:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _made(folder: str | Path) -> Path:
+    """The folder, made where there is none. Raises: LayoutError."""
+    instance("folder", folder, str | Path, "a folder to write to")
+    try:
+        if not str(folder):
+            raise NotADirectoryError(ENOTDIR, "it has no name")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LayoutError(
+            f"nothing can be written to {shown(str(folder))}: {error.strerror}; choose another "
+            "folder"
+        ) from error
+    return Path(folder)
 
 
 def _named(model, layout) -> dict[str, torch.Tensor]:

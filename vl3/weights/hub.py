@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vl3.arguments import shown
+from vl3.arguments import shown, switch
 from vl3.layouts import LayoutError
 from vl3.weights.runs import checkpoints
 
@@ -21,6 +21,7 @@ def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
     offline. Only data files are fetched, never code.
     Raises: LayoutError when nothing of that name can be had, in one sentence.
     """
+    offline = switch("offline", offline)
     if name is None:
         return BUNDLED
     if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):

@@ -54,9 +54,8 @@ def sizes_of(name: str | Path | None) -> VL3Config:
     a released model; None for nano
     Raises: LayoutError where the sizes are not known here.
     """
-    is_folder = name is None or Path(name).expanduser().is_dir()
     released = re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", str(name))
-    if released and not is_folder:
+    if released and not Path(name).is_dir():
         return RELEASED[released[1]]()
     folder = resolve(name, offline=True)
     if is_adapter(folder) and (base := read_base(folder).name):

@@ -21,6 +21,7 @@ import ipywidgets
 import numpy as np
 from IPython.display import display
 
+from vl3.arguments import choice, instance, shown, whole
 from vl3.values import Clip, Grid, Patches
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
@@ -48,8 +49,11 @@ def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0)
     clip: at the size of its grid; used: mode, threshold, min_tokens, keep of the model's pruner
     Returns a widget with the traits frame and applied.
     """
+    instance("clip", clip, Clip, "a vl3.values.Clip, as an opened video has it")
+    instance("grid", grid, Grid, "a vl3.values.Grid, as an opened video has it")
     patches = Patches(pixels_NP=patchify(clip.frames_TYX3, grid), grids=(grid,))
-    base = RULE | dict(used or {})
+    base, frame = _rule(used), whole("frame", frame, low=0, high=grid.frames - 1)
+    prune(patches, **base)  # which checks them
     shape = (grid.frames, grid.token_rows, grid.token_cols)
 
     def decide(threshold: float, mode: str):
@@ -81,11 +85,21 @@ def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0)
         })  # fmt: skip
 
     return _shown(
-        lambda: pruning_view.data(clip, grid, used, frame),
+        lambda: pruning_view.data(clip, grid, used and base, frame),
         lambda: paint(frame, base["threshold"], base["mode"]),
         words(frame, base["threshold"], base["mode"]),
         plain,
     )
+
+
+def _rule(used: Mapping | None) -> dict:
+    """The rule of the model's pruner; what it does not say as the released models have it."""
+    if used is None:
+        return RULE
+    instance("used", used, Mapping, f"a dict of {', '.join(RULE)}, or None")
+    for name in used:
+        choice("a setting of used", name, RULE)
+    return RULE | dict(used)
 
 
 def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options):
@@ -102,6 +116,7 @@ def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options)
     def words(row: int, col: int) -> str:
         return f"Alike to the patch in row {row}, column {col}: yellow is the same, blue far away"
 
+    instance("grid", grid, Grid, "a vl3.values.Grid, as an opened video has it")
     middle = {"row": grid.rows // 2, "col": grid.cols // 2}
 
     def plain() -> Plain:
@@ -126,6 +141,8 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
     token: of the answer, by number; the one to begin with
     Raises: ValueError in one sentence, also where the reply saw no picture.
     """
+    if not callable(getattr(studio, "attention", None)):
+        raise ValueError(f"studio is what vl3.load gives - got {shown(studio)}")
     mean = studio.attention(reply)
     if not len(mean.slot_K):
         raise ValueError(
@@ -133,13 +150,15 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
             "are studio.attention(reply).weight_IHQL"
         )
     clips = [video.clip for video in studio.videos(reply)]
-    whole = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
+    frame = whole("frame", frame, low=0, high=len(clips[0]) - 1)
+    token = whole("token", token, low=0, high=len(mean.words) - 1)
+    map_QTRC = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
 
     def paint(frame: int, word: int) -> np.ndarray:
-        return heated(clips[0].frames_TYX3[frame], whole[word, frame], np.nanmax(whole[word]))
+        return heated(clips[0].frames_TYX3[frame], map_QTRC[word, frame], np.nanmax(map_QTRC[word]))
 
     def words(frame: int, word: int) -> str:
-        share = np.nansum(whole[word, frame])
+        share = np.nansum(map_QTRC[word, frame])
         return (
             f"Word {word}, “{mean.words[word].strip()}”: {share:.1%} of its attention on frame "
             f"{frame + 1} of {len(clips[0])}"
@@ -196,13 +215,17 @@ class Controls(ipywidgets.VBox):
     """
 
     def __init__(self, draw: Callable, **controls: ipywidgets.ValueWidget) -> None:
+        if not callable(draw):
+            raise ValueError(f"draw is a function of the controls - got {shown(draw)}")
+        for name, control in controls.items():
+            instance(name, control, ipywidgets.ValueWidget, "a widget with a value, as a slider")
         for name, control in controls.items():
             control.description = control.description or name.replace("_", " ")
             if control.has_trait("continuous_update"):
                 control.continuous_update = False
         self._draw, self._controls = draw, controls
-        shown = ipywidgets.interactive_output(lambda **values: _display(draw(**values)), controls)
-        super().__init__(children=(ipywidgets.HBox(tuple(controls.values())), shown))
+        output = ipywidgets.interactive_output(lambda **values: _display(draw(**values)), controls)
+        super().__init__(children=(ipywidgets.HBox(tuple(controls.values())), output))
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         """With what the sliders show now, for places where no widget runs."""

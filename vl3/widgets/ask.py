@@ -10,6 +10,7 @@ from pathlib import Path
 import traitlets
 from ipywidgets import HTML, Button, FileUpload, HBox, IntProgress, Layout, Text, VBox
 
+from vl3.arguments import instance, shown
 from vl3.values import Reply, Stage
 
 WIDE = {"style": {"description_width": "72px"}, "layout": Layout(width="520px")}
@@ -28,6 +29,9 @@ class Ask(VBox):
     reply = traitlets.Instance(Reply, allow_none=True)
 
     def __init__(self, studio, clip=None, question: str = "", **settings) -> None:
+        if not callable(getattr(studio, "stream", None)):
+            raise ValueError(f"studio is what vl3.load gives - got {shown(studio)}")
+        instance("question", question, str, "a text")
         self._studio, self._settings = studio, settings
         self._clip = None if isinstance(clip, str | Path) else clip
         path = str(clip) if isinstance(clip, str | Path) else getattr(clip, "source", "")
@@ -56,6 +60,7 @@ class Ask(VBox):
     def ask(self, question: str | None = None, **settings) -> Reply | None:
         """Asks and waits; the Reply, or None where the form then says why there is none."""
         if question is not None:
+            instance("question", question, str, "a text")
             self._question.value = question
         self._wait()
         self._stop.clear()

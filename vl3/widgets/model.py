@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import os
+from pathlib import Path
 
 from ipywidgets import HTML, Button, Combobox, Dropdown, HBox, Layout, Output, Text, VBox
 
-from vl3.arguments import choice
+from vl3.arguments import choice, instance
 from vl3.studio import Studio, estimate, load
 
 # What an unattended run sets instead of filling in the form.
@@ -41,6 +42,7 @@ class Model(VBox):
         given = {"model": model} | options
         for name in given:
             choice("a setting of the form", name, ENVIRONMENT)
+            instance(name, given[name], str | Path | None, "a text, as vl3.load takes it")
         start = {
             name: str(given.get(name) or os.environ.get(variable) or "")
             for name, variable in ENVIRONMENT.items()
