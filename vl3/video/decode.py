@@ -29,6 +29,8 @@ _SHARE_PACKETS = 600
 # Smaller pictures make threads wait for one another: 320 x 180 took a tenth more CPU time.
 _SHARE_PX = 320 * 240
 _MAX_SHARES = 4
+# How many packets later than in the order shown a frame can come where only their order is known.
+_MOST_REORDERED = 16
 _MAX_DAMAGED_SHARE = 0.5
 _MAX_LOST_SHARE = 0.9
 
@@ -85,7 +87,9 @@ def stretches(
     """
     packet = timeline.packet_F
     if not timeline.skippable:
-        return [Stretch(0, int(packet[wanted].max()), tuple(wanted), whole=whole)]
+        last = int(packet[wanted].max()) + (_MOST_REORDERED if timeline.by_order else 0)
+        last = min(last, len(timeline.packet_pts_N) - 1)
+        return [Stretch(0, last, tuple(wanted), whole=whole)]
     keys = timeline.keys_G
     by_time = keys[np.argsort(timeline.packet_pts_N[keys], kind="stable")]
     before = np.searchsorted(timeline.packet_pts_N[by_time], timeline.pts_F[wanted], "right") - 1

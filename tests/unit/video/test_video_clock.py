@@ -50,6 +50,11 @@ def test_what_is_behind_and_not_read_is_said(tmp_path):
     one.write_bytes(single * 4)
     assert "2 more recordings" in video.schedule(one).notes[-1]
     assert video.schedule(tmp_path / "a.mkv").notes == ()
+    for suffix in ("mp4", "flv"):
+        one = write_clip(tmp_path / f"a.{suffix}", 50)
+        assert video.schedule(one).notes == ()
+        one.write_bytes(one.read_bytes() * 2)
+        assert "1 more recording" in video.schedule(one).notes[-1]
 
 
 def stamps(*parts):

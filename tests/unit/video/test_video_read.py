@@ -382,6 +382,15 @@ def test_wrong_settings_are_named(tmp_path, settings, words):
         video.read(path, **settings)
 
 
+@pytest.mark.parametrize("name", ["a.h264", "a.hevc", "a.avi"])
+@pytest.mark.parametrize("last", range(20, 30))
+def test_without_times_the_frame_is_right_wherever_reading_ends(tmp_path, name, last):
+    codec = {"codec": "libx265"} if name.endswith("hevc") else {}
+    quiet = {"x265-params": "log-level=none:bframes=4"} if codec else {"x264-params": "bframes=4"}
+    path = write_clip(tmp_path / name, 40, codec_options=quiet, **codec)
+    assert numbers(video.read(path, fps=25 / last).frames_TYX3) == [0, last]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -424,7 +433,7 @@ def test_notes_say_what_could_not_be_read_exactly(tmp_path):
     clip = video.read(plain)
     assert clip.lost_frames > 0
     # counted over the groups of pictures that were decoded, each to its end
-    assert clip.notes == (f"{clip.lost_frames} of 100 frames could not be read.",)
+    assert clip.notes == (f"{clip.lost_frames} of 40 frames could not be read.",)
     assert video.schedule(plain).notes == ()
 
 
