@@ -64,13 +64,15 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, orientation):
 
 
 @pytest.mark.parametrize("suffix", ["webp", "avif"])
-def test_animations_are_turned_too(tmp_path, suffix):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    frames = [Image.fromarray(numbered(k)).transpose(UNDO[6]) for k in (3, 7)]
+def test_animations_keep_their_turn_and_times(tmp_path, suffix):
+    frames = [Image.fromarray(numbered(k)) for k in (3, 7)]
     path = tmp_path / f"m.{suffix}"
     options = {"duration": [400, 600]} | KINDS[suffix]
-    frames[0].save(path, save_all=True, append_images=frames[1:], exif=exif, **options)
+    if suffix == "webp":  # PIL 12.3 crashes where it writes an animated avif with EXIF data
+        frames = [frame.transpose(UNDO[6]) for frame in frames]
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
     clip, probe = video.read(path, fps=10), video.probe(path)
     assert numbers(clip.frames_TYX3) == [3, 7]
     assert clip.times_s == (0.0, 0.4)
