@@ -28,12 +28,13 @@ def serving(desk, **options) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    app.log_briefly()
     demo = app.build(desk)
     demo.launch(
         server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
-        **{**app.launch_options("20mb"), **options},
+        **{**app.launch_options(desk, 20_000_000), **options},
     )
     try:
         yield Server(f"http://127.0.0.1:{port}", desk)

@@ -90,6 +90,7 @@ class Layout:
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
             self.clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
             self.share = gr.Button("Copy link", size="sm", elem_id="share")
+            self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
             gr.Markdown("Export", elem_id="export-label")
             names = ("Markdown", "JSON", "WebVTT")
             self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
