@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 
 import pytest
@@ -52,24 +53,34 @@ def posted(url: str, file: object) -> str:
     body = json.dumps({"data": [file, "What?", None, None, None, None, 9, 0.0, 0]}).encode()
     headers = {"Content-Type": "application/json"}
     call = urllib.request.Request(f"{url}/gradio_api/call/ask", body, headers)
-    with urllib.request.urlopen(call) as reply:
-        event = json.load(reply)["event_id"]
+    try:
+        with urllib.request.urlopen(call) as reply:
+            event = json.load(reply)["event_id"]
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read().decode()}"
     with urllib.request.urlopen(f"{url}/gradio_api/call/ask/{event}") as reply:
         return reply.read().decode()
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/passwd", str(REPO / "app.py")])
-def test_no_file_of_the_server_can_be_named(server, path, script):
+OUTSIDE = ["/etc/hostname", "../../etc/passwd", str(REPO / "app.py"), "http://127.0.0.1/x.mp4"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_file_of_the_server_can_be_named(server, path, script, capfd):
     for file in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}):
-        said = posted(server.url, file)
-        assert "event: error" in said
-        assert "complete" not in said
+        assert posted(server.url, file).startswith("403 The file is gone, or it is not yours.")
     assert [entry for entry in script.log if entry[0] == "answered"] == []
+    assert capfd.readouterr().err == ""
 
 
-def test_nonsense_in_place_of_a_file_is_an_error(server, script):
-    for file in (None, "text", 7, [], {}, {"path": 7}, {"path": None}):
-        assert "event: error" in posted(server.url, file)
+def test_nonsense_in_place_of_a_file_is_an_error(server, script, capfd):
+    for file in (None, "caller's text", 7, [], {}, {"path": 7}, {"path": None}):
+        said = posted(server.url, file)
+        assert "event: error" in said or said.startswith("403")
+    logged = capfd.readouterr().err
+    assert "caller's text" not in logged
+    assert "Traceback" not in logged
+    assert "A call that the page does not make was refused" in logged
 
 
 def test_errors_are_sentences(client, tmp_path, clip, script):

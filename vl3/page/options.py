@@ -163,13 +163,13 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def free_port(host: str, wanted: int) -> int:
+def free_port(host: str, wanted: int, tried: int = PORTS_TRIED) -> int:
     """The wanted port, or the next one that nobody listens on.
 
     Raises: ValueError in one sentence where there is none, or the host is none of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
+    for port in range(wanted, min(wanted + tried, 65536)):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -186,5 +186,5 @@ def free_port(host: str, wanted: int) -> int:
                     ) from None
                 continue
             return port
-    last = min(wanted + PORTS_TRIED, 65536) - 1
-    raise ValueError(f"all ports from {wanted} to {last} are taken; choose another --port")
+    last = min(wanted + tried, 65536) - 1
+    raise ValueError(f"port {wanted} and those up to {last} are taken; choose another --port")
