@@ -21,8 +21,11 @@ class Server:
 
 
 @contextmanager
-def serving(desk, **options) -> Iterator[Server]:
-    """Serves the page of the desk on a free loopback port, in this process."""
+def serving(desk, allowed=(), **options) -> Iterator[Server]:
+    """Serves the page of the desk on a free loopback port, in this process.
+
+    allowed: further names of it; options: of launch()
+    """
     import app
 
     with socket.socket() as probe:
@@ -34,7 +37,7 @@ def serving(desk, **options) -> Iterator[Server]:
         server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
-        **{**app.launch_options(desk, 20_000_000), **options},
+        **{**app.launch_options(desk, 20_000_000, allowed=allowed), **options},
     )
     try:
         yield Server(f"http://127.0.0.1:{port}", desk)
