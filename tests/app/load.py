@@ -156,7 +156,8 @@ class Person:
                 if kind == "estimation" and message.get("rank") is not None:
                     told.append(message["rank"])
                 if kind == "process_generating" and place is not None and message["success"]:
-                    told += [row for row in message["output"]["data"][place : place + 1] if row]
+                    said = str(message["output"]["data"][place])  # whole, or what changed
+                    told += [said] if "before you" in said else []
                 if kind == "process_completed":
                     output = message["output"] or {}
                     if message["success"]:

@@ -24,7 +24,16 @@ PAYLOADS = [
     "[link](http://evil.example/) <http://evil.example/> https://evil.example/",
     '[a]: javascript:window.p=1\n\n<a href="javascript:window.p=1">a</a>',
     "<style>body{display:none}</style><iframe src=/></iframe>",
+    # What the page's toolkit would draw, fetch or run
+    "\n\n```mermaid\ngraph TD\nA[rich]-->B\n```\n",
+    "\n\n> ~~~ Mermaid\n> graph TD\n> A[rich]-->B\n> ~~~\n",
+    "\n\n```html\n<img src=x onerror=window.p=1><b>rich</b>\n```\n",
+    "$$\\href{javascript:window.p=1}{rich}$$ \\(x^2\\) \\[rich\\] $x$",
+    "![a][b] [a][b]\n\n[b]: http://evil.example/x.png",
+    "<math><mi>x</mi></math> <svg onload=window.p=1> <details open ontoggle=window.p=1>",
+    "&lt;img src=x onerror=window.p=1&gt; data:text/html,<b>rich</b> //evil.example/x.png",
 ]
+RICH = ".mermaid, .latex-block, .katex, .prose :is(script, style, iframe, img, svg, math, details)"
 HURT = "window.p === undefined && window.pwnd === undefined"
 
 
@@ -99,11 +108,12 @@ def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
         ask(page, payload, number)
         assert page.evaluate(HURT), payload
         shown = chat.locator(".bot-row").last.inner_text().replace("\u200b", "")
-        if "\n" not in payload and "`" not in payload:
+        if not set("\n`\\") & set(payload):
             assert payload in shown
     open_tab(page, "Run details")
     assert page.evaluate(HURT)
-    assert chat.locator(".prose script, .prose style, iframe, .prose img").count() == 0
+    assert chat.locator("iframe").count() == 0
+    assert chat.locator(RICH).evaluate_all("found => found.map((each) => each.outerHTML)") == []
     assert chat.locator(".prose a:not([href^='#t='])").count() == 0
     expect(page.locator("#panel-run pre").nth(1)).to_contain_text("<iframe src=/>")
 
