@@ -7,6 +7,7 @@ what it says in vl3/page/words.py, how it looks in assets/web.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -455,11 +456,18 @@ def log_briefly() -> None:
     gradio prints the whole error, message included, of each call that does not fit its handlers.
     """
     for module in (queueing, routes):
-        module.traceback = SimpleNamespace(print_exc=_print_where)
+        module.traceback = SimpleNamespace(print_exc=lambda: _print_where(*sys.exc_info()))
+    logging.getLogger("uvicorn.error").addFilter(_told)
 
 
-def _print_where() -> None:
-    kind, _, trace = sys.exc_info()
+def _told(record: logging.LogRecord) -> bool:
+    """Whether the server shall log the record itself: not one that holds an error."""
+    if record.exc_info:
+        _print_where(*record.exc_info)
+    return not record.exc_info
+
+
+def _print_where(kind: type, _, trace) -> None:
     frames = traceback.extract_tb(trace)
     homes = [__file__, str(launch.ROOT / "vl3")]
     if not any(frame.filename.startswith(home) for frame in frames for home in homes):

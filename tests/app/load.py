@@ -220,6 +220,7 @@ class Person:
     async def stay(self, until_s: float) -> None:
         await self.open()
         await self.upload()
+        await self.ask()
         while time.monotonic() < until_s:
             step = random.choice(
                 (self.ask, self.ask, self.look, self.choose, self.set, self.upload)
@@ -315,22 +316,22 @@ def run_tabs(options, url: str, process: psutil.Process) -> None:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--mute-audio"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        context = browser.new_context()
 
         def tab():
-            page = context.new_page()
+            # Each in a profile of its own: of one, a browser keeps six connections to a server.
+            page = browser.new_context().new_page()
             page.goto(url)
             page.locator("#ask textarea").wait_for(timeout=60_000)
             page.wait_for_function("sessionStorage.getItem('vl3-run')", timeout=60_000)
             return page
 
-        tab().close()
+        tab().context.close()
         time.sleep(3)
         begun_s, began_s = cpu_s(process), time.monotonic()
         tabs = [tab() for _ in range(count)]
         opened_s = cpu_s(process)
         for page in tabs:
-            page.close()
+            page.context.close()
         time.sleep(3)
         passed_s = time.monotonic() - began_s
         ended_s = cpu_s(process)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
 import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+from page_fixtures import fake_desk
 from serving import serving
+from steps import toast, upload
 
-from vl3.page import door
+from vl3.page import door, uploads, words
 
 pytest_plugins = ["page_fixtures"]
 
@@ -56,6 +59,9 @@ class Browser:
         body = head.encode() + content + f"\r\n--{edge}--\r\n".encode()
         headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
         headers |= options.pop("headers", {})
+        if options.pop("chunked", False):
+            headers |= {"Transfer-Encoding": "chunked", "Content-Length": ""}
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         return self.ask("POST", "/gradio_api/upload", body, headers, **options)
 
 
@@ -244,3 +250,32 @@ def test_a_file_that_is_too_large_is_said_and_leaves_nothing(mine, server):
     status, _, text = mine.bring("large.mp4", bytes(20_500_000))  # within what surrounds a file
     assert (status, text) == (413, "The file is larger than 20 MB, the most that this page takes.")
     assert rest_of(server.desk.media.folder) == before
+
+
+def test_a_disk_that_gets_full_is_said_and_recovers(tmp_path, capfd):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)]
+    if subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        with serving(fake_desk(disk)) as running, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(uploads, "SPARE_BYTES", 0)
+            browser = Browser(running.url)
+            # Told beforehand by the length of the request; and met while writing where it has none.
+            for options in ({}, {"chunked": True}):
+                status, _, text = browser.bring("a.mp4", bytes(5_000_000), **options)
+                assert (status, text) == (507, words.FULL)
+                assert rest_of(disk) == set()
+            assert browser.bring("a.mp4", bytes(1_000_000))[0] == 200
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_full_disk_is_said_in_the_page_and_recovers(page, clip, script, monkeypatch):
+    monkeypatch.setattr(uploads, "SPARE_BYTES", 10**18)
+    page.locator("#drop input[type=file]").set_input_files(str(clip))
+    assert words.FULL in toast(page)
+    monkeypatch.undo()
+    upload(page, clip)

@@ -33,7 +33,7 @@ PAYLOADS = [
     "<math><mi>x</mi></math> <svg onload=window.p=1> <details open ontoggle=window.p=1>",
     "&lt;img src=x onerror=window.p=1&gt; data:text/html,<b>rich</b> //evil.example/x.png",
 ]
-RICH = ".mermaid, .latex-block, .katex, .prose :is(script, style, iframe, img, svg, math, details)"
+RICH = ".mermaid, .latex-block, .katex, .prose :is(script, style, iframe, img, math, details)"
 HURT = "window.p === undefined && window.pwnd === undefined"
 
 

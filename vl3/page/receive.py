@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class Receiver:
             return PlainTextResponse(words.FULL, status_code=507)
         finally:
             if not is_stored:
-                shutil.rmtree(place, ignore_errors=True)
+                uploads.remove(place)
 
     def _without_room(self, request: Request) -> Response | None:
         length = request.headers.get("content-length", "")

@@ -84,7 +84,11 @@ def is_full(error: OSError) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Removes the folder of this process with everything in it."""
+    """Removes the folder with everything in it; also of files still open the room is free then."""
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                os.truncate(path, 0)
     shutil.rmtree(folder, ignore_errors=True)
 
 
