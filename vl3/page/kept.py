@@ -81,9 +81,7 @@ class Shelf:
         with self._lock:
             self._kept.pop(name, None)
             if turns or current:
-                kept = Kept(
-                    turns=settled(turns), current=current, since_s=monotonic(), owner=owner
-                )
+                kept = Kept(turns=settled(turns), current=current, since_s=monotonic(), owner=owner)
                 self._kept[name] = kept
         self.trim()
 
