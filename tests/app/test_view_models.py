@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -377,6 +378,26 @@ def test_what_cannot_be_written_whole_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_vanishes_while_the_folder_is_tidied_is_no_error(tmp_path):
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                uploads.keep(tmp_path, f"{number}.json", b"x")
+            for place in list(tmp_path.iterdir()):
+                uploads.remove(place)
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        for _ in range(300):
+            uploads.trim(tmp_path, 0)
+    finally:
+        ended.set()
+        busy.join()
 
 
 def test_files_are_removed_where_they_are_too_many(tmp_path):

@@ -85,9 +85,9 @@ def is_full(error: OSError) -> bool:
 
 def remove(folder: Path) -> None:
     """Removes the folder with everything in it; also of files still open the room is free then."""
-    for path in folder.rglob("*"):
+    for _, _, path in _files(folder):
         with suppress(OSError):
-            if path.is_file() and not path.is_symlink():
+            if not path.is_symlink():
                 os.truncate(path, 0)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -241,15 +241,16 @@ def trim(folder: Path, limit_bytes: int, in_use: Collection[str] = ()) -> int:
 
 def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
     """Time of the last change, size and path of every file; those that vanish meanwhile are not."""
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            stat = path.stat()
-            if path.is_file():
+    for place, _, names in os.walk(folder):  # which passes over what vanishes
+        for path in (Path(place, name) for name in names):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
                 yield stat.st_mtime, stat.st_size, path
 
 
 def _remove_empty(folder: Path) -> None:
-    for child in sorted(folder.rglob("*"), reverse=True):
-        with suppress(OSError):  # not empty (any more), or gone
-            if child.is_dir() and time() - child.stat().st_mtime > SPARED_S:
-                child.rmdir()
+    for place, folders, _ in os.walk(folder, topdown=False):
+        for child in (Path(place, name) for name in folders):
+            with suppress(OSError):  # not empty (any more), or gone
+                if time() - child.stat().st_mtime > SPARED_S:
+                    child.rmdir()
