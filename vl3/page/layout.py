@@ -90,7 +90,6 @@ class Layout:
             self.undo = gr.Button("Undo", size="sm", elem_id="undo")
             self.clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
             self.share = gr.Button("Copy link", size="sm", elem_id="share")
-            self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
             gr.Markdown("Export", elem_id="export-label")
             names = ("Markdown", "JSON", "WebVTT")
             self.exports = [gr.Button(name, size="sm", elem_classes="export") for name in names]
@@ -170,5 +169,8 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
+        with gr.Group():
+            gr.Markdown("### Links")
+            self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
         self.longest = longest
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
