@@ -207,7 +207,11 @@ class Person:
 
     async def choose(self) -> None:
         event = self.page.event("gallery", "example")
-        await self.light(event, self.page.values(event), {"index": random.randrange(2)})
+        clips = self.page.parts[self.page.names["gallery"]]["props"]["value"]["clips"]
+        if clips:
+            await self.light(
+                event, self.page.values(event), {"index": random.randrange(len(clips))}
+            )
 
     async def set(self) -> None:
         event = next(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import load
 import pytest
@@ -14,6 +15,12 @@ from vl3.page.line import Line
 from vl3.page.refused import Refused
 
 pytest_plugins = ["page_fixtures"]
+
+
+def run(coroutine):
+    """Its result, from a thread of its own: where a browser runs, this one has a loop already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Waiter(threading.Thread):
@@ -98,7 +105,7 @@ def test_places_are_told_in_words():
 
 def test_a_crowd_loses_no_event_and_is_answered_or_told_its_place(server, script):
     script.answer, script.word_s = "It is a red circle that moves.", 0.02
-    seen = asyncio.run(load.people(server.url, count=8, seconds=8))
+    seen = run(load.people(server.url, count=8, seconds=8))
     assert seen.problems == {}
     assert seen.counts["light events"] > 50
     assert 0 < seen.counts["answered"] == seen.counts["questions"]
@@ -120,4 +127,4 @@ def test_a_hundred_events_at_once_are_all_answered(server, script):
         await person.leave()
         return done
 
-    assert asyncio.run(hurry()) == 100
+    assert run(hurry()) == 100
