@@ -146,13 +146,17 @@ def read_json(folder: Path, name: str) -> dict | None:
         raise LayoutError(f"{name} of {Path(folder).name} is not valid JSON: {error}") from error
 
 
-def tensor_names(folder: Path) -> list[str]:
+def tensor_names(folder: Path, variant: str | None = None) -> list[str]:
     """Names of all tensors of a checkpoint folder, from headers alone.
 
+    variant: as transformers' from_pretrained takes it: "fp16" of model.fp16.safetensors
     Raises: LayoutError when there are no weights or a shard is missing.
     """
     folder = Path(folder)
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+    dot = f".{variant}" if variant else ""
+    for index in (
+        f"model.safetensors.index{dot}.json", f"pytorch_model.bin.index{dot}.json"
+    ):  # fmt: skip
         if (listed := read_json(folder, index)) is not None:
             shards = set(listed["weight_map"].values())
             if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
@@ -160,14 +164,14 @@ def tensor_names(folder: Path) -> list[str]:
                     f"{folder.name} lacks {', '.join(absent)}, named in {index}; download it again"
                 )
             return list(listed["weight_map"])
-    if (file := folder / "model.safetensors").is_file():
+    if (file := folder / f"model{dot}.safetensors").is_file():
         with safe_open(file, "pt") as tensors:
             return list(tensors.keys())
-    if (file := folder / "pytorch_model.bin").is_file():
+    if (file := folder / f"pytorch_model{dot}.bin").is_file():
         return list(torch.load(file, map_location="meta", weights_only=True))
     raise LayoutError(
-        f"{folder.name} has no weights; expected model.safetensors, its shards with an index, or "
-        "pytorch_model.bin"
+        f"{folder.name} has no weights; expected model{dot}.safetensors, its shards with an index, "
+        f"or pytorch_model{dot}.bin"
     )
 
 
