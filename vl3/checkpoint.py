@@ -78,7 +78,7 @@ def place(name: str | Path, given: dict) -> Path:
     """The folder that holds the files; takes what says where they are out of the arguments."""
     from vl3.weights.hub import resolve
 
-    options = {key: given.pop(key) for key in PLACES if given.get(key) is not None}
+    options = {key: value for key in PLACES if (value := given.pop(key, None)) is not None}
     subfolder = given.pop("subfolder", None) or ""
     if subfolder and Path(name).expanduser().is_dir():
         return Path(name).expanduser() / subfolder

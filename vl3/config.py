@@ -142,3 +142,7 @@ def nano(*, vocab_size: int, image_token_id: int) -> VL3Config:
         tie_word_embeddings=True,
     )
     return VL3Config(vision_config=vision, text_config=text, image_token_id=image_token_id)
+
+
+AutoConfig.register("vl3", VL3Config, exist_ok=True)
+AutoConfig.register("vl3_vision", VL3VisionConfig, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
@@ -366,3 +366,6 @@ def chunk_grids(grids: Sequence[Grid], most_patches: int) -> list[tuple[Grid, ..
             left -= fits
             room -= fits * grid.patches_per_frame
     return [tuple(chunk) for chunk in chunks]
+
+
+AutoModelForImageTextToText.register(VL3Config, VL3ForConditionalGeneration, exist_ok=True)

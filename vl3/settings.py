@@ -44,7 +44,8 @@ def read_settings(folder: Path, patch: int) -> ProcessorSettings:
     """Settings of a checkpoint folder: ours, the official layout's or the native one's."""
     own = layouts.read_json(folder, CONFIG_FILE) or {}
     if own.get("processor_class") == "VL3Processor":
-        raw = {key: value for key, value in own.items() if key != "processor_class"}
+        beside = ("processor_class", "auto_map", "image_token_id", "video_token_id")
+        raw = {key: value for key, value in own.items() if key not in beside}
         raw["prune"] = PruneSettings(**raw["prune"]) if raw["prune"] else None
         return ProcessorSettings(**raw)
     if "video_processor" in own:

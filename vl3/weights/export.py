@@ -11,9 +11,9 @@ from huggingface_hub import save_torch_state_dict
 from vl3 import layouts
 from vl3.layouts import NATIVE, OFFICIAL, LayoutError
 from vl3.processor import VL3Processor
+from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, chat_template
 
 KINDS = ("own", "official", "native")
-NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
 
 
 def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own") -> None:
@@ -156,49 +156,3 @@ def _plain_tokenizer(folder: Path) -> None:
     """Names the tokenizer class that both layouts use, which any transformers version knows."""
     config = layouts.read_json(folder, "tokenizer_config.json")
     _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})
-
-
-def chat_template(kind: str) -> str:
-    """The prompt format of vl3.prompt as a Jinja template, for programs that want one.
-
-    The official processor expands one placeholder per frame and knows the times; transformers'
-    processor writes the times itself, so there a video is one placeholder.
-    """
-    from vl3.prompt import SYSTEM_PROMPT
-
-    if kind == "official":
-        image = "{{- image_token + '\\n' -}}"
-        video = (
-            "{%- for i in range(part['num_frames']) -%}"
-            "{%- if 'timestamps' in part -%}"
-            "{{- 'Time ' + part['timestamps'][i] | round(1) | string + 's:' -}}{%- endif -%}"
-            "{{- image_token + ('\\n' if loop.last else ',') -}}{%- endfor -%}"
-        )
-    else:
-        image = "{{- '<|image_pad|>\\n' -}}"
-        video = "{{- '<|video_pad|>\\n' -}}"
-    system = f"'<|im_start|>system\\n{SYSTEM_PROMPT}<|im_end|>\\n'"
-    return (
-        "{%- for turn in messages -%}"
-        "{%- if loop.first and add_system_prompt and turn['role'] != 'system' -%}"
-        f"{{{{- {system} -}}}}"
-        "{%- endif -%}"
-        "{%- set kind = 'stream' if turn['role'] == 'stream' else 'im' -%}"
-        "{{- '<|' + kind + '_start|>' + turn['role'] + '\\n' -}}"
-        "{%- if turn['content'] is string -%}"
-        "{{- turn['content'] + '<|' + kind + '_end|>\\n' -}}"
-        "{%- else -%}"
-        "{%- for part in turn['content'] -%}"
-        "{%- if part is string -%}{{- part -}}"
-        "{%- elif part['type'] == 'text' or 'text' in part -%}{{- part['text'] -}}"
-        "{%- elif part['type'] == 'image' or 'image' in part -%}"
-        "{%- if 'timestamp' in part -%}"
-        "{{- 'Time ' + part['timestamp'] | round(1) | string + 's: ' -}}{%- endif -%}"
-        f"{image}"
-        "{%- elif part['type'] == 'video' or 'video' in part -%}"
-        f"{video}"
-        "{%- endif -%}{%- endfor -%}"
-        "{{- '<|' + kind + '_end|>' + ('\\n' if kind == 'im' else '') -}}"
-        "{%- endif -%}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-    )
