@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from vl3.messages import read
 from vl3.values import IGNORE
 
 SYSTEM_PROMPT = (
@@ -62,19 +63,19 @@ def render(
 ) -> Prompt:
     """Token ids of a conversation, with as many slots per frame as tokens_per_frame says.
 
-    A message is {"role", "content"}; content is a string or a list of strings and parts:
-    {"type": "text", "text"}, {"type": "image", optional "timestamp"},
-    {"type": "video", "num_frames", optional "timestamps"}; times in seconds.
+    A message is as vl3.messages reads it, with media as vl3.media.annotate leaves them:
+    {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional "timestamps"};
+    times in seconds.
 
     Labels: an assistant's tokens after its header, with the end token, unless its message says
     "loss": False; and the first token after a stream turn, where the model decides whether to speak
     or to go on watching.
-    Raises: ValueError when frames and counts differ in number.
+    Raises: ValueError when frames and counts differ in number, and as vl3.messages.read.
     Source: VideoLLaMA3 chat_template.json and processing_videollama3.py. Difference: after a stream
             turn every decision is labelled; thinning the silent majority is left to training.
     """
     prompt = Prompt(text="", ids=[], labels=[])
-    turns = list(messages)
+    turns = read(messages)
     if add_system_prompt and turns and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
     counts = iter(tokens_per_frame)
@@ -116,17 +117,16 @@ def _turn_pieces(turn: dict) -> Iterable[str | Special]:
         yield "\n"
 
 
-def _part_pieces(part: str | dict) -> Iterable[str | Special]:
-    if isinstance(part, str):
-        yield part
-    elif part.get("type") == "text" or "text" in part:
+def _part_pieces(part: dict) -> Iterable[str | Special]:
+    kind = part["type"]
+    if kind == "text":
         yield part["text"]
-    elif part.get("type") == "image" or "image" in part:
-        if part.get("timestamp") is not None:
+    elif kind == "image":
+        if "timestamp" in part:
             yield f"Time {stamp(part['timestamp'])}s: "
         yield Special(IMAGE_TOKEN, slot="image")
         yield "\n"
-    elif part.get("type") == "video" or "video" in part:
+    elif kind == "video" and "num_frames" in part:
         times, num_frames = part.get("timestamps"), part["num_frames"]
         for index in range(num_frames):
             if times is not None:
@@ -134,9 +134,7 @@ def _part_pieces(part: str | dict) -> Iterable[str | Special]:
             yield Special(IMAGE_TOKEN, slot="video")
             yield "," if index < num_frames - 1 else "\n"
     else:
-        raise ValueError(
-            f"a message part is a text, an image or a video - got one of type {part.get('type')!r}"
-        )
+        raise ValueError(f"a part of type {kind} is not ready for a prompt; annotate it first")
 
 
 def stamp(time_s: float) -> str:

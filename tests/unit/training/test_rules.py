@@ -10,11 +10,13 @@ import pytest
 from clips import write_clip
 from PIL import Image
 
-from vl3.training.data.checks import walk
+from vl3.training.data.checks import check_length, walk
 from vl3.training.data.quarantine import Bad, quarantine
 from vl3.training.data.readers import open_records
+from vl3.training.data.records import Record
 from vl3.training.data.report import check, histogram
 from vl3.training.data.rules import RULES
+from vl3.values import Clip
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +58,19 @@ ERRORS = [
            "Each line must be one JSON object."),
     ({"id": 1, "text": "x"}, 'E102 cannot tell the format; expected one of "messages", '
      '"conversations", "prompt"+"completion", "stream". Found keys: id, text.'),
+    ({"convesations": []}, 'E102 cannot tell the format; expected one of "messages", '
+     '"conversations", "prompt"+"completion", "stream". Found keys: convesations. Did you mean '
+     "conversations?"),
+    ({"instruction": "?", "output": "!"}, 'E102 cannot tell the format; expected one of '
+     '"messages", "conversations", "prompt"+"completion", "stream". Found keys: instruction, '
+     'output. Write "prompt" for "instruction" and "completion" for "output".'),
     ({"messages": [7]}, "E102 turn 1 must be an object - got 7."),
     ({"messages": [{"role": "user", "content": None}]},
      "E102 the content of turn 1 must be a text or a list of parts - got null."),
     ({"messages": [{"role": "user", "content": [{"type": "tool", "x": 1}]}]},
-     'E102 the content of turn 1 has a part of type "tool"; use text, image or video.'),
-    (said(V, **video(fps=0)), 'E102 "fps" must be above 0 - got 0.'),
+     "E102 the content of turn 1: a part is of type text, image or video - got 'tool'."),
+    (said(V, **video(fps=0)),
+     "E102 medium 1: fps is a number above 0 and at most 1000 - got 0."),
     (turns(ASKED, ("bot", "x")),
      'E103 turn 2 has role "bot"; use system, user/human or assistant/gpt.'),
     (turns(ASKED), 'E104 nothing to learn from: the last turn is "user".'),
@@ -112,6 +121,21 @@ NOTES = [
     (said(V, **video(fps=4, max_frames=5)),
      "W124 8 s at 4 fps = 32 frames; 5 will be sampled uniformly."),
     (said("<image>" * 30, images=["p.png"] * 30), "W131 visual tokens 750 → 480."),
+    (said(V, **video(fsp=2)), "W115 'fsp' beside a video is not used; did you mean fps?"),
+    (said(V, **video(max_pixels=9)), "W115 'max_pixels' beside a video is not used: the size "
+     "follows from the token budget (budget_tokens)."),
+    (said("Q", tools=["a"]), "W115 'tools' of a row is not used."),
+    (said("Q", max_frame=3), "W115 'max_frame' of a row is not used; did you mean max_frames?"),
+    ({"messages": [{"role": "user", "content": "Q", "contnt": "x"},
+                   {"role": "assistant", "content": "A"}]},
+     "W115 'contnt' of turn 1 is not used; did you mean content?"),
+    (said([{"type": "image"}, {"type": "text", "text": "<image>\nQ"}], image="p.png"),
+     "W116 1 <image> in a text beside as many parts of type image; the letters were taken out."),
+    (said([{"type": "image", "image": "p.png"}, {"type": "text", "text": "<image>\nQ"}]),
+     "W116 1 <image> in the text of a part is read as letters; a part of its own stands for a "
+     "medium."),
+    ({"messages": [*said("Q")["messages"], {"role": "user", "content": "And?"}]},
+     "W112 dropped 1 turn after the last answer."),
     (said(V, "It ends at 12.0 s.", **video()), "W160 time 12.0 s beyond the video (8.0 s)."),
     (said(V, "From 3 to 12 seconds.", **video()), "W160 end time 12.0 s beyond the video (8.0 s)."),
     (said("<image>", "Here: [10, 20, 1200, 40]", image="p.png"),
@@ -156,18 +180,31 @@ def test_notes(outcomes, row, sentence):
 
 def test_every_rule_is_tried():
     tried = {sentence.split()[0] for _, sentence in (*ERRORS, *NOTES)}
-    assert {code for code in RULES if code not in tried} == {"E101", "W150"}  # tried without code
+    without_code = {"E101", "W125", "W150"}
+    assert {code for code in RULES if code not in tried} == without_code
+
+
+def test_what_could_not_be_read_exactly_is_a_note(tiny_processor):
+    clip = Clip(frames_TYX3=np.zeros((2, 64, 96, 3), np.uint8), times_s=(0.0, 1.0), source="a.ts",
+                notes=("32 of 200 frames could not be read.",))  # fmt: skip
+    content = [{"type": "video", "video": clip}, {"type": "text", "text": "Q"}]
+    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "A"}]
+    notes = []
+    check_length(Record(id="x", dataset="set", talks=(talk,)), tiny_processor,
+                 tiny_processor.settings, 1000, notes)  # fmt: skip
+    assert notes == [("W125", "a.ts: 32 of 200 frames could not be read.")]
 
 
 def test_duplicates(outcomes):
     first = said(V, **video())
     rows = [first | {"id": "a"}, said("Other " + V, **video()) | {"id": "a"}, first | {"id": "b"},
-            said("2+2?"), said("2+2?")]  # fmt: skip
+            said("2+2?"), said("2+2?"), said("2+2?") | {"id": 1}, said("3+3?") | {"id": 1},
+            said("2+2?") | {"id": 1}]  # fmt: skip
     found = [
         [text for code, text in outcome.notes if code == "W150"] for outcome in outcomes(*rows)
     ]
-    assert found == [[], ["train.jsonl:2: duplicate of line 1."],
-                     ["train.jsonl:3: duplicate of line 1."], [], []]  # fmt: skip
+    assert found == [[], [], ["train.jsonl:3: duplicate of line 1."], [], [], [], [],
+                     ["train.jsonl:8: duplicate of line 6."]]  # fmt: skip
 
 
 def test_good_samples_are_silent(outcomes):

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vl3 import video
 from vl3.media import Measured, Medium, annotate, find_media
@@ -81,6 +82,7 @@ def check_medium(medium: Medium, settings: ProcessorSettings, notes: list[Note])
             notes += check_frames(medium, measured, settings)
     except VideoError as error:
         raise _unreadable(medium, error) from None
+    notes += as_read(medium, measured.notes)
     merge = settings.image_merge if medium.is_image else settings.video_merge
     check_shape(kind, measured, settings.patch * merge)
     return measured
@@ -104,12 +106,21 @@ def check_frames(medium: Medium, measured: Measured, settings: ProcessorSettings
     """W124 where a video has more frames at its rate than may be taken."""
     if measured.duration_s is None:
         return
+    if "num_frames" in medium.options:
+        return
     asked = medium.sampling(settings)
     end = min(asked.get("end") or measured.duration_s, measured.duration_s)
     seconds = end - (asked.get("start") or 0.0)
     frames = round(seconds * asked["fps"])
     if asked["max_frames"] is not None and frames > asked["max_frames"]:
         yield rules.many_frames(seconds, asked["fps"], frames, asked["max_frames"])
+
+
+def as_read(medium: Medium, sentences: Iterable[str]) -> list[Note]:
+    """W125 for what could not be read exactly."""
+    source = medium.source
+    name = Path(source).name if isinstance(source, str | Path) else getattr(source, "source", "")
+    return [rules.as_read(name or "a picture", sentence) for sentence in sentences]
 
 
 def _unreadable(medium: Medium, error: VideoError) -> BadSample:
@@ -159,11 +170,12 @@ class Seen:
         self.first: dict[bytes, str] = {}
 
     def add(self, record: Record, place: str) -> Note | None:
-        """W150 where the same id, or the same media and first question, came before."""
+        """W150 where the same media, or the same id, came before with the same first question."""
         media = sources(record)
-        keys = [["id", record.id]] if record.id != place else []
-        if media:
-            keys.append(["asked", media, question(record)])
+        asked = [media, question(record)]
+        keys = [["asked", *asked]] if media else []
+        if record.id != place:
+            keys.append(["id", record.id, *asked])
         firsts = [self.first.setdefault(_digest(key), place) for key in keys]
         of = next((first for first in firsts if first != place), None)
         return None if of is None else rules.duplicate(_number(of))
@@ -189,7 +201,7 @@ def check_length(
 
     Raises: BadSample E130, as the rules of its media.
     """
-    media = find_media(record.talks[0])
+    media = _found(record)
     sizes = [check_medium(medium, settings, notes) for medium in media]
     grids = processor.grids(media, sizes, settings) if media else []
     visual = sum(grid.num_tokens for grid in grids)
@@ -207,10 +219,21 @@ def check_length(
     )
     if tokens > max_tokens:
         # the pruner may save the sample; only then are frames worth decoding
-        kept = _kept(media, grids, settings) if settings.prune else visual
+        kept = _kept(media, grids, settings, notes) if media and settings.prune else visual
         if tokens - visual + kept > max_tokens:
             raise rules.too_long(tokens - visual + kept, kept, max_tokens)
     return size, sizes
+
+
+def _found(record: Record) -> list[Medium]:
+    """The media of a record. Raises: BadSample E121, E102."""
+    try:
+        return find_media(record.talks[0])
+    except VideoError as error:
+        paths = sources(record)
+        raise rules.undecodable(paths[0] if len(paths) == 1 else "a medium", str(error)) from None
+    except ValueError as error:
+        raise BadSample("E102", f"{error}.") from None
 
 
 def _without_budget(processor, media, sizes, settings: ProcessorSettings) -> int:
@@ -238,12 +261,18 @@ def count_tokens(prompts: Sequence[Prompt]) -> int:
     return shared + sum(len(prompt.ids) - shared for prompt in prompts)
 
 
-def _kept(media: list[Medium], grids: list[Grid], settings: ProcessorSettings) -> int:
-    """Visual tokens that pruning leaves."""
-    try:
-        clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
-    except VideoError as error:
-        raise rules.undecodable(str(media[0].source), str(error)) from None
+def _kept(
+    media: list[Medium], grids: list[Grid], settings: ProcessorSettings, notes: list[Note]
+) -> int:
+    """Visual tokens that pruning leaves; notes gets what decoding tells of the media."""
+    clips = []
+    for medium, grid in zip(media, grids):
+        try:
+            clip = medium.read(settings, grid, None)
+        except VideoError as error:
+            raise rules.undecodable(str(medium.source), str(error)) from None
+        clips.append(clip)
+        notes += as_read(medium, clip.notes)
     grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
     return int(decide(cut(clips, grids), settings.prune).keep_M.sum())
 

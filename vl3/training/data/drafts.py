@@ -8,22 +8,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from vl3 import messages
+from vl3.media import clip_of_pictures, pictures_taken
 from vl3.training.data import rules
 from vl3.training.data.files import Files
-from vl3.training.data.formats import OPTIONS, Draft
-from vl3.training.data.records import Record
+from vl3.training.data.formats import Draft
+from vl3.training.data.records import BadSample, Record
 from vl3.training.data.rules import Note
-from vl3.values import Clip
-from vl3.video import VideoError, read_image, schedule
-from vl3.video.sample import thin
+from vl3.video import VideoError, schedule
 
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant",
-         "gpt": "assistant", "stream": "stream"}  # fmt: skip
+ROLES = messages.ROLES | {"human": "user", "gpt": "assistant"}
 TAG = re.compile("(<image>|<video>)")
 SHOWN_KINDS = ("image", "video")
-MAX_FRAMES = 180  # of a list of pictures, where the row does not say
+OPTIONS = ("start", "end", "fps", "max_frames", "num_frames", "mode")
 
 
 def to_record(draft: Draft, *, id: str, dataset: str, files: Files) -> tuple[Record, list[Note]]:
@@ -31,12 +28,13 @@ def to_record(draft: Draft, *, id: str, dataset: str, files: Files) -> tuple[Rec
 
     Raises: BadSample.
     """
-    notes: list[Note] = []
+    notes = list(draft.notes)
     talks = [_checked(turns, notes) for turns in draft.talks]
     if draft.shared:
         talks = _in_front(talks, draft.media)
     else:
         talks = [_placed(turns, draft.media, notes) for turns in talks]
+    talks = [_answered(turns, notes) for turns in talks]
     if not talks:
         raise rules.nothing_to_learn([])
     found = {id_: _found(medium, files, notes) for id_, medium in _media_of(talks).items()}
@@ -66,12 +64,20 @@ def _checked(turns: list[dict], notes: list[Note]) -> list[dict]:
     leading = next((i for i, role in enumerate(roles) if role != "assistant"), len(roles))
     if leading:
         notes.append(rules.dropped_turns(leading))
-    if not roles[leading:] or roles[-1] != "assistant":
+    if "assistant" not in roles[leading:]:
         raise rules.nothing_to_learn(roles[leading:])
     answers = [turn for turn in checked[leading:] if turn["role"] == "assistant"]
     if not any(turn.get("loss", True) for turn in answers):
         raise rules.nothing_learned()
     return checked[leading:]
+
+
+def _answered(turns: list[dict], notes: list[Note]) -> list[dict]:
+    """The turns up to the last answer: what comes after it is not learned."""
+    last = max(i for i, turn in enumerate(turns, start=1) if turn["role"] == "assistant")
+    if last < len(turns):
+        notes.append(rules.dropped_tail(len(turns) - last))
+    return turns[:last]
 
 
 def _check_answer(content: str | list, index: int) -> None:
@@ -91,9 +97,14 @@ def _check_answer(content: str | list, index: int) -> None:
 
 def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list[dict]:
     """The turns with each tag or placeholder replaced by the next medium of its kind."""
+    parted = [not isinstance(turn["content"], str) and turn["role"] != "assistant"
+              for turn in turns]  # fmt: skip
     turns = [turn | {"content": _split(turn)} for turn in turns]
-    tags = Counter(part["type"] for turn in turns for part in turn["content"] if _is_empty(part))
     listed = Counter(medium["type"] for medium in media)
+    for kind in SHOWN_KINDS:
+        _read_letters(kind, [t for t, is_parted in zip(turns, parted) if is_parted], turns,
+                      listed[kind], notes)  # fmt: skip
+    tags = Counter(part["type"] for turn in turns for part in turn["content"] if _is_empty(part))
     in_front = []
     for kind in (*SHOWN_KINDS, "audio"):
         if listed[kind] and not tags[kind]:
@@ -107,6 +118,40 @@ def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list
             next(waiting[part["type"]]) if _is_empty(part) else part for part in turn["content"]
         ]
     return _with_front(turns, in_front)
+
+
+def _read_letters(
+    kind: str, parted: list[dict], turns: list[dict], listed: int, notes: list[Note]
+) -> None:
+    """Makes of <image> or <video> in the text of a part what the row can only mean by it.
+
+    A tag where as many media are listed and no placeholder is; a slip where as many placeholders
+    are; letters where neither is so.
+    """
+    tag = f"<{kind}>"
+    found = sum(part["text"].count(tag) for turn in parted for part in turn["content"]
+                if part["type"] == "text")  # fmt: skip
+    if not found:
+        return
+    places = sum(_is_empty(part) and part["type"] == kind
+                 for turn in turns for part in turn["content"])  # fmt: skip
+    if found != listed or places not in (0, found):
+        notes.append(rules.letters(kind, found))
+        return
+    for turn in parted:
+        turn["content"] = [
+            piece for part in turn["content"] for piece in _tagged(part, tag, is_slip=places > 0)
+        ]
+    if places:
+        notes.append(rules.doubled(kind, found))
+
+
+def _tagged(part: dict, tag: str, is_slip: bool) -> list[dict]:
+    """The part, split at the tags in its text; where they are a slip they are taken out."""
+    if part["type"] != "text" or tag not in part["text"]:
+        return [part]
+    pieces = _pieces(part["text"], re.compile(f"({tag})"))
+    return [piece for piece in pieces if piece["type"] == "text"] if is_slip else pieces
 
 
 def _in_front(talks: list[list[dict]], media: list[dict]) -> list[list[dict]]:
@@ -140,7 +185,7 @@ def _with_front(turns: list[dict], media: list[dict]) -> list[dict]:
 
 
 def _split(turn: dict) -> list[dict]:
-    """The content as parts; of a user's text, tags become placeholders and edges are stripped.
+    """The content as parts; of a text with tags these become placeholders, edges are stripped.
 
     Source: VideoLLaMA3 train.py (_convert_normal) strips what stands between tags.
     """
@@ -148,11 +193,15 @@ def _split(turn: dict) -> list[dict]:
     if not isinstance(content, str):
         return content
     if turn["role"] == "assistant" or not TAG.search(content):
-        text = content.strip() if turn["role"] == "user" else content
-        return [{"type": "text", "text": text}]
+        return [{"type": "text", "text": content}]
+    return _pieces(content, TAG)
+
+
+def _pieces(text: str, tag: re.Pattern) -> list[dict]:
+    """The text between tags, its edges stripped, and a placeholder for each of them."""
     parts = []
-    for piece in TAG.split(content):
-        if TAG.fullmatch(piece):
+    for piece in tag.split(text):
+        if tag.fullmatch(piece):
             parts.append({"type": piece[1:-1]})
         elif piece.strip():
             parts.append({"type": "text", "text": piece.strip()})
@@ -160,7 +209,7 @@ def _split(turn: dict) -> list[dict]:
 
 
 def _is_source(part: dict) -> bool:
-    return "path" in part or "frames" in part
+    return part["type"] != "text" and part["type"] in part
 
 
 def _is_empty(part: dict) -> bool:
@@ -178,17 +227,18 @@ def _media_of(talks: Iterable[list[dict]]) -> dict[int, dict]:
 def _found(medium: dict, files: Files, notes: list[Note]) -> dict:
     """The part of a message that reads this medium."""
     kind = medium["type"]
+    source = medium[kind]
     if kind == "audio":
-        raise rules.no_sound(str(medium["path"]) if isinstance(medium["path"], str) else "audio")
-    if "frames" in medium:
+        raise rules.no_sound(source if isinstance(source, str) else "audio")
+    if isinstance(source, list):
         return _frame_list(medium, files, notes)
-    path = files.find(kind, medium["path"])
+    path = files.find(kind, source)
+    if kind == "image":
+        return {"type": kind, kind: path} | {k: medium[k] for k in ("timestamp",) if k in medium}
     options = {key: medium[key] for key in OPTIONS if key in medium}
     if "start" in options or "end" in options:
         _check_range(path, options)
-    if kind == "image" or not options:
-        return {"type": kind, kind: path}
-    return {"type": kind, kind: {"path": path, **options}}
+    return {"type": kind, kind: {"path": path, **options} if options else path}
 
 
 def _check_range(path: str, options: dict) -> None:
@@ -203,30 +253,26 @@ def _check_range(path: str, options: dict) -> None:
 
 def _frame_list(medium: dict, files: Files, notes: list[Note]) -> dict:
     """A video that is given as a list of pictures, read at once; all take the first one's size."""
-    sources, times = medium["frames"], medium.get("times")
-    if times is None:
-        times = [index / medium.get("fps", 1.0) for index in range(len(sources))]
+    sources = medium["video"]
+    times = messages.listed_times(medium, len(sources))
     if len(times) != len(sources):
         raise rules.frame_count(len(sources), len(times))
     for index in range(1, len(times)):
         if times[index] <= times[index - 1]:
             raise rules.not_ascending("frame", index + 1, times[index], times[index - 1])
-    most = medium.get("max_frames", MAX_FRAMES)
-    if len(sources) > most:
-        notes.append(rules.many_pictures(len(sources), most))
-    chosen = thin(len(sources), most).tolist()
-    paths = [files.find("image", sources[index]) for index in chosen]
-    times_s = tuple(float(times[index]) for index in chosen)
-    pictures: list[np.ndarray] = []
-    for path in paths:
-        try:
-            size = pictures[0].shape[:2] if pictures else None
-            pictures.append(read_image(path, size=size).frames_TYX3[0])
-        except VideoError as error:
-            raise rules.undecodable(path, str(error)) from None
-    clip = Clip(frames_TYX3=np.stack(pictures), times_s=times_s, source=f"{len(paths)} pictures")
-    listed = {"type": "video", "frames": paths, "times": list(times_s)}
-    return {"type": "video", "video": clip, "listed": listed}
+    try:
+        taken, times_s = pictures_taken(medium, len(sources))
+    except ValueError as error:
+        raise BadSample("E123", f"{error}.") from None
+    if len(taken) < len(sources):
+        notes.append(rules.many_pictures(len(sources), len(taken)))
+    paths = [files.find("image", sources[index]) for index in taken]
+    try:
+        clip = clip_of_pictures(paths, times_s)
+    except VideoError as error:
+        raise rules.undecodable(f"a list of {len(paths)} pictures", str(error)) from None
+    listed = {"frames": paths, "times": list(times_s)}
+    return {"type": "video", "video": clip, "metadata": listed}
 
 
 def _message(turn: dict, found: dict[int, dict]) -> dict:
@@ -282,12 +328,15 @@ def _turn_row(turn: dict, placed: bool) -> dict:
 
 def _listed(part: dict, root: Path, inside: Path) -> dict:
     kind = part["type"]
-    if "listed" in part:
-        paths = part["listed"]["frames"]
-        return part["listed"] | {"frames": [_written(Path(p), root, inside) for p in paths]}
+    if "metadata" in part:
+        listed = part["metadata"]
+        paths = [_written(Path(path), root, inside) for path in listed["frames"]]
+        return {"type": kind} | listed | {"frames": paths}
     source = part[kind]
     options = source if isinstance(source, dict) else {"path": source}
-    return {"type": kind} | options | {"path": _written(Path(options["path"]), root, inside)}
+    written = {"path": _written(Path(options["path"]), root, inside)}
+    when = {key: part[key] for key in ("timestamp",) if key in part}
+    return {"type": kind} | options | written | when
 
 
 def _written(path: Path, root: Path, inside: Path) -> str:
@@ -310,4 +359,4 @@ def question(record: Record) -> str:
 def sources(record: Record) -> list[str]:
     """What the media of a record are read from, in order."""
     parts = media_parts(record.talks[0])
-    return [repr(part.get("listed", part[part["type"]])) for part in parts]
+    return [repr(part.get("metadata", part[part["type"]])) for part in parts]

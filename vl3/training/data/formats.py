@@ -2,8 +2,8 @@
 
 The form (`Draft`): talks whose turns have role and content, and the media that tags and
 placeholders stand for. A content is a text, in which <image> and <video> are tags, or a list of
-parts; text of a part is taken literally, a part {"type": "image"} without a source stands for the
-next medium listed. Roles are not checked here.
+parts as vl3.messages reads them; text of a part is taken literally, a part {"type": "image"}
+without a source stands for the next medium listed. Roles are not checked here.
 
     messages        canonical, Hugging Face, OpenAI, swift: "messages" or "message_lists"
     conversations   LLaVA, VideoLLaMA 2 and 3, ShareGPT: "conversations" of from and value
@@ -13,19 +13,31 @@ next medium listed. Roles are not checked here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
+from vl3 import messages as reader
+from vl3.arguments import did_you_mean
+from vl3.messages import KINDS, is_given
 from vl3.training.data import rules
 from vl3.training.data.records import BadSample
+from vl3.training.data.rules import Note
 
 STREAM_FRAMES = 400  # official STREAM_MAX_FRAMES
 STREAM_FPS = 1.0
-KINDS = ("image", "video", "audio")
-OPTIONS = ("start", "end", "fps", "max_frames")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
-SOURCES = ("path", "url", "bytes")
+# What a row may say of all its videos; other such keys of rows are facts about the file.
+ROW_OPTIONS = ("fps", "max_frames", "nframes", "start", "start_time", "video_start", "end",
+               "end_time", "video_end", "sample_fps", "times", "timestamps")  # fmt: skip
+SYSTEM = ("system", "system_prompt")
+# Columns of peers that change what is asked or learned and have no use here.
+UNUSED_COLUMNS = ("tools", "objects", "rejected", "chosen", "rejected_response",
+                  "rejected_messages", "history", "min_pixels", "max_pixels", "total_pixels",
+                  "num_frames")  # fmt: skip
+SLIPS = ("max_frames", "start_time", "end_time", "video_start", "video_end", "sample_fps",
+         "system_prompt")  # fmt: skip
+TURN_KEYS = {"role", "from", "content", "value", "loss", "loss_scale", "weight", "time"}
 
 
 @dataclass(kw_only=True)
@@ -33,9 +45,9 @@ class Draft:
     """A row in one form, its media not looked for yet.
 
     talks: turns {"role", "content", "loss"}; a content is a text or a list of text parts and media
-    media: {"type", "path" or "frames" with "times", and of OPTIONS what is given}; a path is a
-           text, bytes, or an object with bytes or path
+    media: parts as vl3.messages reads them, whose sources are paths, URLs, bytes or lists of them
     shared: whether the talks are about the same media, which then stand in front of each
+    notes: what the row says without effect
     """
 
     talks: list[list[dict]]
@@ -44,6 +56,7 @@ class Draft:
     id: object = None
     dataset: object = None
     meta: dict = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
 
 
 def messages(row: dict) -> Draft:
@@ -52,11 +65,13 @@ def messages(row: dict) -> Draft:
     Source: TRL and transformers chat templates (parts with type), ms-swift (columns, loss),
             Molmo2 (message_lists).
     """
+    notes: list[Note] = []
+    media = _media(row, notes)
     if row.get("message_lists") is None:
-        return _draft(row, [_turns(row.get("messages"), '"messages"')], _media(row))
+        return _draft(row, [_turns(row.get("messages"), '"messages"', notes)], media, notes)
     lists = _list(row["message_lists"], '"message_lists"')
-    talks = [_turns(turns, '"message_lists"') for turns in lists]
-    return _draft(row, talks, _media(row), shared=True)
+    talks = [_turns(turns, '"message_lists"', notes) for turns in lists]
+    return _draft(row, talks, media, notes, shared=True)
 
 
 def conversations(row: dict) -> Draft:
@@ -66,17 +81,18 @@ def conversations(row: dict) -> Draft:
     Raises: BadSample E114 where image and video are both set.
     Source: VideoLLaMA3 train.py (_convert_normal), LLaMA-Factory (columns).
     """
-    if _given(row.get("image")) and _given(row.get("video")):
+    if is_given(row.get("image")) and is_given(row.get("video")):
         raise rules.image_and_video()
-    turns = _turns(row.get("conversations"), '"conversations"')
-    media = _media(row)
+    notes: list[Note] = []
+    turns = _stripped(_turns(row.get("conversations"), '"conversations"', notes))
+    media = _media(row, notes)
     kinds = {medium["type"] for medium in media}
     texts = [turn["content"] for turn in turns if isinstance(turn["content"], str)]
     if kinds == {"video"} and not any("<video>" in text for text in texts):
         for turn in turns:
             if turn["role"] in ("human", "user") and isinstance(turn["content"], str):
                 turn["content"] = turn["content"].replace("<image>", "<video>")
-    return _draft(row, [turns], media)
+    return _draft(row, [turns], media, notes)
 
 
 def completion(row: dict) -> Draft:
@@ -85,8 +101,10 @@ def completion(row: dict) -> Draft:
     asked = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
     if isinstance(answered, str):
         answered = [{"role": "assistant", "content": answered}]
-    before = [turn | {"loss": False} for turn in _turns(asked, '"prompt"')]
-    return _draft(row, [before + _turns(answered, '"completion"')], _media(row))
+    notes: list[Note] = []
+    before = [turn | {"loss": False} for turn in _turns(asked, '"prompt"', notes)]
+    turns = before + _turns(answered, '"completion"', notes)
+    return _draft(row, [turns], _media(row, notes), notes)
 
 
 def stream(row: dict) -> Draft:
@@ -98,15 +116,15 @@ def stream(row: dict) -> Draft:
     Source: VideoLLaMA3 train.py (_convert_stream). Difference: time stamps are those of the file,
             the official ones count from start_time and never reach the prompt.
     """
-    path = row.get("video")
-    path = path[0] if isinstance(path, list) and len(path) == 1 else path
-    if not isinstance(path, str | dict | bytes):
-        raise rules.wrong_type('"video" of a stream', "one path", path)
+    notes: list[Note] = []
+    video = _part({"type": "video", "video": row.get("video")}, '"video"', notes)
+    if not isinstance(video.get("video"), str | bytes):
+        raise rules.wrong_type('"video" of a stream', "one path", row.get("video"))
     start = _number(row.get("start_time", 0.0), '"start_time"')
     end = _number(row.get("end_time"), '"end_time"')
     fps = STREAM_FPS if row.get("fps") is None else _number(row["fps"], '"fps"')
-    if fps <= 0:
-        raise rules.wrong_type('"fps"', "above 0", fps)
+    if not 0 < fps <= reader.FASTEST_FPS:
+        raise rules.wrong_type('"fps"', f"above 0 and at most {reader.FASTEST_FPS}", fps)
     said = row.get("conversation", row.get("conversations"))
     turns, shown, last = [], 0, start
     for index, message in enumerate(_list(said, '"conversation"'), start=1):
@@ -118,14 +136,13 @@ def stream(row: dict) -> Draft:
             raise rules.not_ascending("message", index, time_s, last)
         last = time_s
         while (now := start + shown / fps) <= time_s and now < end and shown < STREAM_FRAMES:
-            frame = {"type": "video", "path": path, "start": now, "end": now + 1 / fps,
-                     "fps": fps, "max_frames": 1}  # fmt: skip
+            frame = video | {"start": now, "end": now + 1 / fps, "fps": fps, "max_frames": 1}
             turns.append({"role": "stream", "content": [frame]})
             shown += 1
         if shown == STREAM_FRAMES and start + shown / fps <= time_s:
             break
-        turns.append(_turn(message, index))
-    return _draft(row, [turns], [])
+        turns.append(_turn(message, index, notes))
+    return _draft(row, [_stripped(turns)], [], notes)
 
 
 FORMATS: dict[str, Callable[[dict], Draft]] = {
@@ -170,44 +187,69 @@ def _flavour(row: dict) -> str:
     return "swift" if columns else "canonical"
 
 
-def _draft(row: dict, talks: list[list[dict]], media: list[dict], shared: bool = False) -> Draft:
-    system = row.get("system")
-    if isinstance(system, str) and system:
-        for turns in talks:
-            if not turns or turns[0]["role"] != "system":
-                turns.insert(0, {"role": "system", "content": system})
+def _draft(
+    row: dict, talks: list[list[dict]], media: list[dict], notes: list[Note], shared: bool = False
+) -> Draft:
+    key, system = next(((key, row[key]) for key in SYSTEM if is_given(row.get(key))), ("", None))
+    if system is not None and not isinstance(system, str):
+        raise rules.wrong_type(f'"{key}"', "a text", system)
+    for turns in talks if system is not None else ():
+        if turns and turns[0]["role"] == "system":
+            notes.append(rules.unused(f"{key!r} beside a turn of role system is not used"))
+        else:
+            turns.insert(0, {"role": "system", "content": system})
+    for key in UNUSED_COLUMNS:
+        if is_given(row.get(key)):
+            notes.append(rules.unused(f"{key!r} of a row is not used"))
+    for key in sorted(row.keys() - {*SLIPS, *UNUSED_COLUMNS}):
+        if near := get_close_matches(key, SLIPS, n=1, cutoff=0.87):
+            notes.append(rules.unused(f"{key!r} of a row is not used; did you mean {near[0]}?"))
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
     if row.get("weight") is not None:
         meta = meta | {"weight": _number(row["weight"], '"weight"')}
     return Draft(talks=talks, media=media, shared=shared, id=row.get("id"),
-                 dataset=row.get("dataset"), meta=meta)  # fmt: skip
+                 dataset=row.get("dataset"), meta=meta, notes=notes)  # fmt: skip
 
 
 # Turns
 
 
-def _turns(turns: object, what: str) -> list[dict]:
-    return [_turn(turn, index) for index, turn in enumerate(_list(turns, what), start=1)]
+def _turns(turns: object, what: str, notes: list[Note]) -> list[dict]:
+    found = enumerate(_list(turns, what), start=1)
+    return [_turn(turn, index, notes) for index, turn in found]
 
 
-def _turn(turn: object, index: int) -> dict:
+def _turn(turn: object, index: int, notes: list[Note]) -> dict:
     turn = _object(turn, f"turn {index}")
     role = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = turn["content"] if turn.get("content") is not None else turn.get("value")
     what = f"the content of turn {index}"
     if isinstance(content, list):
-        content = [_part(part, what) for part in content]
+        content = [_part(part, what, notes) for part in content]
     elif isinstance(content, dict):
-        content = [_part(content, what)]
+        content = [_part(content, what, notes)]
     elif not isinstance(content, str):
         raise rules.wrong_type(what, "a text or a list of parts", content)
+    for key in sorted(map(str, turn.keys() - TURN_KEYS - reader.LABELS)):
+        if is_given(turn.get(key)):
+            near = did_you_mean(key, TURN_KEYS)
+            notes.append(rules.unused(f"{key!r} of turn {index} is not used{near}"))
     made = {"role": role, "content": content}
     return made if _learned(turn, index) else made | {"loss": False}
 
 
+def _stripped(turns: list[dict]) -> list[dict]:
+    """The turns with the edges of what a person says stripped, as the official trainer does."""
+    for turn in turns:
+        if turn["role"] in ("human", "user") and isinstance(turn["content"], str):
+            turn["content"] = turn["content"].strip()
+    return turns
+
+
 def _learned(turn: dict, index: int) -> bool:
-    """Whether "loss" or swift's "loss_scale" leaves the turn to be learned."""
-    loss = turn["loss"] if turn.get("loss") is not None else turn.get("loss_scale")
+    """Whether "loss", swift's "loss_scale" or OpenAI's "weight" leaves the turn to be learned."""
+    keys = ("loss", "loss_scale", "weight")
+    loss = next((turn[key] for key in keys if turn.get(key) is not None), None)
     if loss is None or isinstance(loss, bool):
         return loss is not False
     if not isinstance(loss, int | float):
@@ -215,60 +257,52 @@ def _learned(turn: dict, index: int) -> bool:
     return loss != 0
 
 
-def _part(part: object, what: str) -> dict:
+def _part(part: object, what: str, notes: list[Note]) -> dict:
     """A text part, a medium, or the placeholder of one."""
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    part = _object(part, f"a part in {what}")
-    kind = part.get("type") or next((k for k in ("text", *KINDS) if part.get(k) is not None), None)
-    if kind == "text":
-        if not isinstance(part.get("text"), str):
-            raise rules.wrong_type(f'"text" of a part in {what}', "a text", part.get("text"))
-        return {"type": "text", "text": part["text"]}
-    if kind in ("image_url", "video_url", "audio_url"):
-        source = part.get(kind)
-        source = source.get("url") if isinstance(source, dict) else source
-        if source is None:
-            raise rules.wrong_type(f'"{kind}" in {what}', "an address", source)
-        return _medium(kind.removesuffix("_url"), source, part)
-    if kind in KINDS:
-        source = next(
-            (part[k] for k in (kind, *SOURCES, "frames") if part.get(k) is not None), None
-        )
-        return {"type": kind} if source is None else _medium(kind, source, part)
-    name = rules.shown(str(kind), 40)
-    raise BadSample("E102", f'{what} has a part of type "{name}"; use text, image or video.')
+    try:
+        return reader.read_part(part, lambda sentence: notes.append(rules.unused(sentence)))
+    except ValueError as error:
+        raise BadSample("E102", f"{what}: {error}.") from None
 
 
 # Media
 
 
-def _media(row: dict) -> list[dict]:
+def _media(row: dict, notes: list[Note]) -> list[dict]:
     """The media that a row lists, in the order media, images, videos, audios."""
     media = []
     for index, medium in enumerate(_list(row.get("media") or [], '"media"'), start=1):
-        medium = _object(medium, f"medium {index}")
-        kind = medium.get("type")
-        if kind not in KINDS:
-            raise rules.wrong_type(f'"type" of medium {index}', "image, video or audio", kind)
-        source = next((medium[key] for key in (*SOURCES, "frames") if medium.get(key)), None)
-        if source is None:
+        part = _part(_object(medium, f"medium {index}"), f"medium {index}", notes)
+        if part["type"] not in KINDS or part["type"] not in part:
             raise rules.wrong_type(f'"path" of medium {index}', "a path", medium.get("path"))
-        media.append(_medium(kind, source, medium))
+        media.append(part)
+    options = {key: row[key] for key in ROW_OPTIONS if is_given(row.get(key))}
     for kind in KINDS:
         for key in (kind, kind + "s"):
-            media += (_medium(kind, source, row) for source in _sources(kind, row.get(key)))
+            for source in _sources(kind, row.get(key)):
+                media.append(_column(kind, key, source, options, notes))
     return media
+
+
+def _column(kind: str, key: str, source: object, options: dict, notes: list[Note]) -> dict:
+    """A medium of a column, with what the row says of its videos."""
+    if not isinstance(source, str | bytes | dict | list):
+        raise rules.wrong_type(f'"{key}"', "a path, or a list of them", source)
+    is_list = isinstance(source, list)
+    beside = {key: value for key, value in options.items()
+              if is_list or key not in ("sample_fps", "times", "timestamps")}  # fmt: skip
+    return _part({"type": kind, kind: source} | (beside if kind == "video" else {}), f'"{key}"',
+                 notes)  # fmt: skip
 
 
 def _sources(kind: str, value: object) -> Iterator[object]:
     """The sources in a column: one, or a list of them; a list of pictures is one video."""
-    if not _given(value):
+    if not is_given(value):
         return
     if not isinstance(value, list) or (kind == "video" and _is_frames(value)):
         yield value
     else:
-        yield from (source for source in value if _given(source))
+        yield from (source for source in value if is_given(source))
 
 
 def _is_frames(sources: list) -> bool:
@@ -278,41 +312,7 @@ def _is_frames(sources: list) -> bool:
     )
 
 
-def _medium(kind: str, source: object, options: dict) -> dict:
-    """A medium with those of OPTIONS that are given; a list of pictures has frames and times."""
-    medium: dict = {"type": kind}
-    if isinstance(source, list):
-        if kind != "video" or not source:
-            raise rules.wrong_type(f"the source of {kind}", "one path", source)
-        medium["frames"] = source
-        times = options["times"] if options.get("times") is not None else options.get("timestamps")
-        if times is not None:
-            times = [_number(time, "a frame's time") for time in _list(times, '"times"')]
-            medium["times"] = times
-    elif isinstance(source, str | dict | bytes):
-        medium["path"] = source
-    else:
-        raise rules.wrong_type(f"the source of {kind}", "a path", source)
-    if kind != "video":
-        return medium
-    for key in OPTIONS:
-        if options.get(key) is not None:
-            medium[key] = _number(options[key], f'"{key}"')
-    if medium.get("fps", 1) <= 0:
-        raise rules.wrong_type('"fps"', "above 0", medium["fps"])
-    if "max_frames" in medium:
-        if medium["max_frames"] < 1:
-            raise rules.wrong_type('"max_frames"', "at least 1", medium["max_frames"])
-        medium["max_frames"] = int(medium["max_frames"])
-    return medium
-
-
 # Types
-
-
-def _given(value: object) -> bool:
-    """Whether a column is set; readers of tables fill absent ones with null or nothing."""
-    return value is not None and value != "" and value != []
 
 
 def _list(value: object, what: str) -> list:
@@ -330,6 +330,6 @@ def _object(value: object, what: str) -> dict:
 def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise rules.wrong_type(what, "a number", value)
-    if abs(value) > 1e15 or not math.isfinite(value):
+    if not abs(value) <= reader.LARGEST:
         raise BadSample("E102", f"{what} must be a number of reasonable size.")
     return value

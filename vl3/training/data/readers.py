@@ -2,7 +2,7 @@
 
 path                    read as
 x.jsonl                 one JSON object per line, found through the positions of the lines
-x.json                  a JSON list; or one object per line
+x.json                  a JSON list; one object per line; or objects over several lines
 x.tar, shards-*.tar,    WebDataset shards: key.json or key.txt with the media of the same key
 a folder of them
 x.parquet, a folder,    Hugging Face data sets (needs the extra "data")
@@ -12,16 +12,20 @@ hf://owner/name
 from __future__ import annotations
 
 import glob
+import json
 from pathlib import Path
 
+from vl3.spool import Spool
 from vl3.training.data import rules
 from vl3.training.data.drafts import to_record
-from vl3.training.data.files import Files, Spool
+from vl3.training.data.files import Files
 from vl3.training.data.formats import FORMATS, detect
 from vl3.training.data.records import BadSample, Record
 from vl3.training.data.rules import Note
 from vl3.training.data.stores import Items, Lines, Shards, Store, Table
 
+HEAD_BYTES = 1 << 16
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".yaml", ".yml", ".pkl", ".npy", ".npz")
 TRIED = 100  # rows that are looked at to tell the format
 
 
@@ -122,14 +126,53 @@ def _open(path: Path) -> tuple[Store, Path]:
         return (Shards(shards) if shards else Table(str(path))), path
     if not path.exists():
         raise FileNotFoundError(f"there is no file {rules.shown(str(path))}")
+    if not path.is_file():
+        raise ValueError(f"{rules.shown(str(path))} is a device or pipe; write it to a file first.")
     if path.suffix == ".tar":
         return Shards([path]), path.parent
     if path.suffix == ".parquet":
         return Table(str(path)), path.parent
     if path.name.endswith((".gz", ".zst", ".zip", ".xz", ".bz2", ".tgz")):
         raise ValueError(f"{path.name} is compressed; unpack it first.")
-    is_list = path.suffix != ".jsonl" and _first_byte(path) == b"["
-    return (Items(path) if is_list else Lines(path)), path.parent
+    return (Items(path) if _is_whole(path) else Lines(path)), path.parent
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is JSON as a whole, a list or objects over several lines, and not by lines.
+
+    Raises: ValueError for a file that is no text in UTF-8 or cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except PermissionError:
+        raise ValueError(f"{path.name} cannot be opened: permission denied.") from None
+    _check_text(path, head)
+    lines = [line.strip() for line in head.removeprefix(b"\xef\xbb\xbf").splitlines()]
+    first, second = (*filter(None, lines), b"", b"")[:2]
+    if first[:1] == b"[":
+        return path.suffix != ".jsonl"
+    return first[:1] == b"{" and not _is_json(first) and second[:1] not in (b"", b"{")
+
+
+def _check_text(path: Path, head: bytes) -> None:
+    """Raises: ValueError for tables, UTF-16 and binary files."""
+    if path.suffix.lower() in TABLES:
+        raise ValueError(
+            f"{path.name} is no JSON; write its rows as JSON lines (.jsonl) or as parquet."
+        )
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path.name} is UTF-16; save it as UTF-8.")
+    if b"\0" in head.partition(b"\n")[0]:
+        raise ValueError(f"{path.name} is a binary file and no JSON; give the file with the rows.")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _shards(pattern: Path) -> list[Path]:
@@ -139,13 +182,7 @@ def _shards(pattern: Path) -> list[Path]:
     return found
 
 
-def _first_byte(path: Path) -> bytes:
-    """The first byte that is no space and no byte order mark."""
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-
-
 def _has_sources(talks: list[list[dict]]) -> bool:
     contents = (turn["content"] for turns in talks for turn in turns)
     parts = (part for content in contents if isinstance(content, list) for part in content)
-    return any("path" in part or "frames" in part for part in parts)
+    return any(part["type"] != "text" and part["type"] in part for part in parts)

@@ -7,9 +7,12 @@ sentences come without their place; whoever knows the file puts "train.jsonl:17:
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from vl3.arguments import did_you_mean
 from vl3.training.data.records import BadSample
 
 RULES = {
@@ -20,20 +23,29 @@ RULES = {
     "E105": "empty answer",
     "E110": "tags and media differ in number",
     "W111": "media without a tag, put in front",
-    "W112": "leading assistant turns dropped",
+    "W112": "turns before the first question or after the last answer dropped",
     "E113": "media tag inside an answer",
     "E114": "both image and video set",
+    "W115": "a key that is not used",
+    "W116": "letters of a media tag in a text",
     "E120": "file missing",
     "E121": "file cannot be decoded",
     "E122": "picture too thin",
     "E123": "start and end out of range",
     "W124": "more frames than max_frames",
+    "W125": "not read whole, or times estimated",
     "E130": "longer than max_tokens",
     "W131": "visual tokens reduced to the budget",
     "E140": "times not in order",
     "W150": "duplicate",
     "W160": "answer points outside the medium",
 }
+
+
+ROWS = ("messages", "conversations", "conversation", "message_lists", "completion")
+# What other tools call a question and its answer.
+PAIRS = (("instruction", "output"), ("query", "response"), ("question", "answer"),
+         ("prompt", "response"), ("prompt", "chosen"), ("input", "output"))  # fmt: skip
 
 
 class Note(NamedTuple):
@@ -50,10 +62,16 @@ def not_json(reason: str, column: int) -> BadSample:
 
 def unknown_format(row: dict) -> BadSample:
     keys = [shown(key, 40) for key in list(row)[:12]]
+    pair = next((pair for pair in PAIRS if all(key in row for key in pair)), None)
+    instead = ""
+    if pair is not None:
+        instead = f' Write "prompt" for "{pair[0]}" and "completion" for "{pair[1]}".'
+    elif slip := next(filter(None, (did_you_mean(key, ROWS) for key in row)), ""):
+        instead = f" D{slip[3:]}"
     return BadSample(
         "E102",
         'cannot tell the format; expected one of "messages", "conversations", '
-        f'"prompt"+"completion", "stream". Found keys: {", ".join(keys) or "none"}.',
+        f'"prompt"+"completion", "stream". Found keys: {", ".join(keys) or "none"}.{instead}',
     )
 
 
@@ -119,6 +137,30 @@ def dropped_turns(count: int) -> Note:
     return Note("W112", f"dropped {count} leading assistant turn(s).")
 
 
+def dropped_tail(count: int) -> Note:
+    return Note("W112", f"dropped {count} {_plural('turn', count)} after the last answer.")
+
+
+def unused(sentence: str) -> Note:
+    return Note("W115", f"{shown(sentence)}.".replace("?.", "?"))
+
+
+def letters(kind: str, count: int) -> Note:
+    return Note(
+        "W116",
+        f"{count} <{kind}> in the text of a part {'is' if count == 1 else 'are'} read as letters; "
+        "a part of its own stands for a medium.",
+    )
+
+
+def doubled(kind: str, count: int) -> Note:
+    return Note(
+        "W116",
+        f"{count} <{kind}> in a text beside as many parts of type {kind}; the letters were taken "
+        "out.",
+    )
+
+
 def tag_in_answer(tag: str, turn: int) -> BadSample:
     return BadSample(
         "E113", f'"{tag}" inside the answer of turn {turn}; answers must not hold media tags.'
@@ -132,7 +174,18 @@ def image_and_video() -> BadSample:
 
 
 def not_found(kind: str, path: str, media_root: str) -> BadSample:
-    return BadSample("E120", f"{kind} not found: {shown(path)} (media_root={shown(media_root)}).")
+    slashes = " It has backslashes, as on Windows; write / instead." if "\\" in path else ""
+    return BadSample(
+        "E120", f"{kind} not found: {shown(path)} (media_root={shown(media_root)}).{slashes}"
+    )
+
+
+def no_file(path: str, found: os.stat_result) -> BadSample:
+    """For what is there and no ordinary file with something in it."""
+    what = "is empty (0 bytes)"
+    if not stat.S_ISREG(found.st_mode):
+        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is a device or pipe"
+    return BadSample("E121", f"{shown(path)} {what}; give the path of a picture or video.")
 
 
 def web_address(url: str) -> BadSample:
@@ -184,11 +237,16 @@ def many_pictures(frames: int, most: int) -> Note:
 
 
 def too_long(tokens: int, visual: int, most: int) -> BadSample:
+    lower = "lower media.visual_tokens" if visual else "shorten its text"
     return BadSample(
         "E130",
         f"{number(tokens)} tokens ({number(visual)} visual) > {number(most)}; "
-        "lower media.visual_tokens or raise batch.max_tokens.",
+        f"{lower} or raise batch.max_tokens.",
     )
+
+
+def as_read(medium: str, sentence: str) -> Note:
+    return Note("W125", f"{shown(medium)}: {shown(sentence).rstrip('.')}.")
 
 
 def reduced(wanted: int, visual: int) -> Note:

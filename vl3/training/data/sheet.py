@@ -65,6 +65,7 @@ th { font-weight: 500; font-size: .85rem; }
 .sample header { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; }
 .sample header p { margin: 0; font-size: .85rem; font-variant-numeric: tabular-nums; }
 .medium { font-size: .85rem; margin: 14px 0 6px; overflow-wrap: anywhere; }
+.note { font-size: .85rem; color: var(--warn); margin: 0 0 6px; overflow-wrap: anywhere; }
 .frames { display: flex; gap: 10px; overflow-x: auto; padding-bottom: 6px; }
 .frames:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
 figure { margin: 0; flex: none; max-width: 100%; }
@@ -235,8 +236,9 @@ def _medium(look: Look) -> str:
     words = f"{look.name} · {frames} of {look.width_px}×{look.height_px} px"
     words += f", {len(look.frames)} of them shown" if more else ""
     shown = "".join(_frame(frame, look) for frame in look.frames)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in look.notes)
     return (
-        f'<p class="medium faint">{escape(words)}</p>'
+        f'<p class="medium faint">{escape(words)}</p>{notes}'
         f'<div class="frames" tabindex="0" role="group" aria-label="frames">{shown}</div>'
     )
 

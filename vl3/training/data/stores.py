@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import re
 import tarfile
 from array import array
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from vl3.training.data.formats import PICTURES, detect
 from vl3.training.data.records import BadSample
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
+SPACE = re.compile(r"\s*")
 Members = dict[str, Callable[[], bytes]]
 
 
@@ -66,12 +68,16 @@ class Lines:
 
 
 class Items:
-    """A JSON list of objects, read at once. Raises: ValueError for a file that is not one."""
+    """A JSON list of objects, or objects one after the other over several lines, read at once.
+
+    Raises: ValueError for a file that is neither.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.items = json.loads(path.read_text(encoding="utf-8-sig"))
+            text = path.read_text(encoding="utf-8-sig")
+            self.items = _values(text)
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             raise ValueError(f"{path.name} is not valid JSON ({error.msg} at {where}).") from None
@@ -79,9 +85,12 @@ class Items:
             raise ValueError(f"{path.name} is not UTF-8 (at byte {error.start + 1}).") from None
         except (RecursionError, ValueError):
             raise ValueError(f"{path.name} is not JSON that can be read.") from None
-        if not isinstance(self.items, list):
+        if len(self.items) == 1 and isinstance(self.items[0], list):
+            (self.items,) = self.items
+        elif len(self.items) == 1 and (key := _rows_under(self.items[0])) is not None:
             raise ValueError(
-                f"{path.name} holds one object; write a list of objects or one object per line."
+                f"{path.name} is one object with its rows under {rules.shown(key, 40)!r}; write "
+                "that list alone, or one row per line."
             )
 
     def __len__(self) -> int:
@@ -154,7 +163,7 @@ class Shards:
     def media(self, index: int) -> list[dict]:
         """The media of the sample as a row lists them."""
         _, key, ends = self.samples[index]
-        return [{"type": kind, "path": name} for kind, name in _media(key, ends)]
+        return [{"type": kind, kind: name} for kind, name in _media(key, ends)]
 
 
 class Table:
@@ -195,6 +204,23 @@ def parse(raw: bytes) -> dict:
     except ValueError:
         raise rules.not_json("a number too long to read", 1) from None
     return _checked(value) if "\\ud" in text.lower() else _object(value)
+
+
+def _values(text: str) -> list:
+    """The JSON values of a text, one after the other. Raises: json.JSONDecodeError."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while (at := SPACE.match(text, at).end()) < len(text) or not found:
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+    return found
+
+
+def _rows_under(value: object) -> str | None:
+    """The key of an object that is no row itself under which rows are listed."""
+    if not isinstance(value, dict) or detect(value) is not None:
+        return None
+    return next((key for key, rows in value.items() if isinstance(rows, list) and rows
+                 and isinstance(rows[0], dict) and detect(rows[0]) is not None), None)  # fmt: skip
 
 
 def _object(value: object) -> dict:

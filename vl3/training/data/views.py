@@ -39,7 +39,7 @@ class Frame:
 class Look:
     """One medium: frames shown, how many the model gets, their size in pixels.
 
-    name: the file and what is taken of it
+    name: the file and what is taken of it; notes: what could not be read exactly
     """
 
     file: str
@@ -48,6 +48,7 @@ class Look:
     count: int
     height_px: int
     width_px: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,7 @@ def _looks(parts: list[dict], clips: list[Clip], grids: list[Grid], keep) -> Ite
             count=len(clip),
             height_px=clip.frames_TYX3.shape[1],
             width_px=clip.frames_TYX3.shape[2],
+            notes=clip.notes,
         )
 
 
@@ -135,6 +137,7 @@ def _joined(looks: Iterable[Look]) -> list[Look]:
                 name=f"{look.file}, frame by frame",
                 frames=(*before.frames, *look.frames)[:MOST_FRAMES],
                 count=before.count + 1,
+                notes=tuple(dict.fromkeys((*before.notes, *look.notes))),
             )
         else:
             found.append(look)
@@ -152,7 +155,8 @@ def _name(part: dict) -> str:
     """The file of a medium, and what is taken of it."""
     source = part[part["type"]]
     options = source if isinstance(source, dict) else {}
-    said = [f"{key} {value:g}" for key, value in options.items() if key != "path"]
+    said = [f"{key} {value if isinstance(value, str) else format(value, 'g')}"
+            for key, value in options.items() if key != "path"]  # fmt: skip
     return ", ".join([_file(part), *said])
 
 

@@ -1,0 +1,389 @@
+"""Messages as people write them, brought into one form; nothing else reads messages.
+
+One form, whatever the peer it was written for (transformers, Qwen-VL, the official VideoLLaMA3,
+OpenAI, rows of an Arrow table with a null for every absent key):
+
+    {"role": "system" | "user" | "assistant" | "stream", "content": text or [part, ...]}
+    {"type": "text", "text"}
+    {"type": "image", "image": source, "timestamp"}
+    {"type": "video", "video": source, and of VIDEO_OPTIONS what is given}
+
+A source is a path, a file: or data: URL, bytes, a picture, an array, a Clip or, of a video, a list
+of pictures; a part without one stands for a medium that is known elsewhere. Reading what has been
+read gives the same again. Every key is used or refused: nothing that was written is dropped without
+a word. No file is touched here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from vl3.arguments import choice, did_you_mean, number, shown, whole
+
+# What is written: what it means. "developer" is OpenAI's newer name for the system.
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "stream": "stream",
+}
+MEANT = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+TYPES = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "video": "video",
+    "video_url": "video",
+    "input_video": "video",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+}
+KINDS = ("image", "video", "audio")
+OWN_SOURCES = {kind: (kind, f"{kind}_url", f"{kind}_path", f"input_{kind}") for kind in KINDS}
+ANY_SOURCES = ("path", "url", "bytes", "base64", "frames")
+
+VIDEO_OPTIONS = {
+    "fps": "fps",
+    "max_frames": "max_frames",
+    "num_frames": "num_frames",
+    "nframes": "num_frames",
+    "start": "start",
+    "start_time": "start",
+    "video_start": "start",
+    "end": "end",
+    "end_time": "end",
+    "video_end": "end",
+    "mode": "mode",
+    "sample_fps": "sample_fps",
+    "timestamps": "timestamps",
+    "times": "timestamps",
+}
+FRAME_TIMES = {"sample_fps", "timestamps", "times"}
+IMAGE_OPTIONS = {"timestamp": "timestamp", "time": "timestamp", "timestamps": "timestamp"}
+OPTIONS = {"image": IMAGE_OPTIONS, "video": VIDEO_OPTIONS}
+
+# Keys of peers for what is decided elsewhere here, and where.
+SIZE = "the size follows from the token budget (budget_tokens)"
+ELSEWHERE = dict.fromkeys(
+    ("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width", "detail"), SIZE
+) | {
+    "min_frames": "fps, max_frames or num_frames say how many frames are taken",
+    "raw_fps": "fps says how many frames a second are taken, sample_fps how many there are",
+    "file_id": "files of a service are not read; give a path or a data: URL",
+}
+AS_HERE = {"detail": ("auto", "high", "original")}  # asks for what is done anyway
+LABELS = {"id", "uuid", "index", "name", "metadata", "options", "annotations", "cache_control"}
+
+LARGEST = 1e15  # of a number in a message: beyond it arithmetic on times is not exact
+FASTEST_FPS = 1000
+
+Unused = Callable[[str], None]
+
+
+def refuse(sentence: str) -> None:
+    """What is done about a key that is not used, unless the caller says otherwise."""
+    raise ValueError(sentence)
+
+
+def is_given(value: object) -> bool:
+    """Whether a key is set; tables fill absent ones with null or nothing."""
+    return value is not None and not (
+        isinstance(value, str | bytes | list | tuple | dict) and not value
+    )
+
+
+def read(messages: Sequence[dict], unused: Unused = refuse) -> list[dict]:
+    """The messages in the one form.
+
+    unused: told of each key that is not used, in a sentence; the default refuses it
+    Raises: ValueError in one sentence, with the numbers of the message and the part.
+    """
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise ValueError(
+            'messages are a list of {"role": "user", "content": text or parts} - got '
+            f"{shown(messages)}"
+        )
+    found = []
+    for index, message in enumerate(messages, start=1):
+        with _within(f"message {index}"):
+            found.append(_message(message, unused))
+    return found
+
+
+def read_part(part: str | dict, unused: Unused = refuse) -> dict:
+    """A part of a message in the one form. Raises: ValueError."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, Mapping):
+        raise ValueError(f'a part is a text or a dict like {{"type": "image"}} - got {shown(part)}')
+    given = {str(key): value for key, value in part.items() if is_given(value)}
+    kind = _kind(part, given)
+    if kind == "text":
+        return _text(part, given, unused)
+    if kind == "audio":  # named so that whoever takes messages can refuse it
+        named = next((given[key] for key in given if key != "type"), None)
+        return {"type": kind} | ({} if named is None else {kind: named})
+    source, rest = _source(kind, given)
+    found = _options(kind, rest, unused)
+    return {"type": kind} | ({} if source is None else {kind: source}) | found
+
+
+def frame_times(part: dict, count: int) -> list[float]:
+    """Seconds of the frames of a video part that lists them: its timestamps, or by its rate.
+
+    Raises: ValueError for another number of times, or times that do not ascend.
+    """
+    times = listed_times(part, count)
+    if len(times) != count:
+        raise ValueError(f"{count} frames but {len(times)} timestamps; give one for each frame")
+    if any(after <= before for before, after in pairwise(times)):
+        raise ValueError("the timestamps of the frames do not ascend; list frames in their order")
+    return times
+
+
+def listed_times(part: dict, count: int) -> list[float]:
+    """As frame_times, unchecked."""
+    if "timestamps" in part:
+        return part["timestamps"]
+    rate = part.get("sample_fps", part.get("fps", 1.0))
+    return [index / rate for index in range(count)]
+
+
+# Messages
+
+
+class _within:
+    """Puts where it was in front of the sentence of a ValueError."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind, error: BaseException | None, _trace) -> None:
+        if isinstance(error, ValueError):
+            raise ValueError(f"{self.place}: {error}") from None
+
+
+def _message(message: object, unused: Unused) -> dict:
+    if not isinstance(message, Mapping):
+        raise ValueError(f'a message is {{"role": ..., "content": ...}} - got {shown(message)}')
+    if not is_given(message.get("role")) and "from" in message:
+        raise ValueError(
+            'written as LLaVA does (from, value); write {"role": "user", "content": [{"type": '
+            '"video", "video": path}, {"type": "text", "text": ...}]}'
+        )
+    found = {"role": _role(message.get("role")), "content": _content(message, unused)}
+    loss = message.get("loss")
+    if loss is not None and not isinstance(loss, bool):
+        raise ValueError(f"loss is True or False - got {shown(loss)}")
+    for key in message.keys() - {"role", "content", "loss"} - LABELS:
+        if is_given(message[key]):
+            near = did_you_mean(key, ("role", "content"))
+            unused(f"{_named(key)} of a message is not used{near}")
+    return found | ({"loss": False} if loss is False else {})
+
+
+def _role(role: object) -> str:
+    if isinstance(role, str) and role in ROLES:
+        return ROLES[role]
+    if isinstance(role, str) and role in MEANT:
+        raise ValueError(f"role is one of {', '.join(ROLES)} - got {role!r}; write {MEANT[role]!r}")
+    return choice("role", role, ROLES)
+
+
+def _content(message: Mapping, unused: Unused) -> str | list[dict]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list | tuple):
+        slip = next((key for key in message if key not in ("role", "content")
+                     and did_you_mean(key, ("content",))), None)  # fmt: skip
+        near = f" and {slip!r}; did you mean content?" if slip and content is None else ""
+        raise ValueError(f"content is a text or a list of parts - got {shown(content)}{near}")
+    parts = []
+    for index, part in enumerate(content, start=1):
+        with _within(f"part {index}"):
+            parts.append(read_part(part, unused))
+    return parts
+
+
+# Parts
+
+
+def _kind(part: Mapping, given: dict) -> str:
+    """text, image, video or audio: by the type, or by the only such key."""
+    kind = part.get("type")
+    if is_given(kind):
+        if isinstance(kind, str) and kind in TYPES:
+            return TYPES[kind]
+        near = did_you_mean(kind, TYPES)
+        raise ValueError(f"a part is of type text, image or video - got {shown(kind)}{near}")
+    found = [k for k in KINDS if any(key in given for key in OWN_SOURCES[k])]
+    if "text" in given or (not found and isinstance(part.get("text"), str)):
+        found.append("text")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"one part holds {' and '.join(found)}; write a part for each")
+    near = next(filter(None, (did_you_mean(key, (*TYPES, "type")) for key in given)), "")
+    raise ValueError(f"a part says its type, text, image or video - got {_keys(given)}{near}")
+
+
+def _text(part: Mapping, given: dict, unused: Unused) -> dict:
+    text = part.get("text")
+    if isinstance(text, Mapping):  # {"text": {"value": ...}} of OpenAI's assistants
+        text = text.get("value")
+    if not isinstance(text, str):
+        raise ValueError(f'a text part has its words under "text" - got {_keys(given)}')
+    for key in given.keys() - {"type", "text"} - LABELS:
+        if any(key in keys for keys in OWN_SOURCES.values()):
+            raise ValueError(f"one part holds text and {key}; write a part for each")
+        unused(f"{_named(key)} beside a text is not used")
+    return {"type": "text", "text": text}
+
+
+def _source(kind: str, given: dict) -> tuple[object, dict]:
+    """The source of a medium and what stands beside it, options inside a dict among it."""
+    rest = {key: value for key, value in given.items() if key != "type"}
+    for other in (*KINDS, "text"):
+        key = next((k for k in OWN_SOURCES.get(other, ("text",)) if k in rest), None)
+        if other != kind and key is not None:
+            raise ValueError(f"one part of type {kind} holds {key}; write a part for each")
+    source = _taken(kind, rest)
+    if isinstance(source, Mapping):
+        inner = {str(key): value for key, value in source.items() if is_given(value)}
+        inner.pop("type", None)
+        source = _taken(kind, inner)
+        if source is None or isinstance(source, Mapping):
+            names = (*OWN_SOURCES[kind], *ANY_SOURCES)
+            near = next(filter(None, (did_you_mean(key, names) for key in inner)), "")
+            raise ValueError(
+                f"{_a(kind)} given as a dict has its path under path - got {_keys(inner)}{near}"
+            )
+        rest = _joined(inner, rest)
+    if isinstance(source, list | tuple):
+        source = _listed(kind, list(source), rest)
+    if kind == "video":
+        _check_times(source, rest)
+    return source, rest
+
+
+def _taken(kind: str, rest: dict) -> object:
+    """Takes the source out of the keys; bytes before the name that a table keeps beside them."""
+    keys = [key for key in (*OWN_SOURCES[kind], *ANY_SOURCES) if key in rest]
+    if set(keys) == {"bytes", "path"}:
+        keys = ["bytes", "path"]
+    elif len(keys) > 1:
+        raise ValueError(f"{_a(kind)} has one source - got {', '.join(keys)}")
+    sources = [rest.pop(key) for key in keys]
+    if keys == ["base64"]:
+        return f"data:;base64,{sources[0]}" if isinstance(sources[0], str) else sources[0]
+    return sources[0] if sources else None
+
+
+def _joined(inner: dict, outer: dict) -> dict:
+    """The options inside and beside a source; both may not say the same thing differently."""
+    for key in inner.keys() & outer.keys():
+        if inner[key] is not outer[key] and shown(inner[key]) != shown(outer[key]):
+            raise ValueError(f"{key} is given twice: {shown(inner[key])} and {shown(outer[key])}")
+    return outer | inner
+
+
+def _listed(kind: str, sources: list, rest: dict) -> object:
+    """The sources of a list: the frames of a video; a list of one without times is that one."""
+    sources = [_taken(kind, dict(s)) if isinstance(s, Mapping) else s for s in sources]
+    is_file = len(sources) == 1 and isinstance(sources[0], str | bytes | os.PathLike)
+    if len(sources) == 1 and (kind != "video" or (is_file and not rest.keys() & FRAME_TIMES)):
+        return sources[0]
+    if kind != "video":
+        raise ValueError(f"{_a(kind)} part holds one {kind} - got {len(sources)}; write one each")
+    return sources
+
+
+def _check_times(source: object, rest: dict) -> None:
+    """Raises: ValueError where times of frames are given for a source that has its own."""
+    has_frames = source is None or isinstance(source, list) or getattr(source, "ndim", 0) == 4
+    if not has_frames and (key := next((key for key in rest if key in FRAME_TIMES), None)):
+        raise ValueError(
+            f"{key} belongs to a list of frames; a video that is a file has its own times: use "
+            "fps, num_frames, start and end"
+        )
+
+
+def _options(kind: str, rest: dict, unused: Unused) -> dict:
+    """What is said about a medium, under one name each, as numbers."""
+    found: dict = {}
+    for key, value in rest.items():
+        name = OPTIONS[kind].get(key)
+        if name is not None:
+            value = _value(name, key, value)
+            if found.setdefault(name, value) != value:
+                raise ValueError(f"{key} is given twice: {found[name]} and {value}")
+        elif key in ELSEWHERE:
+            if not (isinstance(value, str) and value in AS_HERE.get(key, ())):
+                unused(f"{_named(key)} beside {_a(kind)} is not used: {ELSEWHERE[key]}")
+        elif key not in LABELS:
+            near = did_you_mean(key, (*OPTIONS[kind], *OWN_SOURCES[kind]))
+            known = f"; used are {', '.join(dict.fromkeys(OPTIONS[kind].values()))}"
+            unused(f"{_named(key)} beside {_a(kind)} is not used{near or known}")
+    if "num_frames" in found and "fps" in found and "timestamps" not in found:
+        raise ValueError(
+            "num_frames and fps both say how many frames are taken; leave one of them out"
+        )
+    return found
+
+
+def _value(name: str, key: str, value: object) -> object:
+    """The value of an option. Raises: ValueError under the name that was written."""
+    if name in ("fps", "sample_fps"):
+        return number(key, value, above=0, high=FASTEST_FPS)
+    if name in ("max_frames", "num_frames"):
+        return whole(key, value, low=1)
+    if name == "mode":
+        return choice(key, value, ("exact", "official"))
+    if name == "timestamps":
+        return [_seconds(f"each of {key}", each, low=None) for each in _times(key, value)]
+    if name == "timestamp" and isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
+    return _seconds(key, value, **({"above": 0} if name == "end" else {"low": 0}))
+
+
+def _seconds(key: str, value: object, **bounds) -> float:
+    found = number(key, value, unit="seconds", **bounds)
+    if abs(found) > LARGEST:
+        raise ValueError(f"{key} is too large a number of seconds - got {shown(value)}")
+    return found
+
+
+def _times(key: str, value: object) -> list:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{key} is a list of seconds, one for each frame - got {shown(value)}")
+    return list(value)
+
+
+# Words
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _named(key: object) -> str:
+    return shown(str(key))
+
+
+def _keys(given: Mapping) -> str:
+    names = [_named(key) for key in given if key != "type"][:8]
+    return f"the keys {', '.join(names)}" if names else "no other key"
