@@ -19,6 +19,7 @@ from vl3 import checkpoint, layouts, prompt
 from vl3.arguments import did_you_mean
 from vl3.config import VL3Config
 from vl3.media import Measured, Medium, annotate, find_media
+from vl3.messages import read
 from vl3.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
 from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
 from vl3.values import Clip, Grid, Keep, Patches
@@ -383,20 +384,22 @@ def _shared_out(media, texts: int, wanted: list[int]) -> list[list]:
 
 
 def _as_template(messages: Sequence[dict]) -> list[dict]:
-    """The messages with their media named by type alone, whatever shape they came in."""
-    parts = {id(medium.part): "image" if medium.part["type"] == "image" else "video"
-             for medium in find_media(messages)}  # fmt: skip
+    """The messages as a template reads them: of a medium its type and what is known of its times.
+
+    How a video that is still to be read is sampled says nothing about the text.
+    """
+
+    def part(given: dict) -> dict:
+        kind = given["type"]
+        if kind == "text" or kind not in given:
+            return given
+        return {key: given[key] for key in ("type", "timestamp") if key in given}
+
     return [
-        message
-        if isinstance(message["content"], str)
-        else message
-        | {
-            "content": [
-                {"type": parts[id(part)]} if id(part) in parts else part
-                for part in message["content"]
-            ]
-        }
-        for message in messages
+        turn
+        if isinstance(turn["content"], str)
+        else turn | {"content": [part(given) for given in turn["content"]]}
+        for turn in read(messages)
     ]
 
 
