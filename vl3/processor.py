@@ -30,6 +30,7 @@ from vl3.vision.prune import keep_all, prune
 MARKS = {prompt.IMAGE_TOKEN: "image", NATIVE_IMAGE: "image", VIDEO_TOKEN: "video",
          NATIVE_VIDEO: "video"}  # fmt: skip
 PER_CALL = ("budget_tokens", "fps", "max_frames")
+SAMPLING = ("num_frames",)
 PADDING = ("padding", "padding_side", "pad_to_multiple_of", "truncation", "max_length")
 NO_MEANING = ("add_special_tokens", "do_sample_frames", "return_metadata", "return_attention_mask",
               "return_mm_token_type_ids", "return_dict")  # fmt: skip
@@ -126,14 +127,14 @@ class VL3Processor(ProcessorMixin):
         text: instead of messages, what a chat template rendered, with <image> and <video> where
         images and videos (lists, or a list per text) go
         prune: "model" for the checkpoint's own setting, None to keep every token, or settings.
-        options: budget_tokens, fps, max_frames (num_frames is the same) for this call;
-        padding_side, pad_to_multiple_of, truncation and max_length as of tokenizers
+        options: budget_tokens, fps, max_frames or num_frames for this call; padding_side,
+        pad_to_multiple_of, truncation and max_length as of tokenizers
         Returns input_ids, attention_mask and, where there are media, pixel_values (uint8),
         grid_thw, merge_sizes, keep_mask; labels on request.
         Raises: ValueError or vl3.video.VideoError in one sentence for what cannot be read.
         """
         if return_tensors not in ("pt", None):
-            raise ValueError(f"return_tensors is 'pt' - got {return_tensors!r}")
+            raise ValueError(f"return_tensors is 'pt' or None - got {return_tensors!r}")
         if (messages is None) == (text is None):
             raise ValueError("a processor takes messages or text, one of them")
         if text is not None and return_labels:
@@ -145,7 +146,7 @@ class VL3Processor(ProcessorMixin):
                 "messages are dicts with role and content - got text; pass it as text=, or in a "
                 "message of a user"
             )
-        settings, padding = self._options(options, prune)
+        settings, num_frames, padding = self._options(options, prune)
         prompts, packed = [], []
         if text is not None:
             batch = self._texts(text, images, videos)
@@ -155,13 +156,15 @@ class VL3Processor(ProcessorMixin):
             batch = [messages] if isinstance(messages[0], dict) else list(messages)
         for conversation in batch:
             rendered, patches, keep = self._conversation(
-                conversation, settings, add_generation_prompt, add_system_prompt
+                conversation, settings, num_frames, add_generation_prompt, add_system_prompt
             )
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
             if patches is not None:
                 packed.append((patches, keep))
-        tensors = self._pad(prompts, return_labels, **padding)
-        return BatchFeature(tensors | (visual_tensors(packed) if packed else {}))
+        found = self._pad(prompts, return_labels, **padding)
+        if return_tensors is None:
+            found = {name: tensor.tolist() for name, tensor in found.items()}
+        return BatchFeature(found | (visual_tensors(packed) if packed else {}))
 
     def apply_chat_template(
         self,
@@ -170,7 +173,7 @@ class VL3Processor(ProcessorMixin):
         *,
         tokenize: bool = False,
         return_dict: bool = False,
-        return_tensors: str | None = "pt",
+        return_tensors: str | None = None,
         add_generation_prompt: bool = False,
         add_system_prompt: bool = False,
         continue_final_message: bool = False,
@@ -181,7 +184,8 @@ class VL3Processor(ProcessorMixin):
         """A conversation, or a batch, as text; with tokenize as token ids [B, L]; with return_dict
         too as the whole input of the model, media read.
 
-        As text, a video that was not read yet is one <video>. Arguments of __call__ are taken in
+        As text, a video that was not read yet is one <video>. Token ids are lists, or tensors with
+        return_tensors="pt", as of every class of transformers. Arguments of __call__ are taken in
         processor_kwargs or beside the others.
         """
         is_batch = not isinstance(conversation[0], dict)
@@ -206,7 +210,9 @@ class VL3Processor(ProcessorMixin):
                 return_labels=return_assistant_tokens_mask, **rendering, **options,
             )  # fmt: skip
             if return_assistant_tokens_mask:
-                tensors["assistant_masks"] = (tensors.pop("labels") != prompt.IGNORE).long()
+                learned = torch.as_tensor(tensors.pop("labels")) != prompt.IGNORE
+                mask = learned.long()
+                tensors["assistant_masks"] = mask if return_tensors == "pt" else mask.tolist()
         elif return_assistant_tokens_mask:
             raise ValueError("the answers of a template of your own are not known; leave it out")
         else:
@@ -220,24 +226,21 @@ class VL3Processor(ProcessorMixin):
             )
         return tensors if return_dict else tensors["input_ids"]
 
-    def _options(self, options: dict, prune) -> tuple[ProcessorSettings, dict]:
-        """The settings of one call, and how it pads; options that tokenizers have but say nothing
-        here are left out."""
-        given = {}
+    def _options(self, options: dict, prune) -> tuple[ProcessorSettings, int | None, dict]:
+        """The settings of one call, the frames of each video, and how it pads; options that
+        tokenizers have but say nothing here are left out."""
+        given, known = {}, (*PER_CALL, *SAMPLING, *PADDING)
         for name, value in options.items():
             given |= value if name in ("text_kwargs", "images_kwargs", "videos_kwargs") else {
                 name: value
             }  # fmt: skip
-        if "num_frames" in given:
-            given["max_frames"] = given.pop("num_frames")
-        for name in given.keys() - {*PER_CALL, *PADDING, *NO_MEANING}:
-            raise ValueError(
-                f"a processor has no option {name!r}{did_you_mean(name, [*PER_CALL, *PADDING])}"
-            )
+        for name in given.keys() - {*known, *NO_MEANING}:
+            raise ValueError(f"a processor has no option {name!r}{did_you_mean(name, known)}")
         changed = {n: given[n] for n in PER_CALL if given.get(n) is not None}
         if prune != "model":
             changed["prune"] = prune
-        return replace(self.settings, **changed), {n: given[n] for n in PADDING if n in given}
+        padding = {n: given[n] for n in PADDING if n in given}
+        return replace(self.settings, **changed), given.get("num_frames"), padding
 
     def _texts(self, text, images, videos) -> list[_Rendered]:
         """Each rendered text with its media as parts of a message, in the order of its marks."""
@@ -269,11 +272,15 @@ class VL3Processor(ProcessorMixin):
             batch.append(_Rendered(each, [{"role": "user", "content": parts}]))
         return batch
 
-    def _conversation(self, messages, settings, add_generation_prompt, add_system_prompt):
+    def _conversation(
+        self, messages, settings, num_frames, add_generation_prompt, add_system_prompt
+    ):
         text = None
         if isinstance(messages, _Rendered):
             text, messages = messages.text, messages.messages
         media = find_media(messages)
+        if num_frames is not None:
+            media = [_sampled(medium, num_frames) for medium in media]
         patches = keep = None
         annotated, counts = messages, []
         if media:
@@ -401,6 +408,13 @@ def _as_template(messages: Sequence[dict]) -> list[dict]:
         else turn | {"content": [part(given) for given in turn["content"]]}
         for turn in read(messages)
     ]
+
+
+def _sampled(medium: Medium, num_frames: int) -> Medium:
+    """The medium with so many frames, unless its own part says how many."""
+    if medium.is_image or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
+        return medium
+    return replace(medium, options=medium.options | {"num_frames": num_frames})
 
 
 def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
