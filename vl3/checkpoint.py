@@ -86,15 +86,16 @@ def place(name: str | Path, given: dict) -> Path:
 
 
 def finish(found: Found, model, info: dict):
-    """The loaded model, checked, with its adapter; and the report where it was asked for.
+    """The loaded model with its adapter, checked; or, where it was asked for, with the report.
 
     Raises: LayoutError that lists missing, unexpected or misfitting tensors.
     """
-    kept = {k: v for k, v in info.items() if not (found.misfits and k == "mismatched_keys")}
-    if found.misfits:
-        other = {key[0] for key in info["mismatched_keys"]}
-        kept["missing_keys"] = set(info["missing_keys"]) - other
-    layouts.check_loaded(found.folder, found.layout, kept)
+    if not found.tells:
+        kept = dict(info)
+        if found.misfits:
+            other = {key[0] for key in kept.pop("mismatched_keys")}
+            kept["missing_keys"] = set(info["missing_keys"]) - other
+        layouts.check_loaded(found.folder, found.layout, kept)
     model._weight_conversions = None  # or save_pretrained would write their names, not ours
     if found.adapter is not None:
         from vl3.weights.adapters import add_adapter

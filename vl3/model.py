@@ -212,6 +212,8 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
         self.vision = VisionEncoder(vision)
         self.connector = MLPConnector(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
+        # PEFT looks for the word embeddings in the first child that is a model of transformers.
+        self._modules = {n: self._modules[n] for n in ("language", "vision", "connector")}
         self.post_init()
 
     @property
@@ -232,7 +234,8 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
         subfolder, variant, output_loading_info ...), and the folder of an adapter, which is put
         onto its base. Code of a checkpoint is never run. Without dtype or device_map, weights that
         are stored in float16 are loaded in float32, the format a CPU computes.
-        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors.
+        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors, unless
+        output_loading_info asks for that list.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **kwargs)
@@ -257,7 +260,6 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
         keep_mask: torch.BoolTensor | None = None,
         visual_embeds: torch.FloatTensor | None = None,
         mm_encoder_outputs: dict | None = None,
-        shift_labels: torch.LongTensor | None = None,
         skip_logits: bool = False,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
@@ -272,14 +274,15 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
                 visual_embeds - [K, E] already encoded, projected and pruned, instead of pixels
                 inputs_embeds - [B, L, E] instead of input_ids; slots that still hold the embedding
                                 of config.image_token_id are filled
-                labels - [B, L], -100 where a token is not learned; or shift_labels, the same moved
-                         by one, each beside the position that predicts it
+                labels - [B, L], -100 where a token is not learned; or, by keyword, shift_labels:
+                         the same moved by one, each beside the position that predicts it
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
         skip_logits: with labels, leaves the logits out, most of which nobody learns.
         num_items_in_batch: learned tokens of the whole step, which the loss is the mean over (of
         this batch when None). mm_encoder_outputs: see vl3.generation.
         Raises: ValueError when slots and visual tokens differ in number.
         """
+        shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it
         states = self.base_model(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,

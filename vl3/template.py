@@ -46,6 +46,7 @@ _TEMPLATE = """
     {%- endfor -%}
   {%- endif -%}
 {%- endmacro -%}
+{%- if add_system_prompt is not defined -%}{%- set add_system_prompt = DEFAULT -%}{%- endif -%}
 {%- for turn in messages -%}
   {%- if loop.first and add_system_prompt and turn['role'] != 'system' -%}
     {{- '<|im_start|>system\\nSYSTEM<|im_end|>\\n' -}}
@@ -63,8 +64,10 @@ _TEMPLATE = """
 """
 
 
-def chat_template(kind: str = "own") -> str:
+def chat_template(kind: str = "own", *, system_prompt: bool = False) -> str:
     """The template of a layout: own, official or native.
+
+    system_prompt: whether chats start with it where the caller does not say add_system_prompt
 
     The official processor expands one placeholder per frame and knows the times; transformers'
     processor writes the times itself, so there a video is one placeholder. Ours takes both, and
@@ -74,6 +77,7 @@ def chat_template(kind: str = "own") -> str:
     image, video = (NATIVE_IMAGE, NATIVE_VIDEO) if kind == "native" else (IMAGE_TOKEN, VIDEO_TOKEN)
     marks = ("{%- generation -%}", "{%- endgeneration -%}") if kind == "own" else ("", "")
     text = _TEMPLATE.replace("ON_VIDEO", on_video).replace("SYSTEM", SYSTEM_PROMPT)
+    text = text.replace("DEFAULT", str(system_prompt).lower())
     for word, value in zip(("IMAGE", "VIDEO", "BEGIN", "END"), (image, video, *marks)):
         text = text.replace(word, value)
     return "".join(line.strip() for line in text.splitlines())

@@ -138,6 +138,10 @@ class VisionEncoder(PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # No post_init: the whole model draws all random weights, in one order.
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # read at each pass; transformers would guess from this file's text that not
+
     def forward(self, pixels_NP: torch.Tensor, grids: tuple[Grid, ...]) -> torch.Tensor:
         """Features after the final norm, before down-sampling.
 
