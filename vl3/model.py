@@ -33,7 +33,7 @@ OTHER_CHUNK_PATCHES = 4096
 
 @dataclass
 class VL3Output(CausalLMOutputWithPast):
-    """transformers' output and, with labels, what the loss is made of.
+    """transformers' output and, with labels and skip_logits, what the loss is made of.
 
     Shapes: losses_K float32, right_K bool - cross-entropy of each learned token in reading order
             and whether greedy decoding gives it; without gradient
@@ -277,8 +277,8 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
                 labels - [B, L], -100 where a token is not learned; or, by keyword, shift_labels:
                          the same moved by one, each beside the position that predicts it
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
-        skip_logits: with labels, leaves the logits out, most of which nobody learns.
-        num_items_in_batch: learned tokens of the whole step, which the loss is the mean over (of
+        skip_logits: with labels, gives what the loss is made of instead of the logits, most of
+        which nobody learns. num_items_in_batch: learned tokens of the whole step, which the loss is the mean over (of
         this batch when None). mm_encoder_outputs: see vl3.generation.
         Raises: ValueError when slots and visual tokens differ in number.
         """
@@ -293,10 +293,11 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
         hidden, head = states.last_hidden_state, self.get_output_embeddings()
         loss = losses_K = right_K = logits = None
         if labels is not None or shift_labels is not None:
-            losses_K, right_K = answer_losses(hidden, labels, head, shift_labels)
-            loss = losses_K.sum() / (num_items_in_batch or losses_K.numel() or 1)
-            losses_K = losses_K.detach()
-        if loss is None or not skip_logits:
+            each_K, hit_K = answer_losses(hidden, labels, head, shift_labels)
+            loss = each_K.sum() / (num_items_in_batch or each_K.numel() or 1)
+        if loss is not None and skip_logits:
+            losses_K, right_K = each_K.detach(), hit_K
+        else:
             is_count = isinstance(logits_to_keep, int)
             logits = head(hidden[:, slice(-logits_to_keep, None) if is_count else logits_to_keep])
         return VL3Output(
