@@ -16,7 +16,7 @@ import torch
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from vl3 import checkpoint, layouts, prompt
-from vl3.arguments import did_you_mean
+from vl3.arguments import choice, did_you_mean, number, whole
 from vl3.config import VL3Config
 from vl3.media import Measured, Medium, annotate, find_media
 from vl3.messages import read
@@ -146,6 +146,8 @@ class VL3Processor(ProcessorMixin):
                 "messages are dicts with role and content - got text; pass it as text=, or in a "
                 "message of a user"
             )
+        if not (messages if text is None else text):
+            raise ValueError("there are no messages; give a question in a message of a user")
         settings, num_frames, padding = self._options(options, prune)
         prompts, packed = [], []
         if text is not None:
@@ -236,10 +238,23 @@ class VL3Processor(ProcessorMixin):
             }  # fmt: skip
         for name in given.keys() - {*known, *NO_MEANING}:
             raise ValueError(f"a processor has no option {name!r}{did_you_mean(name, known)}")
-        changed = {n: given[n] for n in PER_CALL if given.get(n) is not None}
+        changed = {}
+        if given.get("fps") is not None:
+            changed["fps"] = number("fps", given["fps"], above=0)
+        for name in ("budget_tokens", "max_frames"):
+            if given.get(name) is not None:
+                changed[name] = whole(name, given[name], low=1)
         if prune != "model":
+            if prune is not None and not isinstance(prune, PruneSettings):
+                raise ValueError(
+                    f"prune is 'model', None to keep every token, or PruneSettings - got {prune!r}"
+                )
             changed["prune"] = prune
         padding = {n: given[n] for n in PADDING if n in given}
+        if "padding_side" in padding:
+            choice("padding_side", padding["padding_side"], ("left", "right"))
+        if given.get("num_frames") is not None:
+            given["num_frames"] = whole("num_frames", given["num_frames"], low=1)
         return replace(self.settings, **changed), given.get("num_frames"), padding
 
     def _texts(self, text, images, videos) -> list[_Rendered]:

@@ -72,6 +72,10 @@ def test_the_template_renders_what_the_prompt_renders(tiny_processor, shape, sys
     assert by_tokenizer == expected
 
 
+def test_nano_brings_the_template_for_programs_that_read_its_folder():
+    assert (BUNDLED / "chat_template.jinja").read_text("utf-8") == chat_template()
+
+
 @pytest.mark.parametrize("kind", ["own", "official", "native"])
 def test_a_template_starts_with_the_system_prompt_where_the_model_does(kind):
     for default in (False, True):
@@ -198,6 +202,16 @@ def test_options_of_a_call(tiny_processor):
     assert tiny_processor(film, videos_kwargs={"max_frames": 2})["grid_thw"][0, 0] == 2
     with pytest.raises(ValueError, match="no option 'max_frame'; did you mean max_frames"):
         tiny_processor(film, max_frame=3)
+    for wrong, words in (
+        ({"budget_tokens": 0}, "budget_tokens is"), ({"fps": -1}, "fps is"),
+        ({"num_frames": 0.5}, "num_frames is"), ({"prune": False}, "prune is"),
+        ({"padding_side": "top"}, "padding_side is"), ({"return_tensors": "np"}, "return_tensors"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            tiny_processor(film, **wrong)
+    for empty in ([], ()):
+        with pytest.raises(ValueError, match="no messages"):
+            tiny_processor(empty)
     with pytest.raises(ValueError, match="messages or text"):
         tiny_processor()
     with pytest.raises(ValueError, match="pass it as text="):
