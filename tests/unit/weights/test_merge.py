@@ -57,7 +57,7 @@ def said(trained):
     found = {}
     for kind in KINDS:
         loaded = load(trained / kind, dtype="float32")
-        inputs = merge.prompt(loaded)
+        inputs = merge.prompt(loaded.processor)
         found[kind] = inputs, merge.logits(loaded.model, inputs)
     return found
 
