@@ -7,21 +7,29 @@ what it says in vl3/page/words.py, how it looks in assets/web.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from vl3.page import options as cli
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# Figures for a page that is switched off, computed with pandas at the end of every event.
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
 if __name__ == "__main__":
-    cli.parse()  # before the imports that take seconds, so that --help and mistakes answer at once
+    # Before the imports that take seconds, so that --help and mistakes answer at once.
+    READY = cli.ready()
 
 import gradio as gr
+from gradio import queueing, route_utils, routes
 
 import vl3
 import vl3.layouts
@@ -34,15 +42,16 @@ from vl3.page.desk import Desk
 from vl3.page.layout import THEMES, Layout
 from vl3.page.media import Media
 from vl3.page.refused import Refused, toast
-from vl3.page.visitors import Visitor
+from vl3.page.visitors import Visitor, settle
 
 CLIPS = Path(__file__).resolve().parent / "assets" / "clips"
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
-ON_GPU = {"concurrency_id": "gpu", "concurrency_limit": 1}
+IN_LINE = {"concurrency_limit": None}  # waits in the desk's own line, which says how long it is
 ONE_STRIP = {"concurrency_id": "strip", "concurrency_limit": 1}  # decoding takes every core
 ONE_LOOK = {"concurrency_id": "look", "concurrency_limit": 1}  # waits where an answer is written
 SWEEP_S = 30.0
+END_S = 1.5
 
 
 class Page(Layout):
@@ -63,7 +72,7 @@ class Page(Layout):
             self._wire_settings()
             self._wire_coming_back()
             self.demo.unload(self.leave)
-            gr.api(self.ask, api_name="ask", **ON_GPU)
+            gr.api(self.ask, api_name="ask", **IN_LINE)
 
     def _told(self, function: Callable) -> Callable:
         """The method as a handler: it gets visitor and event; known errors become toasts."""
@@ -82,6 +91,23 @@ class Page(Layout):
         # Through the queue (though never behind an answer): outside of it, a toast is also an
         # HTTP error in the browser's console.
         return event(self._told(function), inputs, outputs, **{**QUIET, **options})
+
+    def _on_turn(self, event: Callable, function: Callable, inputs, outputs, **options):
+        """As _on, but the handler waits for its turn in the line; meanwhile the page says how many
+        are before it."""
+        shown = outputs if isinstance(outputs, list) else [outputs]
+
+        def handler(visitor: Visitor, event: dict, *values):
+            waits = visitor.waiting
+            with self.desk.line.place() as place:
+                for before in place.wait(lambda: visitor.has_left or waits > visitor.waiting):
+                    yield {self.queue: words.before(before)}
+                yield {self.queue: ""}
+                made = function(visitor, event, *values)
+                for each in made if inspect.isgenerator(made) else [made]:
+                    yield dict(zip(shown, each if len(shown) > 1 else [each], strict=True))
+
+        return self._on(event, handler, inputs, [*shown, self.queue], **{**IN_LINE, **options})
 
     def _on_video(self, event: Callable, function: Callable, inputs, outputs, **options):
         """As _on; then come the film strip and the open tab, which nobody has to wait for."""
@@ -129,10 +155,7 @@ class Page(Layout):
             fields = [*inputs, *self.reading, *self.answer]
             stands = {"js": "(_, ...fields) => [window.vl3.moment(), ...fields]"} if inputs else {}
             begun = self._on(event, function, fields, [self.chat, self.box], **stands)
-            run = begun.success(
-                self._told(self.on_answer), self.answer, self.chat, show_progress="minimal",
-                show_progress_on=self.queue, api_visibility="private", **ON_GPU,
-            )  # fmt: skip
+            run = self._on_turn(begun.success, self.on_answer, self.answer, self.chat)
             for ended in (run.then, run.failure):
                 self._on(ended, self.on_ended, None, [self.chat, self.box], queue=False)
                 plan = [*self.reading, *self.answer]
@@ -157,7 +180,7 @@ class Page(Layout):
         choices = [self.question, *self.reading, *self.answer]
         choices += [field for fields in (*self.pruners, *self.models) for field in fields]
         compared = self.looks["compare"]
-        self._on(self.both.click, self.on_compare, choices, compared, **ON_GPU)
+        self._on_turn(self.both.click, self.on_compare, choices, compared)
         self._on(self.halt.click, self.on_halt, queue=False)
 
     def _wire_settings(self) -> None:
@@ -176,8 +199,8 @@ class Page(Layout):
         changed = [
             self.header, self.chat, self.box, self.player, *self.reading, self.longest, self.memory,
         ]  # fmt: skip
-        options = {"show_progress": "minimal", "show_progress_on": self.estimate, **ON_GPU}
-        loaded = self._on(self.load.click, self.on_load, chosen, changed, **options)
+        options = {"show_progress": "minimal", "show_progress_on": self.estimate}
+        loaded = self._on_turn(self.load.click, self.on_load, chosen, changed, **options)
         self._on_look(loaded.then, self.on_look)
 
     def _wire_coming_back(self) -> None:
@@ -192,11 +215,16 @@ class Page(Layout):
             field.change(None, kept, None, js="(...fields) => window.vl3.keep(fields)", **QUICK)
         self._on(self.share.click, self.on_share, None, self.saver)
         self._on(self.saver.copied, self.on_copied)
+        self._on(self.revoke.click, self.on_revoke)
 
     @contextmanager
     def _toasts(self, markup: bool = True) -> Iterator[None]:
         try:
             yield
+        except OSError as error:
+            if not uploads.is_full(error):
+                raise
+            raise gr.Error(words.FULL, title="Disk full", print_exception=False) from None
         except (Refused, *self.desk.refusals) as error:
             refused = self.desk.refusal(error)
             message = toast(refused.title, str(refused)) if markup else str(refused)
@@ -208,7 +236,7 @@ class Page(Layout):
             raise gr.Error(message, title="Not done") from error
 
     def visitor(self, request: gr.Request) -> Visitor:
-        return self.desk.visitors.get(request.session_hash)
+        return self.desk.visitors.get(request.session_hash, request.request.state.owner)
 
     def leave(self, request: gr.Request) -> None:
         self.desk.visitors.leave(request.session_hash)
@@ -385,6 +413,10 @@ class Page(Layout):
     def on_share(self, visitor: Visitor, event: dict) -> dict:
         return {"link": self.desk.share(visitor), "note": words.SHARED}
 
+    def on_revoke(self, visitor: Visitor, event: dict) -> None:
+        was_any = self.desk.revoke(visitor)
+        gr.Info(toast("Links revoked", words.REVOKED if was_any else words.NO_LINKS))
+
     def on_copied(self, visitor: Visitor, event: dict) -> None:
         gr.Info(toast("Link copied", words.SHARED))
 
@@ -457,18 +489,62 @@ def _data(event: gr.EventData | None) -> dict:
 def build(desk: Desk, *options) -> gr.Blocks:
     """The page as a Gradio application, its queue included; options as of Page."""
     demo = Page(desk, *options).demo
-    return demo.queue(max_size=16, default_concurrency_limit=4)
+    # No bound on events: they are light, and what is not waits in the desk's line, which has one.
+    demo.queue(max_size=None, default_concurrency_limit=4, api_open=False)
+    # It looks for work that often, a thousand times a second by itself: 6 % of a core for nothing.
+    demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = 0.01, 0.1
+    return demo
 
 
-def launch_options(max_upload: str) -> dict:
-    """The arguments of launch(), but for address and lock."""
+async def store(request, place: Path, most_bytes: int, upload_id: str | None) -> list[str]:
+    """Writes the files of an upload into the place; their paths."""
+    tracked = routes.file_upload_statuses if upload_id else None
+    try:
+        paths, _, _ = await route_utils.upload_fn(
+            request, str(place), most_bytes, upload_id, upload_progress=tracked
+        )
+        return paths
+    finally:
+        if tracked:
+            tracked.set_done(upload_id)
+
+
+def launch_options(desk: Desk, max_bytes: int, **names) -> dict:
+    """The arguments of launch(), but for address and lock; names as of launch.options."""
     theme = gr.themes.Monochrome(
         font=launch.FONT, font_mono=launch.FONT_MONO, radius_size="md", spacing_size="sm"
     ).set(  # a button under the mouse fades otherwise, as if it could not be pressed
         button_secondary_text_color_hover="*button_secondary_text_color",
         button_secondary_background_fill_hover="*neutral_100",
     )
-    return {"theme": theme, **launch.options(max_upload)}
+    return {"theme": theme, **launch.options(desk, max_bytes, store, **names)}
+
+
+def log_briefly() -> None:
+    """What goes wrong in a call enters the log without a word of the caller's.
+
+    gradio prints the whole error, message included, of each call that does not fit its handlers.
+    """
+    for module in (queueing, routes):
+        module.traceback = SimpleNamespace(print_exc=lambda: _print_where(*sys.exc_info()))
+    logging.getLogger("uvicorn.error").addFilter(_told)
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Whether the server shall log the record itself: not one that holds an error."""
+    if record.exc_info:
+        _print_where(*record.exc_info)
+    return not record.exc_info
+
+
+def _print_where(kind: type, _, trace) -> None:
+    frames = traceback.extract_tb(trace)
+    homes = [__file__, str(launch.ROOT / "vl3")]
+    if not any(frame.filename.startswith(home) for frame in frames for home in homes):
+        print(f"A call that the page does not make was refused: {kind.__name__}.", file=sys.stderr)
+        return
+    lines = "".join(traceback.format_list(frames))
+    print(f"A call failed: {kind.__name__}\n{lines}", file=sys.stderr, end="")
 
 
 def refusals() -> dict[type[Exception], str]:
@@ -482,8 +558,15 @@ def refusals() -> dict[type[Exception], str]:
 
 
 def main() -> None:
-    options = cli.parse()
-    folder = uploads.prepare(options.data_dir)
+    options, folder = READY
+    _on_end(signal.default_int_handler)
+    with ExitStack() as made, suppress(KeyboardInterrupt):  # before the page was up
+        made.callback(uploads.remove, folder)
+        _serve(options, made.enter_context(uploads.nameless(folder)), made)
+
+
+def _serve(options, folder: Path, made: ExitStack) -> None:
+    """Serves the page until a signal asks for its end; made: what goes with it."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     fitting = {"device": options.device, "dtype": options.dtype, "memory": options.memory}
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
@@ -492,23 +575,43 @@ def main() -> None:
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
     desk = Desk(load, media, refusals(), **first)
     desk.offer(CLIPS)
-    port = cli.free_port(options.host, options.port)
-    if port != options.port:
-        print(f"Port {options.port} is taken, using {port}.")
+    if options.port != options.wanted_port:
+        print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
     threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
-    for ending in (signal.SIGINT, signal.SIGTERM):  # also where the shell had them ignored
-        signal.signal(ending, signal.default_int_handler)
-    print(f"vl3 is at http://{options.host}:{port}", flush=True)
-    with suppress(KeyboardInterrupt):
-        build(desk, options.auth is None, estimate).launch(
-            server_name=options.host,
-            server_port=port,
-            share=options.share,
-            auth=tuple(options.auth.split(":", 1)) if options.auth else None,
-            inbrowser=options.open,
-            **launch_options(options.max_upload),
-        )
-    uploads.remove(folder)
+    log_briefly()
+    demo = build(desk, options.auth is None, estimate)
+    names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
+    demo.launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        auth=tuple(options.auth.split(":", 1)) if options.auth else None,
+        inbrowser=options.open,
+        prevent_thread_lock=True,
+        **launch_options(desk, options.max_upload, **names),
+    )
+    settle()
+    print(f"vl3 is at {cli.address(options.host, options.port)}", flush=True)
+    if options.share and not demo.share_url:
+        print("There is no public link: the network does not let one be made.", flush=True)
+    ending = threading.Event()
+    _on_end(lambda number, frame: ending.set())
+    ending.wait()
+    desk.close()
+    # What does not end by itself in time, a layer or a slow reader, ends with the process.
+    last = threading.Timer(END_S, lambda: (made.close(), os._exit(0)))
+    last.daemon = True
+    last.start()
+    demo.close(verbose=False)
+
+
+def _on_end(handle: Callable) -> None:
+    """What the signals do that ask the program to end, also where the shell had them ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+        if number and not is_nohup:
+            signal.signal(number, handle)
 
 
 if __name__ == "__main__":

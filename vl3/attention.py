@@ -7,9 +7,14 @@ times. As rows of one product they are read once, and the result is the same.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -27,9 +32,12 @@ def attend(module, query, key, value, attention_mask=None, *, scaling=None, **op
     groups = key.shape[1]
     is_causal = attention_mask is None and length > 1  # the mask is implied
     has_gradient = torch.is_grad_enabled() and query.requires_grad
+    has_more = any(options.get(name) for name in ("dropout", "softcap")) or any(
+        options.get(name) is not None for name in ("cache", "position_bias")
+    )
     if (
         query.device.type != "cpu" or groups == heads or length > MOST_TOKENS
-        or is_causal or has_gradient
+        or is_causal or has_gradient or has_more
     ):  # fmt: skip
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
@@ -45,8 +53,32 @@ def attend(module, query, key, value, attention_mask=None, *, scaling=None, **op
 AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
+_PASSES: Counter[int] = Counter()  # by configuration: passes that run, of all threads
+_LOCK = threading.Lock()
 
-def group_heads(language: PreTrainedModel) -> None:
-    """Lets a language model that would attend with SDPA attend so."""
-    if language.config._attn_implementation == "sdpa":
-        language.config._attn_implementation = NAME
+
+@contextmanager
+def grouped_heads(config: PreTrainedConfig, device: torch.device) -> Iterator[None]:
+    """For one pass, a language model of this configuration that attends with SDPA attends so.
+
+    The configuration names it no longer than that: whoever reads it between passes (a saved
+    config.json, continuous batching, set_attn_implementation) finds what transformers knows.
+    """
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        yield
+        return
+    with _LOCK:
+        is_ours = config._attn_implementation in ("sdpa", NAME)
+        if is_ours:
+            _PASSES[id(config)] += 1
+            config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        if is_ours:
+            with _LOCK:
+                _PASSES[id(config)] -= 1
+                if not _PASSES[id(config)]:
+                    del _PASSES[id(config)]
+                    if config._attn_implementation == NAME:
+                        config._attn_implementation = "sdpa"

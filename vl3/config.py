@@ -61,7 +61,7 @@ class VL3Config(PreTrainedConfig):
         "vision_config": VL3VisionConfig,
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -77,8 +77,16 @@ class VL3Config(PreTrainedConfig):
     @property
     def slot_token_ids(self) -> tuple[int, ...]:
         """Token ids whose embedding is replaced by a visual token."""
-        ids = (self.image_token_id, self.video_token_id)
-        return tuple(token for token in ids if token is not None)
+        return tuple(self.slot_kinds.values())
+
+    @property
+    def slot_kinds(self) -> dict[str, int]:
+        """Those ids by what they mark; where one marks both, it goes by the name of image."""
+        ids = {"image": self.image_token_id, "video": self.video_token_id}
+        return {kind: token for kind, token in ids.items() if token is not None}
+
+
+NANO_STD = 0.07  # about 1 / sqrt(width); 0.02 starts several times slower
 
 
 def _qwen2(**sizes) -> PreTrainedConfig:
@@ -121,7 +129,11 @@ def videollama3_7b() -> VL3Config:
 def nano(*, vocab_size: int, image_token_id: int) -> VL3Config:
     """Sizes of the bundled toy model: the same architecture at 2.6 M parameters."""
     vision = VL3VisionConfig(
-        hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        initializer_range=NANO_STD,
     )
     text = _qwen2(
         hidden_size=192,
@@ -131,7 +143,11 @@ def nano(*, vocab_size: int, image_token_id: int) -> VL3Config:
         num_key_value_heads=2,
         vocab_size=vocab_size,
         max_position_embeddings=8192,
-        initializer_range=0.07,  # about 1 / sqrt(width); 0.02 starts several times slower
+        initializer_range=NANO_STD,
         tie_word_embeddings=True,
     )
     return VL3Config(vision_config=vision, text_config=text, image_token_id=image_token_id)
+
+
+AutoConfig.register("vl3", VL3Config, exist_ok=True)
+AutoConfig.register("vl3_vision", VL3VisionConfig, exist_ok=True)

@@ -168,22 +168,26 @@ def is_lfs_pointer(file: Path) -> bool:
         return opened.read(64).startswith(b"version https://git-lfs.github.com/spec/")
 
 
-def tensor_names(folder: Path) -> list[str]:
+def tensor_names(folder: Path, variant: str | None = None) -> list[str]:
     """Names of all tensors of a checkpoint folder, from headers alone.
 
+    variant: as transformers' from_pretrained takes it: "fp16" of model.fp16.safetensors
     Raises: LayoutError when there are no weights, a shard is missing, or a file is damaged.
     """
     folder = Path(folder)
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+    dot = f".{variant}" if variant else ""
+    for index in (
+        f"model.safetensors.index{dot}.json", f"pytorch_model.bin.index{dot}.json"
+    ):  # fmt: skip
         if (listed := read_json(folder, index)) is not None:
             return _shard_names(folder, index, listed.get("weight_map"))
-    if (file := folder / "model.safetensors").is_file():
+    if (file := folder / f"model{dot}.safetensors").is_file():
         return safetensors_names(file)
-    if (file := folder / "pytorch_model.bin").is_file():
+    if (file := folder / f"pytorch_model{dot}.bin").is_file():
         return _pickle_names(file)
     raise LayoutError(
-        f"{folder.name} has no weights; expected model.safetensors, its shards with an index, or "
-        "pytorch_model.bin"
+        f"{folder.name} has no weights; expected model{dot}.safetensors, its shards with an index, "
+        f"or pytorch_model{dot}.bin"
     )
 
 

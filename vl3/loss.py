@@ -15,14 +15,19 @@ from vl3.values import IGNORE
 
 
 def answer_losses(
-    hidden_BLE: torch.Tensor, labels_BL: torch.Tensor, head: nn.Module
+    hidden_BLE: torch.Tensor,
+    labels_BL: torch.Tensor | None,
+    head: nn.Module,
+    next_BL: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of every learned token, and whether it was the likeliest one.
 
     Shapes: hidden_BLE - last hidden states; labels_BL - token ids, IGNORE where nothing is learned;
                          the state before a token predicts it
+            next_BL - labels already moved by one, each beside the state that predicts it, instead
             returns losses_K float32, right_K bool - learned tokens in reading order
     """
-    learned_BL = labels_BL[:, 1:] != IGNORE
-    hidden_KE, labels_K = hidden_BLE[:, :-1][learned_BL], labels_BL[:, 1:][learned_BL]
-    return ops.linear_cross_entropy(hidden_KE, head, labels_K)
+    if next_BL is None:
+        hidden_BLE, next_BL = hidden_BLE[:, :-1], labels_BL[:, 1:]
+    learned_BL = next_BL != IGNORE
+    return ops.linear_cross_entropy(hidden_BLE[learned_BL], head, next_BL[learned_BL])

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
-from vl3 import layouts
-from vl3.attention import group_heads
+from vl3 import checkpoint
+from vl3.attention import grouped_heads
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
+from vl3.generation import VisualGenerationMixin
 from vl3.loss import answer_losses
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample, unique_frames
+from vl3.vision.encoder import draw_weights
 
 # Without gradients the encoder runs over at most this many patches at a time (one frame at least),
 # so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
 # other: the result does not depend on where a clip is cut.
-CHUNK_PATCHES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+CHUNK_PATCHES = {"cpu": 1024, "cuda": 16384}
+OTHER_CHUNK_PATCHES = 4096
 
 
 @dataclass
 class VL3Output(CausalLMOutputWithPast):
-    """transformers' output and, with labels, what the loss is made of.
+    """transformers' output and, with labels and skip_logits, what the loss is made of.
 
     Shapes: losses_K float32, right_K bool - cross-entropy of each learned token in reading order
             and whether greedy decoding gives it; without gradient
@@ -41,10 +43,149 @@ class VL3Output(CausalLMOutputWithPast):
     right_K: torch.BoolTensor | None = None
 
 
-VISUAL_INPUTS = ("pixel_values", "grid_thw", "merge_sizes", "keep_mask", "visual_embeds")
+class Sight:
+    """From pixels to a prompt's embeddings, for a model with vision, connector and config."""
+
+    def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
+        """Kept visual tokens at the language model's width, [K, E]."""
+        return self.project(self.encode_vision(pixel_values, grid_thw, merge_sizes, keep=keep_mask))
+
+    def encode_vision(
+        self,
+        pixel_values: torch.Tensor,
+        grid_thw: torch.LongTensor | Sequence[Sequence[int]],
+        merge_sizes: torch.LongTensor | Sequence[int],
+        on_patches: Callable[[int, int], None] | None = None,
+        keep: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Features of merged tokens before the connector: of all [M, D], of the kept ones [K, D].
+
+        Without gradients a frame that equals the one before is not encoded again.
+        keep: as keep_mask of forward
+        on_patches: called with (patches done, patches in all) as the work proceeds, when no
+        gradient is recorded; may raise to stop.
+        """
+        grids = to_grids(grid_thw, merge_sizes)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters()):
+            return downsample(self.vision(pixel_values, grids), grids, keep)
+        fresh_NP, fresh_grids, source_M = unique_frames(pixel_values, grids)
+        features, start, total = [], 0, pixel_values.shape[0]
+        device = working_device(self.vision)
+        for chunk in chunk_grids(fresh_grids, CHUNK_PATCHES.get(device.type, OTHER_CHUNK_PATCHES)):
+            stop = start + sum(grid.num_patches for grid in chunk)
+            pixels = fresh_NP[start:stop].to(device)
+            features.append(downsample(self.vision(pixels, chunk), chunk))
+            start = stop
+            if on_patches is not None:
+                on_patches(start * total // fresh_NP.shape[0], total)
+        x_MD = torch.cat(features)
+        if fresh_grids != grids:
+            x_MD = x_MD[source_M.to(x_MD.device)]
+        return x_MD if keep is None else x_MD[keep.to(x_MD.device)]
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Features through the connector: [M, D] to [M, E]."""
+        return self.connector(features)
+
+    def splice(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor,
+        visual_embeds: torch.Tensor,
+        token_ids: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Text embeddings [B, L, E] with the visual tokens [K, E] in their slots, in order.
+
+        input_ids: None where only embeddings are known; a slot is then known by its embedding
+        token_ids: which slots are meant, when not all of them
+        """
+        slots_BL = self.slots(inputs_embeds if input_ids is None else input_ids, token_ids)
+        self.check_count(int(slots_BL.sum()), len(visual_embeds))
+        if visual_embeds.shape[-1] != inputs_embeds.shape[-1]:
+            raise ValueError(
+                f"visual tokens of width {visual_embeds.shape[-1]} do not fit embeddings of width "
+                f"{inputs_embeds.shape[-1]}; encode them with the model that reads them"
+            )
+        visual_embeds = visual_embeds.to(inputs_embeds)
+        slots_BL = slots_BL.to(inputs_embeds.device)
+        return inputs_embeds.masked_scatter(slots_BL[:, :, None], visual_embeds)
+
+    def slots(
+        self, prompts: torch.Tensor, token_ids: Sequence[int] | None = None
+    ) -> torch.BoolTensor:
+        """Where prompts, ids [B, L] or embeddings [B, L, E], hold visual slots: bool [B, L]."""
+        wanted = self.config.slot_token_ids if token_ids is None else token_ids
+        ids = torch.tensor(wanted, device=prompts.device)
+        if not prompts.is_floating_point():
+            return torch.isin(prompts, ids)
+        marks_SE = self.get_input_embeddings()(ids).to(prompts)
+        return (prompts[..., None, :] == marks_SE).all(-1).any(-1)
+
+    @staticmethod
+    def check_count(num_slots: int, num_tokens: int) -> None:
+        if num_slots != num_tokens:
+            raise ValueError(
+                f"the prompt has {num_slots} visual slots but {num_tokens} visual "
+                "tokens were kept; render the prompt from the same Keep that pruned the clip"
+            )
 
 
-class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class VL3Model(Sight, nn.Module):
+    """All but the output head, as `base_model` of the whole model gives it.
+
+    Its modules are those of the whole model, which alone names and saves their weights.
+    """
+
+    def __init__(self, config: VL3Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        use_cache=None,
+        pixel_values=None,
+        grid_thw=None,
+        merge_sizes=None,
+        keep_mask=None,
+        visual_embeds=None,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Last hidden states of prompts whose slots are filled; arguments as of the whole model."""
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            visual_embeds = self.embed_visual(pixel_values, grid_thw, merge_sizes, keep_mask)
+        if visual_embeds is not None:
+            inputs_embeds = self.splice(input_ids, inputs_embeds, visual_embeds)
+        for kind, seen in (mm_encoder_outputs or {}).items():
+            features = torch.cat(list(seen.pooler_output))
+            token_ids = (self.config.slot_kinds[kind],)
+            inputs_embeds = self.splice(input_ids, inputs_embeds, features, token_ids)
+        with grouped_heads(self.decoder.config, inputs_embeds.device):
+            return self.decoder(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.get_input_embeddings()
+
+    def get_decoder(self) -> PreTrainedModel:
+        return self.decoder
+
+
+class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin):
     """A vision encoder, a connector and a causal language model from transformers.
 
     Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the mask
@@ -71,30 +212,38 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision = VisionEncoder(vision)
         self.connector = MLPConnector(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
-        group_heads(self.language)
+        # PEFT looks for the word embeddings in the first child that is a model of transformers.
+        self._modules = {n: self._modules[n] for n in ("language", "vision", "connector")}
         self.post_init()
+
+    @property
+    def base_model(self) -> VL3Model:
+        """The model without its output head, of the modules that this one has now."""
+        if (base := self.__dict__.get("_base")) is None:  # kept aside: no second name for a weight
+            base = self.__dict__["_base"] = VL3Model(self.config)
+        base.vision, base.connector = self.vision, self.connector
+        base.decoder = self.language.base_model
+        base.training = self.training
+        return base
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """The model of a checkpoint folder in any whole-model layout, strictly.
+        """The model of a checkpoint in any whole-model layout, strictly: a folder or a hub id.
 
-        Takes what transformers' from_pretrained takes (dtype, device_map, quantization_config ...).
-        Hub ids are resolved by vl3.weights.hub.resolve first.
-        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors.
+        Takes what transformers' from_pretrained takes (dtype, device_map, quantization_config,
+        subfolder, variant, output_loading_info ...), and the folder of an adapter, which is put
+        onto its base. Code of a checkpoint is never run. Without dtype or device_map, weights that
+        are stored in float16 are loaded in float32, the format a CPU computes.
+        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors, unless
+        output_loading_info asks for that list.
         """
-        folder = Path(pretrained_model_name_or_path)
-        names = layouts.tensor_names(folder)
-        layout = layouts.detect(folder, names)
-        layouts.read_json(folder, "generation_config.json")  # whose errors are sentences
-        config = kwargs.pop("config", None) or layouts.read_config(folder)
-        model, info = super().from_pretrained(
-            folder, *args, config=config, output_loading_info=True, ignore_mismatched_sizes=True,
-            trust_remote_code=False, key_mapping=layouts.key_mapping(layout, names), **kwargs,
-        )  # fmt: skip
-        layouts.check_loaded(folder, layout, info)
-        model._weight_conversions = None  # or save_pretrained would write their names, not ours
-        return model
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **kwargs)
+        found = checkpoint.find(pretrained_model_name_or_path, kwargs)
+        model, info = super().from_pretrained(found.folder, *args, **found.arguments)
+        return checkpoint.finish(found, model, info)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -110,7 +259,8 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         merge_sizes: torch.LongTensor | None = None,
         keep_mask: torch.BoolTensor | None = None,
         visual_embeds: torch.FloatTensor | None = None,
-        skip_logits: bool | None = None,
+        mm_encoder_outputs: dict | None = None,
+        skip_logits: bool = False,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> VL3Output:
@@ -122,109 +272,43 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 keep_mask - [M] bool, tokens the pruner keeps; None keeps all; or [K] int64, the
                             token of each slot, where equal frames were encoded once
                 visual_embeds - [K, E] already encoded, projected and pruned, instead of pixels
-                labels - [B, L], -100 where a token is not learned
+                inputs_embeds - [B, L, E] instead of input_ids; slots that still hold the embedding
+                                of config.image_token_id are filled
+                labels - [B, L], -100 where a token is not learned; or, by keyword, shift_labels:
+                         the same moved by one, each beside the position that predicts it
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
-        skip_logits: with labels, leaves the logits out, most of which nobody learns; None does so
-        in training mode. num_items_in_batch: learned tokens of the whole step, which the loss is
-        the mean over (of this batch when None).
+        skip_logits: with labels, gives what the loss is made of instead of the logits, most of
+        which nobody learns. num_items_in_batch: learned tokens of the whole step, which the loss is
+        the mean over (of this batch when None). mm_encoder_outputs: see vl3.generation.
         Raises: ValueError when slots and visual tokens differ in number.
         """
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-            if pixel_values is not None:
-                visual_embeds = self.embed_visual(pixel_values, grid_thw, merge_sizes, keep_mask)
-            if visual_embeds is not None:
-                inputs_embeds = self.splice(input_ids, inputs_embeds, visual_embeds)
-        states = self.language.base_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        output = VL3Output(
+        shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it
+        states = self.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+            past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,
+            pixel_values=pixel_values, grid_thw=grid_thw, merge_sizes=merge_sizes,
+            keep_mask=keep_mask, visual_embeds=visual_embeds,
+            mm_encoder_outputs=mm_encoder_outputs, **kwargs,
+        )  # fmt: skip
+        hidden, head = states.last_hidden_state, self.get_output_embeddings()
+        loss = losses_K = right_K = logits = None
+        if labels is not None or shift_labels is not None:
+            each_K, hit_K = answer_losses(hidden, labels, head, shift_labels)
+            loss = each_K.sum() / (num_items_in_batch or each_K.numel() or 1)
+        if loss is not None and skip_logits:
+            losses_K, right_K = each_K.detach(), hit_K
+        else:
+            is_count = isinstance(logits_to_keep, int)
+            logits = head(hidden[:, slice(-logits_to_keep, None) if is_count else logits_to_keep])
+        return VL3Output(
+            loss=loss,
+            logits=logits,
             past_key_values=states.past_key_values,
             hidden_states=states.hidden_states,
             attentions=states.attentions,
+            losses_K=losses_K,
+            right_K=right_K,
         )
-        hidden, head = states.last_hidden_state, self.get_output_embeddings()
-        if labels is not None:
-            losses_K, output.right_K = answer_losses(hidden, labels, head)
-            output.losses_K = losses_K.detach()
-            output.loss = losses_K.sum() / (num_items_in_batch or losses_K.numel() or 1)
-            if self.training if skip_logits is None else skip_logits:
-                return output
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        output.logits = head(hidden[:, keep])
-        return output
-
-    def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
-        """Kept visual tokens at the language model's width, [K, E]."""
-        return self.project(self.encode_vision(pixel_values, grid_thw, merge_sizes, keep=keep_mask))
-
-    def encode_vision(
-        self,
-        pixel_values: torch.Tensor,
-        grid_thw: torch.LongTensor | Sequence[Sequence[int]],
-        merge_sizes: torch.LongTensor | Sequence[int],
-        on_patches: Callable[[int, int], None] | None = None,
-        keep: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Features of merged tokens before the connector: of all [M, D], of the kept ones [K, D].
-
-        Without gradients a frame that equals the one before is not encoded again.
-        keep: as keep_mask of forward
-        on_patches: called with (patches done, patches in all) as the work proceeds, when no
-        gradient is recorded; may raise to stop.
-        """
-        grids = to_grids(grid_thw, merge_sizes)
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters()):
-            return downsample(self.vision(pixel_values, grids), grids, keep)
-        fresh_NP, fresh_grids, source_M = unique_frames(pixel_values, grids)
-        features, start, total = [], 0, pixel_values.shape[0]
-        for chunk in chunk_grids(fresh_grids, CHUNK_PATCHES[self.device.type]):
-            stop = start + sum(grid.num_patches for grid in chunk)
-            pixels = fresh_NP[start:stop].to(self.device)
-            features.append(downsample(self.vision(pixels, chunk), chunk))
-            start = stop
-            if on_patches is not None:
-                on_patches(start * total // fresh_NP.shape[0], total)
-        x_MD = torch.cat(features)
-        if fresh_grids != grids:
-            x_MD = x_MD[source_M.to(x_MD.device)]
-        return x_MD if keep is None else x_MD[keep.to(x_MD.device)]
-
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features through the connector: [M, D] to [M, E]."""
-        return self.connector(features)
-
-    def splice(self, input_ids, inputs_embeds, visual_embeds) -> torch.Tensor:
-        """Text embeddings [B, L, E] with the visual tokens [K, E] in their slots, in order."""
-        slots_BL = self.slots(input_ids)
-        num_slots = int(slots_BL.sum())
-        if num_slots != visual_embeds.shape[0]:
-            raise ValueError(
-                f"the prompt has {num_slots} visual slots but {visual_embeds.shape[0]} visual "
-                "tokens were kept; render the prompt from the same Keep that pruned the clip"
-            )
-        visual_embeds = visual_embeds.to(inputs_embeds)
-        return inputs_embeds.masked_scatter(slots_BL[:, :, None], visual_embeds)
-
-    def slots(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Where the prompt holds visual slots: bool, same shape."""
-        ids = torch.tensor(self.config.slot_token_ids, device=input_ids.device)
-        return torch.isin(input_ids, ids)
-
-    def prepare_inputs_for_generation(
-        self, *args, inputs_embeds=None, is_first_iteration=False, **kwargs
-    ) -> dict:
-        inputs = super().prepare_inputs_for_generation(
-            *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            inputs = {key: value for key, value in inputs.items() if key not in VISUAL_INPUTS}
-        return inputs
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language.get_input_embeddings()
@@ -238,12 +322,26 @@ class VL3ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.language.set_output_embeddings(value)
 
+    def get_decoder(self) -> PreTrainedModel:
+        """The text model alone, which takes embeddings whose slots are filled."""
+        return self.language.base_model
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        return self.vision if modality in ("image", "video") else super().get_encoder(modality)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.text_config.initializer_range)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+        draw_weights(module, self.config.text_config.initializer_range)
+
+
+def working_device(module: nn.Module) -> torch.device:
+    """Where a module computes: its weights' device or, where accelerate fetches them, that one."""
+    device = next(module.parameters()).device
+    if device.type != "meta":
+        return device
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    return torch.device(next((device for device in devices if device is not None), "cpu"))
 
 
 def to_grids(grid_thw, merge_sizes) -> tuple[Grid, ...]:
@@ -272,3 +370,6 @@ def chunk_grids(grids: Sequence[Grid], most_patches: int) -> list[tuple[Grid, ..
             left -= fits
             room -= fits * grid.patches_per_frame
     return [tuple(chunk) for chunk in chunks]
+
+
+AutoModelForImageTextToText.register(VL3Config, VL3ForConditionalGeneration, exist_ok=True)

@@ -6,25 +6,56 @@ frames decoded, each resized to its grid at once. What the pruner drops never be
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
 
-from vl3 import layouts, prompt
-from vl3.arguments import instance, switch
+from vl3 import checkpoint, layouts, prompt
+from vl3.arguments import (
+    choice,
+    did_you_mean,
+    instance,
+    items,
+    number,
+    shown,
+    switch,
+    whole,
+)
+from vl3.config import VL3Config
 from vl3.media import Measured, Medium, annotate, find_media
-from vl3.messages import conversations
+from vl3.messages import conversations, read
 from vl3.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
+from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
 from vl3.values import Clip, Grid, Keep, Patches
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
 
+# What stands for a medium in a rendered text, and for which kind.
+MARKS = {prompt.IMAGE_TOKEN: "image", NATIVE_IMAGE: "image", VIDEO_TOKEN: "video",
+         NATIVE_VIDEO: "video"}  # fmt: skip
+PER_CALL = ("budget_tokens", "fps", "max_frames")
+SAMPLING = ("num_frames",)
+LONGEST = 1 << 30  # tokens that an argument may name
+PADDING = ("padding", "padding_side", "pad_to_multiple_of", "truncation", "max_length")
+NO_MEANING = ("add_special_tokens", "do_sample_frames", "return_metadata", "return_attention_mask",
+              "return_mm_token_type_ids", "return_dict")  # fmt: skip
+# Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
+LOADING = {"trust_remote_code", "use_fast", "backend", "_from_auto", "_from_pipeline", "config",
+           "padding_side", "proxies", "code_revision", "dtype", "torch_dtype"}  # fmt: skip
 
-class VL3Processor:
+
+class VL3Processor(ProcessorMixin):
     """Messages to model inputs, with the tokenizer and settings of one checkpoint.
 
     Source: VideoLLaMA3 processing_videollama3.py and image_processing_videollama3.py. Differences:
@@ -32,6 +63,8 @@ class VL3Processor:
     slot per kept token and batches larger than one work; a text that looks like a special token
     stays text.
     """
+
+    image_token, video_token = prompt.IMAGE_TOKEN, VIDEO_TOKEN
 
     def __init__(
         self,
@@ -41,74 +74,259 @@ class VL3Processor:
         image_token_id: int,
         video_token_id: int | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
+        instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer of transformers")
+        instance("settings", settings, ProcessorSettings, "vl3.settings.ProcessorSettings")
+        image_token_id = whole("image_token_id", image_token_id, low=0)
+        if video_token_id is not None:
+            video_token_id = whole("video_token_id", video_token_id, low=0)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = chat_template()
+        super().__init__(tokenizer, chat_template=chat_template())
         self.settings = settings
+        self.image_token_id, self.video_token_id = image_token_id, video_token_id
         self.slot_ids = prompt.SlotIds(
             image=image_token_id,
             video=image_token_id if video_token_id is None else video_token_id,
         )
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> VL3Processor:
-        """The processor of a checkpoint folder in any whole-model layout."""
-        instance("path", path, str | Path, "a checkpoint folder")
-        folder = Path(path)
-        config = layouts.read_config(folder)
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> VL3Processor:
+        """The processor of a checkpoint in any whole-model layout: a folder or a hub id.
+
+        Takes subfolder, revision and what else says where files are; settings of
+        ProcessorSettings (fps, budget_tokens ...) replace those of the folder. Code of a checkpoint
+        is never run.
+        Raises: LayoutError for a folder that is no checkpoint, ValueError for an unknown name.
+        """
+        folder = checkpoint.place(pretrained_model_name_or_path, kwargs)
+        known = {field.name for field in fields(ProcessorSettings)}
+        changed = {name: kwargs.pop(name) for name in known & kwargs.keys()}
+        for name in kwargs.keys() - LOADING:
+            raise ValueError(
+                f"a processor has no setting {name!r}{did_you_mean(name, [*known, 'subfolder'])}"
+            )
+        own = layouts.read_json(folder, CONFIG_FILE) or {}
+        if "image_token_id" in own:  # needs no model beside it, as an adapter has none
+            ids, patch = own, own["patch"]
+        else:
+            config = layouts.read_config(folder)
+            ids, patch = vars(config), config.vision_config.patch_size
         return cls(
             load_tokenizer(folder),
-            read_settings(folder, patch=config.vision_config.patch_size),
-            image_token_id=config.image_token_id,
-            video_token_id=config.video_token_id,
+            replace(read_settings(folder, patch=patch), **changed),
+            image_token_id=ids["image_token_id"],
+            video_token_id=ids["video_token_id"],
         )
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Writes tokenizer and settings beside the model's config.json and weights."""
-        self.tokenizer.save_pretrained(path)
-        raw = {"processor_class": "VL3Processor", **asdict(self.settings)}
-        Path(path, CONFIG_FILE).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    def to_dict(self) -> dict:
+        """What save_pretrained writes beside the tokenizer."""
+        ids = {"image_token_id": self.image_token_id, "video_token_id": self.video_token_id}
+        return {"processor_class": "VL3Processor"} | asdict(self.settings) | ids
+
+    @property
+    def model_input_names(self) -> list[str]:
+        visual = ["pixel_values", "grid_thw", "merge_sizes", "keep_mask"]
+        return ["input_ids", "attention_mask", *visual]
 
     def __call__(
         self,
-        messages: Sequence[dict] | Sequence[Sequence[dict]],
+        messages: Sequence[dict] | Sequence[Sequence[dict]] | None = None,
         *,
+        text: str | Sequence[str] | None = None,
+        images=None,
+        videos=None,
         add_generation_prompt: bool = False,
         add_system_prompt: bool = False,
+        continue_final_message: bool = False,
         return_labels: bool = False,
-        return_tensors: str = "pt",
+        return_tensors: str | None = "pt",
         prune: PruneSettings | str | None = "model",
-        budget_tokens: int | None = None,
-    ) -> dict[str, torch.Tensor]:
+        **options,
+    ) -> BatchFeature:
         """Tensors for the model, of one conversation or a batch (padded on the left).
 
+        text: instead of messages, what a chat template rendered, with <image> and <video> where
+        images and videos (lists, or a list per text) go
         prune: "model" for the checkpoint's own setting, None to keep every token, or settings.
+        options: budget_tokens, fps, max_frames or num_frames for this call; padding_side,
+        pad_to_multiple_of, truncation and max_length as of tokenizers
         Returns input_ids, attention_mask and, where there are media, pixel_values (uint8),
         grid_thw, merge_sizes, keep_mask; labels on request.
         Raises: ValueError or vl3.video.VideoError in one sentence for what cannot be read.
         """
+        if return_tensors is not None:
+            choice("return_tensors", return_tensors, ("pt",))
         add_generation_prompt = switch("add_generation_prompt", add_generation_prompt)
         add_system_prompt = switch("add_system_prompt", add_system_prompt)
+        continue_final_message = switch("continue_final_message", continue_final_message)
         return_labels = switch("return_labels", return_labels)
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors is 'pt' - got {return_tensors!r}")
-        batch = conversations(messages)
-        settings = self.settings
-        if prune != "model":
-            settings = replace(settings, prune=prune)
-        if budget_tokens is not None:
-            settings = replace(settings, budget_tokens=budget_tokens)
+        if (messages is None) == (text is None):
+            raise ValueError("a processor takes messages or text, one of them")
+        if text is not None and return_labels:
+            raise ValueError("a rendered text does not say what is learned; pass messages")
+        if isinstance(messages, str) or (
+            isinstance(messages, list | tuple) and messages and isinstance(messages[0], str)
+        ):
+            raise ValueError(
+                "messages are dicts with role and content - got text; pass it as text=, or in a "
+                "message of a user"
+            )
+        settings, num_frames, padding = self._options(options, prune)
         prompts, packed = [], []
+        if text is not None:
+            batch = self._texts(text, images, videos)
+        elif images is not None or videos is not None:
+            raise ValueError("images and videos go into the messages, or beside text=")
+        else:
+            batch = conversations(messages)
         for conversation in batch:
             rendered, patches, keep = self._conversation(
-                conversation, settings, add_generation_prompt, add_system_prompt
+                conversation, settings, num_frames, add_generation_prompt, add_system_prompt
             )
-            prompts.append(rendered)
+            prompts.append(self._unended(rendered) if continue_final_message else rendered)
             if patches is not None:
                 packed.append((patches, keep))
-        tensors = self._pad(prompts, return_labels)
-        return tensors | visual_tensors(packed) if packed else tensors
+        found = self._pad(prompts, return_labels, **padding)
+        if return_tensors is None:
+            found = {name: tensor.tolist() for name, tensor in found.items()}
+        return BatchFeature(found | (visual_tensors(packed) if packed else {}))
 
-    def _conversation(self, messages, settings, add_generation_prompt, add_system_prompt):
+    def apply_chat_template(
+        self,
+        conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        add_generation_prompt: bool = False,
+        add_system_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ):
+        """A conversation, or a batch, as text; with tokenize as token ids [B, L]; with return_dict
+        too as the whole input of the model, media read.
+
+        As text, a video that was not read yet is one <video>. Token ids are lists, or tensors with
+        return_tensors="pt", as of every class of transformers. Arguments of __call__ are taken in
+        processor_kwargs or beside the others.
+        """
+        batch = conversations(conversation)
+        is_batch = batch[0] is not conversation
+        rendering = {"add_generation_prompt": add_generation_prompt,
+                     "continue_final_message": continue_final_message}  # fmt: skip
+        is_own = chat_template in (None, self.chat_template)
+        if not tokenize or not is_own:
+            texts = super().apply_chat_template(
+                [_as_template(talk) for talk in batch], chat_template=chat_template,
+                add_system_prompt=add_system_prompt, **rendering,
+            )  # fmt: skip
+            if not tokenize:
+                return texts if is_batch else texts[0]
+        options = kwargs | (processor_kwargs or {})
+        for name in ("tools", "documents"):
+            if options.pop(name, None):
+                raise ValueError(f"this model was not trained with {name}; write them as text")
+        if is_own:
+            tensors = self(
+                batch, add_system_prompt=add_system_prompt, return_tensors=return_tensors,
+                return_labels=return_assistant_tokens_mask, **rendering, **options,
+            )  # fmt: skip
+            if return_assistant_tokens_mask:
+                learned = torch.as_tensor(tensors.pop("labels")) != prompt.IGNORE
+                mask = learned.long()
+                tensors["assistant_masks"] = mask if return_tensors == "pt" else mask.tolist()
+        elif return_assistant_tokens_mask:
+            raise ValueError("the answers of a template of your own are not known; leave it out")
+        else:
+            media = [find_media(talk) for talk in batch]
+            images, videos = (
+                [[medium.part for medium in talk if (medium.part["type"] == "image") is kind]
+                 for talk in media] for kind in (True, False)
+            )  # fmt: skip
+            tensors = self(
+                text=texts, images=images, videos=videos, return_tensors=return_tensors, **options
+            )
+        return tensors if return_dict else tensors["input_ids"]
+
+    def _options(self, options: dict, prune) -> tuple[ProcessorSettings, int | None, dict]:
+        """The settings of one call, the frames of each video, and how it pads; options that
+        tokenizers have but say nothing here are left out."""
+        given, known = {}, (*PER_CALL, *SAMPLING, *PADDING)
+        for name, value in options.items():
+            if name in ("text_kwargs", "images_kwargs", "videos_kwargs"):
+                instance(name, value, Mapping, "a dict of options")
+                given |= value
+            else:
+                given[name] = value
+        for name in given.keys() - {*known, *NO_MEANING}:
+            raise ValueError(f"a processor has no option {name!r}{did_you_mean(name, known)}")
+        changed = {}
+        if given.get("fps") is not None:
+            changed["fps"] = number("fps", given["fps"], above=0)
+        for name in ("budget_tokens", "max_frames"):
+            if given.get(name) is not None:
+                changed[name] = whole(name, given[name], low=1)
+        if not isinstance(prune, str) or prune != "model":
+            if prune is not None and not isinstance(prune, PruneSettings):
+                raise ValueError(
+                    f"prune is 'model', None to keep every token, or PruneSettings - got "
+                    f"{shown(prune)}"
+                )
+            changed["prune"] = prune
+        padding = {n: given[n] for n in PADDING if n in given}
+        for name in ("pad_to_multiple_of", "max_length"):
+            if padding.get(name) is not None:
+                padding[name] = whole(name, padding[name], low=1, high=LONGEST)
+        if "padding_side" in padding:
+            choice("padding_side", padding["padding_side"], ("left", "right"))
+        if given.get("num_frames") is not None:
+            given["num_frames"] = whole("num_frames", given["num_frames"], low=1)
+        return replace(self.settings, **changed), given.get("num_frames"), padding
+
+    def _texts(self, text, images, videos) -> list[_Rendered]:
+        """Each rendered text with its media as parts of a message, in the order of its marks."""
+        texts = [text] if isinstance(text, str) else items("text", text, "a text, or several")
+        if not texts or not all(isinstance(each, str) for each in texts):
+            raise ValueError(f"text is a text, or a list of at least one - got {shown(text)}")
+        marks = [re.findall("|".join(map(re.escape, MARKS)), each) for each in texts]
+        wanted = {
+            kind: [sum(MARKS[mark] == kind for mark in found) for found in marks]
+            for kind in ("image", "video")
+        }
+        films = _shared_out(videos, len(texts), wanted["video"])
+        pictures = _shared_out(images, len(texts), wanted["image"])
+        batch = []
+        for each, found, own_images, own_videos in zip(texts, marks, pictures, films):
+            kinds = [MARKS[mark] for mark in found]
+            if own_videos and "video" not in kinds:  # one mark a frame, of videos alone
+                kinds = ["video"] * len(own_videos)
+            rest = {"image": iter(own_images), "video": iter(own_videos)}
+            parts = [
+                source if isinstance(source, dict) and "type" in source
+                else {"type": kind, kind: source}
+                for kind in kinds if (source := next(rest[kind], None)) is not None
+            ]  # fmt: skip
+            if len(parts) != len(kinds) or any(next(left, None) is not None
+                                               for left in rest.values()):  # fmt: skip
+                raise ValueError(
+                    f"a text has {kinds.count('image')} <image> and {kinds.count('video')} <video> "
+                    f"- got {len(own_images)} images and {len(own_videos)} videos for it"
+                )
+            batch.append(_Rendered(each, [{"role": "user", "content": parts}]))
+        return batch
+
+    def _conversation(
+        self, messages, settings, num_frames, add_generation_prompt, add_system_prompt
+    ):
+        text = None
+        if isinstance(messages, _Rendered):
+            text, messages = messages.text, messages.messages
         media = find_media(messages)
+        if num_frames is not None:
+            media = [_sampled(medium, num_frames) for medium in media]
         patches = keep = None
         annotated, counts = messages, []
         if media:
@@ -119,10 +337,16 @@ class VL3Processor:
             keep = decide(patches, settings.prune)
             annotated = annotate(messages, media, clips)
             counts = [n for frames in keep.kept_per_frame for n in frames]
-        rendered = prompt.render(
-            annotated, self.tokenizer, self.slot_ids, counts,
-            add_system_prompt=add_system_prompt, add_generation_prompt=add_generation_prompt,
-        )  # fmt: skip
+        if text is not None:
+            parts = annotated[0]["content"]
+            rendered = prompt.render_text(
+                text, self.tokenizer, self.slot_ids, parts, counts, MARKS
+            )  # fmt: skip
+        else:
+            rendered = prompt.render(
+                annotated, self.tokenizer, self.slot_ids, counts,
+                add_system_prompt=add_system_prompt, add_generation_prompt=add_generation_prompt,
+            )  # fmt: skip
         return rendered, patches, keep
 
     def grids(
@@ -140,23 +364,114 @@ class VL3Processor:
             budget_tokens, patch=settings.patch, min_tokens=settings.min_tokens,
         )  # fmt: skip
 
-    def _pad(self, prompts: list[prompt.Prompt], return_labels: bool) -> dict[str, torch.Tensor]:
+    def _pad(
+        self,
+        prompts: list[prompt.Prompt],
+        return_labels: bool,
+        *,
+        padding: bool | str = True,
+        padding_side: str = "left",
+        pad_to_multiple_of: int | None = None,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        if truncation and max_length is not None:
+            prompts = [_truncated(rendered, max_length) for rendered in prompts]
         longest = max(len(rendered.ids) for rendered in prompts)
+        if padding == "max_length" and max_length is not None:
+            longest = max(longest, max_length)
+        if pad_to_multiple_of:
+            longest = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.full((len(prompts), longest), pad)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, prompt.IGNORE)
         for row, rendered in enumerate(prompts):
-            used = slice(longest - len(rendered.ids), longest)
-            ids[row, used] = torch.tensor(rendered.ids)
+            start = 0 if padding_side == "right" else longest - len(rendered.ids)
+            used = slice(start, start + len(rendered.ids))
+            ids[row, used] = torch.tensor(rendered.ids, dtype=ids.dtype)
             mask[row, used] = 1
-            labels[row, used] = torch.tensor(rendered.labels)
+            labels[row, used] = torch.tensor(rendered.labels, dtype=ids.dtype)
         tensors = {"input_ids": ids, "attention_mask": mask}
         return tensors | {"labels": labels} if return_labels else tensors
 
-    def decode(self, token_ids) -> str:
+    def _unended(self, rendered: prompt.Prompt) -> prompt.Prompt:
+        """The prompt without what ends its last message, which the model goes on with."""
+        end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        kept = len(rendered.ids) - 1 - rendered.ids[::-1].index(end)
+        text = rendered.text.removesuffix("\n").removesuffix("<|im_end|>")
+        return replace(rendered, text=text, ids=rendered.ids[:kept], labels=rendered.labels[:kept])
+
+    def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str:
         """Text of generated ids, without special tokens."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
+        """Texts of a batch of generated ids, without special tokens."""
+        return self.tokenizer.batch_decode(
+            sequences, skip_special_tokens=skip_special_tokens, **kwargs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A text that a template rendered, and its media in a message."""
+
+    text: str
+    messages: list[dict]
+
+
+def _shared_out(media, texts: int, wanted: list[int]) -> list[list]:
+    """Media of each text: a list per text, or one list that is shared out by their marks."""
+    if media is None:
+        return [[] for _ in range(texts)]
+    media = list(media) if isinstance(media, list | tuple) else [media]
+    if len(media) == texts and all(isinstance(own, list | tuple) for own in media):
+        return [list(own) for own in media]
+    if texts == 1:
+        return [media]
+    ends = list(accumulate(wanted))
+    shared = [media[end - count : end] for end, count in zip(ends, wanted)]
+    shared[-1] += media[ends[-1] :]  # too many: told where marks are counted
+    return shared
+
+
+def _as_template(messages: Sequence[dict]) -> list[dict]:
+    """The messages as a template reads them: of a medium its type and what is known of its times.
+
+    How a video that is still to be read is sampled says nothing about the text.
+    """
+
+    def part(given: dict) -> dict:
+        kind = given["type"]
+        if kind == "text" or kind not in given:
+            return given
+        return {key: given[key] for key in ("type", "timestamp") if key in given}
+
+    return [
+        turn
+        if isinstance(turn["content"], str)
+        else turn | {"content": [part(given) for given in turn["content"]]}
+        for turn in read(messages)
+    ]
+
+
+def _sampled(medium: Medium, num_frames: int) -> Medium:
+    """The medium with so many frames, unless its own part says how many."""
+    if medium.is_image or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
+        return medium
+    return replace(medium, options=medium.options | {"num_frames": num_frames})
+
+
+def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
+    """The first max_length tokens; visual tokens cannot be among those left out."""
+    last = max((start + count for start, count in rendered.spans), default=0)
+    if last > max_length:
+        raise ValueError(
+            f"a prompt of {len(rendered.ids)} tokens has visual ones up to position {last}, which "
+            f"max_length {max_length} cuts; raise max_length, or lower budget_tokens or max_frames"
+        )
+    return replace(rendered, ids=rendered.ids[:max_length], labels=rendered.labels[:max_length])
 
 
 def cut(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
@@ -200,3 +515,6 @@ def load_tokenizer(folder: Path):
         raise layouts.LayoutError(
             f"the tokenizer of {folder.name} cannot be read: {why[:200]}"
         ) from error
+
+
+AutoProcessor.register(VL3Config, VL3Processor, exist_ok=True)

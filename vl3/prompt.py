@@ -7,6 +7,7 @@ equal those of the official template in all other cases.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -176,3 +177,44 @@ def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
 def _header_ids(tokenizer) -> list[int]:
     start = tokenizer.convert_tokens_to_ids("<|im_start|>")
     return [start, *plain_ids(tokenizer, ["assistant\n"])[0]]
+
+
+def render_text(
+    text: str,
+    tokenizer,
+    slot_ids: SlotIds,
+    media: Sequence[dict],
+    tokens_per_frame: Iterable[int],
+    marks: dict[str, str],
+) -> Prompt:
+    """Token ids of a text that a template has rendered: special tokens in it are special.
+
+    media: a part per medium, in order, as render takes them; marks: what stands for a medium, and
+    of which type; a mark of an image also stands for one frame of a video
+    """
+    prompt, counts = Prompt(text=text, ids=[], labels=[]), iter(tokens_per_frame)
+    parts, frames = iter(media), 0
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    known = [token for token in added if token not in marks]
+    pieces: list[str | Special] = []
+    for piece in re.split("(" + "|".join(map(re.escape, [*marks, *known])) + ")", text):
+        if piece in marks and frames == 0:
+            part = next(parts, None)
+            if part is None:
+                raise ValueError("the text has more marks of images and videos than were given")
+            frames = part.get("num_frames", 1) if part["type"] == "video" else 1
+            if marks[piece] == "video":
+                pieces.extend(list(_part_pieces(part))[:-1])  # the text has its own line end
+                frames = 0
+                continue
+        if piece in marks:
+            pieces.append(Special(piece, slot=part["type"]))
+            frames -= 1
+        elif piece in known:
+            pieces.append(Special(piece))
+        elif piece:
+            pieces.append(piece)
+    _append(prompt, pieces, tokenizer, slot_ids, counts)
+    if (left := sum(1 for _ in counts)) > 0:
+        raise ValueError(f"the text has {left} frames fewer than were encoded")
+    return prompt

@@ -91,6 +91,7 @@ def make(library: Library, prefix: Prefix, request: Request) -> Iterator[Stage |
                 raise
             failure = error.with_traceback(None)  # it would hold the tensors of the attempt
         release(library, prefix)
+        give_back_memory()
     where = "computer" if library.model.device.type == "cpu" else "GPU"
     raise OutOfMemory(
         f"The {where} ran out of memory while encoding. Your video is kept. "
@@ -120,14 +121,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(library: Library, prefix: Prefix) -> None:
-    """Forgets encoded clips and the prompt's cache, and gives their memory back."""
+    """Forgets encoded clips and the prompt's cache.
+
+    No cycle holds their tensors, so that their memory is free at once, without a collection.
+    """
     library.clear()
     prefix.clear()
-    give_back_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def give_back_memory() -> None:
-    """Hands memory that nothing refers to any more back to the device."""
+    """Hands memory that nothing refers to any more back to the device.
+
+    Looks at every object there is: for the rare moments when that is worth it.
+    """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

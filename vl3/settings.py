@@ -87,7 +87,8 @@ def read_settings(folder: Path, patch: int) -> ProcessorSettings:
 
 
 def _own_settings(own: dict) -> ProcessorSettings:
-    raw = {key: value for key, value in own.items() if key != "processor_class"}
+    beside = ("processor_class", "auto_map", "image_token_id", "video_token_id")
+    raw = {key: value for key, value in own.items() if key not in beside}
     _check_names(raw, ProcessorSettings)
     if isinstance(prune := raw.get("prune"), dict):
         _check_names(prune, PruneSettings)

@@ -34,7 +34,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 # gradio asks how far an upload is before a busy server has heard of it, and prints the Response
-# (its 404 is told by its address, below).
+# (its 404, and the status of an upload that is refused, are told by their address, below).
 ALLOWED_CONSOLE = ("Method not implemented.", "Response")
 
 
@@ -127,8 +127,8 @@ def new_page(browser, profile):
             asked_outside.append(url)
 
     def note_message(message) -> None:
-        is_progress = "/upload_progress" in message.location["url"]
-        if message.type == "error" and not is_progress and message.text not in ALLOWED_CONSOLE:
+        is_upload = "/gradio_api/upload" in message.location["url"]
+        if message.type == "error" and not is_upload and message.text not in ALLOWED_CONSOLE:
             problems.append(message.text)
 
     def open_page(server: Server, width=1280, height=900, scheme="light", apart=False, query=""):

@@ -21,19 +21,23 @@ class Server:
 
 
 @contextmanager
-def serving(desk, **options) -> Iterator[Server]:
-    """Serves the page of the desk on a free loopback port, in this process."""
+def serving(desk, allowed=(), **options) -> Iterator[Server]:
+    """Serves the page of the desk on a free loopback port, in this process.
+
+    allowed: further names of it; options: of launch()
+    """
     import app
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    app.log_briefly()
     demo = app.build(desk)
     demo.launch(
         server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
-        **{**app.launch_options("20mb"), **options},
+        **{**app.launch_options(desk, 20_000_000, allowed=allowed), **options},
     )
     try:
         yield Server(f"http://127.0.0.1:{port}", desk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 
 import pytest
@@ -47,29 +48,53 @@ def test_ask_answers(client, clip, script):
     assert settings["temperature"] == 0.0
 
 
-def posted(url: str, file: object) -> str:
-    """What the server answers to a request that names a file without having uploaded it."""
-    body = json.dumps({"data": [file, "What?", None, None, None, None, 9, 0.0, 0]}).encode()
+def sent(url: str, data: list) -> str:
+    """What the server answers to the call with these values."""
+    body = json.dumps({"data": data}).encode()
     headers = {"Content-Type": "application/json"}
     call = urllib.request.Request(f"{url}/gradio_api/call/ask", body, headers)
-    with urllib.request.urlopen(call) as reply:
-        event = json.load(reply)["event_id"]
+    try:
+        with urllib.request.urlopen(call) as reply:
+            event = json.load(reply)["event_id"]
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read().decode()}"
     with urllib.request.urlopen(f"{url}/gradio_api/call/ask/{event}") as reply:
         return reply.read().decode()
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/passwd", str(REPO / "app.py")])
-def test_no_file_of_the_server_can_be_named(server, path, script):
+def posted(url: str, file: object) -> str:
+    """The same for a request that names a file without having uploaded it."""
+    return sent(url, [file, "What?", None, None, None, None, 9, 0.0, 0])
+
+
+OUTSIDE = ["/etc/hostname", "../../etc/passwd", str(REPO / "app.py"), "http://127.0.0.1/x.mp4"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_file_of_the_server_can_be_named(server, path, script, capfd):
     for file in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}):
-        said = posted(server.url, file)
-        assert "event: error" in said
-        assert "complete" not in said
+        assert posted(server.url, file).startswith("403 The file is gone, or it is not yours.")
     assert [entry for entry in script.log if entry[0] == "answered"] == []
+    assert capfd.readouterr().err == ""
 
 
 def test_nonsense_in_place_of_a_file_is_an_error(server, script):
     for file in (None, "text", 7, [], {}, {"path": 7}, {"path": None}):
-        assert "event: error" in posted(server.url, file)
+        said = posted(server.url, file)
+        assert "event: error" in said or said.startswith("403")
+
+
+def test_what_a_caller_wrote_does_not_enter_the_log(server, client, clip, script, capfd):
+    text = "caller's own text"
+    path = client_module.handle_file(str(clip))
+    for data in ([], [text], [text] * 9, [text] * 30, [{text: text}] * 9, [[text]] * 9):
+        assert sent(server.url, data)[:3] in ("eve", "422")
+    with pytest.raises(Exception, match=r"."):
+        client.predict(path, 7, fps=text, max_frames={text: 1}, api_name="/ask")
+    logged = capfd.readouterr().err
+    assert text not in logged
+    assert "Traceback" not in logged
+    assert "A call that the page does not make was refused: ValueError." in logged
 
 
 def test_errors_are_sentences(client, tmp_path, clip, script):

@@ -91,6 +91,32 @@ def test_a_link_opens_a_copy(new_page, server, script, clip):
     assert "Only here?" not in first.locator("#chat").inner_text()
 
 
+def revoke(page) -> None:
+    settings_open(page)
+    page.get_by_role("button", name="Revoke links", exact=True).click()
+
+
+def test_a_link_can_be_revoked(new_page, server, script, clip):
+    first = new_page(server, apart=True)
+    upload(first, clip)
+    ask(first, "When?")
+    query = copied(first).removeprefix(server.url + "/")
+    reader = new_page(server, apart=True, query=query)
+    toast(reader)
+    address = f"{server.url}/{reader.locator('#player video').get_attribute('src')}"
+    assert reader.context.request.get(address).ok, "a link gives its video along"
+    stranger = new_page(server, apart=True)
+    assert stranger.context.request.get(address).status == 403
+    revoke(stranger)
+    assert "No link was copied" in toast(stranger)
+    first.reload()  # the links are the browser's, not the page's
+    revoke(first)
+    assert "has stopped working" in toast(first)
+    late = new_page(server, apart=True, query=query)
+    assert "The link is wrong, revoked" in toast(late)
+    expect(late.locator("#chat .user-row")).to_have_count(0)
+
+
 def test_a_name_that_is_not_ones_own_shows_nothing(new_page, server, script, clip):
     owner = new_page(server, apart=True)
     upload(owner, clip)

@@ -24,7 +24,16 @@ PAYLOADS = [
     "[link](http://evil.example/) <http://evil.example/> https://evil.example/",
     '[a]: javascript:window.p=1\n\n<a href="javascript:window.p=1">a</a>',
     "<style>body{display:none}</style><iframe src=/></iframe>",
+    # What the page's toolkit would draw, fetch or run
+    "\n\n```mermaid\ngraph TD\nA[rich]-->B\n```\n",
+    "\n\n> ~~~ Mermaid\n> graph TD\n> A[rich]-->B\n> ~~~\n",
+    "\n\n```html\n<img src=x onerror=window.p=1><b>rich</b>\n```\n",
+    "$$\\href{javascript:window.p=1}{rich}$$ \\(x^2\\) \\[rich\\] $x$",
+    "![a][b] [a][b]\n\n[b]: http://evil.example/x.png",
+    "<math><mi>x</mi></math> <svg onload=window.p=1> <details open ontoggle=window.p=1>",
+    "&lt;img src=x onerror=window.p=1&gt; data:text/html,<b>rich</b> //evil.example/x.png",
 ]
+RICH = ".mermaid, .latex-block, .katex, .prose :is(script, style, iframe, img, math, details)"
 HURT = "window.p === undefined && window.pwnd === undefined"
 
 
@@ -56,11 +65,12 @@ def test_one_waits_for_the_other_and_can_stop_waiting(new_page, server, script, 
     expect(first.locator("#chat .bot-row")).to_contain_text("word3")
     type_and_send(second, "And me")
     expect(second.locator("#ask .stop-button")).to_be_visible()
-    expect(second.locator("#queue")).to_contain_text("queue: 1/1")
+    expect(second.locator("#queue")).to_have_text("1 person is before you.")
     expect(second.locator("#chat .stage")).to_have_text("Waiting")
     second.locator("#ask .stop-button").click()
     expect(second.locator("#chat .bot-row")).to_contain_text("(stopped after 0 tokens)")
     expect(second.locator("#ask .submit-button")).to_be_visible()
+    expect(second.locator("#queue")).to_have_text("")
     expect(first.locator("#chat .bot-row")).to_contain_text("word15")
     first.locator("#ask .stop-button").click()
     answer(first)
@@ -98,11 +108,12 @@ def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
         ask(page, payload, number)
         assert page.evaluate(HURT), payload
         shown = chat.locator(".bot-row").last.inner_text().replace("\u200b", "")
-        if "\n" not in payload and "`" not in payload:
+        if not set("\n`\\") & set(payload):
             assert payload in shown
     open_tab(page, "Run details")
     assert page.evaluate(HURT)
-    assert chat.locator(".prose script, .prose style, iframe, .prose img").count() == 0
+    assert chat.locator("iframe").count() == 0
+    assert chat.locator(RICH).evaluate_all("found => found.map((each) => each.outerHTML)") == []
     assert chat.locator(".prose a:not([href^='#t='])").count() == 0
     expect(page.locator("#panel-run pre").nth(1)).to_contain_text("<iframe src=/>")
 

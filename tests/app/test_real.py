@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
 import vl3
 import vl3.video
+from vl3.page import visitors
 from vl3.page.desk import Desk
 from vl3.page.media import Media
 
@@ -102,6 +105,40 @@ def test_stop_is_quick_and_the_next_question_works(new_page, talkative, clip):
     assert re.search(r"\(stopped after \d+ tokens?\)", text)
     settle(page, 3)
     ask(page, "And now?", 2)
+
+
+def test_closing_a_page_frees_its_clips_without_a_collection(studio, clip):
+    fork = studio.fork()
+    video = fork.open(clip)
+    held = weakref.ref(video.clip.frames_TYX3)
+    question = [{"role": "user", "content": [
+        {"type": "video", "video": str(clip)}, {"type": "text", "text": "What happens?"},
+    ]}]  # fmt: skip
+    fork.reply(question, max_new_tokens=2)
+    del video
+    collections = []
+    gc.callbacks.append(lambda phase, info: collections.append(info["generation"]))
+    try:
+        assert held() is not None
+        fork.release()
+        assert held() is None, "a cycle keeps it"
+        assert fork.cached_bytes == 0
+    finally:
+        gc.callbacks.pop()
+    assert 2 not in collections
+
+
+def test_a_model_is_taken_out_of_collections_and_gone_when_replaced(tiny_folder):
+    people = visitors.Visitors(lambda: vl3.load(tiny_folder, device="cpu", offline=True))
+    visitors.settle()
+    begun_s = time.process_time()
+    gc.collect()
+    assert time.process_time() - begun_s < 0.2
+    old = weakref.ref(people.studio.model)
+    people.replace_studio(lambda: vl3.load(tiny_folder, device="cpu", offline=True))
+    assert old() is None
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()
 
 
 def test_real_media(new_page, real, request):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -328,15 +333,85 @@ def test_settings_of_the_pruner_from_a_browser_are_checked(detail):
         settings.rule(detail)
 
 
-def test_the_folder_is_private_bounded_and_swept(tmp_path):
-    folder = tmp_path / "uploads"
+def test_nothing_but_folders_of_processes_that_ended_is_touched(tmp_path):
+    folder = tmp_path / "mine"
     (folder / "999999999").mkdir(parents=True)
-    (folder / str(os.getppid())).mkdir()
-    own = uploads.prepare(folder)
+    (folder / "20261126").mkdir()
+    (folder / "20261126" / "thesis.txt").write_text("all of it")
+    folder.chmod(0o755)
+    command = "import sys; from pathlib import Path; from vl3.page import uploads;"
+    command += "print(uploads.prepare(Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    start = [sys.executable, "-c", command, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(start, **pipes) as living,
+        subprocess.Popen(start, **pipes) as ended,
+    ):
+        living_folder, ended_folder = (
+            Path(each.stdout.readline().strip()) for each in (living, ended)
+        )
+        ended.kill()
+        ended.wait()
+        own = uploads.prepare(folder)
+        assert living_folder.exists()
+        assert not ended_folder.exists()
+        living.stdin.close()
     assert own.stat().st_mode & 0o777 == 0o700
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [str(os.getpid()), str(os.getppid())]
-    )
+    assert folder.stat().st_mode & 0o777 == 0o755
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"999999999", "20261126", uploads.OURS}
+    assert (folder / "20261126" / "thesis.txt").read_text() == "all of it"
+
+
+def test_a_folder_that_is_somebody_elses_is_left_alone(tmp_path):
+    theirs = tmp_path / uploads.OURS / "1"
+    theirs.mkdir(parents=True)
+    with pytest.raises(ValueError, match="that vl3 did not make; choose another"):
+        uploads.prepare(tmp_path)
+    theirs.rmdir()
+    theirs.parent.rmdir()
+    theirs.parent.symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="that vl3 did not make"):
+        uploads.prepare(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [theirs.parent]
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as raised:
+            uploads.keep(tmp_path, "view.json", bytes(5000))
+        assert uploads.is_full(raised.value)
+        with pytest.raises(OSError, match="too large"):
+            uploads.adopt(tmp_path, Path(sys.executable).resolve())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_vanishes_while_the_folder_is_tidied_is_no_error(tmp_path):
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                uploads.keep(tmp_path, f"{number}.json", b"x")
+            for place in list(tmp_path.iterdir()):
+                uploads.remove(place)
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        for _ in range(300):
+            uploads.trim(tmp_path, 0)
+    finally:
+        ended.set()
+        busy.join()
+
+
+def test_files_are_removed_where_they_are_too_many(tmp_path):
+    own = uploads.prepare(tmp_path / "uploads")
     paths = []
     for number in range(5):
         path = own / f"hash{number}" / "clip.mp4"

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vl3 import answer, attention
-from vl3.attention import MOST_TOKENS, NAME, attend
+from vl3.attention import MOST_TOKENS, NAME, attend, grouped_heads
 from vl3.model import VL3ForConditionalGeneration
 
 HEADS, GROUPS, CHANNELS = 6, 2, 16
@@ -76,7 +77,6 @@ def test_answers_take_it_and_are_the_same_without(tiny_model, products, monkeypa
     text = tiny_model.config.text_config
     groups, heads = text.num_key_value_heads, text.num_attention_heads
     assert heads > groups > 1, "or there is nothing to group"
-    assert tiny_model.language.config._attn_implementation == NAME
     asked = answer.Question(ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None)
 
     def said() -> list[int]:
@@ -89,12 +89,43 @@ def test_answers_take_it_and_are_the_same_without(tiny_model, products, monkeypa
     assert after_the_prompt == [(groups, heads // groups)] * 5 * text.num_hidden_layers
     monkeypatch.setattr(attention, "MOST_TOKENS", 0)
     assert said() == grouped
+    assert tiny_model.language.config._attn_implementation == "sdpa"
     assert set(products[text.num_hidden_layers :]) == {(heads, 1)}
 
 
-def test_another_attention_that_was_asked_for_stays(tiny_folder, tmp_path):
-    for name, found in (("eager", "eager"), ("sdpa", NAME)):
-        model = VL3ForConditionalGeneration.from_pretrained(tiny_folder, attn_implementation=name)
-        assert model.language.config._attn_implementation == found
-    model.save_pretrained(tmp_path)
-    assert NAME not in (tmp_path / "config.json").read_text("utf-8")
+def test_another_attention_that_was_asked_for_stays(tiny_folder, tiny_model, products):
+    ids = torch.tensor([[5, 6, 7]])
+    model = VL3ForConditionalGeneration.from_pretrained(tiny_folder, attn_implementation="eager")
+    with torch.no_grad():
+        eager = model(ids).logits
+    assert not products, "nothing goes to the fused attention"
+    torch.testing.assert_close(eager, tiny_model(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_the_configuration_names_it_for_the_time_of_a_pass_only():
+    config = PreTrainedConfig(attn_implementation="sdpa")
+    cpu, seen = torch.device("cpu"), []
+    with grouped_heads(config, cpu):
+        with grouped_heads(config, cpu):
+            seen.append(config._attn_implementation)
+        seen.append(config._attn_implementation)
+        config._attn_implementation = "eager"  # by somebody else, who is right
+    assert (seen, config._attn_implementation) == ([NAME, NAME], "eager")
+    with grouped_heads(config, cpu), grouped_heads(config, torch.device("cuda")):
+        assert config._attn_implementation == "eager"
+
+
+def test_continuous_batching_says_what_generate_says(tiny_model):
+    prompts = [[5, 6, 7, 8], [9, 10, 11, 12, 13]]
+    options = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=383, pad_token_id=0)
+    batched = tiny_model.generate_batch(
+        prompts, generation_config=options, progress_bar=False,
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=64),
+    )  # fmt: skip
+    got = [answer.generated_tokens for _, answer in sorted(batched.items())]
+    alone = [
+        tiny_model.generate(torch.tensor([ids]), generation_config=options)[0, len(ids) :].tolist()
+        for ids in prompts
+    ]
+    assert sorted(got) == sorted(alone)
+    assert alone[0] != alone[1]

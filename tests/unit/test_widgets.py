@@ -213,7 +213,7 @@ def test_the_model_form_loads_what_it_says_and_loads_it_once(monkeypatch, offici
     assert "official, nf4" in form._repr_mimebundle_()["text/plain"]
 
 
-def test_the_model_form_says_what_is_wrong_and_what_does_not_fit(monkeypatch):
+def test_the_model_form_says_what_is_wrong_and_what_does_not_fit(monkeypatch, tmp_path):
     monkeypatch.setenv("VL3_MODEL", "DAMO-NLP-SG/VideoLLaMA3-7B")
     monkeypatch.setenv("VL3_MEMORY", "8GB")
     form = widgets.Model()
@@ -221,7 +221,7 @@ def test_the_model_form_says_what_is_wrong_and_what_does_not_fit(monkeypatch):
     field(form, "Memory").value = "8 bananas"
     assert "is no size" in told_by(form)
     field(form, "Memory").value = ""
-    field(form, "Model").value = "/nowhere"
+    field(form, "Model").value = str(tmp_path / "none")
     field(form, "Load").click()
     assert "no folder" in told_by(form)
     with pytest.raises(ValueError, match="no folder"):

@@ -127,7 +127,7 @@ def our_step(model, processor, chosen: Sequence) -> Callable[[], float]:
             inputs = dict(part.inputs)
             mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32)
             loss = model(**inputs, attention_mask=mask, use_cache=False,
-                         num_items_in_batch=learned).loss  # fmt: skip
+                         num_items_in_batch=learned, skip_logits=True).loss  # fmt: skip
             loss.backward()
             total += loss.item()
         return total

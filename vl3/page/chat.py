@@ -16,13 +16,14 @@ from vl3.page.conversation import Attachment, Turn
 _INVISIBLE = "\u200b"
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _LINK = re.compile(r"\](?=[(\[:])")
+_DIAGRAM = re.compile(r"^([ \t>]*(?:`{3,}|~{3,})[ \t]*)(?=mermaid)", re.IGNORECASE | re.MULTILINE)
 _BARE = re.compile(r"(https?|ftp|mailto|www)(?=[:.])", re.IGNORECASE)
 
 
 def inert(text: str) -> str:
-    """The text for Markdown, unable to make an element, an image, a link or an entity."""
+    """The text for Markdown, unable to make elements, images, links, entities or drawings."""
     text = text.replace(_INVISIBLE, "").replace("&", f"&{_INVISIBLE}")
-    text = _BARE.sub(rf"\1{_INVISIBLE}", text)
+    text = _BARE.sub(rf"\1{_INVISIBLE}", _DIAGRAM.sub(rf"\1{_INVISIBLE}", text))
     return _LINK.sub(f"]{_INVISIBLE}", _TAG.sub(f"<{_INVISIBLE}", text))
 
 

@@ -6,7 +6,9 @@ that says what to do instead.
 
 from __future__ import annotations
 
+import gc
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -15,7 +17,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from vl3.page import kept, strip, words
+from vl3.page import kept, strip, uploads, words
 from vl3.page import settings as fields
 from vl3.page.conversation import (
     Attachment,
@@ -26,6 +28,7 @@ from vl3.page.conversation import (
     next_turn,
     reply_about,
 )
+from vl3.page.line import Line
 from vl3.page.media import Media
 from vl3.page.refused import Refused
 from vl3.page.visitors import Visitor, Visitors
@@ -33,6 +36,7 @@ from vl3.values import Seen
 
 # How the pruner decides where neither model nor person say otherwise.
 RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
+MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
 class Desk:
@@ -55,6 +59,7 @@ class Desk:
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
         self.links = kept.Shelf()
+        self.line = Line()
 
     @property
     def card(self) -> dict:
@@ -126,17 +131,42 @@ class Desk:
         if visitor.current and visitor.current.key == item.key:
             visitor.current = replace(visitor.current, sheet=sheet)
 
-    def tidy(self) -> None:
-        """Forgets visitors long gone, and removes files beyond the limit that nobody uses."""
-        self.visitors.sweep()
+    def tidy(self) -> int:
+        """Forgets visitors long gone, and removes files beyond the limit that nobody uses; how
+        many visitors went."""
+        gone = self.visitors.sweep()
+        self.media.trim(self.files())
+        return gone
+
+    def files(self) -> set[str]:
+        """Those that somebody uses."""
         examples = [path for clip in self.examples for path in clip["item"].files]
-        self.media.trim({*self.visitors.paths(), *examples})
+        return {*self.visitors.paths(), *examples}
+
+    def make_room(self) -> None:
+        """Removes every file that nobody uses."""
+        self.media.trim(self.files(), 0)
+
+    def may_read(self, owner: str, path: str) -> bool:
+        """Whether the browser of that name may have the file: its own, or of what it was shown."""
+        if not uploads.contains(self.media.folder, path):
+            return False
+        if uploads.is_in_place_of(self.media.folder, owner, path):
+            return True
+        examples = {file for clip in self.examples for file in clip["item"].files}
+        return path in examples | self.visitors.paths(owner)
+
+    def close(self) -> None:
+        """Ends every answer and lets nobody begin another."""
+        self.line.close()
+        self.visitors.stop()
 
     def keep_tidy(self, every_s: float) -> None:
         """Tidies up for ever; to be run in a thread of its own."""
         while True:
             sleep(every_s)
-            self.tidy()
+            if self.tidy():
+                gc.collect()  # here alone: it stops everybody for as long as it takes
 
     def offer(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
@@ -232,8 +262,8 @@ class Desk:
 
         asked_s: where the player of the current video stands
         """
-        if not question.strip():
-            raise Refused("Nothing to send", "Write a question first.")
+        _check_question(question)
+        self.line.check()
         whole = {**reading, "start": None, "end": None}
         extra = [self.planned(visitor, self.media.attach(path), whole) for path in files]
         current = visitor.current and self.planned(visitor, visitor.current, reading)
@@ -259,8 +289,8 @@ class Desk:
             raise Refused("Nothing to try again", "Ask a question first.")
         turn = visitor.turns[index]
         question = turn.question if question is None else question.strip()
-        if not question:
-            raise Refused("Nothing to send", "Write a question first.")
+        _check_question(question)
+        self.line.check()
         turns = visitor.turns[: len(visitor.turns) - 1 if index == -1 else index]
         new = Turn(
             question=question,
@@ -295,6 +325,7 @@ class Desk:
             *visitor.turns[:-1],
             replace(visitor.turns[-1], status="stopped", stage=""),
         ]
+        self.line.nudge()
         return True
 
     def answer(self, visitor: Visitor, settings: Mapping, system: str = "") -> Iterator[list[Turn]]:
@@ -382,8 +413,12 @@ class Desk:
         if not visitor.turns:
             raise Refused("Nothing to share", "Ask a question first.")
         name = kept.new_name()
-        self.links.put(name, visitor.turns, visitor.current)
+        self.links.put(name, visitor.turns, visitor.current, visitor.owner)
         return name
+
+    def revoke(self, visitor: Visitor) -> bool:
+        """Ends every link that was made in the visitor's browser; whether there was one."""
+        return self.links.drop_of(visitor.owner)
 
     def open(self, visitor: Visitor, link: object, name: object) -> None:
         """Gives a new visitor a copy of what lies behind a link, or its own conversation again."""
@@ -392,7 +427,8 @@ class Desk:
             if found is None:
                 raise Refused(
                     "Conversation not found",
-                    "The link is wrong, older than 24 hours, or from before the app was started.",
+                    "The link is wrong, revoked, older than 24 hours, or from before the app was "
+                    "started.",
                 )
             visitor.turns, visitor.current = list(found.turns), found.current
         elif name and not self.visitors.resume(visitor, name):
@@ -408,18 +444,31 @@ class Desk:
 
     def ask_once(self, path: str, question: str, video: Mapping, options: Mapping) -> str:
         """The answer to one question about one file, outside any conversation."""
-        if not question.strip():
-            raise Refused("Nothing to send", "Write a question first.")
+        _check_question(question)
+        self.line.check()
         item = self.media.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
         item = item if item.is_image else replace(item, **chosen)
-        studio = self.visitors.studio.fork()
-        try:
-            turn = Turn(question=question.strip(), attachments=(item,))
-            return studio.reply(messages((), turn), **options).text
-        finally:
-            studio.release()
+        turn = Turn(question=question.strip(), attachments=(item,))
+        with self.line.place() as place:
+            deque(place.wait(), maxlen=0)
+            studio = self.visitors.studio.fork()
+            try:
+                return studio.reply(messages((), turn), **options).text
+            finally:
+                studio.release()
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise Refused("Nothing to send", "Write a question first.")
+    if len(question) > MOST_LETTERS:
+        raise Refused(
+            "Question too long",
+            f"It has {words.count(len(question))} letters, and {words.count(MOST_LETTERS)} are the "
+            "most. Shorten it.",
+        )
 
 
 def _chosen(items: list, index: object) -> Any:

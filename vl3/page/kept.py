@@ -28,11 +28,12 @@ def new_name() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """A conversation as it was, with the video that was shown beside it."""
+    """A conversation as it was, with the video that was shown beside it, and whose it is."""
 
     turns: tuple[Turn, ...]
     current: Attachment | None
     since_s: float
+    owner: str = ""
 
     @property
     def characters(self) -> int:
@@ -73,12 +74,14 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, name: str, turns: Sequence[Turn], current: Attachment | None) -> None:
+    def put(
+        self, name: str, turns: Sequence[Turn], current: Attachment | None, owner: str = ""
+    ) -> None:
         """Keeps the conversation under the name, unless there is nothing to keep."""
         with self._lock:
             self._kept.pop(name, None)
             if turns or current:
-                kept = Kept(turns=settled(turns), current=current, since_s=monotonic())
+                kept = Kept(turns=settled(turns), current=current, since_s=monotonic(), owner=owner)
                 self._kept[name] = kept
         self.trim()
 
@@ -92,6 +95,14 @@ class Shelf:
     def drop(self, name: str) -> None:
         with self._lock:
             self._kept.pop(name, None)
+
+    def drop_of(self, owner: str) -> bool:
+        """Drops all of the owner's; whether there was any."""
+        with self._lock:
+            names = [name for name, kept in self._kept.items() if kept.owner == owner]
+            for name in names:
+                del self._kept[name]
+        return bool(names)
 
     def trim(self, keep_s: float = KEEP_S) -> None:
         """Drops what is too old, and the oldest until the rest is within the limits."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
+from vl3.page.desk import Desk
+from vl3.page.door import UPLOAD, Door, own_names
+from vl3.page.line import MOST_WAITING
 from vl3.page.policy import OnlyThisServer
+from vl3.page.receive import Receiver, Store
 from vl3.viz import export
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,14 +21,29 @@ FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
 
 
-def options(max_upload: str) -> dict:
-    """The closed settings of a page: no telemetry, no folders, nothing from elsewhere."""
+def options(
+    desk: Desk, max_bytes: int, store: Store, host: str = "127.0.0.1",
+    allowed: Sequence[str] = (), is_shared: bool = False,
+) -> dict:  # fmt: skip
+    """The closed settings of a page: no telemetry, no folders, nothing from elsewhere.
+
+    store: as of Receiver; host, allowed, is_shared: as of own_names
+    """
+    receiver = Receiver(desk.media.folder, max_bytes, store, desk.make_room)
+    door = {
+        "names": own_names(host, allowed, is_shared), "proxied": allowed,
+        "may_read": desk.may_read, "is_of": desk.visitors.is_of,
+    }  # fmt: skip
+    inside = {
+        "middleware": [Middleware(OnlyThisServer), Middleware(Door, **door)],
+        "routes": [Route(UPLOAD, receiver.receive, methods=["POST"])],
+    }
     return {
-        "max_file_size": max_upload, "allowed_paths": [], "blocked_paths": [str(ROOT)],
+        "max_file_size": max_bytes, "allowed_paths": [], "blocked_paths": [str(ROOT)],
         "show_error": False, "run_history": False, "enable_monitoring": False, "quiet": True,
+        "max_threads": 2 * MOST_WAITING,  # one for each who waits, and as many for what is light
         "state_session_capacity": 64, "footer_links": ["api"], "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(OnlyThisServer)]},
-        "css_paths": WEB / "page.css", "head": head(),
+        "app_kwargs": inside, "css_paths": WEB / "page.css", "head": head(),
     }  # fmt: skip
 
 

@@ -180,5 +180,8 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")
+        with gr.Group():
+            gr.Markdown("### Links")
+            self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
         self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -56,9 +55,10 @@ class Media:
         """The pictures as an MP4 file that runs at their own times."""
         return self._video.encode(pictures_TYX3, times_s)
 
-    def trim(self, in_use: Collection[str]) -> None:
-        """Removes files not in use, oldest first, until the folder is within its limit."""
-        uploads.trim(self.folder, self._limit_bytes, in_use)
+    def trim(self, in_use: Collection[str], limit_bytes: int | None = None) -> None:
+        """Removes files not in use, oldest first, until the folder is within its limit or this."""
+        limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
+        uploads.trim(self.folder, limit_bytes, in_use)
 
     def sheet(self, item: Attachment) -> strip.Sheet:
         """The pictures of the film strip of a planned video, in a file next to it."""
@@ -71,9 +71,8 @@ class Media:
         name = hashlib.sha256(repr((item.key, chosen)).encode()).hexdigest()[:16]
         target = Path(item.path).with_name(f"{name}.jpg")
         # Whole at once: the page of somebody with the same file may be reading it.
-        unfinished = target.with_suffix(f".{secrets.token_hex(4)}")
-        image.save(unfinished, "JPEG", quality=75)
-        unfinished.replace(target)
+        with uploads.whole(target) as unfinished:
+            image.save(unfinished, "JPEG", quality=75)
         return strip.Sheet(path=str(target), times_s=times_s, spans=chosen)
 
     def _poster(self, item: Attachment) -> str:
@@ -88,7 +87,8 @@ class Media:
                 clip = self._video.read(item.path, max_frames=1, start=middle_s)
             image = Image.fromarray(clip.frames_TYX3[0])
             image.thumbnail((POSTER_PX, POSTER_PX))
-            image.save(target, quality=82)
+            with uploads.whole(target) as unfinished:
+                image.save(unfinished, "JPEG", quality=82)
         return str(target)
 
 

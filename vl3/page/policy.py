@@ -6,7 +6,8 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-src 'none'; "
+    "frame-ancestors 'self'"
 )
 
 
@@ -28,6 +29,9 @@ class OnlyThisServer:
                     (b"content-security-policy", POLICY.encode()),
                     (b"referrer-policy", b"no-referrer"),
                     (b"x-content-type-options", b"nosniff"),
+                    (b"x-frame-options", b"SAMEORIGIN"),
+                    (b"cross-origin-resource-policy", b"same-origin"),
+                    (b"cross-origin-opener-policy", b"same-origin"),
                 ]
             await send(message)
 

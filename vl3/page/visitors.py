@@ -7,6 +7,7 @@ lost its connection or reloaded the page comes back.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock, RLock
@@ -40,6 +41,7 @@ class Look:
 class Visitor:
     """What one browser session holds. name: under which its conversation is found again.
 
+    owner: the browser it belongs to, as vl3.page.door names it
     choice: how often another file was chosen as the current one
     tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
     comparing: ends the comparison that runs, if one does
@@ -50,6 +52,7 @@ class Visitor:
 
     studio: Any
     model_number: int = 0
+    owner: str = ""
     turns: list[Turn] = field(default_factory=list)
     current: Attachment | None = None
     choice: int = 0
@@ -67,6 +70,10 @@ class Visitor:
     news: str = ""
     before: Mapping = field(default_factory=dict)
     foreseen: tuple[Attachment, dict | None, Seen] | None = None
+
+    @property
+    def has_left(self) -> bool:
+        return self.left_s is not None
 
     def begin(self, turns: list[Turn]) -> None:
         """A new question, last of the turns: whatever ran before ends, the next run is this one."""
@@ -145,17 +152,20 @@ class Visitors:
     def __len__(self) -> int:
         return sum(visitor.left_s is None for visitor in self._visitors.values())
 
-    def get(self, key: str | None) -> Visitor:
+    def get(self, key: str | None, owner: str = "") -> Visitor:
         """The visitor of the key, made at the first call; one from before a new model is renewed.
 
-        Raises: ValueError without a key, so that no two people can share a nameless visitor.
+        Raises: ValueError without a key, so that no two people can share a nameless visitor, and
+        for the key of another browser's visitor.
         """
         if not key:
             raise ValueError("This request belongs to no browser session. Reload the page.")
         with self._lock:
+            if not self.is_of(key, owner):
+                raise ValueError("This page was opened in another browser. Reload it.")
             visitor = self._visitors.get(key)
             if visitor is None:
-                visitor = Visitor(self.studio.fork(), self.model_number)
+                visitor = Visitor(self.studio.fork(), self.model_number, owner)
                 self._visitors[key] = visitor
             elif visitor.model_number != self.model_number:
                 visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
@@ -236,11 +246,22 @@ class Visitors:
         """Whether an answer is being written for anybody."""
         return any(visitor.is_busy for visitor in list(self._visitors.values()))
 
-    def paths(self) -> set[str]:
-        """Every file that some visitor still uses."""
-        with self._lock:
-            visitors = list(self._visitors.values())
-        return {path for visitor in visitors for path in visitor.paths()}
+    def is_of(self, key: str, owner: str) -> bool:
+        """Whether the visitor of the key, if there is one, belongs to that browser."""
+        visitor = self._visitors.get(key)
+        return visitor is None or visitor.owner == owner
+
+    def paths(self, owner: str | None = None) -> set[str]:
+        """Every file that some visitor still uses, or those of one browser."""
+        visitors = list(self._visitors.values())
+        mine = [visitor for visitor in visitors if owner is None or visitor.owner == owner]
+        return {path for visitor in mine for path in visitor.paths()}
+
+    def stop(self) -> None:
+        """Ends whatever is written for anybody."""
+        for visitor in list(self._visitors.values()):
+            visitor.end()
+            visitor.comparing.set()
 
     def replace_studio(self, load: Callable[[], Any]) -> None:
         """Another model for everybody; the old one goes first, so that both need not fit at once.
@@ -254,6 +275,8 @@ class Visitors:
                 visitor.studio = None
             self.model_number += 1
             self.studio = None
+            gc.unfreeze()  # the old model among it, which goes before another comes
+            gc.collect()
             try:
                 self.studio = load()
                 self._load = load
@@ -261,3 +284,13 @@ class Visitors:
                 if self.studio is None:
                     self.studio = self._load()
                 self.models_loaded = self.model_number
+                settle()
+
+
+def settle() -> None:
+    """Takes what is there now, a model and some packages, out of all later collections.
+
+    They look at every object under the lock of the interpreter, and these half a million stay.
+    """
+    gc.collect()
+    gc.freeze()

@@ -24,6 +24,9 @@ OPENED = "What you do here does not change the conversation it was copied from."
 LOOKING = "Reading and encoding the video. The next answer reuses it."
 LOOKING_BACK = "Looking into the answer."
 WAITING = "This comes when the answer that is being written has ended."
+FULL = "The disk of the server is full. Try again later, or tell whoever runs it."
+REVOKED = "Every link that was copied in this browser has stopped working."
+NO_LINKS = "No link was copied in this browser, or all were revoked."
 NO_VIDEO = "Upload a video, then look inside."
 NO_ANSWER = "Ask a question about a video, then look into the answer."
 NO_RUNS = (
@@ -73,6 +76,16 @@ def count(number: int) -> str:
 def plural(number: int, noun: str) -> str:
     """1 frame, 64 frames."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def before(people: int) -> str:
+    """3 people are before you."""
+    return f"{count(people)} {'person is' if people == 1 else 'people are'} before you."
+
+
+def too_many(people: int) -> str:
+    """Why a question is not taken."""
+    return f"{count(people)} people are waiting for an answer already. Ask again in a few minutes."
 
 
 def parameters(number: int) -> str:

@@ -15,7 +15,6 @@ from vl3.processor import VL3Processor
 from vl3.settings import PruneSettings
 from vl3.training.recipe import MODULES, Adapter, Recipe
 from vl3.training.toy import newborn
-from vl3.vision.encoder import Attend
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
@@ -88,10 +87,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
 
 def plain_attention(model: VL3ForConditionalGeneration) -> None:
     """Attention without the fused kernel, whose backward pass is slower at small sizes on a CPU."""
-    model.language.set_attn_implementation("eager")
-    for module in model.vision.modules():
-        if isinstance(module, Attend):
-            module.eager = True
+    model.set_attn_implementation("eager")
 
 
 def settings_for(recipe: Recipe, processor: VL3Processor):

@@ -285,7 +285,7 @@ class VL3Trainer(Trainer):
                 self._story(model, part) as lesson,
             ):  # fmt: skip
                 output = model(
-                    **self._inputs(part), use_cache=False,
+                    **self._inputs(part), use_cache=False, skip_logits=True,
                     num_items_in_batch=max(1.0, learned.item()) / processes,
                 )  # fmt: skip
                 if not torch.isfinite(output.loss):

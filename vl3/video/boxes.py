@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +13,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 _FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid")
-_INSIDE = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
+_INDICES = {b"moov", b"moof"}  # at the top of a file
+_LEAVES = {b"stsd", b"stts", b"ctts", b"stsc", b"stco", b"co64", b"stss", b"sdtp", b"mdat"}
+_DEEPEST = 10
 _HEADER_BYTES = 16
+_TOP = {
+    *_FIRST, *_INDICES, b"meta", b"udta", b"sidx", b"mfra", b"emsg", b"prft", b"ssix", b"pdin",
+    b"PICT", b"beam", b"junk",
+}  # fmt: skip
+_TABLE = re.compile(rb"\0\0..(stsz|stz2|trun)", re.DOTALL)
+_SEARCHED_BYTES = 1 << 28
 _COUNT_AT = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in its content a table says its length
 _INDEX_BYTES = 1 << 26
 
@@ -47,43 +57,48 @@ def is_boxed(head: bytes) -> bool:
 
 
 def claimed_samples(path: Path) -> int:
-    """How many samples (frames, stretches of sound) the tables of a file claim; 0 for no MP4."""
+    """How many samples (frames, stretches of sound) the tables of a file claim; 0 for no MP4.
+
+    Uncompressed sound is read by chunks and claims nothing.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
-        return _claimed(file, 0, size) if is_boxed(file.read(12)) else 0
+        top = list(boxes(file, 0, size))
+        if not any(box.kind in _TOP for box in top[:3]):
+            return 0
+        is_whole = top[-1].end == size and all(box.kind in _TOP for box in top)
+        return max(_claimed(file, 0, size), 0 if is_whole else _found(file, size))
 
 
 def _claimed(file: BinaryIO, start: int, end: int, is_sound: bool = False, depth: int = 0) -> int:
-    total = 0
-    for box in boxes(file, start, end):
-        if box.kind == b"stbl" and is_sound and _one_tick_each(file, box):
-            continue  # uncompressed sound: a sample is a number, and they are read by chunks
-        if box.kind == b"mdia":
-            is_sound = _handler(file, box) == b"soun"
-        if box.kind in _INSIDE and depth < 8:
-            total += _claimed(file, box.start, box.end, is_sound, depth + 1)
-        elif box.kind == b"cmov":
-            inside = _unpacked(file, box)
-            total += _claimed(io.BytesIO(inside), 0, len(inside), is_sound, depth + 1)
-        elif box.kind in _COUNT_AT:
+    """As libavformat does, looks into what may hold boxes even where a size is wrong."""
+    total, inside = 0, list(boxes(file, start, end))
+    tracks = {_letters(file, box.start + 8) for box in inside if box.kind == b"hdlr"}
+    if tracks & {b"vide", b"soun"}:
+        is_sound = b"vide" not in tracks
+    if is_sound and any(_one_tick_each(file, box) for box in inside):
+        return 0  # a sample is a number
+    for box in inside:
+        if box.kind in _COUNT_AT:
             total += _number(file, box.start + _COUNT_AT[box.kind])
+        elif box.kind == b"cmov" and depth < _DEEPEST:
+            content = _unpacked(file, box)
+            total += _claimed(io.BytesIO(content), 0, len(content), is_sound, depth + 1)
+        elif box.kind in _INDICES or (depth and box.kind not in _LEAVES and depth < _DEEPEST):
+            total += _claimed(file, box.start, box.end, is_sound, depth + 1)
     return total
 
 
-def _one_tick_each(file: BinaryIO, table: Box) -> bool:
-    for box in boxes(file, table.start, table.end):
-        if box.kind == b"stts":
-            return _number(file, box.start + 4) == 1 == _number(file, box.start + 12)
-    return False
+def _found(file: BinaryIO, size: int) -> int:
+    """The most that a table anywhere in a damaged file claims, as libavformat may find it."""
+    with mmap.mmap(file.fileno(), min(size, _SEARCHED_BYTES), access=mmap.ACCESS_READ) as content:
+        places = [(found.start(1), found[1]) for found in _TABLE.finditer(content)]
+    return max((_number(file, at + 4 + _COUNT_AT[kind]) for at, kind in places), default=0)
 
 
-def _handler(file: BinaryIO, media: Box) -> bytes:
-    """The four letters that say what a track is."""
-    for box in boxes(file, media.start, media.end):
-        if box.kind == b"hdlr":
-            file.seek(box.start + 8)
-            return file.read(4)
-    return b""
+def _one_tick_each(file: BinaryIO, box: Box) -> bool:
+    is_one = box.kind == b"stts" and _number(file, box.start + 4) == 1
+    return is_one and _number(file, box.start + 12) == 1
 
 
 def _unpacked(file: BinaryIO, packed: Box) -> bytes:
@@ -94,6 +109,11 @@ def _unpacked(file: BinaryIO, packed: Box) -> bytes:
             with contextlib.suppress(zlib.error):
                 return zlib.decompressobj().decompress(file.read(box.end - box.start), _INDEX_BYTES)
     return b""
+
+
+def _letters(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(4)
 
 
 def _number(file: BinaryIO, place: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _STEPS = 3  # a clock that falls back by more frames than this has begun anew
-_AROUND = 9  # packets on both sides that have to agree that it has
+_AROUND = 3  # packets on both sides, most of which have to agree that it has
 _MOST_PARTS = 1000
 _NONE = -(1 << 62)  # below every stamp, with room for sums
 
@@ -60,8 +60,10 @@ def _clock(dts_N: np.ndarray) -> np.ndarray:
 
 
 def _stays_low(clock_N: np.ndarray, start: int) -> bool:
+    """Whether a fall of the clock is more than one wild stamp before or after it."""
     before, after = clock_N[max(0, start - _AROUND) : start], clock_N[start : start + _AROUND]
-    return bool(np.median(after) < np.median(before))
+    enough = len(before) == _AROUND and len(after) > 1
+    return enough and bool(np.median(after) < np.median(before))
 
 
 def _behind(pts_N: np.ndarray, key_N: np.ndarray, slack: int, start: int, end: int) -> list[int]:

@@ -29,6 +29,8 @@ _SHARE_PACKETS = 600
 # Smaller pictures make threads wait for one another: 320 x 180 took a tenth more CPU time.
 _SHARE_PX = 320 * 240
 _MAX_SHARES = 4
+# How many packets later than in the order shown a frame can come where only their order is known.
+_MOST_REORDERED = 16
 _MAX_DAMAGED_SHARE = 0.5
 _MAX_LOST_SHARE = 0.9
 
@@ -85,7 +87,9 @@ def stretches(
     """
     packet = timeline.packet_F
     if not timeline.skippable:
-        return [Stretch(0, int(packet[wanted].max()), tuple(wanted), whole=whole)]
+        last = int(packet[wanted].max()) + (_MOST_REORDERED if timeline.by_order else 0)
+        last = min(last, len(timeline.packet_pts_N) - 1)
+        return [Stretch(0, last, tuple(wanted), whole=whole)]
     keys = timeline.keys_G
     by_time = keys[np.argsort(timeline.packet_pts_N[keys], kind="stable")]
     before = np.searchsorted(timeline.packet_pts_N[by_time], timeline.pts_F[wanted], "right") - 1
@@ -141,6 +145,7 @@ class _Source:
         self._threads = threads
         self.can_seek = timeline.seekable
         self._spoiled: list[range] = []
+        self._joints = _joints(timeline)
         self._open()
 
     def _open(self) -> None:
@@ -209,7 +214,7 @@ class _Source:
                 # frames that nothing is built on are decoded only where they are wanted
                 skips = self._next - 1 not in wanted
                 decoder.skip_frame = "NONREF" if skips else "DEFAULT"
-            if packet is not None and packet.is_corrupt:
+            if packet is not None and packet.is_corrupt and self._next - 1 not in self._joints:
                 self._damage(self._next - 1)
             if packet is not None and self.timeline.shift_N is not None:
                 _shift(packet, int(self.timeline.shift_N[self._next - 1]))
@@ -241,9 +246,10 @@ class _Source:
             if frame is None or not 0 <= index < len(self.timeline):
                 continue
             packet = int(self.timeline.packet_F[index])
-            if frame.is_corrupt:
+            is_corrupt = frame.is_corrupt and packet not in self._joints
+            if is_corrupt:
                 self._damage(packet)
-            if frame.is_corrupt or any(packet in spoiled for spoiled in self._spoiled):
+            if is_corrupt or any(packet in spoiled for spoiled in self._spoiled):
                 self.losses.lost += 1
             else:
                 yield index, frame
@@ -263,6 +269,18 @@ class _Source:
             after = keys[np.searchsorted(keys, self._next - 1, side="right") :]
             until = int(after[0]) if len(after) else len(self.timeline.packet_pts_N)
             self._spoiled.append(range(max(packet, 0), until))
+
+
+def _joints(timeline: Timeline) -> set[int]:
+    """Packets beside the places where recordings were joined.
+
+    The counters of a transport stream do not fit there, and its last packets before are marked as
+    corrupt, which says nothing of them.
+    """
+    if timeline.shift_N is None:
+        return set()
+    last = np.flatnonzero(np.diff(timeline.shift_N))
+    return {int(packet) for back in range(-1, 3) for packet in last - back}
 
 
 def _shift(packet: av.Packet, ticks: int) -> None:

@@ -249,7 +249,7 @@ def _upright(picture: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ..
         picture.load()
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise VideoError(f"{name} is damaged or incomplete: {_first_line(error)}.") from None
-    white = picture.tag_v2.get(_WHITE) if isinstance(picture, TiffImageFile) else None
+    white = _named_white(picture)
     picture = upright(picture)
     if picture.mode.startswith(("I", "F")):
         grey, more = eight_bits(np.asarray(picture), name, white)
@@ -257,6 +257,13 @@ def _upright(picture: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ..
     if picture.has_transparency_data:
         return over_white(np.asarray(picture.convert("RGBA"))), notes
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), notes
+
+
+def _named_white(picture: Image.Image) -> float | None:
+    """The largest value of a TIFF's samples, where the file names it."""
+    found = picture.tag_v2.get(_WHITE) if isinstance(picture, TiffImageFile) else None
+    named = max(found) if isinstance(found, tuple) and found else found
+    return float(named) if isinstance(named, int | float) and named > 0 else None
 
 
 def _first_line(error: Exception) -> str:

@@ -32,12 +32,14 @@ def eight_bits(
 
     Raises: VideoError - NaN, values below 0, floats whose range cannot be told
     """
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)  # 65535 is none of its numbers
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise VideoError(f"{name} holds values that are no numbers (NaN or infinite).")
     notes: tuple[str, ...] = ()
     is_float = values.dtype.kind == "f"
-    if white is None:
+    if white is None or high > white:
         white = _float_white(high) if is_float else _whole_white(high, values.dtype.itemsize)
         if not is_float and white not in (255, _DEEP):
             notes = (f"{name} is read with {white:g} as white, the range that its values use.",)

@@ -284,6 +284,8 @@ def _notes(
             found.append(f"{unshown} frames where its parts meet cannot be shown.")
     if header.num_videos > 1:
         found.append(f"The file holds {header.num_videos} videos; only its main one is read.")
+    if stream.metadata.get("alpha_mode") == "1":
+        found.append("The transparency of the video is not read.")
     if header.is_hdr:
         found.append("The video is HDR and is read without tone mapping: its colours look flat.")
     return tuple(found)

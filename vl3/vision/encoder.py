@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -37,9 +38,13 @@ class Attend(nn.Module):
     A module of its own without weights, so that what enters it can be looked at from outside.
     """
 
-    def __init__(self, eager: bool) -> None:
+    def __init__(self, config: VL3VisionConfig) -> None:
         super().__init__()
-        self.eager = eager
+        self.config = config
+
+    @property
+    def eager(self) -> bool:
+        return self.config._attn_implementation == "eager"
 
     def forward(self, q_NHC, k_NHC, v_NHC, segments: Segments) -> torch.Tensor:
         outputs, start = [], 0
@@ -67,7 +72,7 @@ class Attention(nn.Module):
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
-        self.attend = Attend(eager=config._attn_implementation == "eager")
+        self.attend = Attend(config)
         self.out = nn.Linear(width, width)
 
     def forward(self, x_ND: torch.Tensor, segments: Segments) -> torch.Tensor:
@@ -103,7 +108,7 @@ class Block(GradientCheckpointingLayer):
         return x_ND + self.mlp(self.norm2(x_ND))
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(PreTrainedModel):
     """Patch features of frames and images of any size.
 
     Source: VideoLLaMA3 modeling_videollama3_encoder.py. Differences: attention of one frame never
@@ -112,14 +117,30 @@ class VisionEncoder(nn.Module):
     Cost: linear in frames, quadratic in patches per frame; memory linear in patches.
     """
 
+    config: VL3VisionConfig
+    config_class = VL3VisionConfig
+    base_model_prefix = ""
+    main_input_name = "pixels_NP"
+    input_modalities = ("image", "video")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("Block",)
+    _input_embed_layer = "patch_embedding"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
     def __init__(self, config: VL3VisionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, config.patch_size, stride=config.patch_size
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # No post_init: the whole model draws all random weights, in one order.
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # read at each pass; transformers would guess from this file's text that not
 
     def forward(self, pixels_NP: torch.Tensor, grids: tuple[Grid, ...]) -> torch.Tensor:
         """Features after the final norm, before down-sampling.
@@ -156,3 +177,15 @@ class VisionEncoder(nn.Module):
              rope2d.angles(rope2d.positions(grid, device), channels, theta))
             for frames, grid in runs
         ))  # fmt: skip
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        draw_weights(module, self.config.initializer_range)
+
+
+def draw_weights(module: nn.Module, std: float) -> None:
+    """Random weights for a layer and zeros for its bias, unless they were loaded."""
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)

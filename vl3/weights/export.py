@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from errno import ENOTDIR
 from pathlib import Path
 
@@ -14,13 +15,18 @@ from vl3.arguments import choice, instance, shown
 from vl3.layouts import NATIVE, OFFICIAL, LayoutError
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.settings import ProcessorSettings, read_settings
+from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, chat_template
 
 KINDS = ("own", "official", "native")
-NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
 
 
-def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own") -> None:
+def export(
+    model, processor: VL3Processor, folder: str | Path, kind: str = "own"
+) -> tuple[str, ...]:
     """Writes model, processor and tokenizer to folder in one of the layouts of KINDS.
+
+    Returns what the layout has no words for, a sentence each: settings of how clips are seen.
 
     "native" loads with transformers' VideoLlama3ForConditionalGeneration and gives the same
     logits; "official" has the tensor names and config.json of the released checkpoints, whose
@@ -38,7 +44,7 @@ def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own"
     if kind == "own":
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        return
+        return ()
     layout = OFFICIAL if kind == "official" else NATIVE
     config = _official(model, processor) if kind == "official" else _native(model, processor)
     save_torch_state_dict(_named(model, layout), folder, max_shard_size="5GB")
@@ -47,11 +53,29 @@ def export(model, processor: VL3Processor, folder: str | Path, kind: str = "own"
     for name, content in config.items():
         _write(folder, name, content)
     _plain_tokenizer(folder)
-    template = chat_template(kind)
+    template = chat_template(kind, system_prompt=processor.settings.system_prompt)
     if kind == "official":
         _write(folder, "chat_template.json", {"chat_template": template})
     else:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return tuple(_lost(processor.settings, folder, kind))
+
+
+def _lost(settings: ProcessorSettings, folder: Path, layout: str) -> list[str]:
+    """Settings of how clips are seen that the layout has no words for."""
+    there = asdict(read_settings(folder, patch=settings.patch))
+    lost = {n: value for n, value in asdict(settings).items() if there[n] != value}
+    notes = []
+    if lost:
+        named = ", ".join(f"{name} {value} (there {there[name]})" for name, value in lost.items())
+        notes.append(f"The {layout} layout cannot say how this model sees clips in full: {named}.")
+    if layout == "native":
+        notes.append(
+            "transformers' own processor takes every frame of a video unless it is asked for fps "
+            f"or num_frames; this model sees {settings.fps:g} a second, so pass "
+            f"fps={settings.fps:g}."
+        )
+    return notes
 
 
 def _made(folder: str | Path) -> Path:
@@ -137,9 +161,10 @@ def _native(model, processor: VL3Processor) -> dict[str, dict]:
         "video_processor_type": "VideoLlama3VideoProcessor",
         "merge_size": settings.video_merge,
         "size": edges(settings.video_merge),
-        "fps": settings.fps,
+        # No fps: the class then refuses num_frames, which transformers serve sends. Whoever asks
+        # for fps or num_frames gets frames sampled; NOT_HELD says so.
         "max_frames": settings.max_frames,
-        "do_sample_frames": True,
+        "do_sample_frames": False,
         "return_metadata": True,
         "use_token_compression": settings.prune is not None,
     }
@@ -174,49 +199,3 @@ def _plain_tokenizer(folder: Path) -> None:
     """Names the tokenizer class that both layouts use, which any transformers version knows."""
     config = layouts.read_json(folder, "tokenizer_config.json")
     _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})
-
-
-def chat_template(kind: str) -> str:
-    """The prompt format of vl3.prompt as a Jinja template, for programs that want one.
-
-    The official processor expands one placeholder per frame and knows the times; transformers'
-    processor writes the times itself, so there a video is one placeholder.
-    """
-    from vl3.prompt import SYSTEM_PROMPT
-
-    if kind == "official":
-        image = "{{- image_token + '\\n' -}}"
-        video = (
-            "{%- for i in range(part['num_frames']) -%}"
-            "{%- if 'timestamps' in part -%}"
-            "{{- 'Time ' + part['timestamps'][i] | round(1) | string + 's:' -}}{%- endif -%}"
-            "{{- image_token + ('\\n' if loop.last else ',') -}}{%- endfor -%}"
-        )
-    else:
-        image = "{{- '<|image_pad|>\\n' -}}"
-        video = "{{- '<|video_pad|>\\n' -}}"
-    system = f"'<|im_start|>system\\n{SYSTEM_PROMPT}<|im_end|>\\n'"
-    return (
-        "{%- for turn in messages -%}"
-        "{%- if loop.first and add_system_prompt and turn['role'] != 'system' -%}"
-        f"{{{{- {system} -}}}}"
-        "{%- endif -%}"
-        "{%- set kind = 'stream' if turn['role'] == 'stream' else 'im' -%}"
-        "{{- '<|' + kind + '_start|>' + turn['role'] + '\\n' -}}"
-        "{%- if turn['content'] is string -%}"
-        "{{- turn['content'] + '<|' + kind + '_end|>\\n' -}}"
-        "{%- else -%}"
-        "{%- for part in turn['content'] -%}"
-        "{%- if part is string -%}{{- part -}}"
-        "{%- elif part['type'] == 'text' or 'text' in part -%}{{- part['text'] -}}"
-        "{%- elif part['type'] == 'image' or 'image' in part -%}"
-        "{%- if 'timestamp' in part -%}"
-        "{{- 'Time ' + part['timestamp'] | round(1) | string + 's: ' -}}{%- endif -%}"
-        f"{image}"
-        "{%- elif part['type'] == 'video' or 'video' in part -%}"
-        f"{video}"
-        "{%- endif -%}{%- endfor -%}"
-        "{{- '<|' + kind + '_end|>' + ('\\n' if kind == 'im' else '') -}}"
-        "{%- endif -%}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-    )

@@ -14,11 +14,15 @@ EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
-def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
+def resolve(
+    name: str | Path | None, *, offline: bool = False, subfolder: str = "", **options
+) -> Path:
     """The folder of a checkpoint; None gives the bundled nano model, a training run its last one.
 
     A hub id (owner/name) is downloaded with a progress bar, or taken from the local hub cache when
     offline. Only data files are fetched, never code.
+    subfolder: of the repository, the only one that is fetched; options: of huggingface_hub's
+    snapshot_download (revision, cache_dir, token ...)
     Raises: LayoutError when nothing of that name can be had, in one sentence.
     """
     offline = switch("offline", offline)
@@ -41,7 +45,8 @@ def resolve(name: str | Path | None, *, offline: bool = False) -> Path:
         raise LayoutError(
             f"no folder {shown(str(name))}; give a checkpoint folder or a hub id like {EXAMPLE}"
         )
-    return _snapshot(str(name), offline)
+    wanted = [f"{subfolder}/{kind}" if subfolder else kind for kind in WANTED]
+    return _snapshot(str(name), {"allow_patterns": wanted, "local_files_only": offline} | options)
 
 
 def _local(name: str | Path) -> Path | None:
@@ -54,7 +59,7 @@ def _local(name: str | Path) -> Path | None:
     return folder
 
 
-def _snapshot(hub_id: str, offline: bool) -> Path:
+def _snapshot(hub_id: str, options: dict) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -64,10 +69,9 @@ def _snapshot(hub_id: str, offline: bool) -> Path:
     )
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=list(WANTED), local_files_only=offline)
-        )
+        return Path(snapshot_download(hub_id, **options))
     except LocalEntryNotFoundError as error:
+        offline = options["local_files_only"]
         why = "it is not in the local cache" if offline else "the hub cannot be reached"
         raise LayoutError(
             f"{hub_id} cannot be loaded: {why}; download it once with a network connection, or "

@@ -8,16 +8,17 @@ the two steps; a folder that says something else is not left behind.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 from safetensors import safe_open
+from transformers import BatchFeature
 
 from vl3 import layouts
 from vl3.model import VL3ForConditionalGeneration
-from vl3.settings import ProcessorSettings, read_settings
+from vl3.processor import VL3Processor
 from vl3.weights.adapters import WHOLE_FILE, add_adapter, find_base, is_adapter, read_base, title
 from vl3.weights.export import export
 from vl3.weights.hub import BUNDLED, resolve
@@ -109,7 +110,7 @@ def write(
     loaded = load(source, device="cpu", dtype="float32", adapter=adapter, offline=offline)
     stored = getattr(torch, dtype) if dtype else layouts.read_config(loaded.folder).dtype
     kind = str(stored or torch.float32).removeprefix("torch.")
-    inputs, checks, notes = prompt(loaded), [], _notes(loaded)
+    inputs, checks, notes = prompt(loaded.processor), [], _notes(loaded)
     model, said = loaded.model, logits(loaded.model, inputs)
     if loaded.adapter:
         model = merged(loaded)
@@ -121,8 +122,8 @@ def write(
     try:
         _refuse(checks)
         _set_dtype(model, getattr(torch, kind))
-        export(model, loaded.processor, partial, layout)
-        notes += _lost(loaded.processor.settings, partial, layout)
+        notes += export(model, loaded.processor, partial, layout)
+        notes += _seen(inputs, prompt(VL3Processor.from_pretrained(partial)))
         name, base = loaded.name, str(loaded.folder) if loaded.adapter else None
         slots_BL = model.slots(inputs["input_ids"])
         model = loaded = None  # the weights that are read back need the room
@@ -170,13 +171,13 @@ def _untie(model: VL3ForConditionalGeneration, head: torch.nn.Linear) -> None:
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
 
 
-def prompt(loaded: Loaded) -> dict[str, torch.Tensor]:
+def prompt(processor: VL3Processor) -> BatchFeature:
     """A question about the bundled clip, as the model takes it."""
     parts = [
         {"type": "video", "video": {"path": str(CLIP), "max_frames": FRAMES}},
         {"type": "text", "text": "What happens in the video?"},
     ]
-    return loaded.processor([{"role": "user", "content": parts}], add_generation_prompt=True)
+    return processor([{"role": "user", "content": parts}], add_generation_prompt=True)
 
 
 @torch.no_grad()
@@ -255,14 +256,18 @@ def _notes(loaded: Loaded) -> list[str]:
     return notes
 
 
-def _lost(settings: ProcessorSettings, folder: Path, layout: str) -> list[str]:
-    """Settings of how clips are seen that the layout has no words for."""
-    there = asdict(read_settings(folder, patch=settings.patch))
-    lost = {n: value for n, value in asdict(settings).items() if there[n] != value}
-    if not lost:
+def _seen(here: BatchFeature, there: BatchFeature) -> list[str]:
+    """What the folder's own settings make of the bundled clip, where it is something else."""
+    if all(torch.equal(tensor, there[name]) for name, tensor in here.items()):
         return []
-    named = ", ".join(f"{name} {value} (there {there[name]})" for name, value in lost.items())
-    return [f"The {layout} layout cannot say how this model sees clips in full: {named}."]
+    figures = [
+        f"{len(inputs['keep_mask'])} visual tokens, {int(inputs['keep_mask'].sum())} kept"
+        for inputs in (here, there)
+    ]
+    return [
+        f"With the settings that the folder holds, the bundled clip is {figures[1]}, where this "
+        f"model takes {figures[0]}: its answers there are not the ones here."
+    ]
 
 
 def _set_dtype(model: VL3ForConditionalGeneration, dtype: torch.dtype) -> None:

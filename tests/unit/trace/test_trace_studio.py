@@ -13,7 +13,6 @@ from conftest import tiny_config, wide_awake
 
 import vl3
 from vl3 import recall
-from vl3.attention import NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.trace import Tracer, record
 from vl3.values import Clip, Reply
@@ -167,7 +166,7 @@ def test_answers_are_bit_identical_with_and_without_looks(studio, reply, film, p
     assert len(logits) == len(looked_logits) >= 12
     assert all(torch.equal(a, b) for a, b in zip(logits, looked_logits))
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(logits))  # canary
-    assert studio.model.language.config._attn_implementation == NAME
+    assert studio.model.language.config._attn_implementation == "sdpa"
     modules = studio.model.modules()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     assert all(parameter.grad is None for parameter in studio.model.parameters())

@@ -2,8 +2,10 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+import torch
 from clips import numbered, numbers, write_animation, write_clip
 
 import vl3.video as video
@@ -359,12 +361,80 @@ def test_times_of_a_changed_file_are_read_again(tmp_path):
         ({"start": 50.0}, "2.00 s long"),
         ({"mode": "other"}, "mode"),
         ({"size": (0, 10)}, "size"),
+        ({"size": 5}, "size"),
+        ({"size": (1, 2, 3)}, "size"),
+        ({"size": "big"}, "size"),
+        ({"size": (10.5, 10)}, "height of size"),
+        ({"fps": "2"}, "fps is a number above 0 - got '2'"),
+        ({"fps": None}, "fps"),
+        ({"fps": True}, "fps"),
+        ({"max_frames": 2.5}, "max_frames is a whole number"),
+        ({"start": "0:10"}, "start is a number of seconds"),
+        ({"end": np.array([1.0, 2.0])}, "end is a number of seconds"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"mode": "oficial"}, "did you mean official"),
+        ({"mode": ["exact"]}, "mode"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, settings, words):
     path = write_clip(tmp_path / "a.mp4", 50)
     with pytest.raises(video.VideoError, match=words):
         video.read(path, **settings)
+
+
+@pytest.mark.parametrize("name", ["a.h264", "a.hevc", "a.avi"])
+@pytest.mark.parametrize("last", range(20, 30))
+def test_without_times_the_frame_is_right_wherever_reading_ends(tmp_path, name, last):
+    codec = {"codec": "libx265"} if name.endswith("hevc") else {}
+    quiet = {"x265-params": "log-level=none:bframes=4"} if codec else {"x264-params": "bframes=4"}
+    path = write_clip(tmp_path / name, 40, codec_options=quiet, **codec)
+    assert numbers(video.read(path, fps=25 / last).frames_TYX3) == [0, last]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fps": np.int64(2)},
+        {"fps": np.float32(2), "max_frames": np.int32(180)},
+        {"fps": Fraction(2), "max_frames": 180.0},
+        {"fps": torch.tensor(2), "start": np.float64(0), "end": torch.tensor(2.0)},
+        {"fps": 2, "size": (np.int64(32), np.int32(96)), "timeout_s": np.int64(30)},
+        {"fps": 2, "size": np.array([32, 96])},
+    ],
+)
+@pytest.mark.parametrize("mode", ["exact", "official"])
+def test_numbers_of_any_kind_are_numbers(tmp_path, settings, mode):
+    path = write_clip(tmp_path / "a.mp4", 50)
+    expected = numbers(video.read(path, fps=2, mode=mode).frames_TYX3)
+    assert numbers(video.read(path, mode=mode, **settings).frames_TYX3) == expected
+    settings.pop("size", None)
+    assert len(video.schedule(path, mode=mode, **settings)) == len(expected)
+
+
+@pytest.mark.parametrize("given", [None, 7, 2.5, ["a.mp4"], {"path": "a"}, np.zeros((4, 4, 3))])
+def test_what_is_no_path_is_said(given):
+    for entrance in (video.read, video.schedule, video.probe, video.is_image):
+        with pytest.raises(video.VideoError, match="given by its path - got"):
+            entrance(given)
+
+
+def test_notes_say_what_could_not_be_read_exactly(tmp_path):
+    raw = write_clip(tmp_path / "raw.h264", 50)
+    for notes in (video.schedule(raw).notes, video.read(raw).notes):
+        assert notes == ("Times are estimated at 25 fps: the file has none.",)
+    plain = write_clip(tmp_path / "a.mp4", 100, gop=10, bframes=0)
+    assert video.read(plain).notes == video.schedule(plain).notes == ()
+    content = bytearray(plain.read_bytes())
+    with av.open(str(plain)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        for packet in (packets[22], packets[72]):
+            content[packet.pos + 6 : packet.pos + packet.size] = b"\xa5" * (packet.size - 6)
+    plain.write_bytes(content)
+    clip = video.read(plain)
+    assert clip.lost_frames > 0
+    # counted over the groups of pictures that were decoded, each to its end
+    assert clip.notes == (f"{clip.lost_frames} of 40 frames could not be read.",)
+    assert video.schedule(plain).notes == ()
 
 
 def test_end_beyond_the_clip_is_its_end(tmp_path):

@@ -62,11 +62,11 @@ def test_packed_sizes_equal_one_by_one(encoder):
 def test_eager_and_fused_attention_agree(encoder):
     grids = (Grid(frames=2, rows=4, cols=6, merge=2),)
     fused = encoder(pixels(grids), grids)
-    for block in encoder.blocks:
-        block.attention.attend.eager = True
+    encoder.set_attn_implementation("eager")
+    assert all(block.attention.attend.eager for block in encoder.blocks)
     plain = encoder(pixels(grids), grids)
-    for block in encoder.blocks:
-        block.attention.attend.eager = False
+    encoder.set_attn_implementation("sdpa")
+    assert not any(block.attention.attend.eager for block in encoder.blocks)
     assert torch.allclose(fused, plain, atol=1e-5)
 
 

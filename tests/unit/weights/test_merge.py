@@ -57,7 +57,7 @@ def said(trained):
     found = {}
     for kind in KINDS:
         loaded = load(trained / kind, dtype="float32")
-        inputs = merge.prompt(loaded)
+        inputs = merge.prompt(loaded.processor)
         found[kind] = inputs, merge.logits(loaded.model, inputs)
     return found
 
@@ -118,7 +118,7 @@ def test_a_tensor_written_wrongly_is_noticed(trained, tmp_path, monkeypatch):
 
     def damaged(model, *arguments):
         model.connector.readout[0].bias.data += 0.5
-        right(model, *arguments)
+        return right(model, *arguments)
 
     monkeypatch.setattr(merge, "export", damaged)
     with pytest.raises(merge.Differs, match="written"):
