@@ -2,7 +2,8 @@
 
 `import vl3` imports neither torch nor transformers, so there is nothing to register with yet. What
 registers is the import of vl3.config, vl3.model or vl3.processor; here these follow the import of
-the module of transformers that holds the Auto class in question.
+the module of transformers that holds the Auto class in question. Where a module of ours imports
+that one, they follow when ours is there: vl3.model needs vl3.vision, which needs transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class _Follow(MetaPathFinder):
     """Finds nothing itself: has the usual finders' module followed by ours."""
 
     def find_spec(self, name, path=None, target=None):
-        if name not in FOLLOWS or name in _LOOKING:
+        is_ours = name.startswith("vl3.")
+        if not (is_ours or name in FOLLOWS) or name in _LOOKING:
             return None
         _LOOKING.add(name)
         try:
@@ -34,19 +36,28 @@ class _Follow(MetaPathFinder):
             execute = spec.loader.exec_module
 
             def then_ours(module) -> None:
-                execute(module)
-                _follow(name)
+                if is_ours:
+                    _UNDER_WAY.append(name)
+                try:
+                    execute(module)
+                finally:
+                    if is_ours:
+                        _UNDER_WAY.remove(name)
+                _follow(*({name} & FOLLOWS.keys()))
 
             spec.loader.exec_module = then_ours
         return spec
 
 
 _LOOKING: set[str] = set()
+_UNDER_WAY: list[str] = []  # modules of ours that are being imported
+_AWAITED: set[str] = set()  # modules of transformers that none of ours has followed yet
 
 
-def _follow(name: str) -> None:
-    if FOLLOWS[name] not in sys.modules:  # or it is being imported, and registers at its end
-        importlib.import_module(FOLLOWS[name])
+def _follow(*names: str) -> None:
+    _AWAITED.update(names)
+    while _AWAITED and not _UNDER_WAY:
+        importlib.import_module(FOLLOWS[_AWAITED.pop()])
 
 
 def follow_transformers() -> None:

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from vl3 import layouts
-from vl3.arguments import choice, instance, shown
+from vl3.arguments import did_you_mean, instance, shown
 from vl3.layouts import NATIVE, OFFICIAL, LayoutError
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
@@ -33,7 +33,10 @@ def export(
     Python files are not part of it.
     Raises: LayoutError for a quantized model, an adapter, or what a layout cannot express.
     """
-    choice("kind", kind, KINDS)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise LayoutError(
+            f"no layout {shown(kind)}; choose {', '.join(KINDS)}{did_you_mean(kind, KINDS)}"
+        )
     if getattr(model, "quantization_method", None) is not None:
         raise LayoutError("a quantized model cannot be exported; load it without quantize first")
     if getattr(model, "_hf_peft_config_loaded", False):
