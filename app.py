@@ -20,13 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from vl3.page import options as cli
+from vl3.weights import places
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # Figures for a page that is switched off, computed with pandas at the end of every event.
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
 if __name__ == "__main__":
     # Before the imports that take seconds, so that --help and mistakes answer at once.
-    READY = cli.ready()
+    READY = cli.ready(check=places.check)
 
 import gradio as gr
 from gradio import queueing, route_utils, routes
@@ -573,7 +574,10 @@ def _serve(options, folder: Path, made: ExitStack) -> None:
     estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
-    desk = Desk(load, media, refusals(), **first)
+    try:
+        desk = Desk(load, media, refusals(), **first)
+    except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
+        cli.fail(error)
     desk.offer(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)

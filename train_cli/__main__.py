@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
@@ -30,8 +31,15 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, which says what is wrong in one line and leaves the usage to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    chooser = argparse.ArgumentParser(
+    chooser = Parser(
         prog="python -m train_cli",
         description="Chat with videos, check the machine, plan and run training.",
         epilog="\n".join(f"  {name:<10}{line}" for name, line in COMMANDS.items()),
@@ -41,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     chooser.add_argument("arguments", nargs=argparse.REMAINDER, help="see COMMAND --help")
     given = chooser.parse_args(arguments)
     command = import_module(f"train_cli.{given.command}")
-    parser = getattr(command, "Parser", argparse.ArgumentParser)(
+    parser = getattr(command, "Parser", Parser)(
         prog=f"{chooser.prog} {given.command}", description=command.__doc__
     )
     command.add_arguments(parser)

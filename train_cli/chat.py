@@ -14,7 +14,11 @@ import threading
 from collections.abc import Iterator
 
 import vl3
+from train_cli.config import OK, fail
+from vl3.arguments import number
+from vl3.units import parse_memory
 from vl3.values import Reply, Stage
+from vl3.weights import places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Exit code 0 after an answer, 2 for what a user can mend (one sentence on standard error)."""
     try:
+        check(chosen)
+        if not sys.stderr.isatty():
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
         studio = vl3.load(
             chosen.model, device=chosen.device, dtype=chosen.dtype, quantize=chosen.quantize,
             adapter=chosen.adapter, offline=chosen.offline, memory=chosen.memory,
@@ -85,9 +94,24 @@ def run(chosen: argparse.Namespace) -> int:
         messages = [*_system(chosen), _turn(chosen.question, chosen.video, chosen)]
         _answer(studio, messages, chosen)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        fail(error)
+    return OK
+
+
+def check(chosen: argparse.Namespace) -> None:
+    """Raises ValueError for what is wrong whatever the model, before the imports that take long."""
+    if chosen.question is not None and not chosen.question.strip():
+        raise ValueError("there is no question; write one, or none at all for a conversation")
+    for name, value in {"--fps": chosen.fps, "--start": chosen.start, "--end": chosen.end}.items():
+        if value is not None:
+            number(name, value, **{"above" if name == "--fps" else "low": 0})
+    for file in chosen.video:
+        if not file.strip():
+            raise ValueError("--video is a file - got ''")
+    if chosen.memory not in (None, "auto"):
+        parse_memory(chosen.memory)
+    number("--features-gb", chosen.features_gb, low=0, unit="GB")
+    places.check(chosen.model, chosen.adapter, chosen.device, chosen.dtype)
 
 
 def _converse(studio, chosen: argparse.Namespace) -> int:

@@ -77,8 +77,16 @@ class ConfigError(ValueError):
 
 def fail(message: object, code: int = USAGE) -> NoReturn:
     """Ends the command with one sentence on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {in_words(message)}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def in_words(message: object) -> str:
+    """What is said of it on one line, of a file without the number of the error."""
+    if isinstance(message, OSError) and message.strerror:
+        named = f"{message.filename}: " if message.filename else ""
+        return f"{named}{message.strerror[0].lower()}{message.strerror[1:]}"
+    return " ".join(str(message).split())
 
 
 class RecipeParser:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from train_cli.config import FAILED, OK
+from train_cli.config import FAILED, OK, fail
 
 GROUPS = {
     "probe": "headers and plan of a file, beside decoding it",
@@ -74,11 +74,22 @@ def run(chosen: argparse.Namespace) -> int:
         return FAILED
     if chosen.kernels:
         return kernels(chosen.markdown)
+    for file in (chosen.json, chosen.markdown):
+        if file is not None and not file.absolute().parent.is_dir():
+            fail(f"there is no folder {file.parent}; make it first")
+    for clip in chosen.clips:
+        if not clip.is_file():
+            fail(f"there is no file {clip}; name clips with --clips")
     if chosen.source:
-        figures = merged([json.loads(path.read_text("utf-8")) for path in chosen.source])
+        try:
+            figures = merged([_figures(path) for path in chosen.source])
+        except (ValueError, OSError) as error:
+            fail(error)
     else:
         try:
             figures = measured(names, chosen.clips, chosen.rounds, chosen.tiny, chosen.json)
+        except (ValueError, OSError) as error:
+            fail(error)
         except Mismatch as error:
             say(f"Outputs differ, so nothing was compared: {error}")
             return FAILED
@@ -186,6 +197,17 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
         "2b": lambda: whole.answers(folder / "2b", "2B", tiny),
         "7b": lambda: whole.answers(folder / "7b", "7B", tiny),
     }
+
+
+def _figures(path: Path) -> dict:
+    """What --json wrote. Raises: ValueError in one sentence, OSError."""
+    try:
+        figures = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} holds no figures: {error}") from error
+    if not isinstance(figures, dict) or not {"machine", "groups"} <= figures.keys():
+        raise ValueError(f"{path} holds no figures; give a file that bench --json wrote")
+    return figures
 
 
 def merged(runs: list[dict]) -> dict:

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,19 +54,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def ready(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Path]:
+def ready(
+    arguments: Sequence[str] | None = None, check: Callable[..., None] = lambda *model: None
+) -> tuple[argparse.Namespace, Path]:
     """The options with a port that nobody listens on, and the folder made for uploads.
 
+    check(model, adapter, device, dtype) raises ValueError where no model can come of these.
     Ends the program as parse does. wanted_port: the port that was asked for
     """
     options = parse(arguments)
     try:
+        check(options.model, options.adapter, options.device, options.dtype)
         options.wanted_port, options.port = options.port, free_port(options.host, options.port)
         if options.features_gb:
             _check_writable(cache_dir() / "features")
         return options, uploads.prepare(options.data_dir)
     except ValueError as error:
-        _Parser(prog=PROGRAM).error(str(error))
+        fail(error)
+
+
+def fail(error: object) -> NoReturn:
+    """Ends the program with one sentence on standard error."""
+    _Parser(prog=PROGRAM).error(" ".join(str(error).split()))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -69,10 +69,10 @@ def read(path: Path) -> Curve:
         try:
             entry = json.loads(line)
             step = int(entry.pop("step"))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"line {number} of {file} is no line of metrics: {error!r}") from error
-        if "loss" in entry:
-            losses[step] = float(entry["loss"])
+            if "loss" in entry:
+                losses[step] = float(entry["loss"])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"line {number} of {file} is no line of metrics: {error}") from error
         last |= {name: value for name, value in entry.items() if isinstance(value, int | float)}
         if "tokens_per_s" in entry:
             speeds.append(entry["tokens_per_s"])

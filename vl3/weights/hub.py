@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from vl3.arguments import shown, switch
+from vl3.arguments import switch
 from vl3.layouts import LayoutError
-from vl3.weights.runs import checkpoints
+from vl3.weights.places import local
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
-EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
@@ -28,35 +26,14 @@ def resolve(
     offline = switch("offline", offline)
     if name is None:
         return BUNDLED
-    if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):
-        raise LayoutError(
-            f"a model is a checkpoint folder or a hub id like {EXAMPLE} - got {shown(name)}"
-        )
-    folder = _local(name)
-    if folder is not None and folder.is_dir():
-        written = checkpoints(folder)
-        return written[-1] if written else folder
-    if folder is not None and folder.is_file():
-        raise LayoutError(
-            f"{folder.name} is a file; give the folder of a checkpoint, which holds config.json, "
-            "weights and a tokenizer"
-        )
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        raise LayoutError(
-            f"no folder {shown(str(name))}; give a checkpoint folder or a hub id like {EXAMPLE}"
-        )
+    try:
+        folder = local(name)
+    except ValueError as error:
+        raise LayoutError(str(error)) from None
+    if folder is not None:
+        return folder
     wanted = [f"{subfolder}/{kind}" if subfolder else kind for kind in WANTED]
     return _snapshot(str(name), {"allow_patterns": wanted, "local_files_only": offline} | options)
-
-
-def _local(name: str | Path) -> Path | None:
-    """The path, with ~ for the home folder; None for what no file system can be asked for."""
-    try:
-        folder = Path(name).expanduser()
-        folder.is_dir()
-    except (OSError, RuntimeError):  # a name that is too long, a home of nobody
-        return None
-    return folder
 
 
 def _snapshot(hub_id: str, options: dict) -> Path:
