@@ -27,6 +27,7 @@ from vl3.weights.hub import resolve
 from vl3.weights.load import Loaded, count_parameters, pick_device
 from vl3.weights.load import load as load_weights
 from vl3.weights.number_format import LARGE, pick_dtype
+from vl3.weights.quantize import KINDS as QUANTIZED
 from vl3.weights.sizes import sizes_of
 
 __all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
@@ -375,7 +376,7 @@ def estimate(
     cannot be made to fit.
     """
     if quantize is not None:
-        choice("quantize", quantize, [kind for kind in memories.KINDS if kind])
+        choice("quantize", quantize, QUANTIZED)
     config, target = sizes_of(model), pick_device(device)
     parameters = count_parameters(config)
     small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}

@@ -16,6 +16,7 @@ from vl3.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
 from vl3.settings import ProcessorSettings
+from vl3.weights.places import local
 
 ADDED_TOKENS = ("<image>", "<|stream_start|>", "<|stream_end|>")
 
@@ -35,12 +36,9 @@ def assemble(
     The tokenizer gets the three visual tokens; the embedding matrix has spare rows for them.
     Raises: LayoutError listing tensors that are missing, unknown or of another shape.
     """
-    for name, folder in {"vision": vision, "language": language}.items():
-        if not isinstance(folder, str | Path) or not str(folder).strip():
-            raise LayoutError(f"{name} is a checkpoint folder - got {shown(folder)}")
     instance("dtype", dtype, torch.dtype, "a torch.dtype, like torch.float32")
     seed = whole("seed", seed, low=-(2**63), high=2**64 - 1)
-    vision, language = Path(vision), Path(language)
+    vision, language = _folder("vision", vision), _folder("language", language)
     if layouts.detect(language).name != "qwen2":
         raise LayoutError(f"{language.name} is no Qwen2 language model")
     tokenizer = load_tokenizer(language)
@@ -66,6 +64,17 @@ def assemble(
     model.tie_weights()
     settings = ProcessorSettings(patch=encoder.patch_size)
     return model, VL3Processor(tokenizer, settings, image_token_id=image_token_id)
+
+
+def _folder(name: str, given: str | Path) -> Path:
+    """The checkpoint folder. Raises: LayoutError."""
+    try:
+        folder = local(given)
+    except ValueError as error:
+        raise LayoutError(f"{name}: {error}") from None
+    if folder is None:
+        raise LayoutError(f"{name} is a checkpoint folder - got {shown(given)}; download it first")
+    return folder
 
 
 @torch.no_grad()

@@ -88,10 +88,10 @@ def _made(folder: str | Path) -> Path:
         if not str(folder):
             raise NotADirectoryError(ENOTDIR, "it has no name")
         Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise LayoutError(
-            f"nothing can be written to {shown(str(folder))}: {error.strerror}; choose another "
-            "folder"
+            f"nothing can be written to {shown(str(folder))}: {why}; choose another folder"
         ) from error
     return Path(folder)
 

@@ -113,6 +113,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 
     Raises: ValueError for one that this machine, or this build of torch, does not have.
     """
+    if not isinstance(device, str | torch.device):
+        raise ValueError(f"device is auto, cpu, cuda, cuda:1 or mps - got {shown(device)}")
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
