@@ -32,6 +32,18 @@ class FeatureFiles:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
+    def check(self) -> None:
+        """Raises ValueError in one sentence where nothing can be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"features_gb keeps encoded videos in {self.folder}, which cannot be written to "
+                f"({error.strerror}); set XDG_CACHE_HOME to a folder of yours, or leave it out"
+            ) from error
+
     def get(self, key: str) -> torch.Tensor | None:
         """The features [M, D] written under this key, on the CPU."""
         path = self._path(key)

@@ -164,7 +164,7 @@ def usable_bytes(memory: str, device: torch.device) -> float:
     Raises: ValueError for what is no size.
     """
     share = 1 if device.type == "cpu" else USABLE
-    if memory != "auto":
+    if not isinstance(memory, str) or memory != "auto":
         return share * parse_memory(memory)
     if device.type == "cuda":
         return share * torch.cuda.mem_get_info(device)[0]

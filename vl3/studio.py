@@ -353,7 +353,10 @@ def load(
     Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
     features_gb = number("features_gb", features_gb, low=0, unit="gigabytes")
-    offline, fitted = switch("offline", offline), None
+    offline, fitted, files = switch("offline", offline), None, None
+    if features_gb > 0:
+        files = FeatureFiles(features_dir(), int(features_gb * 1e9))
+        files.check()
     if memory is not None:
         folder = resolve(model, offline=offline)
         fitted = estimate(folder, device=device, dtype=dtype, quantize=quantize, memory=memory)
@@ -361,7 +364,6 @@ def load(
     loaded = load_weights(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
-    files = FeatureFiles(features_dir(), int(features_gb * 1e9)) if features_gb > 0 else None
     cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
     return Studio(loaded, cache_bytes=cache_bytes, features=files, fitted=fitted)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+from vl3.arguments import number
 from vl3.page import kept, strip, uploads, words
 from vl3.page import settings as fields
 from vl3.page.conversation import (
@@ -446,6 +447,9 @@ class Desk:
         """The answer to one question about one file, outside any conversation."""
         _check_question(question)
         self.line.check()
+        for name, value in video.items():
+            if value is not None:  # in a message NaN would stand for nothing, as in a table
+                number(name, value, **{"above" if name == "fps" else "low": 0})
         item = self.media.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
