@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 
 import vl3
-from train_cli.config import OK, fail
+from train_cli.config import OK, USAGE, in_words
 from vl3.arguments import number
 from vl3.units import parse_memory
 from vl3.values import Reply, Stage
@@ -94,7 +94,8 @@ def run(chosen: argparse.Namespace) -> int:
         messages = [*_system(chosen), _turn(chosen.question, chosen.video, chosen)]
         _answer(studio, messages, chosen)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        fail(error)
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return USAGE
     return OK
 
 
