@@ -43,7 +43,7 @@ def test_files_merge_in_order_and_the_command_line_wins(tmp_path):
                      "checkpointing: [vision]\n")  # fmt: skip
     recipe = read_recipe([*STAGE, "--config", "lora", "--config", str(local), "--optim.clip=0.5"])
     assert (recipe.rates.vision, recipe.rates.language, recipe.optim.clip) == (None, None, 0.5)
-    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 256, ["vision"])
+    assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 64, ["vision"])
     assert recipe.checkpointing == ["vision"]
     assert recipe.name == "lora"
 
