@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 FOLLOWS = {
     "transformers.models.auto.configuration_auto": "vl3.config",
@@ -20,10 +22,14 @@ FOLLOWS = {
 
 
 class _Follow(MetaPathFinder):
-    """Finds nothing itself: has the usual finders' module followed by ours."""
+    """Finds nothing itself: has what the usual finders find followed by ours.
+
+    In the middle of an import of vl3 ours waits for its end, or modules that are half there would
+    be asked for what they do not have yet.
+    """
 
     def find_spec(self, name, path=None, target=None):
-        if name not in FOLLOWS or name in _LOOKING:
+        if name in _LOOKING or not (name in FOLLOWS or name.startswith("vl3.")):
             return None
         _LOOKING.add(name)
         try:
@@ -32,26 +38,34 @@ class _Follow(MetaPathFinder):
             _LOOKING.discard(name)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-
-            def then_ours(module) -> None:
-                execute(module)
-                _follow(name)
-
-            spec.loader.exec_module = then_ours
+            spec.loader.exec_module = lambda module: _then_ours(name, execute, module)
         return spec
 
 
 _LOOKING: set[str] = set()
+_DUE: set[str] = set()  # modules of ours that have to follow
+_INSIDE: list[str] = []  # modules of ours that are being imported
 
 
-def _follow(name: str) -> None:
-    if FOLLOWS[name] not in sys.modules:  # or it is being imported, and registers at its end
-        importlib.import_module(FOLLOWS[name])
+def _then_ours(name: str, execute: Callable, module: ModuleType) -> None:
+    """Runs the import that was asked for, and after it what is due, unless inside one of ours."""
+    is_ours = name not in FOLLOWS
+    if is_ours:
+        _INSIDE.append(name)
+    try:
+        execute(module)
+    finally:
+        if is_ours:
+            _INSIDE.remove(name)
+    if not is_ours:
+        _DUE.add(FOLLOWS[name])
+    while _DUE and not _INSIDE:
+        importlib.import_module(_DUE.pop())
 
 
 def follow_transformers() -> None:
     """From now on, and for what is imported already, the Auto classes know vl3."""
     sys.meta_path.insert(0, _Follow())
-    for name in FOLLOWS:
+    for name, ours in FOLLOWS.items():
         if name in sys.modules:
-            _follow(name)
+            importlib.import_module(ours)
