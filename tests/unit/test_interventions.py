@@ -432,13 +432,33 @@ def test_quantized_models_keep_what_is_theirs(tiny_folder, quantize):
     assert not studio.attention(first).notes
     weight = studio.model.language.model.layers[0].mlp.down_proj.weight
     before = fingerprint(studio.model)
+    weight.quant_state.absmax.zero_()
+    zeroed = fingerprint(studio.model)
     with torch.no_grad():
         weight.zero_()
-    assert fingerprint(studio.model) != before
-    weight.quant_state.absmax.zero_()
+    assert len({before, zeroed, fingerprint(studio.model)}) == 3
     edited = studio.reply(ask(film()), **LONG)
     assert edited.ledger.reused_tokens == 0
     assert edited.model != first.model
+
+
+def test_packed_layers_are_told_by_identity_and_not_by_what_they_note_down():
+    bnb = pytest.importorskip("bitsandbytes")
+    weight = torch.randn(64, 64)
+
+    def packed(weight):
+        layer = bnb.nn.Linear4bit(64, 64, bias=False, quant_type="nf4")
+        layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+        return layer.to("cpu")
+
+    layer, other = packed(weight.clone()), packed(-weight)
+    assert torch.equal(layer.weight.quant_state.absmax, other.weight.quant_state.absmax)
+    before = fingerprint(layer)
+    assert before != fingerprint(other)
+    noted = dict(vars(layer))
+    layer(torch.randn(2, 64))
+    assert vars(layer) != noted
+    assert fingerprint(layer) == before
 
 
 # code of the caller's
