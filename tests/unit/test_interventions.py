@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 import vl3
-from vl3.fingerprint import checksum, fingerprint, has_own_code
+from vl3.fingerprint import _sums, checksum, fingerprint, has_own_code
 from vl3.media import resize_clip
 from vl3.values import Clip
 
@@ -320,6 +320,18 @@ def test_moved_rows_and_turned_signs_of_any_format():
         if dtype is torch.bfloat16:
             assert checksum(whole) != checksum(whole.view(torch.float16))
         assert checksum(whole) == checksum(whole.clone()) == checksum(whole.T.clone().T)
+
+
+def test_what_a_gpu_sums_notices_values_and_places():
+    whole = torch.randn(512, 96, generator=torch.Generator().manual_seed(0))
+    changed, moved, far, last = (whole.clone() for _ in range(4))
+    changed[300, 7] += 1e-3
+    moved[[5, 6]] = moved[[6, 5]]
+    far[[5, 66]] = far[[66, 5]]  # a multiple of the remainder apart, in other stretches
+    last[-1, -1] = 0
+    told = {tuple(_sums(x.view(-1).view(torch.uint8)).tolist())
+            for x in (whole, changed, moved, far, last, -whole, whole.flip(0))}  # fmt: skip
+    assert len(told) == 7
 
 
 def test_structures_of_the_same_weights():
