@@ -10,6 +10,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Two threads that wait for each other make small models slow on a machine that does other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
+
 import pytest
 import torch
 
@@ -18,6 +20,8 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.settings import ProcessorSettings
 from vl3.training.toy.tokenizer import train_tokenizer
+
+gc.freeze()  # else every release of a studio walks through all that torch and transformers define
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,23 +9,26 @@ functions of a caller can do anything at any time, so nothing computed with them
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache, partial
-from types import NoneType
+from types import FunctionType, NoneType
 
-import numpy as np
 import torch
+import xxhash
 from torch import nn
 from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-BLOCKS, RESIDUES = 8, 61  # numbers are summed by stretch and by remainder: moving one is noticed
-STRIDE_BYTES = 8 * BLOCKS * RESIDUES
 # Who may write code of a model. Their hooks place weights, unpack them or mask them.
 MAKERS = {"accelerate", "bitsandbytes", "builtins", "kernels", "peft", "torch", "transformers",
           "vl3"}  # fmt: skip
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-BOOKS = vars(nn.Module()).keys() - {"training"}  # that torch keeps in every module
-NAMES = {"name_or_path", "_name_or_path", "transformers_version"}  # of a folder, not of a model
+# What torch and transformers note down in every module, and where a model came from.
+BOOKS = vars(nn.Module()).keys() - {"training"} | {
+    "_is_hf_initialized", "_tp_plan", "_ep_plan", "_pp_plan", "_fsdp_plan",
+    "name_or_path", "_name_or_path", "transformers_version",
+}  # fmt: skip
+BLOCKS, RESIDUES = 8, 61  # on a GPU numbers are summed by stretch and by remainder
 
 
 def fingerprint(module: nn.Module, without: nn.Module | None = None) -> str:
@@ -37,60 +40,69 @@ def fingerprint(module: nn.Module, without: nn.Module | None = None) -> str:
     models, in another program too. Weights that bitsandbytes packed are told by identity and
     scales, because the order of their bytes changes while they are used.
     """
-    digest, seen, sums = hashlib.sha256(), set(), []
-    for name, part in module.named_modules(memo=set(without.modules() if without else ())):
+    parts, tensors, configs = _numbered(module, without), {}, set()
+    told, contents = [], []
+    for part in parts:
         own, kind = vars(part), type(part)
-        settings = [] if _packs(kind) else _plain(own, BOOKS)
+        settings = [] if _packs(kind) else _plain(own)
         config = own.get("config")
-        if config is not None and id(config) not in seen:
-            seen.add(id(config))
-            settings += _plain(vars(config), NAMES)
-        digest.update(repr((name, kind.__module__, kind.__qualname__, settings)).encode())
-        for key, tensor in (*own["_parameters"].items(), *own["_buffers"].items()):
-            if tensor is None or id(tensor) in seen:
+        if config is not None and id(config) not in configs:
+            configs.add(id(config))
+            settings += _plain(vars(config))
+        children = [(name, parts.get(child)) for name, child in own["_modules"].items()]
+        told.append((kind.__module__, kind.__qualname__, settings, children))
+        for name, tensor in (*own["_parameters"].items(), *own["_buffers"].items()):
+            is_new = id(tensor) not in tensors
+            told.append((name, tensors.setdefault(id(tensor), len(tensors))))
+            if tensor is None or not is_new:
                 continue
-            seen.add(id(tensor))
-            told = (key, tensor.dtype, tensor.device.type)
             if _home(type(tensor)) == "bitsandbytes":
-                told += (id(tensor), tensor._version)
+                told.append((id(tensor), tensor._version, tensor.dtype, tensor.device.type))
                 tensor = getattr(getattr(tensor, "quant_state", None), "absmax", None)
             if tensor is not None:
-                told += tuple(tensor.shape)
-                sums.append(_sums(tensor))
-            digest.update(repr(told).encode())
-    digest.update(_bytes(sums))
-    return digest.hexdigest()
+                told.append((tensor.dtype, tensor.device.type, tuple(tensor.shape)))
+                contents.append(_content(tensor))
+    return _digest(told, contents)
 
 
 def checksum(tensor: torch.Tensor) -> str:
     """Digest of a tensor's values, type and shape; they are read once, where they are."""
-    digest = hashlib.sha256(repr((tensor.dtype, tuple(tensor.shape))).encode())
-    digest.update(_bytes([_sums(tensor)]))
-    return digest.hexdigest()
+    return _digest([tensor.dtype, tuple(tensor.shape)], [_content(tensor)])
 
 
-def own_code(module: nn.Module) -> str | None:
-    """Where code that no model library wrote takes part in a module, in words; None for nowhere.
+def has_own_code(module: nn.Module, *functions: Callable) -> bool:
+    """Whether code that no model library wrote takes part in a module, or in these functions.
 
     That is a hook of any kind, on a module or on all of torch's; a method replaced on a module or
     on its class; a module or an attention function of the caller's.
     """
-    for kind in HOOKS:
-        if any(map(_is_own, getattr(torch_module, f"_global{kind}").values())):
-            return "a hook on all modules"
-    for name, part in module.named_modules():
-        own, kind, title = vars(part), type(part), name or "the model"
-        if any(_is_own(hook) for each in HOOKS for hook in own[each].values()):
-            return f"a hook on {title}"
-        if _is_own(kind.forward) or _is_own(kind.__call__):
-            return f"forward of {title}"
-        for key, value in own.items():
-            if callable(value) and not isinstance(value, type) and _is_own(value):
-                return f"{key} of {title}"
-        attention = getattr(own.get("config"), "_attn_implementation", None)
-        if _is_own(ALL_ATTENTION_FUNCTIONS.get(attention)):
-            return f"attention of {title}"
-    return None
+    parts = _numbered(module)
+    codes = [*functions]
+    for hooks in HOOKS:
+        codes += getattr(torch_module, f"_global{hooks}").values()
+    for part in parts:
+        own = vars(part)
+        for hooks in HOOKS:
+            codes += own[hooks].values()
+        codes += [own[key] for key in own.keys() - BOOKS if callable(own[key])]
+        if "config" in own:
+            attention = getattr(own["config"], "_attn_implementation", None)
+            codes.append(ALL_ATTENTION_FUNCTIONS.get(attention))
+    for kind in {type(part) for part in parts}:
+        codes += kind.__call__, kind._call_impl, kind.forward
+        codes += [code for code in vars(kind).values() if isinstance(code, FunctionType)]
+    return any(map(_is_own, codes))
+
+
+def _numbered(module: nn.Module, without: nn.Module | None = None) -> dict[nn.Module, int]:
+    """A module and all within it, each once, by number; what stands in two places has one."""
+    found, waiting = {}, [module]
+    while waiting:
+        part = waiting.pop()
+        if part is not None and part is not without and part not in found:
+            found[part] = len(found)
+            waiting += vars(part)["_modules"].values()
+    return found
 
 
 @cache
@@ -104,7 +116,6 @@ def _is_own(code: object) -> bool:
     while code is not None:
         while isinstance(code, partial):
             code = code.func
-        code = getattr(code, "__func__", code)
         if _home(code) not in MAKERS:
             return True
         code = getattr(code, "__wrapped__", None)
@@ -118,9 +129,9 @@ def _home(code: object) -> str:
     return (found or type(code).__module__).partition(".")[0]
 
 
-def _plain(own: dict, but) -> list[tuple]:
+def _plain(own: dict) -> list[tuple]:
     """The numbers, texts and small collections of them among attributes."""
-    return [(key, value) for key, value in own.items() if key not in but and _is_plain(value)]
+    return [(key, value) for key, value in own.items() if key not in BOOKS and _is_plain(value)]
 
 
 def _is_plain(value: object) -> bool:
@@ -131,24 +142,27 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, list | tuple) and all(map(_is_plain, value))
 
 
-def _sums(tensor: torch.Tensor) -> bytes | torch.Tensor:
-    """Sums of a tensor's bits, exact: int64 [S] on its device, or bytes where that is the CPU."""
-    flat_B = tensor.detach().reshape(-1).view(torch.uint8)
-    if flat_B.device.type == "cpu":
-        flat_B = flat_B.numpy()
-        end = len(flat_B) // STRIDE_BYTES * STRIDE_BYTES
-        cube = flat_B[:end].view(np.int64).reshape(BLOCKS, end // STRIDE_BYTES, RESIDUES)
-        return np.add.reduce(cube, axis=1).tobytes() + flat_B[end:].tobytes()
-    end = flat_B.numel() // STRIDE_BYTES * STRIDE_BYTES
-    cube = flat_B[:end].view(torch.int64).view(BLOCKS, end // STRIDE_BYTES, RESIDUES)
-    return torch.cat([cube.sum(1).flatten(), flat_B[end:].long()])
+def _content(tensor: torch.Tensor) -> bytes | torch.Tensor:
+    """Digest of a tensor's bytes; away from the CPU sums of them, int64 [S] on its device."""
+    bits_B = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    if bits_B.device.type == "cpu":
+        return xxhash.xxh3_128_digest(bits_B.numpy())
+    return _sums(bits_B)
 
 
-def _bytes(sums: list[bytes | torch.Tensor]) -> bytes:
-    """All sums, brought here with one wait for each device."""
-    found = b"".join(each for each in sums if isinstance(each, bytes))
-    away = [each for each in sums if not isinstance(each, bytes)]
+def _sums(bits_B: torch.Tensor) -> torch.Tensor:
+    """Sums of 8 bytes each, in one pass without a copy: moving and changing one is noticed."""
+    end = len(bits_B) // (8 * BLOCKS * RESIDUES) * (8 * BLOCKS * RESIDUES)
+    cube = bits_B[:end].view(torch.int64).view(BLOCKS, -1, RESIDUES)
+    return torch.cat([cube.sum(1).flatten(), bits_B[end:].long()])
+
+
+def _digest(told: list, contents: list[bytes | torch.Tensor]) -> str:
+    """Digest of what is told and of contents, brought here with one wait for each device."""
+    digest = hashlib.sha256(repr(told).encode())
+    away = [each for each in contents if not isinstance(each, bytes)]
+    digest.update(b"".join(each for each in contents if isinstance(each, bytes)))
     for device in dict.fromkeys(each.device for each in away):
         there = torch.cat([each for each in away if each.device == device])
-        found += there.cpu().numpy().tobytes()
-    return found
+        digest.update(there.cpu().numpy())
+    return digest.hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 from vl3.features import FeatureFiles
-from vl3.fingerprint import checksum, fingerprint, own_code
+from vl3.fingerprint import checksum, fingerprint, has_own_code
 from vl3.media import Medium, content_digest
 from vl3.processor import cut, decide
 from vl3.settings import ProcessorSettings
@@ -39,6 +39,10 @@ class Made:
     features: str
     keep: str
     encoder: str | None
+
+    def is_by(self, encoder: str | None) -> bool:
+        """Whether this encoder would make the features again; None is sure of nothing."""
+        return encoder is not None and encoder == self.encoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +136,7 @@ class Library:
                     "a copy over with dataclasses.replace(video, features_MD=...) to keep both"
                 )
             return known
-        if has_changed or now.encoder is None or now.encoder != known.made.encoder:
+        if has_changed or not known.made.is_by(now.encoder):
             known = self._encoded_anew(known, now.encoder, lambda stage: None)
             self._remember(known)
         return known
@@ -187,19 +191,18 @@ class Library:
                 "this video has a mask of its own, and prune asks for another one; leave prune out "
                 "to use the mask, or hand over the video as studio.open gave it"
             )
-        is_ready, made = True, video.made
-        if made.encoder == HANDED_OVER or checksum(video.features_MD) != made.features:
-            features_MD = video.features_MD.to(self.model.device, self.model.dtype)
+        made, features_MD = video.made, video.features_MD.to(self.model.device)
+        is_own = made.encoder == HANDED_OVER or checksum(video.features_MD) != made.features
+        is_ready = is_own or (reuse and made.is_by(now.encoder))
+        if is_own:
+            features_MD = features_MD.to(self.model.dtype)
             made = replace(made, features=checksum(features_MD), encoder=HANDED_OVER)
             key = f"{video.key.partition('+')[0]}+{made.features}"
             video = replace(video, key=key, made=made, features_MD=features_MD)
+        elif is_ready:
+            video = replace(video, features_MD=features_MD)
         else:
-            is_ready = reuse and now.encoder is not None and now.encoder == video.made.encoder
-            if is_ready:
-                features_MD = video.features_MD.to(self.model.device)
-                video = replace(video, features_MD=features_MD)
-            else:
-                video = self._encoded_anew(video, now.encoder, on_stage)
+            video = self._encoded_anew(video, now.encoder, on_stage)
         if is_ready:
             on_stage(Stage("Video already encoded, reused"))
         self._remember(video)
@@ -286,8 +289,9 @@ class Library:
     def now(self) -> Now:
         """What the model is now; it is asked once for every question."""
         model, vision = self.model, self.model.vision
-        is_own = own_code(model) is not None
-        encoder = None if is_own and own_code(vision) else fingerprint(vision)
+        is_own = has_own_code(model)
+        is_own_encoder = is_own and has_own_code(vision, model.encode_vision)
+        encoder = None if is_own_encoder else fingerprint(vision)
         rest = None if is_own else fingerprint(model, without=vision)
         return Now(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
 
@@ -295,8 +299,7 @@ class Library:
         """Whether this encoder would make it again, and nobody edited it in place."""
         made = known.made
         return (
-            encoder is not None
-            and made.encoder == encoder
+            made.is_by(encoder)
             and made.clip == _of_clip(known.clip)
             and made.features == checksum(known.features_MD)
         )
@@ -330,7 +333,7 @@ def _source(medium: Medium, known: Clip) -> str:
 
 def _of_clip(clip: Clip) -> str:
     told = (clip.times_s, clip.lost_frames, clip.notes)
-    return f"{zlib.crc32(np.ascontiguousarray(clip.frames_TYX3)):08x} {told}"
+    return f"{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(clip.frames_TYX3))} {told}"
 
 
 def _of_mask(keep: Keep) -> str:

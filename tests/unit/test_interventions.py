@@ -9,10 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 import vl3
-from vl3.fingerprint import checksum, fingerprint, own_code
+from vl3.fingerprint import _sums, checksum, fingerprint, has_own_code
 from vl3.media import resize_clip
 from vl3.values import Clip
 
@@ -31,7 +33,7 @@ def restored(studio):
     studio.release()
     yield
     studio.model.load_state_dict(before)
-    assert own_code(studio.model) is None
+    assert not has_own_code(studio.model)
 
 
 def film(seed=0, frames=6, times=None) -> Clip:
@@ -113,7 +115,10 @@ def test_maps_of_replaced_features_are_theirs(studio):
         studio.attention(reply, source="vision", tokens=[0])
     (again,) = studio.videos(reply)
     assert torch.equal(again.features_MD, swapped.features_MD)
-    assert studio.reply(ask(again), **LONG).token_ids == reply.token_ids
+    asked_again = studio.reply(ask(again), **LONG)
+    assert asked_again.token_ids == reply.token_ids
+    assert torch.equal(studio.videos(asked_again)[0].features_MD, swapped.features_MD)
+    assert (reply.ledger.reused_clips, asked_again.ledger.reused_clips) == (1, 1)
 
 
 def test_features_of_another_format_are_taken(studio):
@@ -194,6 +199,8 @@ def studio_size(video, clip):
         (lambda v: {"keep": replace(v.keep, grids=())}, "of another grid"),
         (lambda v: {"clip": studio_size(v, film(5))}, "open the changed one"),
         (lambda v: {"clip": replace(v.clip, times_s=(9.0,) * 6)}, "open the changed one"),
+        (lambda v: {"clip": replace(v.clip, lost_frames=3)}, "open the changed one"),
+        (lambda v: {"clip": replace(v.clip, notes=("Cut.",))}, "open the changed one"),
         (lambda v: {"clip": film(0, 3)}, "does not fill this video's grid"),
         (lambda v: {"grid": replace(v.grid, cols=v.grid.rows, rows=v.grid.cols)}, "does not fill"),
     ],
@@ -208,6 +215,8 @@ def test_frames_painted_over_are_noticed(studio):
     before = studio.reply(ask(film()), **LONG)
     video = studio.open(film())
     video.clip.frames_TYX3[:] = 0
+    with pytest.raises(ValueError, match="no longer in memory"):
+        studio.attention(before)
     with pytest.raises(ValueError, match="open the changed one"):
         studio.reply(ask(video), **LONG)
     assert studio.reply(ask(film()), **LONG).token_ids == before.token_ids
@@ -261,6 +270,93 @@ def test_edited_weights_answer_as_a_studio_that_never_knew_others(studio, part, 
     other = studio.fork()
     other.open(film())
     assert np.array_equal(maps(other, reply), changed.weight_IHQL)
+
+
+def test_looks_straight_after_an_edit(studio):
+    """Nothing was asked in between that would have made the clip anew."""
+    reply = studio.reply(ask(film()), **LONG)
+    before = maps(studio, reply)
+    studio.open(film()).features_MD[:5] = 0
+    assert np.array_equal(maps(studio, reply, reuse=False), before)
+    by_data(vision(studio.model))
+    changed, other = maps(studio, reply), studio.fork()
+    other.open(film())
+    assert np.array_equal(maps(other, reply), changed)
+    assert np.abs(changed - before).max() > 1e-4
+
+
+def test_buffers_count_as_weights(studio):
+    reply = studio.reply(ask(film()), **LONG)
+    frequencies = studio.model.language.model.rotary_emb.inv_freq
+    whole = frequencies.clone()
+    frequencies.data.mul_(0.3)
+    changed = studio.reply(ask(film()), **LONG).token_ids
+    assert changed == cold(studio, ask(film()))
+    assert fingerprint(studio.model) != reply.model
+    frequencies.data.copy_(whole)
+    assert studio.reply(ask(film()), **LONG).token_ids == reply.token_ids
+
+
+def test_one_value_anywhere_is_noticed(studio):
+    weight = vision(studio.model).data
+    before = fingerprint(studio.model)
+    for place in (0, weight.numel() // 2, weight.numel() - 1):
+        value = weight.view(-1)[place].item()
+        weight.view(-1).numpy()[place] = value + 1e-3
+        assert fingerprint(studio.model) != before
+        weight.view(-1)[place] = value
+    assert fingerprint(studio.model) == before
+
+
+def test_moved_rows_and_turned_signs_of_any_format():
+    """Sums would not tell a row from another some way off, nor an even number of signs."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.int8):
+        whole = torch.randn(1536, 244, generator=torch.Generator().manual_seed(0))
+        whole = (whole * 9).to(dtype)
+        moved = whole.clone()
+        moved[[5, 66]] = moved[[66, 5]]
+        kinds = (whole, moved, -whole, whole.view(244, 1536))
+        assert len({checksum(each) for each in kinds}) == 4
+        if dtype is torch.bfloat16:
+            assert checksum(whole) != checksum(whole.view(torch.float16))
+        assert checksum(whole) == checksum(whole.clone()) == checksum(whole.T.clone().T)
+
+
+def test_what_a_gpu_sums_notices_values_and_places():
+    whole = torch.randn(512, 96, generator=torch.Generator().manual_seed(0))
+    changed, moved, far, last = (whole.clone() for _ in range(4))
+    changed[300, 7] += 1e-3
+    moved[[5, 6]] = moved[[6, 5]]
+    far[[5, 66]] = far[[66, 5]]  # a multiple of the remainder apart, in other stretches
+    last[-1, -1] = 0
+    told = {tuple(_sums(x.view(-1).view(torch.uint8)).tolist())
+            for x in (whole, changed, moved, far, last, -whole, whole.flip(0))}  # fmt: skip
+    assert len(told) == 7
+
+
+def test_structures_of_the_same_weights():
+    """Which layers stand in two places, which weights are tied, of what kind and shape they are."""
+
+    def model(*order, tied=None, active=torch.nn.Tanh):
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(4, 4) for _ in range(3)]
+        if tied is not None:
+            layers[0].weight = layers[tied].weight
+        return torch.nn.Sequential(*(layers[index] for index in order), active())
+
+    def as_format(dtype, shape=(4, 4)):
+        layer = model(0)
+        layer[0].weight.data = layer[0].weight.data.bfloat16().view(dtype).view(shape)
+        return layer
+
+    models = [
+        model(0, 1, 2), model(0, 1, 0), model(0, 1, 1), model(0, 0, 1), model(1, 0, 2),
+        model(0, 1), model(0, 2), model(0, 1, 2, tied=1), model(0, 1, 2, tied=2),
+        model(0, 1, 2, active=torch.nn.Sigmoid), as_format(torch.bfloat16),
+        as_format(torch.float16), as_format(torch.float16, (2, 8)),
+    ]  # fmt: skip
+    assert len({fingerprint(each) for each in models}) == len(models)
+    assert fingerprint(models[0]) == fingerprint(model(0, 1, 2))
 
 
 def test_weights_put_back_are_the_weights_before(studio):
@@ -347,10 +443,34 @@ def test_quantized_models_keep_what_is_theirs(tiny_folder, quantize):
     assert again.token_ids == first.token_ids
     assert not studio.attention(first).notes
     weight = studio.model.language.model.layers[0].mlp.down_proj.weight
+    before = fingerprint(studio.model)
     weight.quant_state.absmax.zero_()
+    zeroed = fingerprint(studio.model)
+    with torch.no_grad():
+        weight.zero_()
+    assert len({before, zeroed, fingerprint(studio.model)}) == 3
     edited = studio.reply(ask(film()), **LONG)
     assert edited.ledger.reused_tokens == 0
     assert edited.model != first.model
+
+
+def test_packed_layers_are_told_by_identity_and_not_by_what_they_note_down():
+    bnb = pytest.importorskip("bitsandbytes")
+    weight = torch.randn(64, 64)
+
+    def packed(weight):
+        layer = bnb.nn.Linear4bit(64, 64, bias=False, quant_type="nf4")
+        layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+        return layer.to("cpu")
+
+    layer, other = packed(weight.clone()), packed(-weight)
+    assert torch.equal(layer.weight.quant_state.absmax, other.weight.quant_state.absmax)
+    before = fingerprint(layer)
+    assert before != fingerprint(other)
+    noted = dict(vars(layer))
+    layer(torch.randn(2, 64))
+    assert vars(layer) != noted
+    assert fingerprint(layer) == before
 
 
 # code of the caller's
@@ -412,6 +532,19 @@ def replaced_projection(model):
     return lambda: vars(model).pop("project")
 
 
+def replaced_encoding(model):
+    encode = model.encode_vision
+    model.encode_vision = lambda *args: encode(*args) * -2
+    return lambda: vars(model).pop("encode_vision")
+
+
+def method_of_the_class(model):
+    kind = type(model)
+    whole = kind.project
+    kind.project = lambda self, x_KD: whole(self, x_KD) * 0
+    return lambda: setattr(kind, "project", whole)
+
+
 def decorated(model):
     handle = model.connector.register_forward_hook(torch.no_grad()(zero))
     return handle.remove
@@ -439,6 +572,8 @@ INTERVENTIONS = {
     "forward of a class": replaced_on_the_class,
     "module": replaced_module,
     "method of the model": replaced_projection,
+    "encoding": replaced_encoding,
+    "method of the class": method_of_the_class,
 }
 
 
@@ -448,7 +583,7 @@ def test_code_of_a_caller_is_in_every_answer_and_in_none_after(studio, put):
     looked, handle = maps(studio, plain), studio.open(film())
     remove = put(studio.model)
     try:
-        assert own_code(studio.model)
+        assert has_own_code(studio.model)
         expected = cold(studio, ask(film()))
         assert expected != plain.token_ids
         for messages in (ask(film()), ask(film()), ask(handle)):
@@ -466,15 +601,23 @@ def test_code_of_a_caller_is_in_every_answer_and_in_none_after(studio, put):
     assert np.array_equal(maps(studio, plain), looked)
 
 
-def test_a_hook_whose_mind_changes(studio):
+@pytest.mark.parametrize("part", [first_layer, first_block])
+def test_a_hook_whose_mind_changes(studio, part):
     """The same hook object with another strength is another model."""
     strength = [1.0]
-    handle = first_layer(studio.model).register_forward_hook(lambda _m, _i, out: out * strength[0])
-    said = set()
+    plain = studio.reply(ask(film()), **LONG)
+    handle = part(studio.model).register_forward_hook(lambda _m, _i, out: out * strength[0])
+    held, said, looked = studio.open(film()), set(), set()
     for strength[0] in (1.0, 0.0, -3.0):
-        said.add(studio.reply(ask(film()), **LONG).token_ids)
+        looked.add(maps(studio, plain).tobytes())  # before anything else is made anew
+        reply = studio.reply(ask(held), **LONG)
+        assert reply.token_ids == studio.reply(ask(film()), **LONG).token_ids
+        said.add(reply.token_ids)
+    strength[0] = 2.0
+    opened, anew = studio.open(film()), studio.fork().open(film())
     handle.remove()
-    assert len(said) == 3
+    assert torch.equal(opened.features_MD, anew.features_MD)
+    assert len(said) == len(looked) == 3
 
 
 def test_hooks_that_only_listen_hear_everything(studio):
@@ -507,6 +650,38 @@ def test_hooks_of_the_language_model_leave_encoded_clips(studio):
     reply = studio.reply(ask(film()), **LONG)
     handle.remove()
     assert (reply.ledger.reused_clips, reply.ledger.reused_tokens) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(torch.nn.Linear, "forward"), (torch.nn.Module, "__call__"), (torch.nn.Module, "_call_impl")],
+)
+def test_what_a_class_inherits_is_looked_at(monkeypatch, owner, name):
+    layer = torch.nn.modules.linear.NonDynamicallyQuantizableLinear(2, 2)
+    assert not has_own_code(layer)
+    monkeypatch.setattr(owner, name, lambda self, x: x)
+    assert has_own_code(layer)
+
+
+def test_two_attention_functions_of_one_name(studio):
+    config, said = studio.model.language.config, set()
+    before = config._attn_implementation
+    config._attn_implementation = "changing"
+    try:
+        for factor in (1.0, -3.0, 0.2):
+
+            def scaled(module, query, key, value, mask, factor=factor, **options):
+                out, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+                return out * factor, None
+
+            AttentionInterface.register("changing", scaled)
+            AttentionMaskInterface.register("changing", sdpa_mask)
+            reply = studio.reply(ask(film()), **LONG)
+            assert reply.ledger.reused_tokens == 0
+            said.add(reply.token_ids)
+    finally:
+        config._attn_implementation = before
+    assert len(said) == 3
 
 
 def test_an_attention_function_of_the_callers(studio):

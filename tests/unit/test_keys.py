@@ -9,6 +9,7 @@ from clips import write_clip
 from PIL import Image
 
 import vl3
+from vl3.media import content_digest
 from vl3.values import Clip
 
 LONG = {"max_new_tokens": 6}
@@ -111,6 +112,34 @@ def test_two_files_of_one_length(studio, files):
         assert same(studio.reply(ask(files / name), **LONG), fresh(studio, files / name))
 
 
+def test_large_files_of_other_lengths(tmp_path):
+    """Of these only parts are read, which are the same."""
+    digests = set()
+    for mib in (20, 21):
+        with open(tmp_path / f"{mib}", "wb") as file:
+            file.truncate(mib << 20)
+        digests.add(content_digest(tmp_path / f"{mib}"))
+    assert len(digests) == 2
+
+
+def test_the_same_bytes_in_another_shape(studio):
+    """Both fill the same grid once they are resized."""
+    values = np.random.default_rng(0).integers(0, 255, 4 * 60 * 84 * 3, dtype=np.uint8)
+    shapes = [clip(frames_TYX3=values.reshape(4, *size, 3)) for size in ((60, 84), (63, 80))]
+    assert len({studio.plan(each).grid for each in shapes}) == 1
+    assert len({studio.open(each).key for each in shapes}) == 2
+
+
+def test_one_content_under_two_names(studio, files, tmp_path):
+    other = tmp_path / "copy.bmp"
+    other.write_bytes((files / "0.bmp").read_bytes())
+    for path in (files / "0.bmp", other):
+        assert studio.open(path).clip.source == str(path)
+    assert len(studio._library) == 1
+    for name in ("one", "two"):
+        assert studio.open(clip(source=name)).clip.source == name
+
+
 def test_a_file_written_over(studio, tmp_path, files):
     path = tmp_path / "picture.bmp"
     for name in ("0.bmp", "1.bmp", "0.bmp"):
@@ -190,6 +219,18 @@ def test_looks_into_two_frames_and_two_clips(studio):
         asked = {"source": "vision", "tokens": [slot], "layers": [1], "heads": [0]}
         anew = looked(studio.beside(), reply, **asked)
         assert np.array_equal(looked(studio, reply, **asked), anew)
+    for layer in (1, 0):
+        asked = {"source": "vision", "tokens": [0], "layers": [layer]}
+        anew = looked(studio.beside(), reply, **asked)
+        assert np.array_equal(looked(studio, reply, **asked), anew)
+
+
+def test_looks_at_some_layers_and_then_at_others(studio):
+    reply = studio.reply(ask(clip()), **LONG)
+    for asked in ({"layers": [0]}, {"layers": [1]}, {"source": "rollout"}, {}):
+        known, anew = studio.attention(reply, **asked), studio.beside().attention(reply, **asked)
+        assert np.array_equal(known.weight_IHQL, anew.weight_IHQL)
+        assert np.array_equal(known.sink_K, anew.sink_K)
 
 
 def test_features_on_disk_of_two_clips_and_two_torches(tiny_folder, tmp_path, monkeypatch):

@@ -267,6 +267,33 @@ def test_auto_classes_know_it_in_either_order(late):
     assert done.stdout.strip() == expected, done.stderr
 
 
+ENTRANCES = (
+    "vision",
+    "settings",
+    "media",
+    "trace",
+    "video",
+    "studio",
+    "weights.load",
+    "training.trainer",
+)
+
+
+def test_every_part_can_be_imported_first_and_the_auto_classes_know_it_then():
+    """In the middle of an import of ours, transformers' Auto classes are imported too."""
+    code = "import vl3.{}; " + AUTO_CLASSES + "; print(AutoProcessor.from_pretrained({!r}))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code.format(part, str(BUNDLED))], text=True,
+            cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for part in ENTRANCES
+    ]  # fmt: skip
+    for part, process in zip(ENTRANCES, started):
+        said, wrong = process.communicate(timeout=250)
+        assert said.startswith("VL3Processor"), f"{part}: {wrong[-600:]}"
+
+
 def test_the_pipeline_answers():
     from transformers import pipeline
 

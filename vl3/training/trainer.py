@@ -342,7 +342,7 @@ class VL3Trainer(Trainer):
             )  # fmt: skip
         self.tally.losses["remembered"] += loss.item()
         self.tally.tokens["remembered"] += 1
-        self.accelerator.backward(loss)
+        self.accelerator.backward(remember.WEIGHT * loss)
 
     def _why_nothing(self) -> str:
         step, names = self.state.global_step, self.samples.names

@@ -51,8 +51,8 @@ def planned(file, *settings):
 @pytest.mark.parametrize(
     ("lines", "settings", "said"),
     [
-        (10, (), "mine: 10 lines, each seen 160 times"),
-        (1, (), "mine: 1 line, each seen 1,600 times"),
+        (10, (), "mine: 10 lines, each seen 120 times"),
+        (1, (), "mine: 1 line, each seen 1,200 times"),
         (1, (), "a step of 8 samples holds the only line 8 times"),
         (10, ("--batch.samples", "128"), "a step of 128 samples holds each of the 10 lines 12.8"),
         (10, ("--least_steps", "0", "--epochs", "1"), "2 steps are few"),

@@ -130,7 +130,7 @@ def test_nothing_is_overwritten(trained, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep me")
     arguments = ["export", str(trained / "full"), str(tmp_path / "mine"), "--to", "own"]
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "not empty" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
@@ -213,7 +213,7 @@ def media(tmp_path_factory):
 def test_the_app_opens_a_run(kind, trained, media):
     first = {"model": str(trained / kind), "quantize": None, "adapter": None}
     desk = Desk(partial(vl3.load, device="cpu", offline=True), media, {}, **first)
-    facts = shown.header(desk.card)["facts"]
+    facts = shown.header(desk.card, 0)["facts"]
     assert facts[0] == kind
     assert ("nf4" in facts) == (kind == "qlora")
     assert (f"adapter {kind}/checkpoint-2" in facts) == (kind != "full")
@@ -223,9 +223,9 @@ def test_the_app_puts_on_the_adapter_of_a_run_or_a_checkpoint(trained, media):
     desk = Desk(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
     for folder in (trained / "lora", trained / "lora" / "checkpoint-2"):
         desk.load("", "none", str(folder))
-        assert "adapter lora/checkpoint-2" in shown.header(desk.card)["facts"]
+        assert "adapter lora/checkpoint-2" in shown.header(desk.card, 0)["facts"]
     with pytest.raises(Refused, match="whole model; load it as the model"):
         desk.load("", "none", str(trained / "full"))
     with pytest.raises(Refused, match="and the weights in full/checkpoint-2 are others"):
         desk.load(str(trained / "full"), "none", str(trained / "lora"))
-    assert "adapter lora/checkpoint-2" in shown.header(desk.card)["facts"], "as it was before"
+    assert "adapter lora/checkpoint-2" in shown.header(desk.card, 0)["facts"], "as it was before"
