@@ -82,7 +82,7 @@ class Door:
             self._check_address(scope, owner)
             if scope["method"] == "POST" and scope["path"].rstrip("/") != UPLOAD:
                 body = await _body(receive, headers)
-                self._check_body(body, owner)
+                scope["state"]["session"] = self._check_body(body, owner)
                 receive = _again(body, receive)
         except Refusal as refused:
             await _refuse(send, refused)
@@ -131,18 +131,21 @@ class Door:
             sessions = [path.removeprefix(f"{API}heartbeat/")]
         self._check_sessions(sessions, owner)
 
-    def _check_body(self, body: bytes, owner: str) -> None:
+    def _check_body(self, body: bytes, owner: str) -> str | None:
+        """The session that asks, if the body names one."""
         try:
             asked = json.loads(body) if body.lstrip()[:1] == b"{" else None
             if asked is None:
-                return
+                return None
             paths = list(_paths(asked))
         except (ValueError, RecursionError):
             raise Refusal(400, "This is no request of the page.") from None
-        self._check_sessions([asked.get("session_hash")], owner)
+        session = asked.get("session_hash")
+        self._check_sessions([session], owner)
         for path in paths:
             if not (isinstance(path, str) and self.may_read(owner, path)):
                 raise Refusal(403, "The file is gone, or it is not yours. Upload it again.")
+        return session if isinstance(session, str) else None
 
     def _check_sessions(self, sessions: list, owner: str) -> None:
         for session in sessions:
