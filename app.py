@@ -582,11 +582,12 @@ def _serve(options, folder: Path, made: ExitStack) -> None:
     demo = build(desk, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
     demo.launch(
-        server_name=options.host,
+        server_name=f"[{options.host}]" if ":" in options.host else options.host,
         server_port=options.port,
         share=options.share,
         auth=tuple(options.auth.split(":", 1)) if options.auth else None,
         inbrowser=options.open,
+        root_path=options.root_path.rstrip("/") or None,
         prevent_thread_lock=True,
         **launch_options(desk, options.max_upload, **names),
     )

@@ -79,7 +79,9 @@ def shows(page, number: int) -> None:
     pytest.fail(f"frame {found} is shown in place of {number}")
 
 
-@pytest.mark.parametrize(("name", "how", "file_s", "clip_s"), FILES, ids=[file[0] for file in FILES])
+@pytest.mark.parametrize(
+    ("name", "how", "file_s", "clip_s"), FILES, ids=[file[0] for file in FILES]
+)
 def test_marks_of_the_strip_lead_to_the_frames_they_show(page, tmp_path, name, how, file_s, clip_s):
     upload(page, write(tmp_path / name, **how))
     cells, line = page.locator("#player .cells button"), page.locator("#player .strip p")
@@ -107,7 +109,9 @@ def test_marks_of_the_strip_lead_to_the_frames_they_show(page, tmp_path, name, h
     shows(page, int((clip_s + 2.5 - first_s) * FPS + 0.01))
     expect(page.locator("#moment button")).to_have_text(f"Ask at 0:0{int(clip_s + 2.5)}")
     page.locator("#moment button").click()
-    expect(page.locator("#ask textarea")).to_have_value(re.compile(f"At {clip_s + 2.5:g} seconds: "))
+    expect(page.locator("#ask textarea")).to_have_value(
+        re.compile(f"At {clip_s + 2.5:g} seconds: ")
+    )
 
 
 def test_links_boxes_and_questions_go_by_the_clock_of_the_clip(

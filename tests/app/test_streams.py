@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from load import Page
@@ -68,16 +68,14 @@ def test_a_join_is_answered_once_the_stream_before_it_was_left(server, script, m
         answer, line = stream.getresponse(), b""
         while b'"close_stream"' not in line:
             line = answer.readline()
-        waited: list[float] = []
-        asking = threading.Thread(target=lambda: waited.append(join(place, body)))
-        asking.start()
-        time.sleep(0.5)
-        assert not waited
-        if leaves:
-            answer.close()
-            stream.close()
-        asking.join(10)
-        assert 0.4 < waited[0] < 5
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(join, place, body)
+            time.sleep(0.5)
+            assert not asking.done()
+            if leaves:
+                answer.close()
+                stream.close()
+            assert 0.4 < asking.result(timeout=10) < 5
         stream.close()
 
 

@@ -73,14 +73,14 @@ class Door:
                    for name, value in scope["headers"]}  # fmt: skip
         name = f"vl3-{scope['server'][1] if scope.get('server') else 0}"
         known = _cookie(headers.get("cookie", ""), name)
-        given = secrets.token_urlsafe(24) if known is None and scope["path"] == "/" else None
+        given = secrets.token_urlsafe(24) if known is None and path_in(scope) == "/" else None
         owner = owner_of(known or given)
         scope.setdefault("state", {})["owner"] = owner
         try:
             self._check_host(headers)
             self._check_origin(headers, scope)
             self._check_address(scope, owner)
-            if scope["method"] == "POST" and scope["path"].rstrip("/") != UPLOAD:
+            if scope["method"] == "POST" and path_in(scope).rstrip("/") != UPLOAD:
                 body = await _body(receive, headers)
                 scope["state"]["session"] = self._check_body(body, owner)
                 receive = _again(body, receive)
@@ -114,12 +114,12 @@ class Door:
             if not (is_own or _is_among(_name(origin), self.proxied)):
                 raise Refusal(403, "Another web page may not use this one.")
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
-        is_opened = mode == "navigate" and not scope["path"].startswith(API)
+        is_opened = mode == "navigate" and not path_in(scope).startswith(API)
         if site in ("cross-site", "same-site") and origin is None and not is_opened:
             raise Refusal(403, "Another web page may not use this one.")
 
     def _check_address(self, scope: dict, owner: str) -> None:
-        path = scope["path"]
+        path = path_in(scope)
         if path.startswith(CLOSED):
             raise Refusal(404, "There is nothing here.")
         for prefix in FILE:
@@ -151,6 +151,13 @@ class Door:
         for session in sessions:
             if isinstance(session, str) and not self.is_of(session, owner):
                 raise Refusal(403, "This page was opened in another browser. Reload it.")
+
+
+def path_in(scope: dict) -> str:
+    """The path of a request inside of the page, whether or not a proxy left its own before it."""
+    path, below = scope.get("path", ""), scope.get("root_path", "").rstrip("/")
+    is_whole = below and (path == below or path.startswith(f"{below}/"))
+    return path[len(below) :] or "/" if is_whole else path
 
 
 def owner_of(cookie: str | None) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from vl3.page.door import API
+from vl3.page.door import API, path_in
 
 STREAM, JOIN = f"{API}queue/data", f"{API}queue/join"
 LAST_WORD = b'"msg":"close_stream"'
@@ -31,7 +31,7 @@ class Streams:
         self._ending: dict[str, asyncio.Event] = {}
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        path = scope.get("path", "")
+        path = path_in(scope)
         if scope["type"] == "http" and path == STREAM:
             await self._stream(scope, receive, send)
         elif scope["type"] == "http" and path == JOIN:

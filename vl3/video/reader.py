@@ -29,7 +29,8 @@ class Schedule:
     duration_s: when the last frame ends, from its packets and not from its header
     estimated: the file carries no presentation times, so they were derived from its rate
     notes: what a person must know of how the file will be read, one sentence each
-    zero_s, first_s: where the clip's clock is 0 on the file's own, and its first frame on the clip's
+    zero_s: where 0 of the clip's clock is on the file's own
+    first_s: where the first frame is on the clip's clock
     """
 
     times_s: tuple[float, ...] | None
