@@ -32,7 +32,8 @@ def test_help_explains_every_option():
         assert f"--{name}" in shown.stdout
     for name in ("auth", "share", "open", "max-upload", "data-dir", "keep-gb"):
         assert f"--{name}" in shown.stdout
-    assert "--allowed-host" in shown.stdout and "--root-path" in shown.stdout
+    assert "--allowed-host" in shown.stdout
+    assert "--root-path" in shown.stdout
 
 
 WRONG = [
