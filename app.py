@@ -473,13 +473,27 @@ class Page(Layout):
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
+        request: gr.Request | None = None,
     ) -> str:
         """Answers a question about one video or image file; the text that the page would show."""
         with self._toasts(markup=False):
             video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             path = file.get("path") if isinstance(file, dict) else None
-            return self.desk.ask_once(str(path), question, video, options)
+            left = Left(self.demo._queue, request and request.session_hash)
+            return self.desk.ask_once(str(path), question, video, options, left)
+
+
+class Left:
+    """Whether the script that asked is gone; to be looked at as an event that stops an answer."""
+
+    def __init__(self, queue, session: str | None) -> None:
+        self._queue, self._session = queue, session
+
+    def is_set(self) -> bool:
+        jobs = [job for jobs in list(self._queue.active_jobs) for job in jobs or ()]
+        mine = [job for job in jobs if job.session_hash == self._session]
+        return bool(mine) and not any(job.alive for job in mine)
 
 
 def _data(event: gr.EventData | None) -> dict:
@@ -586,11 +600,12 @@ def _serve(options, folder: Path, made: ExitStack) -> None:
     demo = build(desk, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
     demo.launch(
-        server_name=options.host,
+        server_name=f"[{options.host}]" if ":" in options.host else options.host,
         server_port=options.port,
         share=options.share,
         auth=tuple(options.auth.split(":", 1)) if options.auth else None,
         inbrowser=options.open,
+        root_path=options.root_path.rstrip("/") or None,
         prevent_thread_lock=True,
         **launch_options(desk, options.max_upload, **names),
     )

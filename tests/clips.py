@@ -76,6 +76,7 @@ def write_clip(
     matrix: int | None = None,
     full_range: bool = False,
     audio_s: float = 0.0,
+    audio_from_s: float = 0.0,
 ) -> Path:
     """A video of `count` numbered frames, or of `pictures` (uint8 RGB, all of one size).
 
@@ -83,7 +84,8 @@ def write_clip(
     start); without it frames follow each other at fps. clockwise_deg, then mirrored are what a
     player must do to show the picture upright: the pixels are stored turned the other way.
     Interlaced: codec_options={"x264-params": "tff=1"} or, for mpeg2video, {"flags": "+ildct+ilme"}.
-    matrix: AVColorSpace number, for tag and conversion. audio_s: seconds of silence.
+    matrix: AVColorSpace number, for tag and conversion. audio_s: seconds of silence,
+    from audio_from_s on.
     """
     pictures = pictures or [numbered(k, *size) for k in range(count)]
     stored = [_stored(picture, clockwise_deg, mirrored) for picture in pictures]
@@ -113,7 +115,7 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound:
-            _silence(container, sound, audio_s)
+            _silence(container, sound, audio_s, audio_from_s)
     return path
 
 
@@ -156,8 +158,10 @@ def _frame(
     return converted
 
 
-def _silence(container: av.container.OutputContainer, stream, seconds: float) -> None:
-    for start in range(0, int(seconds * 8000), 1024):
+def _silence(
+    container: av.container.OutputContainer, stream, seconds: float, from_s: float
+) -> None:
+    for start in range(int(from_s * 8000), int((from_s + seconds) * 8000), 1024):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         frame.sample_rate, frame.pts, frame.time_base = 8000, start, Fraction(1, 8000)
         container.mux(stream.encode(frame))

@@ -86,8 +86,9 @@ window.vl3 = (() => {
     }
     const video = make("video", { src: value.url, controls: "", playsinline: "", preload: "metadata",
       "aria-label": (value.facts || [])[0] || "Video" });
+    keepClock(video, value.clock);
     video.addEventListener("loadedmetadata", () => {
-      if (wanted_s !== null) video.currentTime = wanted_s;
+      if (wanted_s !== null) setTime(video, wanted_s);
       wanted_s = null;
     });
     video.addEventListener("error", async () => {
@@ -99,6 +100,37 @@ window.vl3 = (() => {
     });
     frame.append(video);
     return frame;
+  }
+
+  // The player's clock. Everything on the page counts from where the file starts; a browser may count by
+  // the file's own clock, in which that is at zero_s: Chromium does, Firefox does not. Nothing but these
+  // three reads or sets what a video says of its time.
+
+  function keepClock(video, { zero_s, first_s }) {
+    video.zero_s = zero_s;
+    if (!zero_s) return;
+    video.requestVideoFrameCallback?.((_, { mediaTime }) => {
+      if (mediaTime < first_s + zero_s / 2) video.zero_s = 0;
+    });
+    // How long a file is that begins late, Chromium learns while it reads on, and goes no further.
+    video.addEventListener("durationchange", () => {
+      if (video.duration > video.end_s && video.goal_s > video.end_s) goOn(video);
+    });
+    for (const name of ["play", "pointerdown"]) video.addEventListener(name, () => { video.goal_s = null; });
+  }
+
+  function timeOf(video) {
+    return video.currentTime - video.zero_s;
+  }
+
+  function setTime(video, time_s) {
+    video.goal_s = Math.max(0, time_s) + video.zero_s;
+    goOn(video);
+  }
+
+  function goOn(video) {
+    video.end_s = video.duration || Infinity;
+    video.currentTime = video.goal_s;
   }
 
   // The film strip: pictures that stand for the frames the model sees, and what was kept of those.
@@ -157,7 +189,7 @@ window.vl3 = (() => {
 
   function followFrame() {
     const video = find("#player video");
-    const index = video ? nearest(frames.times_s, video.currentTime) : -1;
+    const index = video ? nearest(frames.times_s, timeOf(video)) : -1;
     if (index === frame.index) return;
     frame.index = index;
     for (const follower of followers) follower(index, frames);
@@ -184,14 +216,14 @@ window.vl3 = (() => {
 
   function goTo(time_s) {
     const video = find("#player video");
-    video.currentTime = Math.min(time_s + AFTER_S, video.duration || Infinity);
+    setTime(video, time_s + AFTER_S);
     followFrame();
   }
 
   function step(video, direction) {
     if (!video) return;
     video.pause();
-    const now_s = video.currentTime;
+    const now_s = timeOf(video);
     const time_s = direction > 0 ? frames.times_s.find((each) => each > now_s + 0.01)
       : frames.times_s.findLast((each) => each < now_s - 0.01);
     if (time_s !== undefined) goTo(time_s);
@@ -599,7 +631,7 @@ window.vl3 = (() => {
     const root = find(".vl3-player");
     const video = root?.querySelector("video");
     if (video && (!key || root.dataset.key === key)) {
-      video.currentTime = time_s;
+      setTime(video, time_s);
       video.scrollIntoView({ block: "nearest" });
     } else if (root && key) {
       wanted_s = time_s;
@@ -651,7 +683,7 @@ window.vl3 = (() => {
 
   function showMoment(video, time_s) {
     video.pause();
-    if (video.readyState > 0) video.currentTime = Math.min(time_s + AFTER_S, video.duration || Infinity);
+    if (video.readyState > 0) setTime(video, time_s + AFTER_S);
     else wanted_s = time_s + AFTER_S;
   }
 
@@ -668,7 +700,7 @@ window.vl3 = (() => {
 
   function toNextBox() {
     const video = find("#player video"), times = timesOfBoxes();
-    const time_s = times.find((each) => each > video.currentTime + NEAR_S) ?? times[0];
+    const time_s = times.find((each) => each > timeOf(video) + NEAR_S) ?? times[0];
     showMoment(video, time_s);
   }
 
@@ -694,7 +726,7 @@ window.vl3 = (() => {
     canvas.width = canvas.clientWidth * ratio;
     canvas.height = canvas.clientHeight * ratio;
     const at = pictureIn(picture);
-    const now = boxes.list.filter((box) => box.time_s === null || Math.abs(box.time_s - picture.currentTime) <= NEAR_S);
+    const now = boxes.list.filter((box) => box.time_s === null || Math.abs(box.time_s - timeOf(picture)) <= NEAR_S);
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
     if (at.width) for (const box of now) drawBox(pen, at, box);
@@ -753,7 +785,7 @@ window.vl3 = (() => {
     const root = find(".vl3-moment");
     if (!root) return;
     const video = find("#player video");
-    const time_s = video?.paused ? video.currentTime : 0;
+    const time_s = video?.paused ? timeOf(video) : 0;
     const label = `Ask at ${clock(time_s)}`;
     if (!(time_s > 0)) return root.replaceChildren();
     if (root.textContent !== label) root.replaceChildren(make("button", { onclick: askAt }, label));
@@ -762,12 +794,12 @@ window.vl3 = (() => {
   // Where the player stands, for a question that does not say.
   function moment() {
     const video = find("#player video");
-    return video ? { time_s: video.currentTime, key: find(".vl3-player").dataset.key } : {};
+    return video ? { time_s: Math.max(0, timeOf(video)), key: find(".vl3-player").dataset.key } : {};
   }
 
   function askAt() {
     const field = find("#ask textarea");
-    const time_s = find("#player video").currentTime;
+    const time_s = timeOf(find("#player video"));
     field.value = `At ${Number(time_s.toFixed(1))} seconds: ${field.value.replace(/^At [\d.]+ seconds: /, "")}`;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     field.focus();
@@ -928,7 +960,7 @@ window.vl3 = (() => {
   }
 
   function move(video, seconds) {
-    if (video) video.currentTime = Math.max(0, video.currentTime + seconds);
+    if (video) setTime(video, timeOf(video) + seconds);
   }
 
   function toggle(video) {

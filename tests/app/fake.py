@@ -157,7 +157,7 @@ class FakeStudio:
         for number, word in enumerate(words):
             if self.script.raises and number >= self.script.raises_after_words:
                 raise self.script.raises
-            if stop.wait(self.script.word_s):
+            if _stopped(stop, self.script.word_s):
                 break
             said.append(word if not said else f" {word}")
             first_s = first_s or time.monotonic() - begin_s
@@ -199,13 +199,24 @@ class FakeStudio:
 
     def _stages(self, new, stop):
         for done in range(1, 5) if new else ():
-            if stop.wait(self.script.stage_s):
+            if _stopped(stop, self.script.stage_s):
                 return
             yield Stage("Reading frames", done, 4)
         for name in ("Encoding video", "Removing repeated patches") if new else ():
-            if stop.wait(self.script.stage_s):
+            if _stopped(stop, self.script.stage_s):
                 return
             yield Stage(name)
         if not new:
             yield Stage("Video already encoded, reused")
         yield Stage("Answering")
+
+
+def _stopped(stop, seconds: float) -> bool:
+    """Whether it is stopped within that time."""
+    until_s = time.monotonic() + seconds
+    while not stop.is_set():
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            return False
+        time.sleep(min(left_s, 0.02))
+    return True

@@ -171,7 +171,8 @@ class Person:
         """A question, answered or told how many are before it."""
         event = self.page.event("ask", "submit")
         data = self.page.values(event)
-        data[0] = {"text": random.choice(QUESTIONS), "files": []}
+        box = event["inputs"].index(self.page.names["ask"])
+        data[box] = {"text": random.choice(QUESTIONS), "files": []}
         begun_s = time.monotonic()
         begun = await self.call(event, data)
         self.seen.counts["questions"] += 1

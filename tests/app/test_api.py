@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -105,3 +106,34 @@ def test_errors_are_sentences(client, tmp_path, clip, script):
     assert "<" not in str(raised.value)
     with pytest.raises(Exception, match="Write a question first"):
         client.predict(client_module.handle_file(str(clip)), " ", api_name="/ask")
+
+
+def test_a_script_that_leaves_ends_its_answer(server, script, clip):
+    script.answer, script.word_s = "word " * 300, 0.05
+    file = {"path": upload_file(server.url, clip), "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [file, "What?", None, None, None, None, 300, 0, 0]}).encode()
+    headers = {"Content-Type": "application/json"}
+    call = urllib.request.Request(f"{server.url}/gradio_api/call/ask", body, headers)
+    with urllib.request.urlopen(call) as reply:
+        event = json.load(reply)["event_id"]
+    listening = urllib.request.urlopen(f"{server.url}/gradio_api/call/ask/{event}", timeout=20)
+    until_s = time.monotonic() + 10
+    while not len(server.desk.line) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert len(server.desk.line) == 1
+    listening.close()
+    begun_s = time.monotonic()
+    while len(server.desk.line) and time.monotonic() < begun_s + 20:
+        time.sleep(0.05)
+    assert time.monotonic() - begun_s < 5  # of 15 s
+
+
+def upload_file(url: str, path) -> str:
+    """Where the server put the file."""
+    edge = "edge"
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    body = head.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    call = urllib.request.Request(f"{url}/gradio_api/upload", body, headers)
+    with urllib.request.urlopen(call) as reply:
+        return json.load(reply)[0]

@@ -33,6 +33,7 @@ def test_help_explains_every_option():
     for name in ("auth", "share", "open", "max-upload", "data-dir", "keep-gb"):
         assert f"--{name}" in shown.stdout
     assert "--allowed-host" in shown.stdout
+    assert "--root-path" in shown.stdout
 
 
 WRONG = [
@@ -46,6 +47,7 @@ WRONG = [
     (["--share", "--offline", "--auth", "a:b"], "--share needs the network"),
     (["--quantize", "int3"], "invalid choice"),
     (["--max-upload", "banana"], "--max-upload is a size like 500MB or 2GB - got 'banana'"),
+    (["--root-path", "vl3"], "--root-path is a path like /vl3 - got 'vl3'"),
     (["--max-upload", "0GB"], "--max-upload is a size"),
     (["--max-upload", ""], "--max-upload is a size"),
     (["--memory", "lots"], "--memory is a size"),

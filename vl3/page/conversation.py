@@ -18,7 +18,10 @@ from vl3.values import Plan, Reply, Seen, Stage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
-    """One video or image of a question, and how it is read. path is never shown."""
+    """One video or image of a question, and how it is read. path is never shown.
+
+    zero_s, first_s: of a video as of vl3.video.Schedule
+    """
 
     path: str
     name: str
@@ -31,6 +34,8 @@ class Attachment:
     budget_tokens: int | None = None
     poster: str | None = None
     facts: tuple[str, ...] = field(default=(), compare=False)
+    zero_s: float = field(default=0.0, compare=False)
+    first_s: float = field(default=0.0, compare=False)
     plan: Plan | None = field(default=None, compare=False)
     sheet: Sheet | None = field(default=None, compare=False)
 

@@ -443,8 +443,13 @@ class Desk:
         keys = [clip["item"].key for clip in self.examples]
         return keys.index(item.key) if item and item.key in keys else -1
 
-    def ask_once(self, path: str, question: str, video: Mapping, options: Mapping) -> str:
-        """The answer to one question about one file, outside any conversation."""
+    def ask_once(
+        self, path: str, question: str, video: Mapping, options: Mapping, left: Any
+    ) -> str:
+        """The answer to one question about one file, outside any conversation.
+
+        left.is_set(): whether whoever asked is gone, which ends it
+        """
         _check_question(question)
         self.line.check()
         for name, value in video.items():
@@ -456,10 +461,12 @@ class Desk:
         item = item if item.is_image else replace(item, **chosen)
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
-            deque(place.wait(), maxlen=0)
+            deque(place.wait(left.is_set), maxlen=0)
+            if left.is_set():
+                return ""
             studio = self.visitors.studio.fork()
             try:
-                return studio.reply(messages((), turn), **options).text
+                return studio.reply(messages((), turn), stop=left, **options).text
             finally:
                 studio.release()
 

@@ -73,16 +73,16 @@ class Door:
                    for name, value in scope["headers"]}  # fmt: skip
         name = f"vl3-{scope['server'][1] if scope.get('server') else 0}"
         known = _cookie(headers.get("cookie", ""), name)
-        given = secrets.token_urlsafe(24) if known is None and scope["path"] == "/" else None
+        given = secrets.token_urlsafe(24) if known is None and path_in(scope) == "/" else None
         owner = owner_of(known or given)
         scope.setdefault("state", {})["owner"] = owner
         try:
             self._check_host(headers)
             self._check_origin(headers, scope)
             self._check_address(scope, owner)
-            if scope["method"] == "POST" and scope["path"].rstrip("/") != UPLOAD:
+            if scope["method"] == "POST" and path_in(scope).rstrip("/") != UPLOAD:
                 body = await _body(receive, headers)
-                self._check_body(body, owner)
+                scope["state"]["session"] = self._check_body(body, owner)
                 receive = _again(body, receive)
         except Refusal as refused:
             await _refuse(send, refused)
@@ -114,12 +114,12 @@ class Door:
             if not (is_own or _is_among(_name(origin), self.proxied)):
                 raise Refusal(403, "Another web page may not use this one.")
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
-        is_opened = mode == "navigate" and not scope["path"].startswith(API)
+        is_opened = mode == "navigate" and not path_in(scope).startswith(API)
         if site in ("cross-site", "same-site") and origin is None and not is_opened:
             raise Refusal(403, "Another web page may not use this one.")
 
     def _check_address(self, scope: dict, owner: str) -> None:
-        path = scope["path"]
+        path = path_in(scope)
         if path.startswith(CLOSED):
             raise Refusal(404, "There is nothing here.")
         for prefix in FILE:
@@ -131,23 +131,33 @@ class Door:
             sessions = [path.removeprefix(f"{API}heartbeat/")]
         self._check_sessions(sessions, owner)
 
-    def _check_body(self, body: bytes, owner: str) -> None:
+    def _check_body(self, body: bytes, owner: str) -> str | None:
+        """The session that asks, if the body names one."""
         try:
             asked = json.loads(body) if body.lstrip()[:1] == b"{" else None
             if asked is None:
-                return
+                return None
             paths = list(_paths(asked))
         except (ValueError, RecursionError):
             raise Refusal(400, "This is no request of the page.") from None
-        self._check_sessions([asked.get("session_hash")], owner)
+        session = asked.get("session_hash")
+        self._check_sessions([session], owner)
         for path in paths:
             if not (isinstance(path, str) and self.may_read(owner, path)):
                 raise Refusal(403, "The file is gone, or it is not yours. Upload it again.")
+        return session if isinstance(session, str) else None
 
     def _check_sessions(self, sessions: list, owner: str) -> None:
         for session in sessions:
             if isinstance(session, str) and not self.is_of(session, owner):
                 raise Refusal(403, "This page was opened in another browser. Reload it.")
+
+
+def path_in(scope: dict) -> str:
+    """The path of a request inside of the page, whether or not a proxy left its own before it."""
+    path, below = scope.get("path", ""), scope.get("root_path", "").rstrip("/")
+    is_whole = below and (path == below or path.startswith(f"{below}/"))
+    return path[len(below) :] or "/" if is_whole else path
 
 
 def owner_of(cookie: str | None) -> str:

@@ -13,6 +13,7 @@ from vl3.page.door import UPLOAD, Door, own_names
 from vl3.page.line import MOST_WAITING
 from vl3.page.policy import OnlyThisServer
 from vl3.page.receive import Receiver, Store
+from vl3.page.streams import Streams
 from vl3.viz import export
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ def options(
         "may_read": desk.may_read, "is_of": desk.visitors.is_of,
     }  # fmt: skip
     inside = {
-        "middleware": [Middleware(OnlyThisServer), Middleware(Door, **door)],
+        "middleware": [Middleware(OnlyThisServer), Middleware(Door, **door), Middleware(Streams)],
         "routes": [Route(UPLOAD, receiver.receive, methods=["POST"])],
     }
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,11 @@ class Media:
             is_image=probe.is_image,
             facts=tuple(words.media_facts(probe)),
         )
-        return replace(item, poster=self._poster(item))
+        if item.is_image:
+            return replace(item, poster=self._poster(item, ()))
+        known = self._video.schedule(path, max_frames=3)
+        item = replace(item, zero_s=known.zero_s, first_s=known.first_s)
+        return replace(item, poster=self._poster(item, known.times_s))
 
     def adopt(self, path: Path) -> Attachment:
         """The same for a file from elsewhere, of which the folder gets a copy."""
@@ -75,14 +79,13 @@ class Media:
             image.save(unfinished, "JPEG", quality=75)
         return strip.Sheet(path=str(target), times_s=times_s, spans=chosen)
 
-    def _poster(self, item: Attachment) -> str:
-        """The path of a small JPEG of the middle frame, next to the file; made once."""
+    def _poster(self, item: Attachment, times_s: Sequence[float]) -> str:
+        """The path of a small JPEG of the middle one of the times, next to the file; made once."""
         target = Path(item.path).with_name(f"{item.key}.jpg")
         if not target.exists():
             if item.is_image:
                 clip = self._video.read_image(item.path)
             else:
-                times_s = self._video.schedule(item.path, max_frames=3).times_s
                 middle_s = times_s[len(times_s) // 2]
                 clip = self._video.read(item.path, max_frames=1, start=middle_s)
             image = Image.fromarray(clip.frames_TYX3[0])

@@ -42,6 +42,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(str(error))
     if options.auth is not None and not all(options.auth.partition(":")):
         parser.error("--auth takes user:password, both not empty")
+    if options.root_path and not options.root_path.startswith("/"):
+        parser.error(f"--root-path is a path like /vl3 - got {shown(options.root_path)}")
     if options.share and options.offline:
         parser.error("--share needs the network that --offline forbids; leave one of them out")
     if options.share and not options.auth:
@@ -143,6 +145,10 @@ def _add_server(group) -> None:
         "--allowed-host", action="append", default=[], metavar="NAME",
         help="a name under which browsers reach the page, as that of a proxy before it; numeric "
         "addresses and this machine's own names always are; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--root-path", default="", metavar="PATH",
+        help="where a proxy has the page, like /vl3, if not at its root",
     )  # fmt: skip
     group.add_argument("--share", action="store_true", help="public link; needs --auth")
     group.add_argument("--open", action="store_true", help="open the page in a browser")

@@ -28,6 +28,7 @@ def player(visitor: Visitor) -> dict:
         "kind": "image" if item.is_image else "video",
         "facts": item.facts,
         "key": item.key,
+        "clock": {"zero_s": item.zero_s, "first_s": item.first_s},
         "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
         "strip": film_strip(visitor, item),
     }

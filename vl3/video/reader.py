@@ -29,6 +29,8 @@ class Schedule:
     duration_s: when the last frame ends, from its packets and not from its header
     estimated: the file carries no presentation times, so they were derived from its rate
     notes: what a person must know of how the file will be read, one sentence each
+    zero_s: where 0 of the clip's clock is on the file's own
+    first_s: where the first frame is on the clip's clock
     """
 
     times_s: tuple[float, ...] | None
@@ -36,6 +38,8 @@ class Schedule:
     source_frames: int = 1
     estimated: bool = False
     notes: tuple[str, ...] = ()
+    zero_s: float = 0.0
+    first_s: float = 0.0
 
     def __len__(self) -> int:
         return 1 if self.times_s is None else len(self.times_s)
@@ -66,6 +70,8 @@ def schedule(
         source_frames=len(timeline),
         estimated=timeline.estimated,
         notes=_notes(timeline),
+        zero_s=float(timeline.zero_pts * timeline.time_base),
+        first_s=float(timeline.times_s[0]),
     )
 
 
