@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipes import lines
-from recipes.learning import old_questions, right_share
+from recipes.learning import Change, old_questions, rights
 
 from train_cli.__main__ import main
 from vl3.weights.hub import BUNDLED
@@ -59,11 +59,11 @@ def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch
     assert len(wrong) <= len(told) // 10, wrong
 
     old = old_questions()
-    before, after = (
-        right_share(loaded.model, loaded.processor, old)
+    change = Change.of(*(
+        rights(loaded.model, loaded.processor, old)
         for loaded in (load(BUNDLED), load(tmp_path / "runs" / "mine"))
-    )
-    assert after >= before - 0.02
+    ))  # fmt: skip
+    assert change.after >= change.before - 0.02 * change.asked, change
     assert not (tmp_path / "runs/mine/quarantine.jsonl").exists()
 
 
