@@ -86,9 +86,7 @@ def old_questions(count: int = OLD) -> Drawn:
     return [(clip, qas) for clip, qas in found if qas]
 
 
-def rights(
-    model: VL3ForConditionalGeneration, processor: VL3Processor, old: Drawn
-) -> torch.Tensor:
+def rights(model: VL3ForConditionalGeneration, processor: VL3Processor, old: Drawn) -> torch.Tensor:
     """Whether the answer to each question is right letter by letter, in one order: bool [Q]."""
     return torch.tensor([right > 0 for _, right in exact(model, processor, old)])
 

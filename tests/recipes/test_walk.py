@@ -36,6 +36,11 @@ def test_the_readme_walks_from_lines_to_an_answer():
     assert commands[1][1:] == commands[2][1 : len(commands[1])]  # what is planned is what is run
 
 
+def test_lost_and_gained_answers_are_counted_apart():
+    before, after = torch.tensor([1, 1, 1, 0, 0]).bool(), torch.tensor([1, 0, 0, 1, 0]).bool()
+    assert str(Change.of(before, after)) == "2 of 5 (-2 +1)"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch, capsys):
