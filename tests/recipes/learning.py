@@ -5,15 +5,15 @@
     python -m recipes.learning --media FOLDER     on real ones (tests/recipes/lines.py)
     python -m recipes.learning lora "lora, 100 steps" --of new
 
-A trained answer comes back where greedy decoding gives it letter by letter. Old questions are 200
-fresh ones about the toy world, right letter by letter too; a model of random weights has none.
+A trained answer comes back where greedy decoding gives it letter by letter. Old questions are 400
+about scenes that no training draws, the same ones before and after: those that were right and are
+wrong now are lost, the others way round gained. A model of random weights has none.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,12 +35,12 @@ from vl3.training.toy.score import (
     STILL_FAMILIES,
     Drawn,
     draw,
-    score,
+    exact,
 )
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
-OLD = 200  # questions about the toy world
+OLD = 400  # questions about the toy world
 LONGEST = 64  # tokens of an answer
 FULL = ("--adapter", "null", "--rates.adapter", "null", "--remember", "0")
 BEFORE = ("--adapter.rank", "128", "--adapter.alpha", "256", "--adapter.dropout", "0.05",
@@ -64,13 +64,13 @@ ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What training made of a model: shares of answers, and how long it took.
+    """What training made of a model, and how long it took.
 
-    back: of the trained answers; old: of the old questions, None where there are none
+    back: share of the trained answers; old: None without old questions; minutes: of one core
     """
 
     back: float
-    old: float | None
+    old: Change | None
     minutes: float
 
 
@@ -86,11 +86,30 @@ def old_questions(count: int = OLD) -> Drawn:
     return [(clip, qas) for clip, qas in found if qas]
 
 
-def right_share(model: VL3ForConditionalGeneration, processor: VL3Processor, old: Drawn) -> float:
-    """Share of the questions whose answer is right letter by letter."""
-    shares = score(model, processor, old)
-    counts = Counter(qa.family for _, qas in old for qa in qas)
-    return sum(shares[family] * count for family, count in counts.items()) / sum(counts.values())
+def rights(model: VL3ForConditionalGeneration, processor: VL3Processor, old: Drawn) -> torch.Tensor:
+    """Whether the answer to each question is right letter by letter, in one order: bool [Q]."""
+    return torch.tensor([right > 0 for _, right in exact(model, processor, old)])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How many of the same questions were right before and are after; lost and gained ones."""
+
+    before: int
+    after: int
+    lost: int
+    gained: int
+    asked: int
+
+    @classmethod
+    def of(cls, before_Q: torch.Tensor, after_Q: torch.Tensor) -> Change:
+        """The change from one model's answers to another's."""
+        lost, gained = before_Q & ~after_Q, after_Q & ~before_Q
+        counts = (int(each.sum()) for each in (before_Q, after_Q, lost, gained))
+        return cls(*counts, asked=len(before_Q))
+
+    def __str__(self) -> str:
+        return f"{self.after} of {self.asked} (-{self.lost} +{self.gained})"
 
 
 def back_share(model: VL3ForConditionalGeneration, processor: VL3Processor, file: Path) -> float:
@@ -101,18 +120,25 @@ def back_share(model: VL3ForConditionalGeneration, processor: VL3Processor, file
     return sum(one.given.strip() == one.wanted for one in answered) / len(answered)
 
 
-def tried(settings: tuple[str, ...], base: Path, file: Path, old: Drawn) -> Result:
-    """Trains a model with these settings on the lines of a file."""
+def tried(
+    settings: tuple[str, ...], base: Path, file: Path, old: Drawn, before_Q: torch.Tensor | None
+) -> Result:
+    """Trains a model with these settings on the lines of a file.
+
+    before_Q: which of the old questions the base answers rightly
+    """
     with TemporaryDirectory() as folder:
         recipe = read_recipe([*settings, "--start.model", str(base), "--data.mine.path", str(file),
                               "--out", f"{folder}/run", "--workers", "0"])  # fmt: skip
-        started_s = time.monotonic()
+        started_s = time.process_time()
         last = runs.run(recipe)
-        minutes = (time.monotonic() - started_s) / 60
+        minutes = (time.process_time() - started_s) / 60
         loaded = load(last)
         back = back_share(loaded.model, loaded.processor, file)
-        kept = right_share(loaded.model, loaded.processor, old) if old else None
-    return Result(back, kept, minutes)
+        change = None
+        if old:
+            change = Change.of(before_Q, rights(loaded.model, loaded.processor, old))
+    return Result(back, change, minutes)
 
 
 def qwen(folder: Path) -> Path:
@@ -150,13 +176,13 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    old = []
+    old, before_Q = [], None
     if set(chosen.of) != {"qwen"}:
         old, loaded = old_questions(), load(BUNDLED)
-        before = right_share(loaded.model, loaded.processor, old)
-        print(f"old questions before: {100 * before:.1f} %\n")
-    print("| setting | lines | answers back | old questions right | minutes |")
-    print("|---|---|---:|---:|---:|")
+        before_Q = rights(loaded.model, loaded.processor, old)
+        print(f"old questions right before: {int(before_Q.sum())} of {len(before_Q)}\n")
+    print("| setting | lines | answers back | old questions right | CPU minutes |")
+    print("|---|---|---:|---:|---:|", flush=True)
     with TemporaryDirectory() as scratch:
         for kind in chosen.of:
             folder = Path(scratch, kind)
@@ -165,8 +191,8 @@ def main() -> None:
             file = lines.write(folder, words, chosen.media)
             base, asked = (qwen(folder), []) if kind == "qwen" else (BUNDLED, old)
             for name in chosen.rows or ROWS:
-                result = tried(ROWS[name], base, file, asked)
-                kept = "-" if result.old is None else f"{100 * result.old:.1f} %"
+                result = tried(ROWS[name], base, file, asked, before_Q)
+                kept = result.old or "-"
                 print(f"| {name} | {kind} | {100 * result.back:.0f} % | {kept} | "
                       f"{result.minutes:.1f} |", flush=True)  # fmt: skip
 

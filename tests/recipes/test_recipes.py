@@ -89,7 +89,7 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
         assert rates_for(recipe, width).adapter == 4e-4  # the 2B is as wide as the rate is for
         assert (recipe.adapter.rank, recipe.adapter.alpha) == (32, 64)
         assert ("words" in recipe.adapter.on) == (name != "dora")
-        assert (recipe.batch.samples, recipe.epochs, recipe.least_steps) == (8, 3, 150)
+        assert (recipe.batch.samples, recipe.epochs, recipe.least_steps) == (8, 3, 200)
         assert recipe.adapter.kind == ("dora" if name == "dora" else "lora")
         assert recipe.start.quantize == ("nf4" if name == "qlora" else None)
     assert merged.start.model == "runs/stage3_multitask"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipes import lines
-from recipes.learning import old_questions, right_share
+from recipes.learning import Change, old_questions, rights
 
 from train_cli.__main__ import main
 from vl3.weights.hub import BUNDLED
@@ -36,6 +36,11 @@ def test_the_readme_walks_from_lines_to_an_answer():
     assert commands[1][1:] == commands[2][1 : len(commands[1])]  # what is planned is what is run
 
 
+def test_lost_and_gained_answers_are_counted_apart():
+    before, after = torch.tensor([1, 1, 1, 0, 0]).bool(), torch.tensor([1, 0, 0, 1, 0]).bool()
+    assert str(Change.of(before, after)) == "2 of 5 (-2 +1)"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch, capsys):
@@ -59,11 +64,11 @@ def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch
     assert len(wrong) <= len(told) // 10, wrong
 
     old = old_questions()
-    before, after = (
-        right_share(loaded.model, loaded.processor, old)
+    change = Change.of(*(
+        rights(loaded.model, loaded.processor, old)
         for loaded in (load(BUNDLED), load(tmp_path / "runs" / "mine"))
-    )
-    assert after >= before - 0.02
+    ))  # fmt: skip
+    assert change.after >= change.before - 0.02 * change.asked, change
     assert not (tmp_path / "runs/mine/quarantine.jsonl").exists()
 
 

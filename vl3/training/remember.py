@@ -24,12 +24,13 @@ from vl3.training.sources import Scenes
 from vl3.training.toy.questions import FAMILIES
 
 ASKED = dict.fromkeys(FAMILIES, 1.0)
-WEIGHT = 4.0  # of the divergence, beside the mean loss of the learned tokens
+WEIGHT = 16.0  # of the divergence, beside the mean loss of the learned tokens
 QUESTIONS = 6  # about one scene, which share its tokens
 WORLDS = (
     World(seconds=[0, 0], sprites=[1, 4], digits=0.3, families=ASKED, questions=QUESTIONS),
-    World(seconds=[3, 8], sprites=[1, 3], digits=0.3, families=ASKED, questions=QUESTIONS),
-)
+    World(seconds=[3, 10], sprites=[1, 3], digits=0.3, families=ASKED, questions=QUESTIONS,
+          shaky=0.2, noisy=0.05, rescaled=0.15),
+)  # fmt: skip
 
 
 def scenes(seed: str, count: int) -> list[Record]:

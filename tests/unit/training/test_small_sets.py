@@ -14,6 +14,7 @@ from vl3.training.order import Order, Part
 from vl3.training.plan import Looked, repeats, warnings
 from vl3.training.recipe import Adapter, Batch, Rates, Source, Start
 from vl3.training.setup import prepare
+from vl3.training.toy import score
 from vl3.weights import merge
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
@@ -51,8 +52,8 @@ def planned(file, *settings):
 @pytest.mark.parametrize(
     ("lines", "settings", "said"),
     [
-        (10, (), "mine: 10 lines, each seen 120 times"),
-        (1, (), "mine: 1 line, each seen 1,200 times"),
+        (10, (), "mine: 10 lines, each seen 160 times"),
+        (1, (), "mine: 1 line, each seen 1,600 times"),
         (1, (), "a step of 8 samples holds the only line 8 times"),
         (10, ("--batch.samples", "128"), "a step of 128 samples holds each of the 10 lines 12.8"),
         (10, ("--least_steps", "0", "--epochs", "1"), "2 steps are few"),
@@ -142,6 +143,18 @@ def adapted(tmp_path_factory):
     made = recipe(tmp_path_factory.mktemp("run"), **ADAPTED)
     yield prepare(made, torch.device("cpu"))
     torch.set_num_threads(before)
+
+
+def test_scenes_as_nano_is_scored_on_are_remembered():
+    images, clips = remember.WORLDS
+    for world, level, families in (
+        (images, score.IMAGES, score.STILL_FAMILIES),
+        (clips, score.CLIPS, score.CLIP_FAMILIES),
+    ):
+        assert (tuple(world.seconds), tuple(world.sprites)) == (level.seconds, level.sprites)
+        effects = ("shaky", "noisy", "rescaled")
+        assert all(getattr(world, name) == getattr(level, name) for name in effects)
+        assert world.families.keys() >= set(families)
 
 
 def test_remembering_costs_nothing_until_the_adapter_says_something_else(adapted):

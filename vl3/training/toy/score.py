@@ -15,7 +15,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,13 +115,14 @@ def score(model: VL3ForConditionalGeneration, processor: VL3Processor, drawn: Dr
     """Mean score per family (share of answers right letter by letter) and per measure."""
     tally: dict[str, list[float]] = {}
     by_length = sorted(drawn, key=lambda pair: len(pair[0]))
-    for name, value in (*_exact(model, processor, by_length), *_near(model, processor, by_length)):
+    for name, value in (*exact(model, processor, by_length), *_near(model, processor, by_length)):
         tally.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in tally.items()}
 
 
-def _exact(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, float]]:
-    """Family and whether each answer is right.
+@torch.no_grad()
+def exact(model, processor: VL3Processor, drawn: Drawn) -> Iterator[tuple[str, float]]:
+    """Family and whether each answer is right, in one order for the same questions.
 
     All answers of a clip are read off one forward pass: greedy decoding gives an answer exactly
     when each of its tokens is the likeliest one after the true tokens before it.
