@@ -159,7 +159,7 @@ def _frame(
 
 
 def _silence(
-    container: av.container.OutputContainer, stream, seconds: float, from_s: float
+    container: av.container.OutputContainer, stream, seconds: float, from_s: float = 0.0
 ) -> None:
     for start in range(int(from_s * 8000), int((from_s + seconds) * 8000), 1024):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")

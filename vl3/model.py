@@ -84,7 +84,13 @@ class Sight:
         return x_MD if keep is None else x_MD[keep.to(x_MD.device)]
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features through the connector: [M, D] to [M, E]."""
+        """Features through the connector: [M, D] to [M, E].
+
+        In the format of its weights where these train in another one than the encoder has.
+        """
+        weight = self.connector.readout[0].weight
+        if weight.is_floating_point():
+            features = features.to(weight.dtype)
         return self.connector(features)
 
     def splice(

@@ -21,6 +21,7 @@ from vl3.values import Grid
 from vl3.vision.prune import prune
 
 
+@pytest.mark.slow
 def test_every_group_gives_figures_and_a_page(tmp_path, capsys):
     figures_file, page = tmp_path / "figures.json", tmp_path / "page.md"
     page.write_text(f"old figures\n\n{HAND}\n\n## Kept\n", encoding="utf-8")

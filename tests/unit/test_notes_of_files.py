@@ -24,7 +24,7 @@ def test_plan_line_and_answer_say_what_reading_says(studio, tmp_path):
     path = write_clip(tmp_path / "raw.h264", 50)
     plan = studio.plan(str(path))
     assert plan.notes == (ESTIMATED,)
-    assert words.budget(plan, 10_000).text.endswith(f" · {ESTIMATED}")
+    assert words.budget(plan, words.Limits(room=10_000)).notes == (ESTIMATED,)
     assert ESTIMATED in reply(studio, path).notes
     plain = write_clip(tmp_path / "plain.mp4", 50)
     assert studio.plan(str(plain)).notes == reply(studio, plain).notes == ()

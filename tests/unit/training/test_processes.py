@@ -148,6 +148,7 @@ def test_a_killed_run_of_two_processes_resumes_exactly(chosen, straight, tmp_pat
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_both_with_a_checkpoint(chosen, tmp_path):
     two = replace(chosen, out=str(tmp_path / "run"), steps=2000, save_every=5000)
     done = on_two_processes(tmp_path, two, "press")

@@ -365,7 +365,7 @@ def test_times_of_a_changed_file_are_read_again(tmp_path):
         ({"size": (1, 2, 3)}, "size"),
         ({"size": "big"}, "size"),
         ({"size": (10.5, 10)}, "height of size"),
-        ({"fps": "2"}, "fps is a number above 0 - got '2'"),
+        ({"fps": "2"}, "fps is a number above 0 and at most 1000000 - got '2'"),
         ({"fps": None}, "fps"),
         ({"fps": True}, "fps"),
         ({"max_frames": 2.5}, "max_frames is a whole number"),
