@@ -323,6 +323,7 @@ window.vl3 = (() => {
 
   const coming = new Map(); // by what it was chosen, and its name
   let uploading = 0, wasSent = false;
+  let due = 0; // next videos that the server has and has said nothing about
   let later = null; // files to upload after the one that is being uploaded
   let waiting = null; // sends the question that waits
   let notice = "";
@@ -339,12 +340,24 @@ window.vl3 = (() => {
   // A server that never says whether it took the file must not hold questions back for ever.
   function giveUp(kind) {
     const name = coming.get(kind);
-    setTimeout(() => { if (name && coming.get(kind) === name) arrived(kind, false); }, PATIENCE_MS);
+    setTimeout(() => {
+      if (!name || coming.get(kind) !== name) return;
+      if (kind === "upload") due = 0;
+      arrived(kind, false);
+    }, PATIENCE_MS);
   }
 
-  // Called when the server has taken what was chosen, or has refused it.
+  // The server's word that it has taken what was chosen, or has refused it.
+  function answered(kind, isThere) {
+    if (kind === "upload") {
+      due = Math.max(0, due - 1);
+      if (!wasSent) return; // it is about the file before
+    }
+    arrived(kind, isThere);
+  }
+
   function arrived(kind, isThere) {
-    if (kind === "upload" && uploading) return; // another one follows
+    if (kind === "upload" && (uploading || due)) return; // another one follows
     coming.delete(kind);
     if (!isThere && waiting) {
       waiting = null;
@@ -416,6 +429,7 @@ window.vl3 = (() => {
     window.fetch = async (address, options) => {
       const isUpload = options?.method === "POST" && /\/upload(\?|$)/.test(String(address?.url || address));
       if (!isUpload) return fetching(address, options);
+      const isNext = coming.has("upload") && !wasSent; // and no attachment of a question
       uploading += 1;
       wasSent = true;
       showHeld();
@@ -426,6 +440,7 @@ window.vl3 = (() => {
         return answer;
       } finally {
         uploading -= 1;
+        if (isNext && isThere) due += 1;
         giveUp("upload");
         // What comes after an upload that worked takes its turn first.
         setTimeout(() => (isThere ? release() : arrived("upload", false)), 200);
@@ -1030,5 +1045,5 @@ window.vl3 = (() => {
   else start();
   window.addEventListener("load", () => setTimeout(paint, 0));
 
-  return { mount, views, seek, theme, keep, remembered, frame, readTime, arrived, moment };
+  return { mount, views, seek, theme, keep, remembered, frame, readTime, arrived: answered, moment };
 })();

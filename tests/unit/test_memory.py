@@ -36,6 +36,7 @@ def middling() -> VL3Config:
     return VL3Config(vision_config=vision, text_config=text)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", [None, "nf4", "nf4+int8"])
 def test_the_estimate_is_near_the_most_that_a_real_answer_held(kind, tmp_path):

@@ -279,6 +279,7 @@ ENTRANCES = (
 )
 
 
+@pytest.mark.slow
 def test_every_part_can_be_imported_first_and_the_auto_classes_know_it_then():
     """In the middle of an import of ours, transformers' Auto classes are imported too."""
     code = "import vl3.{}; " + AUTO_CLASSES + "; print(AutoProcessor.from_pretrained({!r}))"

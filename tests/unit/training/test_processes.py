@@ -119,6 +119,7 @@ def straight(chosen, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(chosen, straight, tmp_path):
     alone = runs.run(replace(chosen, out=str(tmp_path / "one")))
     one, two = metrics(tmp_path / "one"), metrics(straight)
@@ -138,6 +139,7 @@ def test_two_processes_count_what_both_read(straight):
     assert "loss/texts" in first
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_processes_resumes_exactly(chosen, straight, tmp_path):
     killed = replace(chosen, out=str(tmp_path / "run"))
     assert on_two_processes(tmp_path, killed, "kill").returncode != 0
@@ -168,6 +170,7 @@ def fsdp2() -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_spread_over_two_processes_nothing_changes(kind, chosen, straight, tmp_path):
     if kind == "lora":

@@ -86,6 +86,7 @@ def metrics(out):
     return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_and_resumed_equals_one_that_was_not(tmp_path, kind):
     settings = {"steps": 4, "save_every": 2, "workers": 1, **KINDS[kind]}

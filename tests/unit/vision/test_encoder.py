@@ -125,6 +125,7 @@ print(peak_kb() - before)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_of_the_vision_pass_is_linear_in_frames():
     """8, 16, 32, 64 frames of 576 patches in one pass, each in a fresh process."""
     # Freed blocks go back at once, or the peak would hold what the allocator keeps for later.
