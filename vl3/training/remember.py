@@ -8,7 +8,7 @@ is held to the words that the model before would have chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -39,21 +39,23 @@ def scenes(seed: str, count: int) -> list[Record]:
     return [worlds[number % len(worlds)][number] for number in range(count)]
 
 
-def loss(
+def losses(
     model: VL3ForConditionalGeneration, processor: VL3Processor, records: Sequence[Record]
-) -> torch.Tensor:
+) -> Iterator[torch.Tensor]:
     """How far the adapted model's choice of words is from that of the model without adapters.
 
-    The Kullback-Leibler divergence in nats, a mean over all tokens of the answers. Every module
-    that trains is an adapter, or the model before is not to be had any more.
+    One share a record, so that only one record's activations are held at a time; their sum is the
+    Kullback-Leibler divergence in nats, a mean over all tokens of the answers. Every module that
+    trains is an adapter, or the model before is not to be had any more.
     """
     passes = [_inputs(model, processor, record) for record in records]
-    model.disable_adapters()
-    with torch.no_grad():
-        before_KV = torch.cat([_words(model, inputs) for inputs in passes])
-    model.enable_adapters()
-    now_KV = torch.cat([_words(model, inputs) for inputs in passes])
-    return F.kl_div(now_KV, before_KV, log_target=True, reduction="batchmean")
+    said = sum(len(inputs["logits_to_keep"]) for inputs in passes)
+    for inputs in passes:
+        model.disable_adapters()
+        with torch.no_grad():
+            before_KV = _words(model, inputs)
+        model.enable_adapters()
+        yield F.kl_div(_words(model, inputs), before_KV, log_target=True, reduction="sum") / said
 
 
 def _inputs(model, processor: VL3Processor, record: Record) -> dict:

@@ -104,7 +104,10 @@ def settings_for(recipe: Recipe, processor: VL3Processor):
 
 
 def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
-    """Puts untrained low-rank adapters beside the linear layers of the modules."""
+    """Puts untrained low-rank adapters beside the linear layers of the modules, in float32.
+
+    Beside layers in bfloat16 peft makes them in bfloat16, where small steps are rounded away.
+    """
     from peft import LoraConfig
 
     model.add_adapter(
@@ -116,6 +119,9 @@ def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
             target_modules="|".join(f"(?:{TARGETS[name]})" for name in adapter.on),
         )
     )
+    for param in model.parameters():
+        if param.requires_grad:
+            param.data = param.data.float()
 
 
 def checkpoint_blocks(module: torch.nn.Module) -> None:

@@ -336,13 +336,12 @@ class VL3Trainer(Trainer):
         """Scenes on which the model is held to what it said before there was an adapter."""
         model = self.accelerator.unwrap_model(model)
         seed = f"{self.recipe.seed} remember {self.state.global_step}"
+        scenes = remember.scenes(seed, self.recipe.remember)
         with self.compute_loss_context_manager():
-            loss = remember.loss(
-                model, self.processor, remember.scenes(seed, self.recipe.remember)
-            )  # fmt: skip
-        self.tally.losses["remembered"] += loss.item()
+            for loss in remember.losses(model, self.processor, scenes):
+                self.accelerator.backward(remember.WEIGHT * loss)
+                self.tally.losses["remembered"] += loss.item()
         self.tally.tokens["remembered"] += 1
-        self.accelerator.backward(remember.WEIGHT * loss)
 
     def _why_nothing(self) -> str:
         step, names = self.state.global_step, self.samples.names

@@ -161,20 +161,41 @@ def test_remembering_costs_nothing_until_the_adapter_says_something_else(adapted
     model, processor = adapted
     scenes = remember.scenes("a seed", 2)
     assert scenes[0].talks != remember.scenes("another", 2)[0].talks
-    assert remember.loss(model, processor, scenes).item() == pytest.approx(0, abs=1e-6)
+    same = pytest.approx(0, abs=1e-6)
+    assert [loss.item() for loss in remember.losses(model, processor, scenes)] == [same, same]
     with torch.autocast("cpu", torch.bfloat16):
-        assert remember.loss(model, processor, scenes[:1]).item() == pytest.approx(0, abs=1e-6)
+        assert next(remember.losses(model, processor, scenes)).item() == same
     raised = [param for name, param in model.named_parameters() if "lora_B" in name]
     torch.manual_seed(1)
     with torch.no_grad():
         for param in raised:
             param.normal_(std=0.5)
-    loss = remember.loss(model, processor, scenes)
-    loss.backward()
-    assert loss.item() > 0.1
+    whole = 0.0
+    for loss in remember.losses(model, processor, scenes):
+        loss.backward()
+        whole += loss.item()
+    assert whole > 0.1
     learned = {name for name, param in model.named_parameters() if param.grad is not None}
     assert learned
     assert all("lora_" in name for name in learned)
+
+
+def test_remembering_beside_others_in_mixed_precision_gives_the_gradients_of_each_alone(adapted):
+    """The weights that autocast keeps from one scene to the next learn from both."""
+    model, processor = adapted
+    scenes, grads = remember.scenes("a seed", 2), {}
+    for chosen in ((0, 2), (0, 1), (1, 2)):
+        model.zero_grad()
+        torch.manual_seed(0)  # of dropout
+        with torch.autocast("cpu", torch.bfloat16):
+            for number, loss in enumerate(remember.losses(model, processor, scenes)):
+                if number in range(*chosen):
+                    loss.backward()
+        grads[chosen] = {name: param.grad for name, param in model.named_parameters()
+                         if param.grad is not None}  # fmt: skip
+    assert {grad.dtype for grad in grads[0, 2].values()} == {torch.float32}
+    for name, grad in grads[0, 2].items():
+        torch.testing.assert_close(grad, grads[0, 1][name] + grads[1, 2][name])
 
 
 @pytest.mark.parametrize("changes", [
