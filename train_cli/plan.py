@@ -85,7 +85,8 @@ def make(recipe: Recipe, on: str = "auto", limit: float | None = None):
     machine = machine_for(recipe, config, device, bfloat16)
     processor = local_processor(recipe)
     looked = [look(source, recipe, processor) for source in recipe.data]
-    return make_plan(recipe, config, machine, looked, has)
+    scenes = remembered(recipe, processor) if recipe.remember else None
+    return make_plan(recipe, config, machine, looked, has, scenes)
 
 
 def refuse_misfit(plan) -> None:
@@ -246,21 +247,47 @@ def look(source: Source, recipe: Recipe, processor=None):
         return Looked(name=source.name, samples=source.samples or count, lines=count,
                       picture=picture, unseen=why)  # fmt: skip
     length, found, left = _measured(source, recipe, processor)
-    return Looked(
-        name=source.name,
-        samples=source.samples or length,
-        lines=length,
-        seen=len(found),
-        tokens=sum(size.tokens for size in found) / max(1, len(found)),
-        patches=sum(size.patches for size in found) / max(1, len(found)),
-        longest=max((size.tokens for size in found), default=0),
-        picture=max([picture, *(size.picture for size in found)]),
-        pairs=(
-            sum(size.tokens**2 for size in found) / max(1, len(found)),
-            sum(size.patches * size.picture for size in found) / max(1, len(found)),
-        ),
-        left=left,
+    seen = _mean(source.name, source.samples or length, found)
+    return dataclasses.replace(
+        seen, lines=length, picture=max(picture, seen.picture), left=left,
         unseen="of which no sample that was looked at can be learned from",
+    )  # fmt: skip
+
+
+def remembered(recipe: Recipe, processor=None):
+    """The scenes of a step on which the model is held to what it said, as nano's processor cuts
+    them where the model's own is not here."""
+    from vl3.processor import VL3Processor
+    from vl3.training import remember
+    from vl3.training.samples import measure
+    from vl3.training.setup import settings_for
+    from vl3.weights.hub import BUNDLED
+
+    if processor is None:
+        processor = VL3Processor.from_pretrained(BUNDLED)
+        processor.settings = settings_for(recipe, processor)
+    scenes = remember.scenes(str(recipe.seed), LOOKED_AT // 4)
+    found = [measure(scene, processor, recipe.media.visual_tokens) for scene in scenes]
+    return _mean("remembered", recipe.remember, found)
+
+
+def _mean(name: str, samples: int | None, found: list):
+    """What is known of a data set (vl3.training.plan.Looked) after some samples were measured."""
+    from vl3.training.plan import Looked
+
+    count = max(1, len(found))
+    return Looked(
+        name=name,
+        samples=samples,
+        seen=len(found),
+        tokens=sum(size.tokens for size in found) / count,
+        patches=sum(size.patches for size in found) / count,
+        longest=max((size.tokens for size in found), default=0),
+        picture=max((size.picture for size in found), default=0),
+        pairs=(
+            sum(size.tokens**2 for size in found) / count,
+            sum(size.patches * size.picture for size in found) / count,
+        ),
     )
 
 

@@ -115,8 +115,12 @@ def make_plan(
     machine: Machine,
     looked: Sequence[Looked],
     limit_bytes: float | None = None,
+    remembered: Looked | None = None,
 ) -> Plan:
-    """The plan of a recipe for a model of these sizes on that machine."""
+    """The plan of a recipe for a model of these sizes on that machine.
+
+    remembered: the scenes of a step on which the model is held to what it said, if there are any
+    """
     epoch = None if any(one.samples is None for one in looked) else sum(
         one.samples for one in looked
     )  # fmt: skip
@@ -127,14 +131,20 @@ def make_plan(
     mean_tokens, mean_patches = _means(looked)
     shape = _shape(recipe, looked)
     found = memory(recipe, config, shape, machine)
+    flops = samples and samples * step_flops(recipe, config, mean_tokens, mean_patches,
+                                             _mean_pairs(looked))  # fmt: skip
+    if flops and remembered:
+        scene = recipe, config, remembered.tokens, remembered.patches, remembered.pairs
+        flops += (
+            steps * remembered.samples * (step_flops(*scene) + step_flops(*scene, backward=False))
+        )
     return Plan(
         name=recipe.name,
         machine=machine,
         steps=steps,
         samples=samples,
         tokens=samples and samples * mean_tokens,
-        flops=samples
-        and samples * step_flops(recipe, config, mean_tokens, mean_patches, _mean_pairs(looked)),
+        flops=flops,
         modules=tuple(module_rows(recipe, config, machine)),
         shape=shape,
         memory=found,
@@ -279,10 +289,12 @@ def step_flops(
     tokens: float,
     patches: float,
     pairs: tuple[float, float] = (0.0, 0.0),
+    backward: bool = True,
 ) -> float:
     """Floating-point operations of one sample: 2 per weight and token forward, as many again for
     the gradient of each input and of each learning weight, and once more where it is recomputed.
 
+    backward: False for a pass without gradients
     pairs: of tokens that attend to each other in the language model, and in the vision encoder;
     each takes 4 per channel and layer (a weight, what it gathers), and twice that backward
     """
@@ -297,7 +309,8 @@ def step_flops(
         "language": config.text_config.num_hidden_layers,
     }
     seen = {"vision": pairs[1], "connector": 0.0, "language": pairs[0]}
-    flows, total = gradient_flow(recipe), 0.0
+    total = 0.0
+    flows = {name: backward and flow for name, flow in gradient_flow(recipe).items()}
     machine = Machine(device="cuda", compute_bytes=2, eager=False)
     for name, part in parts(config).items():
         how = how_of(recipe, name, machine)

@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from unit.training.test_engine import recipe
 
+from train_cli import plan
 from train_cli.__main__ import main
 from vl3.training import remember
 from vl3.training import run as runs
@@ -196,6 +198,21 @@ def test_remembering_beside_others_in_mixed_precision_gives_the_gradients_of_eac
     assert {grad.dtype for grad in grads[0, 2].values()} == {torch.float32}
     for name, grad in grads[0, 2].items():
         torch.testing.assert_close(grad, grads[0, 1][name] + grads[1, 2][name])
+
+
+def test_the_arithmetic_of_remembering_is_planned(adapted, tmp_path):
+    """Counted by torch; the plan leaves out norms and tables, and takes every patch as kept."""
+    model, processor = adapted
+    scenes = remember.scenes("another seed", 16)
+    with FlopCounterMode(display=False) as counter:
+        for loss in remember.losses(model, processor, scenes):
+            loss.backward()
+    data = [Source(name="mine", path=str(written(tmp_path, "Red.", "Blue.")))]
+    without, planned = (
+        plan.make(recipe(tmp_path, **ADAPTED, data=data, steps=1, remember=count)).flops
+        for count in (0, 16)
+    )
+    assert 0.75 < (planned - without) / counter.get_total_flops() < 1.4
 
 
 @pytest.mark.parametrize("changes", [
