@@ -552,7 +552,10 @@ def _told(record: logging.LogRecord) -> bool:
     return not record.exc_info
 
 
-def _print_where(kind: type, _, trace) -> None:
+def _print_where(kind: type, error: BaseException, trace) -> None:
+    while error.__cause__:  # what a person was told, raised from what went wrong
+        error = error.__cause__
+        kind, trace = type(error), error.__traceback__
     frames = traceback.extract_tb(trace)
     homes = [__file__, str(launch.ROOT / "vl3")]
     if not any(frame.filename.startswith(home) for frame in frames for home in homes):

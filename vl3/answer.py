@@ -111,11 +111,11 @@ class Prefix:
     def drop_rest(self) -> int:
         """Drops what was computed after the last medium; the number of tokens left."""
         length = self.ends[-1] if self.ends else 0
-        extra = self.cache.get_seq_length() - length
         if length == 0:
             self.cache = growing_cache()
-        elif extra > 0:
-            self.cache.crop(-extra)
+        else:
+            for layer in self.cache.layers:  # not of one length where a pass was stopped in between
+                layer.crop(length - layer.get_seq_length())
         return length
 
 

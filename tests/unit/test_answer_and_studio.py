@@ -172,6 +172,35 @@ def test_stop_ends_the_work_and_the_next_question_works(studio, film, when):
     assert studio.reply(ask(film, max_frames=2), max_new_tokens=2).ledger.new_tokens == 2
 
 
+class Stops:
+    """An event that is set once it was asked for so many times: at any layer of any pass."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def is_set(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def test_wherever_an_answer_is_stopped_the_next_one_is_that_of_a_fresh_studio(studio, film):
+    question = ask(film, "And what colour is it?", max_frames=4)
+    cold = studio.fork().reply(question, max_new_tokens=6).token_ids
+    checks = Stops(10**6)
+    list(studio.fork().stream(question, max_new_tokens=6, stop=checks))
+    asked = 10**6 - checks.left
+    stopped = 0
+    for after in range(0, asked, max(1, asked // 40)):
+        alike = studio.fork()
+        assert alike.reply(question, max_new_tokens=6).token_ids == cold
+        *_, reply = alike.stream([*question, {"role": "assistant", "content": "Red."},
+                                  *ask(film, "Sure?", max_frames=3)],
+                                 max_new_tokens=6, stop=Stops(after))  # fmt: skip
+        stopped += reply.stopped
+        assert alike.reply(question, max_new_tokens=6).token_ids == cold, after
+    assert stopped > 20
+
+
 def test_closing_the_stream_frees_the_model(studio, film):
     stream = studio.stream(ask(film, max_frames=4), max_new_tokens=500)
     next(piece for piece in stream if isinstance(piece, str))
