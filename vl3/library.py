@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -114,7 +115,7 @@ class Library:
 
     @property
     def nbytes(self) -> int:
-        return sum(known.nbytes for known in self._videos.values())
+        return sum(known.nbytes for known in list(self._videos.values()))
 
     def clear(self) -> None:
         self._videos.clear()
@@ -127,7 +128,7 @@ class Library:
         known = self._videos.get(key)
         if known is None or _of_clip(known.clip) != known.made.clip:
             return None
-        self._videos.move_to_end(key)
+        self._use(key)
         has_changed = checksum(known.features_MD) != known.made.features
         if known.made.encoder == HANDED_OVER:
             if has_changed:
@@ -167,7 +168,7 @@ class Library:
         key, encoder = _key(medium, settings, plan), now.encoder
         known = self._videos.get(key)
         if known is not None and reuse and self._is_as_made(known, encoder):
-            self._videos.move_to_end(key)
+            self._use(key)
             on_stage(Stage("Video already encoded, reused"))
             clip = replace(known.clip, source=_source(medium, known.clip))
             return replace(self.repruned(known, settings), plan=plan, clip=clip), True
@@ -309,6 +310,10 @@ class Library:
         if self.files is None or encoder is None:
             return None
         return f"{key} {encoder} {torch.__version__}"
+
+    def _use(self, key: str) -> None:
+        with suppress(KeyError):  # where everything is released meanwhile
+            self._videos.move_to_end(key)
 
     def _remember(self, fresh: Video) -> None:
         self._videos[fresh.key] = fresh

@@ -12,6 +12,7 @@ from clips import write_clip
 import vl3
 from vl3 import answer, model
 from vl3.answer import Decoding
+from vl3.library import Library
 from vl3.reply import OutOfMemory, TooLong
 from vl3.values import Clip, Reply, Stage
 
@@ -237,6 +238,20 @@ def test_the_cache_of_clips_is_bounded(studio, film):
     for start in range(6):
         small.open(film, start=start, max_frames=4)
     assert len(small._library) == 2
+
+
+def test_a_visitor_who_leaves_while_a_clip_is_opened_disturbs_nobody(studio, film, monkeypatch):
+    opened = studio.open(film, max_frames=2)
+    with monkeypatch.context() as context:
+        checked = Library._is_as_made
+
+        def leaving(library, known, encoder):
+            studio.release()
+            return checked(library, known, encoder)
+
+        context.setattr(Library, "_is_as_made", leaving)
+        assert studio.open(film, max_frames=2).key == opened.key
+    assert studio.cached_bytes == 0
 
 
 def test_other_pruner_settings_need_no_encoder(studio, film, monkeypatch):

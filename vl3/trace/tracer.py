@@ -40,7 +40,8 @@ class Tracer:
 
     @property
     def nbytes(self) -> int:
-        return sum(qk.nbytes for entry in self._known.values() for qk in entry.layers.values())
+        entries = list(self._known.values())
+        return sum(qk.nbytes for entry in entries for qk in entry.layers.values())
 
     def clear(self) -> None:
         self._known.clear()
@@ -140,7 +141,7 @@ class Tracer:
     def _sinks(self, scene: Scene, layers: tuple[int, ...]) -> np.ndarray:
         """Sinks in the mean of these layers and all heads, for all text after the last medium."""
         qk = self._recorded(scene, layers, scene.first_text_row)
-        known = self._known[scene.key].sinks
+        known = self._entry(scene.key).sinks
         if layers not in known:
             row_Q = torch.arange(scene.first_text_row, len(scene.ids()), device=self.model.device)
             slot_K = torch.as_tensor(scene.slot_K, device=self.model.device)
@@ -207,8 +208,8 @@ class Tracer:
         return entry.layers
 
     def _entry(self, key) -> _Entry:
-        entry = self._known.setdefault(key, _Entry())
-        self._known.move_to_end(key)
+        entry = self._known.pop(key, None) or _Entry()
+        self._known[key] = entry  # at the end; everything may be released meanwhile
         return entry
 
     def _forget(self, scene: Scene) -> None:
