@@ -3,7 +3,8 @@
     export PYTHONPATH=.:tests
     python -m recipes.learning                    all rows, on the drawn clips
     python -m recipes.learning --media FOLDER     on real ones (tests/recipes/lines.py)
-    python -m recipes.learning lora "lora, 100 steps" --of new
+    python -m recipes.learning lora "lora, 100 steps" --of new --seed 1
+    python -m recipes.learning lora --lines 1 5 10  fewer than the sixteen
 
 A trained answer comes back where greedy decoding gives it letter by letter. Old questions are 400
 about scenes that no training draws, the same ones before and after: those that were right and are
@@ -13,6 +14,8 @@ wrong now are lost, the others way round gained. A model of random weights has n
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,7 @@ from vl3.training.toy.score import (
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
+ALL = 16  # lines
 OLD = 400  # questions about the toy world
 LONGEST = 64  # tokens of an answer
 FULL = ("--adapter", "null", "--rates.adapter", "null", "--remember", "0")
@@ -112,6 +116,13 @@ class Change:
         return f"{self.after} of {self.asked} (-{self.lost} +{self.gained})"
 
 
+def first(file: Path, count: int) -> Path:
+    """The first lines of a file of lines, as a file beside it."""
+    part = file.with_name(f"first_{count}.json")
+    part.write_text(json.dumps(json.loads(file.read_text())[:count]), encoding="utf-8")
+    return part
+
+
 def back_share(model: VL3ForConditionalGeneration, processor: VL3Processor, file: Path) -> float:
     """Share of the answers in a data set that greedy decoding gives letter by letter."""
     opened = open_records(file, name="mine")
@@ -173,6 +184,8 @@ def main() -> None:
     parser.add_argument("--media", type=Path, help="folder with the real clips")
     parser.add_argument("--of", nargs="+", choices=("new", "own", "qwen"), default=("new", "own"),
                         help="lines in new words, in nano's own; qwen: a random model")  # fmt: skip
+    parser.add_argument("--lines", nargs="+", type=int, default=(ALL,), help="the first so many")
+    parser.add_argument("--seed", type=int, default=0, help="of the adapter, order and scenes")
     chosen = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -181,7 +194,7 @@ def main() -> None:
         old, loaded = old_questions(), load(BUNDLED)
         before_Q = rights(loaded.model, loaded.processor, old)
         print(f"old questions right before: {int(before_Q.sum())} of {len(before_Q)}\n")
-    print("| setting | lines | answers back | old questions right | CPU minutes |")
+    print("| setting | lines, words | answers back | old questions right | CPU minutes |")
     print("|---|---|---:|---:|---:|", flush=True)
     with TemporaryDirectory() as scratch:
         for kind in chosen.of:
@@ -190,11 +203,11 @@ def main() -> None:
             words = lines.OWN if kind == "own" else lines.NEW
             file = lines.write(folder, words, chosen.media)
             base, asked = (qwen(folder), []) if kind == "qwen" else (BUNDLED, old)
-            for name in chosen.rows or ROWS:
-                result = tried(ROWS[name], base, file, asked, before_Q)
-                kept = result.old or "-"
-                print(f"| {name} | {kind} | {100 * result.back:.0f} % | {kept} | "
-                      f"{result.minutes:.1f} |", flush=True)  # fmt: skip
+            for name, count in itertools.product(chosen.rows or ROWS, chosen.lines):
+                settings = (*ROWS[name], "--seed", str(chosen.seed))
+                result = tried(settings, base, first(file, count), asked, before_Q)
+                print(f"| {name} | {count} {kind} | {100 * result.back:.0f} % | "
+                      f"{result.old or '-'} | {result.minutes:.1f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
