@@ -1,7 +1,7 @@
 """The browser page: run `python app.py` and open the address it prints.
 
-Wiring only. What stands where is in vl3/page/layout.py, what the page does in vl3/page/desk.py,
-what it says in vl3/page/words.py, how it looks in assets/web.
+Wiring only. What stands where is in vl3/webapp/layout.py, what the page does in
+vl3/webapp/controller.py, what it says in vl3/webapp/text_format.py, how it looks in assets/web.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from vl3.page import options as cli
+from vl3.webapp import cli
 from vl3.weights import places
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -33,17 +33,16 @@ import gradio as gr
 from gradio import queueing, route_utils, routes
 
 import vl3
-import vl3.layouts
+import vl3.families.layouts
 import vl3.studio
 import vl3.video
-from vl3.page import chat as chat_rows
-from vl3.page import inspect as looking
-from vl3.page import launch, settings, shown, uploads, words
-from vl3.page.desk import Desk
-from vl3.page.layout import THEMES, Layout
-from vl3.page.media import Media
-from vl3.page.refused import Refused, toast
-from vl3.page.visitors import Visitor, settle
+from vl3.webapp import chat_rows, form, server, text_format, uploads, widget_values
+from vl3.webapp import tabs as looking
+from vl3.webapp.controller import Controller
+from vl3.webapp.errors import UserError, toast
+from vl3.webapp.layout import THEMES, Layout
+from vl3.webapp.media import Media
+from vl3.webapp.sessions import Session, settle
 
 CLIPS = Path(__file__).resolve().parent / "assets" / "clips"
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -62,7 +61,7 @@ class Page(Layout):
     """
 
     def __init__(
-        self, desk: Desk, can_load: bool = True, estimate: Callable = vl3.studio.estimate
+        self, desk: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate
     ) -> None:
         super().__init__(desk, can_load)
         self.fit = estimate
@@ -98,11 +97,11 @@ class Page(Layout):
         are before it."""
         shown = outputs if isinstance(outputs, list) else [outputs]
 
-        def handler(visitor: Visitor, event: dict, *values):
+        def handler(visitor: Session, event: dict, *values):
             waits = visitor.waiting
             with self.desk.line.place() as place:
                 for before in place.wait(lambda: visitor.has_left or waits > visitor.waiting):
-                    yield {self.queue: words.before(before)}
+                    yield {self.queue: text_format.before(before)}
                 yield {self.queue: ""}
                 made = function(visitor, event, *values)
                 for each in made if inspect.isgenerator(made) else [made]:
@@ -225,18 +224,22 @@ class Page(Layout):
         except OSError as error:
             if not uploads.is_full(error):
                 raise
-            raise gr.Error(words.FULL, title="Disk full", print_exception=False) from None
-        except (Refused, *self.desk.refusals) as error:
+            raise gr.Error(text_format.FULL, title="Disk full", print_exception=False) from None
+        except (UserError, *self.desk.refusals) as error:
             refused = self.desk.refusal(error)
             message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
         except gr.Error:
             raise
         except Exception as error:  # nobody looks into it further up, and a person has to hear it
-            message = toast("Not done", words.UNKNOWN_FAULT) if markup else words.UNKNOWN_FAULT
+            message = (
+                toast("Not done", text_format.UNKNOWN_FAULT)
+                if markup
+                else text_format.UNKNOWN_FAULT
+            )
             raise gr.Error(message, title="Not done") from error
 
-    def visitor(self, request: gr.Request) -> Visitor:
+    def visitor(self, request: gr.Request) -> Session:
         return self.desk.visitors.get(request.session_hash, request.request.state.owner)
 
     def leave(self, request: gr.Request) -> None:
@@ -244,211 +247,216 @@ class Page(Layout):
 
     # the video
 
-    def _video(self, visitor: Visitor, values: tuple) -> tuple:
+    def _video(self, visitor: Session, values: tuple) -> tuple:
         """What the left half shows after another video was chosen."""
         drop = gr.File(value=None, visible="hidden" if visitor.current else True)
         selected = self.desk.example_index(visitor.current)
-        examples = shown.gallery(self.desk.examples, selected)
+        examples = widget_values.gallery(self.desk.examples, selected)
         return drop, *self.on_plan(visitor, {}, *values), examples
 
-    def on_plan(self, visitor: Visitor, event: dict, *values) -> tuple[dict, dict, dict]:
+    def on_plan(self, visitor: Session, event: dict, *values) -> tuple[dict, dict, dict]:
         """What the fields cost, or what is wrong with them; never what was so before."""
-        faults = settings.faults(values, self.desk.context_tokens)
+        faults = form.faults(values, self.desk.context_tokens)
         budget = self._budget(visitor, faults, values)
-        return shown.player(visitor), budget, {"faults": faults}
+        return widget_values.player(visitor), budget, {"faults": faults}
 
-    def _budget(self, visitor: Visitor, faults: dict[str, str], values: Sequence) -> dict:
+    def _budget(self, visitor: Session, faults: dict[str, str], values: Sequence) -> dict:
         if faults:
-            return words.Budget(" ".join(faults.values()), "refused").as_value()
-        return self.desk.budget(visitor, *settings.split(values)).as_value()
+            return text_format.Budget(" ".join(faults.values()), "refused").as_value()
+        return self.desk.budget(visitor, *form.split(values)).as_value()
 
-    def on_strip(self, visitor: Visitor, event: dict) -> dict:
+    def on_strip(self, visitor: Session, event: dict) -> dict:
         self.desk.look(visitor)
-        return shown.player(visitor)
+        return widget_values.player(visitor)
 
-    def on_upload(self, visitor: Visitor, event: dict, path: str, *values) -> tuple:
+    def on_upload(self, visitor: Session, event: dict, path: str, *values) -> tuple:
         self.desk.take(visitor, path)
         values = ("", "", *values[2:])
         return *self._video(visitor, values), *values[:5]
 
-    def on_example(self, visitor: Visitor, event: dict, *values) -> tuple:
+    def on_example(self, visitor: Session, event: dict, *values) -> tuple:
         self.desk.take_example(visitor, event.get("index"))
         values = ("", "", *values[2:])
         return *self._video(visitor, values), *values[:5]
 
-    def on_recall(self, visitor: Visitor, event: dict, *values) -> tuple:
-        fields = settings.read_as(self.desk.recall(visitor, event.get("key")), values[:5])
+    def on_recall(self, visitor: Session, event: dict, *values) -> tuple:
+        fields = form.read_as(self.desk.recall(visitor, event.get("key")), values[:5])
         return *self._video(visitor, (*fields, *values[5:])), *fields
 
     # the conversation
 
-    def _begun(self, visitor: Visitor) -> tuple:
+    def _begun(self, visitor: Session) -> tuple:
         box = gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn="Stop")
         return chat_rows.rows(visitor.turns), box
 
-    def _rows(self, visitor: Visitor, **box) -> tuple:
+    def _rows(self, visitor: Session, **box) -> tuple:
         """The conversation, and the ask box with the button that fits."""
         if not visitor.is_busy:
             box |= {"submit_btn": True, "stop_btn": False}
         return chat_rows.rows(visitor.turns), gr.MultimodalTextbox(**box)
 
     def on_ask(
-        self, visitor: Visitor, event: dict, moment: object, message: dict, *values
+        self, visitor: Session, event: dict, moment: object, message: dict, *values
     ) -> tuple:
         text, files = message.get("text") or "", message.get("files") or []
-        asked_s = shown.asked_s(visitor, moment)
+        asked_s = widget_values.asked_s(visitor, moment)
         self.desk.ask(visitor, text, files, *self._split(values), asked_s)
         return self._begun(visitor)
 
-    def on_question(self, visitor: Visitor, event: dict, moment: object, *values) -> tuple:
+    def on_question(self, visitor: Session, event: dict, moment: object, *values) -> tuple:
         index = event.get("index")
         question = self.desk.example_question(index, event.get("number"))
         if self.desk.example_index(visitor.current) != index:  # another file came meanwhile
             self.desk.take_example(visitor, index)
-        self.desk.ask(visitor, question, [], *self._split(values), shown.asked_s(visitor, moment))
+        self.desk.ask(
+            visitor, question, [], *self._split(values), widget_values.asked_s(visitor, moment)
+        )
         return self._begun(visitor)
 
     def _split(self, values: Sequence) -> tuple[dict, dict]:
         """Reading and answer settings. Raises: Refused with the first wrong one."""
-        for sentence in settings.faults(values, self.desk.context_tokens).values():
-            raise Refused("Setting out of range", sentence)
-        return settings.split(values)
+        for sentence in form.faults(values, self.desk.context_tokens).values():
+            raise UserError("Setting out of range", sentence)
+        return form.split(values)
 
-    def on_again(self, visitor: Visitor, event: dict, *values) -> tuple:
+    def on_again(self, visitor: Session, event: dict, *values) -> tuple:
         self.desk.ask_again(visitor)
         return self._begun(visitor)
 
-    def on_edit(self, visitor: Visitor, event: dict, *values) -> tuple:
+    def on_edit(self, visitor: Session, event: dict, *values) -> tuple:
         turn = chat_rows.turn_of(event.get("index"))
         self.desk.ask_again(visitor, turn, chat_rows.plain(str(event.get("value"))))
         return self._begun(visitor)
 
-    def on_answer(self, visitor: Visitor, event: dict, *values) -> Iterator[list[dict]]:
-        for turns in self.desk.answer(visitor, *settings.answer(values)):
+    def on_answer(self, visitor: Session, event: dict, *values) -> Iterator[list[dict]]:
+        for turns in self.desk.answer(visitor, *form.answer(values)):
             yield chat_rows.rows(turns)
 
-    def on_ended(self, visitor: Visitor, event: dict) -> tuple:
+    def on_ended(self, visitor: Session, event: dict) -> tuple:
         self.desk.give_up(visitor)
         return self._rows(visitor)
 
-    def on_stop(self, visitor: Visitor, event: dict) -> tuple:
+    def on_stop(self, visitor: Session, event: dict) -> tuple:
         if self.desk.stop(visitor):
             return self._rows(visitor)
         return gr.skip(), gr.skip()
 
-    def on_undo(self, visitor: Visitor, event: dict) -> tuple:
+    def on_undo(self, visitor: Session, event: dict) -> tuple:
         question = self.desk.undo(visitor)
         box = {"value": {"text": question, "files": []}}
         return self._rows(visitor, **box)
 
-    def on_clear(self, visitor: Visitor, event: dict) -> tuple:
+    def on_clear(self, visitor: Session, event: dict) -> tuple:
         self.desk.clear(visitor)
         return *self._rows(visitor), self._memory(visitor)
 
-    def on_export(self, visitor: Visitor, event: dict, kind: str) -> dict:
-        return shown.export(visitor, self.desk.card, kind)
+    def on_export(self, visitor: Session, event: dict, kind: str) -> dict:
+        return widget_values.export(visitor, self.desk.card, kind)
 
     # the tabs of Inspect
 
-    def on_tab(self, visitor: Visitor, event: dict, *values) -> Iterator[list]:
+    def on_tab(self, visitor: Session, event: dict, *values) -> Iterator[list]:
         looking.opened(visitor, event.get("tab"))
         yield from self.on_look(visitor, event, *values)
 
-    def on_look(self, visitor: Visitor, event: dict, *values) -> Iterator[list]:
+    def on_look(self, visitor: Session, event: dict, *values) -> Iterator[list]:
         """What the open tab shows, and the budget line, which may know more by then."""
         yield [gr.skip()] * (len(self.looks) + 1)
-        faults = settings.faults(values, self.desk.context_tokens)
+        faults = form.faults(values, self.desk.context_tokens)
         if faults:
             return
-        rule = self.desk.rule(settings.split(values)[1]["prune"])
-        for value in looking.look(self.desk, visitor, rule):
+        rule = self.desk.rule(form.split(values)[1]["prune"])
+        for value in looking.draw_tab(self.desk, visitor, rule):
             panels = [value if name == visitor.tab else gr.skip() for name in self.looks]
             yield [*panels, self._budget(visitor, faults, values)]
 
-    def on_adopt(self, visitor: Visitor, event: dict) -> tuple:
-        rule = settings.rule(event)
+    def on_adopt(self, visitor: Session, event: dict) -> tuple:
+        rule = form.rule(event)
         return True, rule["threshold"], rule["mode"], rule["keep"]
 
-    def on_save(self, visitor: Visitor, event: dict) -> dict:
+    def on_save(self, visitor: Session, event: dict) -> dict:
         return looking.save(self.desk, visitor, event)
 
-    def on_compare(self, visitor: Visitor, event: dict, question: str, *values) -> Iterator[dict]:
-        fields, rest = values[: len(settings.FIELDS)], values[len(settings.FIELDS) :]
+    def on_compare(self, visitor: Session, event: dict, question: str, *values) -> Iterator[dict]:
+        fields, rest = values[: len(form.FIELDS)], values[len(form.FIELDS) :]
         pruners, models = (rest[:4], rest[4:8]), (rest[8:11], rest[11:14])
-        reading, answer = settings.split(fields)
-        answers = [{**answer, "prune": settings.pruning(pruner)} for pruner in pruners]
+        reading, answer = form.split(fields)
+        answers = [{**answer, "prune": form.pruning(pruner)} for pruner in pruners]
         chosen = [self.desk.chosen(*model) if self.can_load else None for model in models]
-        system = settings.answer(fields[len(settings.READING) :])[1]
+        system = form.answer(fields[len(form.READING) :])[1]
         yield from looking.compare(self.desk, visitor, question, reading, answers, chosen, system)
 
-    def on_halt(self, visitor: Visitor, event: dict) -> None:
+    def on_halt(self, visitor: Session, event: dict) -> None:
         visitor.comparing.set()
 
-    def on_page(self, visitor: Visitor, event: dict, *values) -> dict:
-        return looking.page(self.desk, visitor, self.desk.rule(settings.split(values)[1]["prune"]))
+    def on_page(self, visitor: Session, event: dict, *values) -> dict:
+        return looking.page(self.desk, visitor, self.desk.rule(form.split(values)[1]["prune"]))
 
     # coming back, and links
 
-    def _memory(self, visitor: Visitor) -> dict:
-        return shown.memory(visitor, settings.defaults(self.desk.card, self.desk.prune))
+    def _memory(self, visitor: Session) -> dict:
+        return widget_values.memory(visitor, form.defaults(self.desk.card, self.desk.prune))
 
-    def on_open(self, visitor: Visitor, event: dict, remembered: dict) -> tuple:
+    def on_open(self, visitor: Session, event: dict, remembered: dict) -> tuple:
         """A page was opened: for the first time, again, or by a link."""
         remembered = remembered if isinstance(remembered, dict) else {}
         link, theme = remembered.get("link"), remembered.get("theme")
         try:
             self.desk.open(visitor, link, remembered.get("name"))
             if link:
-                gr.Info(toast("A copy of a conversation", words.OPENED))
-        except Refused as refused:
+                gr.Info(toast("A copy of a conversation", text_format.OPENED))
+        except UserError as refused:
             gr.Warning(toast(refused.title, str(refused)))
         if remembered.get("tab") in looking.TABS:
             looking.opened(visitor, remembered["tab"])
         memory = self._memory(visitor)
-        fields = settings.restored(remembered.get("settings"), memory["defaults"])
-        reading = settings.read_as(visitor.current, ("", "", *fields[:3]))
+        fields = form.restored(remembered.get("settings"), memory["defaults"])
+        reading = form.read_as(visitor.current, ("", "", *fields[:3]))
         video = self._video(visitor, (*reading, *fields[3:]))
         theme = theme if theme in THEMES else gr.skip()
         return *video, *reading, *fields[3:], *self._rows(visitor), theme, memory
 
-    def on_share(self, visitor: Visitor, event: dict) -> dict:
-        return {"link": self.desk.share(visitor), "note": words.SHARED}
+    def on_share(self, visitor: Session, event: dict) -> dict:
+        return {"link": self.desk.share(visitor), "note": text_format.SHARED}
 
-    def on_revoke(self, visitor: Visitor, event: dict) -> None:
+    def on_revoke(self, visitor: Session, event: dict) -> None:
         was_any = self.desk.revoke(visitor)
-        gr.Info(toast("Links revoked", words.REVOKED if was_any else words.NO_LINKS))
+        gr.Info(toast("Links revoked", text_format.REVOKED if was_any else text_format.NO_LINKS))
 
-    def on_copied(self, visitor: Visitor, event: dict) -> None:
-        gr.Info(toast("Link copied", words.SHARED))
+    def on_copied(self, visitor: Session, event: dict) -> None:
+        gr.Info(toast("Link copied", text_format.SHARED))
 
     # the model
 
-    def on_estimate(self, visitor: Visitor, event: dict, model: str, quantize: str) -> str:
+    def on_estimate(self, visitor: Session, event: dict, model: str, quantize: str) -> str:
         try:
             kind = None if quantize == "none" else quantize
-            return words.needed(self.fit(model.strip() or None, quantize=kind))
-        except (vl3.layouts.LayoutError, OSError):  # their words hold the name, maybe markup
-            return words.UNKNOWN_SIZE
+            return text_format.needed(self.fit(model.strip() or None, quantize=kind))
+        except (
+            vl3.families.layouts.LayoutError,
+            OSError,
+        ):  # their words hold the name, maybe markup
+            return text_format.UNKNOWN_SIZE
         except ValueError as error:
             return f"{error}."
 
-    def on_load(self, visitor: Visitor, event: dict, model: str, quantize: str, adapter: str):
+    def on_load(self, visitor: Session, event: dict, model: str, quantize: str, adapter: str):
         if not self.can_load:
-            raise Refused("Not possible", "The model is chosen by whoever started this page.")
+            raise UserError("Not possible", "The model is chosen by whoever started this page.")
         self.desk.load(model, quantize, adapter, visitor)
         known = self.desk.card["defaults"]
         fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
-        rest = shown.player(visitor), gr.skip(), gr.skip(), *fields, self._memory(visitor)
+        rest = widget_values.player(visitor), gr.skip(), gr.skip(), *fields, self._memory(visitor)
         return self.header_now(), *self._rows(visitor), *rest
 
     def header_now(self) -> dict:
-        return shown.header(self.desk.card, self.desk.models_loaded)
+        return widget_values.header(self.desk.card, self.desk.models_loaded)
 
-    def on_changed(self, visitor: Visitor, event: dict, *values) -> tuple:
+    def on_changed(self, visitor: Session, event: dict, *values) -> tuple:
         """Somebody else had another model loaded."""
         if visitor.news:
             gr.Info(toast("Another model", visitor.news))
-        given, now = dict(zip(settings.FIELDS, values, strict=True)), self.desk.card["defaults"]
+        given, now = dict(zip(form.FIELDS, values, strict=True)), self.desk.card["defaults"]
         # What nobody has changed follows the model.
         fields = {
             name: now[name] if given[name] == visitor.before.get(name) else given[name]
@@ -501,7 +509,7 @@ def _data(event: gr.EventData | None) -> dict:
     return data if isinstance(data, dict) else {}
 
 
-def build(desk: Desk, *options) -> gr.Blocks:
+def build(desk: Controller, *options) -> gr.Blocks:
     """The page as a Gradio application, its queue included; options as of Page."""
     demo = Page(desk, *options).demo
     # No bound on events: they are light, and what is not waits in the desk's line, which has one.
@@ -524,15 +532,15 @@ async def store(request, place: Path, most_bytes: int, upload_id: str | None) ->
             tracked.set_done(upload_id)
 
 
-def launch_options(desk: Desk, max_bytes: int, **names) -> dict:
+def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
     """The arguments of launch(), but for address and lock; names as of launch.options."""
     theme = gr.themes.Monochrome(
-        font=launch.FONT, font_mono=launch.FONT_MONO, radius_size="md", spacing_size="sm"
+        font=server.FONT, font_mono=server.FONT_MONO, radius_size="md", spacing_size="sm"
     ).set(  # a button under the mouse fades otherwise, as if it could not be pressed
         button_secondary_text_color_hover="*button_secondary_text_color",
         button_secondary_background_fill_hover="*neutral_100",
     )
-    return {"theme": theme, **launch.options(desk, max_bytes, store, **names)}
+    return {"theme": theme, **server.options(desk, max_bytes, store, **names)}
 
 
 def log_briefly() -> None:
@@ -557,7 +565,7 @@ def _print_where(kind: type, error: BaseException, trace) -> None:
         error = error.__cause__
         kind, trace = type(error), error.__traceback__
     frames = traceback.extract_tb(trace)
-    homes = [__file__, str(launch.ROOT / "vl3")]
+    homes = [__file__, str(server.ROOT / "vl3")]
     if not any(frame.filename.startswith(home) for frame in frames for home in homes):
         print(f"A call that the page does not make was refused: {kind.__name__}.", file=sys.stderr)
         return
@@ -592,7 +600,7 @@ def _serve(options, folder: Path, made: ExitStack) -> None:
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
     try:
-        desk = Desk(load, media, refusals(), **first)
+        desk = Controller(load, media, refusals(), **first)
     except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
         cli.fail(error)
     desk.offer(CLIPS)

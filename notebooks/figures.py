@@ -16,7 +16,7 @@ import numpy as np
 from IPython.display import HTML
 from PIL import Image
 
-from vl3.training.data.views import Piece, View
+from vl3.data.preview import Preview, TextPiece
 from vl3.viz.chart import Chart
 from vl3.viz.figures import AMBER, BLUE, CLEAR, INK, LINE
 
@@ -24,7 +24,7 @@ LEARNED, VISUAL, READ = "#9fd8b4", "#d5dcf5", "#eceff1"
 RIGHT, WRONG = "#2a8f6c", "#d0504a"  # read on white and on black
 
 
-def frames(view: View) -> HTML:
+def frames(view: Preview) -> HTML:
     """The frames of a sample's first medium; what the pruner removes is faded."""
     cells = ""
     for frame in view.media[0].frames:
@@ -36,7 +36,7 @@ def frames(view: View) -> HTML:
     return HTML(f"<div style='display:flex;gap:8px;flex-wrap:wrap;font-size:12px'>{cells}</div>")
 
 
-def prompt(view: View, talks: int) -> HTML:
+def prompt(view: Preview, talks: int) -> HTML:
     """The first conversations of a sample, token by token; learned ones are green."""
     rows = "".join(
         f"<p style='font:13px/1.9 monospace'>{' '.join(map(_piece, talk))}</p>"
@@ -46,7 +46,7 @@ def prompt(view: View, talks: int) -> HTML:
     return HTML(f"<b>{count}</b>{rows}")
 
 
-def _piece(piece: Piece) -> str:
+def _piece(piece: TextPiece) -> str:
     text = f"image × {piece.count}" if piece.visual else html.escape(piece.text.strip("\n") or "↵")
     colour = LEARNED if piece.learned else VISUAL if piece.visual else READ
     edge = RIGHT if piece.learned else "transparent"

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from vl3.config import VL3Config, VL3VisionConfig
+from vl3.families.settings import ProcessorSettings
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.settings import ProcessorSettings
-from vl3.training.toy.tokenizer import train_tokenizer
+from vl3.toyworld.tokenizer import train_tokenizer
 
 gc.freeze()  # else every release of a studio walks through all that torch and transformers define
 

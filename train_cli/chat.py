@@ -17,7 +17,7 @@ import vl3
 from train_cli.config import OK, USAGE, in_words
 from vl3.arguments import number
 from vl3.units import parse_memory
-from vl3.values import Reply, Stage
+from vl3.values import Progress, Reply
 from vl3.weights import places
 
 
@@ -182,7 +182,7 @@ def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
         for event in stream:
-            if isinstance(event, Stage):
+            if isinstance(event, Progress):
                 progress.show(event)
             elif isinstance(event, str):
                 progress.clear()
@@ -207,7 +207,7 @@ class _Progress:
     def __init__(self) -> None:
         self.width = 0
 
-    def show(self, stage: Stage) -> None:
+    def show(self, stage: Progress) -> None:
         if not sys.stderr.isatty():
             return
         line = f"{stage.name} {stage.done}/{stage.total}" if stage.total else stage.name

@@ -81,8 +81,8 @@ def _nano(recipe, deadline_s: float) -> None:
     from tqdm import tqdm
 
     from train_cli.progress import Progress
+    from vl3.toyworld.score import draw
     from vl3.training import demo
-    from vl3.training.toy.score import draw
     from vl3.weights.load import load
 
     def begin_lessons(count: int):
@@ -119,15 +119,16 @@ def _nano(recipe, deadline_s: float) -> None:
 
 def _colour(recipe, deadline_s: float) -> None:
     from train_cli.progress import Progress
-    from vl3.training import demo, paint
+    from vl3.training import demo
     from vl3.training import run as runs
+    from vl3.training.nano import new_colour
     from vl3.weights.hub import BUNDLED
     from vl3.weights.load import load
 
     out = runs.folder(recipe)
     demo.refuse(out)
     say(f"{PICTURES} pictures, most of them with something brown, in {out / 'data'}")
-    file = paint.write(out / "data", paint.BROWN, PICTURES, "taught")
+    file = new_colour.write(out / "data", new_colour.BROWN, PICTURES, "taught")
     (source,) = recipe.data
     recipe = replace(
         recipe,
@@ -135,13 +136,13 @@ def _colour(recipe, deadline_s: float) -> None:
         data=[replace(source, path=str(file))],
     )
     before = load(BUNDLED)
-    test = demo.colour_test(paint.BROWN, SCORED, SEED)
+    test = demo.colour_test(new_colour.BROWN, SCORED, SEED)
     untaught = demo.learned(before.model, before.processor, test)
     last = demo.on_time(recipe, deadline_s, (Progress(),))
     after = load(last)
     taught = demo.learned(after.model, after.processor, test)
-    print("\n" + demo.before_after(paint.BROWN, untaught, taught))
-    if (sentence := demo.taught_verdict(paint.BROWN, untaught, taught)) is not None:
+    print("\n" + demo.before_after(new_colour.BROWN, untaught, taught))
+    if (sentence := demo.taught_verdict(new_colour.BROWN, untaught, taught)) is not None:
         print(f"\n{sentence}")
     _go_on(out, out / "data" / "0000.png", "What shape is the brown thing?")
 

@@ -13,9 +13,9 @@ import sys
 import psutil
 import torch
 
-from vl3.memory import KINDS, USABLE
+from vl3.inference.memory import KINDS, USABLE
 from vl3.studio import estimate
-from vl3.units import memory
+from vl3.units import format_bytes
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.number_format import pick_dtype, suited
@@ -91,7 +91,7 @@ def _fits(free_bytes: float) -> list[str]:
             fit = estimate(name, quantize=kind)
             verdict = "fits" if fit.need.total < free_bytes else "does not fit"
             plain = str(pick_dtype("auto", device, parameters)).removeprefix("torch.")
-            verdicts.append(f"{kind or plain} {memory(fit.need.total)} {verdict}")
+            verdicts.append(f"{kind or plain} {format_bytes(fit.need.total)} {verdict}")
         lines.append(f"VideoLLaMA3-{size}  {', '.join(verdicts)}")
         lines.append(f"{'':<16}{suited(device, parameters)}")
     about = f"an answer about {fit.budget_tokens:,} visual tokens; --memory auto chooses"

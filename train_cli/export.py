@@ -47,7 +47,7 @@ def run(chosen: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from vl3.weights import merge
-    from vl3.weights.adapters import is_adapter, title
+    from vl3.weights.adapters import display_name, is_adapter
     from vl3.weights.hub import resolve
 
     logging.set_verbosity_error()
@@ -55,8 +55,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         folder = resolve(chosen.source, offline=chosen.offline)
         if (chosen.adapter or is_adapter(folder)) and not chosen.merge_adapters:
-            fail(f"{title(folder)} comes with an adapter; add --merge-adapters", USAGE)
-        written = merge.write(
+            fail(f"{display_name(folder)} comes with an adapter; add --merge-adapters", USAGE)
+        written = merge.export_checked(
             chosen.source, chosen.folder, chosen.to, dtype=chosen.dtype, adapter=chosen.adapter,
             offline=chosen.offline,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from train_cli.config import (
 from vl3.training.ready import folder as run_folder
 from vl3.training.ready import nearest_folder
 from vl3.training.recipe import Recipe, Source
-from vl3.units import memory as gb
+from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
 from vl3.weights.runs import checkpoints
 from vl3.weights.whole import check_weights
@@ -115,7 +115,7 @@ def usable(size: str) -> float:
         whole = parse_memory(size)
     except ValueError as error:
         fail(f"--memory: {error}")
-    from vl3.memory import USABLE
+    from vl3.inference.memory import USABLE
 
     return whole * USABLE
 
@@ -125,7 +125,7 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
     import psutil
     import torch
 
-    from vl3.memory import USABLE
+    from vl3.inference.memory import USABLE
     from vl3.weights.number_format import bfloat16_time
 
     if on == "cuda" or (on == "auto" and (limit is not None or torch.cuda.is_available())):
@@ -174,8 +174,8 @@ def _recipe_of(folder: str) -> Recipe | None:
 
 
 def _vision(name: str):
-    from vl3 import layouts
     from vl3.config import VL3VisionConfig
+    from vl3.families import layouts
 
     if Path(name).expanduser().is_dir():
         whole = _read(lambda: layouts.detect(Path(name)).name) in layouts.WHOLE_MODELS
@@ -202,7 +202,7 @@ def _text(name: str):
 
 def _read(reading):
     """What reading gives. Raises: UnknownSizes for a model that cannot be read."""
-    from vl3.layouts import LayoutError
+    from vl3.families.layouts import LayoutError
 
     try:
         return reading()
@@ -315,7 +315,7 @@ def count_samples(source: Source, recipe: Recipe) -> int:
 def _measured(source: Source, recipe: Recipe, processor) -> tuple[int | None, list, int]:
     """Number of samples, None for an endless world; the sizes of some, spread over all; and how
     many of those looked at training leaves out."""
-    from vl3.training.data.records import BadSample
+    from vl3.data.records import BadSample
     from vl3.training.samples import measure
     from vl3.training.sources import open_source
     from vl3.video import VideoError

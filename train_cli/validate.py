@@ -16,16 +16,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from train_cli.config import BAD_DATA, OK, USAGE
+from vl3.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome
+from vl3.data.formats import FORMATS
+from vl3.data.html_report import html_report
+from vl3.data.normalize import to_row
+from vl3.data.preview import Preview, preview
+from vl3.data.quarantine import Bad, quarantine
+from vl3.data.readers import Records, open_records
+from vl3.data.report import Report, check, histogram
+from vl3.data.rules import RULES, as_read, number
 from vl3.processor import VL3Processor
-from vl3.training.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome
-from vl3.training.data.drafts import to_row
-from vl3.training.data.formats import FORMATS
-from vl3.training.data.quarantine import Bad, quarantine
-from vl3.training.data.readers import Records, open_records
-from vl3.training.data.report import Report, check, histogram
-from vl3.training.data.rules import RULES, as_read, number
-from vl3.training.data.sheet import sheet
-from vl3.training.data.views import View, view
 from vl3.video import VideoError
 from vl3.weights.hub import resolve
 
@@ -89,7 +89,7 @@ def run(chosen: argparse.Namespace) -> int:
             )  # fmt: skip
     if chosen.html:
         files = [Path(path).name for path in chosen.data]
-        page = sheet(report, pages.views(processor, report), files=files,
+        page = html_report(report, pages.views(processor, report), files=files,
                      model=Path(chosen.model or "nano").name)  # fmt: skip
         Path(chosen.html).write_text(page, encoding="utf-8")
     if chosen.json:
@@ -182,12 +182,12 @@ class _Pages:
             self.picked.append(outcome)
         self.seen += 1
 
-    def views(self, processor: VL3Processor, report: Report) -> list[View]:
+    def views(self, processor: VL3Processor, report: Report) -> list[Preview]:
         """The samples decoded; the report is told what their headers did not say."""
         made = []
         for outcome in self.picked:
             try:
-                shown = view(outcome.record, outcome.place, processor, self.visual_tokens)
+                shown = preview(outcome.record, outcome.place, processor, self.visual_tokens)
             except VideoError as error:
                 report.note(outcome.dataset, [as_read(outcome.place, str(error))])
                 continue

@@ -15,7 +15,7 @@ Nothing heavy is imported until it is used.
 import logging
 from importlib import import_module
 
-from vl3.auto import follow_transformers
+from vl3.hf.auto_classes import follow_transformers
 
 # When peft imports it, bitsandbytes warns that it found no kernels of the Hugging Face hub, which
 # vl3 never asks for; and at every layer of every step that int8 works in float16 inside.

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreT
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from vl3 import checkpoint
-from vl3.attention import grouped_heads
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
-from vl3.generation import VisualGenerationMixin
-from vl3.loss import answer_losses
+from vl3.hf import from_pretrained
+from vl3.hf.generate import VisualGenerationMixin
+from vl3.language.attention import use_grouped_attention
+from vl3.language.loss import answer_losses
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample, unique_frames
 from vl3.vision.encoder import draw_weights
@@ -43,7 +43,7 @@ class VL3Output(CausalLMOutputWithPast):
     right_K: torch.BoolTensor | None = None
 
 
-class Sight:
+class VisualInputs:
     """From pixels to a prompt's embeddings, for a model with vision, connector and config."""
 
     def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
@@ -136,7 +136,7 @@ class Sight:
             )
 
 
-class VL3Model(Sight, nn.Module):
+class VL3Model(VisualInputs, nn.Module):
     """All but the output head, as `base_model` of the whole model gives it.
 
     Its modules are those of the whole model, which alone names and saves their weights.
@@ -173,7 +173,7 @@ class VL3Model(Sight, nn.Module):
             features = torch.cat(list(seen.pooler_output))
             token_ids = (self.config.slot_kinds[kind],)
             inputs_embeds = self.splice(input_ids, inputs_embeds, features, token_ids)
-        with grouped_heads(self.decoder.config, inputs_embeds.device):
+        with use_grouped_attention(self.decoder.config, inputs_embeds.device):
             return self.decoder(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
@@ -191,7 +191,7 @@ class VL3Model(Sight, nn.Module):
         return self.decoder
 
 
-class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin):
+class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGenerationMixin):
     """A vision encoder, a connector and a causal language model from transformers.
 
     Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the mask
@@ -240,14 +240,14 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
         subfolder, variant, output_loading_info ...), and the folder of an adapter, which is put
         onto its base. Code of a checkpoint is never run. Without dtype or device_map, weights that
         are stored in float16 are loaded in float32, the format a CPU computes.
-        Raises: vl3.layouts.LayoutError that lists missing, unexpected or misfitting tensors, unless
-        output_loading_info asks for that list.
+        Raises: vl3.families.layouts.LayoutError that lists missing, unexpected or misfitting
+        tensors, unless output_loading_info asks for that list.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **kwargs)
-        found = checkpoint.find(pretrained_model_name_or_path, kwargs)
+        found = from_pretrained.find(pretrained_model_name_or_path, kwargs)
         model, info = super().from_pretrained(found.folder, *args, **found.arguments)
-        return checkpoint.finish(found, model, info)
+        return from_pretrained.finish(found, model, info)
 
     @can_return_tuple
     def forward(
@@ -285,7 +285,7 @@ class VL3ForConditionalGeneration(Sight, PreTrainedModel, VisualGenerationMixin)
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
         skip_logits: with labels, gives what the loss is made of instead of the logits, most of
         which nobody learns. num_items_in_batch: learned tokens of the whole step, which the loss is
-        the mean over (of this batch when None). mm_encoder_outputs: see vl3.generation.
+        the mean over (of this batch when None). mm_encoder_outputs: see vl3.hf.generate.
         Raises: ValueError when slots and visual tokens differ in number.
         """
         shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it

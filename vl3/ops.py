@@ -91,7 +91,7 @@ def rotate(
 
     See kernels.rope2d.reference.rotate.
     """
-    return _rope2d.rotate(q_NHC, k_NHC, runs, fused=takes_fused(_rope2d.MEASURED, q_NHC))
+    return _rope2d.rotate(q_NHC, k_NHC, runs, fused=use_fused(_rope2d.MEASURED, q_NHC))
 
 
 def merge_keep(
@@ -101,7 +101,7 @@ def merge_keep(
 
     See kernels.merge_keep.reference.merge_keep.
     """
-    return _merge_keep.merge_keep(x_ND, clips, keep, fused=takes_fused(_merge_keep.MEASURED, x_ND))
+    return _merge_keep.merge_keep(x_ND, clips, keep, fused=use_fused(_merge_keep.MEASURED, x_ND))
 
 
 def linear_cross_entropy(
@@ -113,7 +113,7 @@ def linear_cross_entropy(
     Raises: RuntimeError for VL3_KERNELS=triton and a head that is more than a weight.
     """
     measured, plain = _linear_cross_entropy.MEASURED, type(head) is nn.Linear and head.bias is None
-    fused = takes_fused(measured if plain else None, hidden_KE)
+    fused = use_fused(measured if plain else None, hidden_KE)
     if fused and not plain:
         raise RuntimeError(
             f"{KNOB}=triton: there is a kernel for a plain linear head without a bias - got "
@@ -132,10 +132,10 @@ def _pixels(measured: str | None, x: torch.Tensor) -> tuple[torch.Tensor, bool]:
         if get_worker_info() is not None:
             return x, False
         x = x.cuda()
-    return x, takes_fused(measured, x)
+    return x, use_fused(measured, x)
 
 
-def takes_fused(measured: str | None, x: torch.Tensor) -> bool:
+def use_fused(measured: str | None, x: torch.Tensor) -> bool:
     """Whether the fused kernel runs for x.
 
     measured: where it was seen to be faster; None where it was not

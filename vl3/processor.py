@@ -21,7 +21,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from vl3 import checkpoint, layouts, prompt
+from vl3 import prompt
 from vl3.arguments import (
     choice,
     did_you_mean,
@@ -33,10 +33,12 @@ from vl3.arguments import (
     whole,
 )
 from vl3.config import VL3Config
-from vl3.media import Measured, Medium, annotate, find_media
-from vl3.messages import conversations, read
-from vl3.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
-from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
+from vl3.families import layouts
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
+from vl3.hf import from_pretrained
+from vl3.hf.chat_template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
+from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
+from vl3.messages.reader import conversations, read
 from vl3.values import Clip, Grid, Keep, Patches
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
@@ -75,7 +77,7 @@ class VL3Processor(ProcessorMixin):
         video_token_id: int | None = None,
     ) -> None:
         instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer of transformers")
-        instance("settings", settings, ProcessorSettings, "vl3.settings.ProcessorSettings")
+        instance("settings", settings, ProcessorSettings, "vl3.families.settings.ProcessorSettings")
         image_token_id = whole("image_token_id", image_token_id, low=0)
         if video_token_id is not None:
             video_token_id = whole("video_token_id", video_token_id, low=0)
@@ -98,7 +100,7 @@ class VL3Processor(ProcessorMixin):
         is never run.
         Raises: LayoutError for a folder that is no checkpoint, ValueError for an unknown name.
         """
-        folder = checkpoint.place(pretrained_model_name_or_path, kwargs)
+        folder = from_pretrained.place(pretrained_model_name_or_path, kwargs)
         known = {field.name for field in fields(ProcessorSettings)}
         changed = {name: kwargs.pop(name) for name in known & kwargs.keys()}
         for name in kwargs.keys() - LOADING:
@@ -333,8 +335,8 @@ class VL3Processor(ProcessorMixin):
             grids = self.grids(media, [medium.measure(settings) for medium in media], settings)
             clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
             grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
-            patches = cut(clips, grids)
-            keep = decide(patches, settings.prune)
+            patches = to_patches(clips, grids)
+            keep = prune_patches(patches, settings.prune)
             annotated = annotate(messages, media, clips)
             counts = [n for frames in keep.kept_per_frame for n in frames]
         if text is not None:
@@ -350,7 +352,7 @@ class VL3Processor(ProcessorMixin):
         return rendered, patches, keep
 
     def grids(
-        self, media: Sequence[Medium], measured: Sequence[Measured], settings: ProcessorSettings
+        self, media: Sequence[MediaPart], measured: Sequence[MediaInfo], settings: ProcessorSettings
     ) -> list[Grid]:
         """Grids of the media of one prompt under their common budget."""
         budget_tokens = settings.budget_tokens
@@ -456,7 +458,7 @@ def _as_template(messages: Sequence[dict]) -> list[dict]:
     ]
 
 
-def _sampled(medium: Medium, num_frames: int) -> Medium:
+def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
     """The medium with so many frames, unless its own part says how many."""
     if medium.is_image or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
         return medium
@@ -474,14 +476,14 @@ def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
     return replace(rendered, ids=rendered.ids[:max_length], labels=rendered.labels[:max_length])
 
 
-def cut(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
+def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
     """Patches of decoded clips whose frames already have the size of their grids."""
     pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
     joined = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
     return Patches(pixels_NP=joined, grids=tuple(grids))
 
 
-def decide(patches: Patches, settings: PruneSettings | None) -> Keep:
+def prune_patches(patches: Patches, settings: PruneSettings | None) -> Keep:
     """The pruner's mask, or one that keeps everything when pruning is off."""
     return keep_all(patches.grids) if settings is None else prune(patches, **asdict(settings))
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vl3.messages import read
+from vl3.messages.reader import read
 from vl3.values import IGNORE
 
 SYSTEM_PROMPT = (
@@ -63,14 +63,14 @@ def render(
 ) -> Prompt:
     """Token ids of a conversation, with as many slots per frame as tokens_per_frame says.
 
-    A message is as vl3.messages reads it, with media as vl3.media.annotate leaves them:
-    {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional "timestamps"};
+    A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves
+    them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional "timestamps"};
     times in seconds.
 
     Labels: an assistant's tokens after its header, with the end token, unless its message says
     "loss": False; and the first token after a stream turn, where the model decides whether to speak
     or to go on watching.
-    Raises: ValueError when frames and counts differ in number, and as vl3.messages.read.
+    Raises: ValueError when frames and counts differ in number, and as vl3.messages.reader.read.
     Source: VideoLLaMA3 chat_template.json and processing_videollama3.py. Difference: after a stream
             turn every decision is labelled; thinning the silent majority is left to training.
     """

@@ -11,26 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 
-from vl3 import memory as memories
-from vl3 import recall
-from vl3 import reply as replies
-from vl3.answer import Decoding, Prefix, Stopped
 from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
-from vl3.features import FeatureFiles, features_dir
-from vl3.library import Library, OnStage, Video
-from vl3.media import Medium, find_media
-from vl3.reply import OutOfMemory, Request, TooLong
-from vl3.settings import ProcessorSettings, PruneSettings
-from vl3.trace import Attention, Tracer
-from vl3.values import Piece, Plan, Reply, Stage
+from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.inference import memory as memories
+from vl3.inference import replay
+from vl3.inference import reply as replies
+from vl3.inference.disk_cache import FeatureCache, features_dir
+from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage
+from vl3.inference.generation import Decoding, PrefixCache, Stopped
+from vl3.inference.reply import OutOfMemory, Request, TooLong
+from vl3.interpret import Attention, Tracer
+from vl3.messages.media import MediaPart, find_media
+from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
 from vl3.weights.load import Loaded, count_parameters, pick_device
 from vl3.weights.load import load as load_weights
 from vl3.weights.number_format import LARGE, pick_dtype
-from vl3.weights.quantize import KINDS as QUANTIZED
+from vl3.weights.quantize.bnb import KINDS as QUANTIZED
 from vl3.weights.sizes import sizes_of
 
-__all__ = ["OutOfMemory", "Studio", "TooLong", "Video", "estimate", "load"]
+__all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
@@ -51,17 +51,27 @@ class Studio:
         loaded: Loaded,
         *,
         cache_bytes: int = CACHE_BYTES,
-        features: FeatureFiles | None = None,
-        fitted: memories.Fit | None = None,
+        features: FeatureCache | None = None,
+        fitted: memories.MemoryPlan | None = None,
     ) -> None:
         instance("loaded", loaded, Loaded, "a loaded checkpoint, as vl3.load makes a studio of it")
-        instance("features", features, FeatureFiles | None, "vl3.features.FeatureFiles, or None")
-        instance("fitted", fitted, memories.Fit | None, "a vl3.memory.Fit, or None")
+        instance(
+            "features",
+            features,
+            FeatureCache | None,
+            "vl3.inference.disk_cache.FeatureCache, or None",
+        )
+        instance(
+            "fitted",
+            fitted,
+            memories.MemoryPlan | None,
+            "a vl3.inference.memory.MemoryPlan, or None",
+        )
         cache_bytes = whole("cache_bytes", cache_bytes, low=0)
         self.model, self.processor = loaded.model, loaded.processor
         self._loaded, self._fitted = loaded, fitted
-        self._library = Library(loaded.model, loaded.processor, cache_bytes, features)
-        self._prefix = Prefix()
+        self._library = EncodedCache(loaded.model, loaded.processor, cache_bytes, features)
+        self._prefix = PrefixCache()
         self._tracer = Tracer(loaded.model)
         self._busy = threading.Lock()
 
@@ -165,7 +175,7 @@ class Studio:
     def open(
         self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None,
         on_stage: OnStage | None = None, reuse: bool = True,
-    ) -> Video:  # fmt: skip
+    ) -> EncodedVideo:  # fmt: skip
         """A video or image, decoded and encoded; at once if it was opened before.
 
         path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
@@ -217,18 +227,20 @@ class Studio:
         stop: threading.Event | None = None,
         reuse: bool = True,
         **decoding,
-    ) -> Iterator[Stage | str | Reply]:
+    ) -> Iterator[Progress | str | Reply]:
         """Stages of the work, then pieces of text, last the Reply.
 
-        messages: HF style; media parts as vl3.media.find_media takes them, or an opened Video.
-        decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed (vl3.answer.Decoding)
+        messages: HF style; media parts as vl3.messages.media.find_media takes them, or an opened
+        video.
+        decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed
+        (vl3.inference.generation.Decoding)
         prune: "model" for the checkpoint's setting, None for off, or a dict of mode, threshold,
                min_tokens and keep. An opened Video keeps its mask under "model", is pruned anew
                under the others, and refuses those where the mask is one that a caller put in.
         reuse: False computes everything anew: no encoded clip, key or value that is kept is used.
                Nor is it where the model is no longer the one that made it: an edited weight, an
                adapter that was added, merged, switched off. And nothing is kept while code of a
-               caller takes part: hooks on any module, replaced methods (vl3.fingerprint).
+               caller takes part: hooks on any module, replaced methods (vl3.inference.fingerprint).
         Every medium has the token budget for itself, so that adding one never changes the others
         (the official processor shares one budget over a prompt; with one medium both agree).
         Setting stop, or closing the iterator, ends the computation at the model's next layer.
@@ -275,28 +287,28 @@ class Studio:
         Raises: ValueError in one sentence.
         """
         with self._busy:
-            scene = recall.scene(self._library, reply)
+            scene = replay.replay_input(self._library, reply)
             if not switch("reuse", reuse):
                 scene = replace(scene, is_lasting=False)
             return self._tracer.look(scene, layers, heads, tokens, source)
 
-    def videos(self, reply: Reply) -> tuple[Video, ...]:
+    def videos(self, reply: Reply) -> tuple[EncodedVideo, ...]:
         """The clips and images that a reply saw, in its order, each with the mask that it used.
 
         Raises: ValueError in one sentence when one is no longer in this studio's memory.
         """
         with self._busy:
-            return recall.videos(self._library, reply)
+            return replay.videos(self._library, reply)
 
-    def pieces(self, reply: Reply) -> tuple[Piece, ...]:
+    def pieces(self, reply: Reply) -> tuple[PromptSegment, ...]:
         """The prompt of a reply as the model read it: words, template tokens, slots of frames."""
-        return recall.pieces(self._library, reply)
+        return replay.pieces(self._library, reply)
 
-    def _in_turn(self, request: Request, stop) -> Iterator[Stage | str | Reply]:
+    def _in_turn(self, request: Request, stop) -> Iterator[Progress | str | Reply]:
         try:
             with (
                 self._turn(stop),
-                closing(replies.make(self._library, self._prefix, request)) as events,
+                closing(replies.generate(self._library, self._prefix, request)) as events,
             ):
                 for event in events:
                     if isinstance(event, Reply):
@@ -350,12 +362,12 @@ def load(
     fewer visual tokens.
     features_gb: so much of encoded clips is kept on disk, in features_dir(), and not encoded again
     when they are opened another day; 0 keeps none.
-    Raises: vl3.layouts.LayoutError, ValueError or ImportError in one sentence.
+    Raises: vl3.families.layouts.LayoutError, ValueError or ImportError in one sentence.
     """
     features_gb = number("features_gb", features_gb, low=0, unit="gigabytes")
     offline, fitted, files = switch("offline", offline), None, None
     if features_gb > 0:
-        files = FeatureFiles(features_dir(), int(features_gb * 1e9))
+        files = FeatureCache(features_dir(), int(features_gb * 1e9))
         files.check()
     if memory is not None:
         folder = resolve(model, offline=offline)
@@ -370,12 +382,12 @@ def load(
 
 def estimate(
     model=None, *, device="auto", dtype="auto", quantize=None, memory: str | None = None
-) -> memories.Fit:
+) -> memories.MemoryPlan:
     """What load would choose for this memory, and what an answer about a long video would take.
 
     Nothing is loaded and no hub is asked.
-    Raises: vl3.layouts.LayoutError where the model's sizes are not known here, ValueError where it
-    cannot be made to fit.
+    Raises: vl3.families.layouts.LayoutError where the model's sizes are not known here, ValueError
+    where it cannot be made to fit.
     """
     if quantize is not None:
         choice("quantize", quantize, QUANTIZED)
@@ -393,7 +405,7 @@ def estimate(
 
 
 def _messages(messages, name: str) -> list[dict]:
-    """The messages as a list; what is in them is read by vl3.media and vl3.prompt."""
+    """The messages as a list; what is in them is read by vl3.messages.media and vl3.prompt."""
     if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
         raise ValueError(
             f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
@@ -418,7 +430,7 @@ def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (),
             )
 
 
-def _medium(source, **options) -> Medium:
+def _medium(source, **options) -> MediaPart:
     """The medium that a message with this source and these options would hold."""
     given = {
         key: (whole if key == "max_frames" else number)(key, value, **READING[key])

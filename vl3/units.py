@@ -9,7 +9,7 @@ from vl3.arguments import shown
 UNITS = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
 
 
-def memory(size_bytes: float) -> str:
+def format_bytes(size_bytes: float) -> str:
     """3.2 GB, 412 MB (powers of ten, as disks and cards are sold)."""
     if size_bytes >= 1e9:
         return f"{size_bytes / 1e9:.1f} GB"

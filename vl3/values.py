@@ -227,7 +227,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class VisualContext:
     """What the language model saw of one clip or image: of each frame's tokens, how many.
 
     key: by which a studio finds the encoded clip again while it keeps it
@@ -251,7 +251,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class PromptSegment:
     """A stretch of a prompt as the model read it.
 
     kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame
@@ -284,13 +284,13 @@ class Reply:
     stopped: bool = False
     truncated: bool = False
     notes: tuple[str, ...] = field(default=())
-    seen: tuple[Seen, ...] = field(default=())
+    seen: tuple[VisualContext, ...] = field(default=())
     prompt_ids: tuple[int, ...] = field(default=(), repr=False)
     model: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Progress:
     """Progress of a reply: what is being done and how far it is (done of total)."""
 
     name: str

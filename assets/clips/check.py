@@ -13,7 +13,7 @@ from pathlib import Path
 from make import SCENES
 
 import vl3
-from vl3.training.toy.questions import ask
+from vl3.toyworld.questions import ask
 
 HERE = Path(__file__).parent
 FAMILIES = (

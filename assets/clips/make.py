@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from vl3.training.toy.world import COLOURS, Scene, Sprite, render
+from vl3.toyworld.world import COLOURS, Scene, Sprite, render
 
 FRAMES_PER_S = 8
 SCALE = 3

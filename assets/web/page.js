@@ -243,7 +243,7 @@ window.vl3 = (() => {
     dialog("vl3-time", "Go to time", make("form", { onsubmit: go }, field, make("button", {}, "Go")), note);
   }
 
-  // Seconds of a typed time as vl3/page/times.py reads it (12, 12.5 s, 0:12, 1:02:03); null if it is none.
+  // Seconds of a typed time as vl3/webapp/timestamps.py reads it (12, 12.5 s, 0:12, 1:02:03); null if it is none.
   function readTime(text) {
     const found = /^(?:(?:(\d{1,7}):)?(\d{1,3}):([0-5]\d(?:\.\d{1,3})?)|(\d{1,10}(?:\.\d{1,3})?)\s*s?)$/i.exec(text.trim());
     if (!found) return null;
@@ -784,7 +784,7 @@ window.vl3 = (() => {
     return `${number}${when}: ${range(x0, x1)} across, ${range(y0, y1)} down`;
   }
 
-  // As vl3/page/words.py writes it.
+  // As vl3/webapp/text_format.py writes it.
   function clock(time_s) {
     if (!Number.isFinite(time_s)) return "?";
     const sign = time_s <= -1 ? "\u2212" : "", whole = Math.floor(Math.abs(time_s) + 1e-6);

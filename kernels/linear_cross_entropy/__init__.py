@@ -16,7 +16,7 @@ ABOUT = About(
     formula="logsumexp(W h) - W h at the label, and whether the label has the largest logit; "
     "backward (softmax - one-hot) x gradient, by slices of the vocabulary",
     shapes="hidden [K, E], weight [V, E], labels [K], to losses [K], hits [K]",
-    called_by="`vl3.loss`",
+    called_by="`vl3.language.loss`",
     agrees="float32 1e-5, sums in another order; float16 8e-3, torch rounds logits to it and here "
     "they stay float32, so a hit may differ where two logits are that close",
 )

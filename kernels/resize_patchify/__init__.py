@@ -14,7 +14,7 @@ ABOUT = About(
     "columns; weights of the bicubic filter, widened where a side shrinks, in steps of 2^-22; "
     "frames, or patches in block order",
     shapes="uint8 frames [T, Y, X, 3] of any size to frames, or to patches [N, 3 x patch x patch]",
-    called_by="`vl3.media`, for frames, one at a time",
+    called_by="`vl3.messages.media`, for frames, one at a time",
     agrees="the same bits as PIL: weights computed in float64 in its order, sums in int32",
 )
 

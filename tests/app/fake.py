@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import vl3.video
 from vl3.config import VL3VisionConfig
 from vl3.processor import ProcessorSettings
-from vl3.values import Grid, Ledger, Piece, Plan, Reply, Seen, Stage
+from vl3.values import Grid, Ledger, Plan, Progress, PromptSegment, Reply, VisualContext
 
 CARD = {
     "name": "fake",
@@ -117,8 +117,8 @@ class FakeStudio:
         self.script.log.append(("opened", self.name, path))
         return SimpleNamespace(clip=clip, grid=plan.grid)
 
-    def pieces(self, reply: Reply) -> tuple[Piece, ...]:
-        return (Piece(kind="text", text=reply.prompt, tokens=reply.ledger.prompt_tokens),)
+    def pieces(self, reply: Reply) -> tuple[PromptSegment, ...]:
+        return (PromptSegment(kind="text", text=reply.prompt, tokens=reply.ledger.prompt_tokens),)
 
     def videos(self, reply: Reply) -> tuple:
         return ()
@@ -190,25 +190,25 @@ class FakeStudio:
         prune = settings["prune"]
         return asdict(self.settings.prune) if prune == "model" else prune
 
-    def _seen(self, medium) -> Seen:
+    def _seen(self, medium) -> VisualContext:
         """As if everything but the first frame were half removed."""
         plan = self.plan(**medium) if isinstance(medium, dict) else self.plan(medium)
         tokens = plan.grid.tokens_per_frame
         kept = (tokens, *[tokens // 2] * (plan.grid.frames - 1))
-        return Seen(times_s=plan.times_s, tokens_per_frame=tokens, kept_per_frame=kept)
+        return VisualContext(times_s=plan.times_s, tokens_per_frame=tokens, kept_per_frame=kept)
 
     def _stages(self, new, stop):
         for done in range(1, 5) if new else ():
             if _stopped(stop, self.script.stage_s):
                 return
-            yield Stage("Reading frames", done, 4)
+            yield Progress("Reading frames", done, 4)
         for name in ("Encoding video", "Removing repeated patches") if new else ():
             if _stopped(stop, self.script.stage_s):
                 return
-            yield Stage(name)
+            yield Progress(name)
         if not new:
-            yield Stage("Video already encoded, reused")
-        yield Stage("Answering")
+            yield Progress("Video already encoded, reused")
+        yield Progress("Answering")
 
 
 def _stopped(stop, seconds: float) -> bool:

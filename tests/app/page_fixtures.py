@@ -55,8 +55,8 @@ def fake_desk(folder: Path):
     from fake import FakeOutOfMemory, FakeStudio, Script
 
     import vl3.video
-    from vl3.page.desk import Desk
-    from vl3.page.media import Media
+    from vl3.webapp.controller import Controller
+    from vl3.webapp.media import Media
 
     script = Script()
     refusals = {
@@ -64,7 +64,9 @@ def fake_desk(folder: Path):
         vl3.video.VideoError: "Cannot read this file",
         ValueError: "Not possible",
     }
-    made = Desk(lambda **chosen: FakeStudio(script), Media(folder, vl3.video, 10**9), refusals)
+    made = Controller(
+        lambda **chosen: FakeStudio(script), Media(folder, vl3.video, 10**9), refusals
+    )
     made.script = script
     return made
 

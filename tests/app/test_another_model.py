@@ -9,9 +9,9 @@ from fake import CARD, FakeStudio
 from steps import ask, expect, open_tab, toast, type_and_send, upload
 from test_desk import READING, SETTINGS, uploaded
 
-from vl3.page import chat, shown, transcript, words
-from vl3.page.inspect import look
-from vl3.page.refused import Refused
+from vl3.webapp import chat_rows, text_format, transcript, widget_values
+from vl3.webapp.errors import UserError
+from vl3.webapp.tabs import draw_tab
 
 pytest_plugins = ["page_fixtures"]
 
@@ -32,10 +32,10 @@ def large(server, script):
 
 def test_a_model_is_named_by_its_last_name_its_numbers_and_its_adapter():
     card = {**CARD, "name": "nano"}
-    assert words.model(card) == "nano · float32"
-    assert words.model(LARGE) == "VideoLLaMA3-2B · nf4"
+    assert text_format.model(card) == "nano · float32"
+    assert text_format.model(LARGE) == "VideoLLaMA3-2B · nf4"
     trained = {**card, "adapter": "/home/me/runs/mine/checkpoint-200"}
-    assert words.model(trained) == "nano · float32 · adapter mine/checkpoint-200"
+    assert text_format.model(trained) == "nano · float32 · adapter mine/checkpoint-200"
 
 
 def test_everybody_sees_the_new_model_and_every_answer_says_whose_it_is(
@@ -104,7 +104,7 @@ def test_exports_and_links_name_the_model_of_every_answer(desk, clip):
     assert record["turns"][0]["events"] == [f"{CHANGED} by another visitor."]
     stranger = desk.visitors.get("two")
     desk.open(stranger, desk.share(visitor), None)
-    feet = [row["content"] for row in chat.rows(stranger.turns)[1::2]]
+    feet = [row["content"] for row in chat_rows.rows(stranger.turns)[1::2]]
     assert "fake · float32" in feet[0]
     assert CHANGED in feet[0]
     assert "VideoLLaMA3-2B · nf4" in feet[1]
@@ -117,7 +117,7 @@ def test_an_answer_of_another_model_is_not_looked_into_with_this_one(desk, clip,
     desk.load("large", "nf4", "")
     visitor = desk.visitors.get("one")
     visitor.tab = tab
-    assert list(look(desk, visitor, None)) == [{"note": words.of_another(CARD)}]
+    assert list(draw_tab(desk, visitor, None)) == [{"note": text_format.of_another(CARD)}]
 
 
 def test_a_model_that_cannot_be_loaded_changes_nothing_and_announces_nothing(desk, clip):
@@ -131,8 +131,8 @@ def test_a_model_that_cannot_be_loaded_changes_nothing_and_announces_nothing(des
 
     desk._load = load
     desk.visitors._load = load
-    with pytest.raises(Refused, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         desk.load("broken", "none", "", visitor)
     visitor = desk.visitors.get("one")
     assert (visitor.news, visitor.turns[-1].told) == ("", ())
-    assert shown.header(desk.card, number)["facts"][0] == "fake"
+    assert widget_values.header(desk.card, number)["facts"][0] == "fake"

@@ -38,11 +38,11 @@ RAW = ("has no attribute", "NoneType", "not subscriptable", "Traceback", "unsupp
 def page(upload_folder):
     import app
     import vl3
-    from vl3.page.desk import Desk
-    from vl3.page.media import Media
+    from vl3.webapp.controller import Controller
+    from vl3.webapp.media import Media
 
     media = Media(upload_folder, vl3.video, 10**9)
-    desk = Desk(lambda **chosen: vl3.load(offline=True, device="cpu"), media, app.refusals())
+    desk = Controller(lambda **chosen: vl3.load(offline=True, device="cpu"), media, app.refusals())
     with serving(desk) as running:
         yield running
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps import answer, ask, expect, type_and_send, upload
 
-from vl3.page import boxes, chat
-from vl3.page.boxes import Box
+from vl3.webapp import box_links, chat_rows
+from vl3.webapp.box_links import Box
 
 pytest_plugins = ["page_fixtures"]
 
@@ -39,26 +39,26 @@ pytest_plugins = ["page_fixtures"]
     ],
 )
 def test_boxes_in_text(text, found):
-    assert boxes.find(text) == (found, len(found))
+    assert box_links.find(text) == (found, len(found))
 
 
 def test_ten_thousand_boxes_are_counted_and_a_hundred_linked():
     text = "At 0:01 " + "[[1,2,30,40]] " * 10_000
-    found, total = boxes.find(text)
+    found, total = box_links.find(text)
     assert (len(found), total) == (100, 10_000)
-    link = boxes.link(text, "aa11", 4.0)
+    link = box_links.link(text, "aa11", 4.0)
     assert link.startswith("[Show boxes](#boxes=1,2,30,40@1;1,2,30,40@1;")
     assert link.endswith("&n=10000&v=aa11)")
     assert len(link) < 2000
-    assert boxes.link("none", "aa11") == ""
+    assert box_links.link("none", "aa11") == ""
 
 
 @given(st.text(alphabet="[]0123456789,- \n`a:()s@&;", max_size=80))
 def test_any_text_gives_boxes_on_the_scale_and_a_plain_link(text):
-    for box in boxes.find(text)[0]:
+    for box in box_links.find(text)[0]:
         assert 0 <= box.left < box.right <= 1000
         assert 0 <= box.top < box.bottom <= 1000
-    link = boxes.link(text, "aa11")
+    link = box_links.link(text, "aa11")
     assert not link or set(link[link.index("(") :]) <= set("()#boxesnv=0123456789,;@.&a")
 
 
@@ -67,9 +67,9 @@ def test_only_a_finished_answer_offers_its_boxes():
 
     video, image = attachment(), attachment("a.png", is_image=True)
     turn = done(text="At 0:12 [[1,2,30,40]].", attachments=(video, image))
-    (_, shown) = chat.rows([turn])
+    (_, shown) = chat_rows.rows([turn])
     assert "[Show box](#boxes=1,2,30,40@12&n=1&v=aa11)" in shown["content"]
-    (_, shown) = chat.rows([replace(turn, status="working", reply=None)])
+    (_, shown) = chat_rows.rows([replace(turn, status="working", reply=None)])
     assert "#boxes" not in shown["content"]
 
 
@@ -93,11 +93,11 @@ def test_a_box_belongs_to_the_frame_that_is_named_or_was_seen_by_who_asked(
     from test_view_models import attachment, done
 
     turn = done(question, answer, attachments=(attachment(),), asked_s=asked_s)
-    content = chat.rows([turn])[1]["content"]
+    content = chat_rows.rows([turn])[1]["content"]
     place = "1,2,30,40" if shown_s is None else f"1,2,30,40@{shown_s}"
     assert f"(#boxes={place}&n=1&v=aa11)" in content
     image = done(question, answer, attachments=(attachment("a.png", is_image=True),))
-    assert chat.rows([image])[1]["content"].count("@") == ("At" in answer)
+    assert chat_rows.rows([image])[1]["content"].count("@") == ("At" in answer)
 
 
 # In the browser.

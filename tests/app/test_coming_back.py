@@ -7,8 +7,8 @@ import re
 from steps import ask, expect, toast, upload
 from test_people import HURT, PAYLOADS
 
-from vl3.page import kept
-from vl3.page.kept import Shelf
+from vl3.webapp import saved
+from vl3.webapp.saved import ConversationStore
 
 pytest_plugins = ["page_fixtures"]
 
@@ -158,7 +158,7 @@ def test_without_a_clipboard_the_link_is_shown(page, clip):
 def test_a_shelf_is_bounded():
     from test_view_models import done
 
-    shelf = Shelf(most=3, characters=100)
+    shelf = ConversationStore(most=3, characters=100)
     for number in range(5):
         shelf.put(f"name{number}", [done()], None)
     assert [shelf.get(f"name{number}") is not None for number in range(5)] == [False] * 2 + [
@@ -173,4 +173,4 @@ def test_a_shelf_is_bounded():
     shelf.trim(keep_s=-1)
     for name in ("old", None, 3, ["old"], {}):
         assert shelf.get(name) is None
-    assert len({kept.new_name() for _ in range(1000)}) == 1000
+    assert len({saved.new_name() for _ in range(1000)}) == 1000

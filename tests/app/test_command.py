@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from serving import REPO
 
-from vl3.page import options, uploads
+from vl3.webapp import cli, uploads
 
 client_module = pytest.importorskip("gradio_client")
 
@@ -68,7 +68,7 @@ WRONG = [
 def test_what_does_not_fit_is_refused_in_a_sentence(arguments, sentence, capsys, monkeypatch):
     monkeypatch.chdir(REPO)
     with pytest.raises(SystemExit) as ended:
-        options.ready(arguments)
+        cli.ready(arguments)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert sentence in said
@@ -80,7 +80,7 @@ def test_a_cache_that_cannot_be_written_to_is_said(monkeypatch, tmp_path, capsys
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for arguments in ([], ["--features-gb", "1", "--data-dir", str(tmp_path)]):
         with pytest.raises(SystemExit):
-            options.ready(arguments)
+            cli.ready(arguments)
         assert "/file/vl3" in capsys.readouterr().err
 
 
@@ -103,10 +103,10 @@ def test_a_full_disk_is_said_before_anything_is_loaded(tmp_path):
 
 
 def test_closed_doors_are_the_default():
-    chosen = options.parse([])
+    chosen = cli.parse([])
     assert chosen.host == "127.0.0.1"
     assert not chosen.share
-    assert options.parse(["--host", "0.0.0.0", "--auth", "me:secret"]).auth == "me:secret"
+    assert cli.parse(["--host", "0.0.0.0", "--auth", "me:secret"]).auth == "me:secret"
 
 
 def test_a_taken_port_gives_the_next_one():
@@ -114,9 +114,9 @@ def test_a_taken_port_gives_the_next_one():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert options.free_port("127.0.0.1", port) > port
+        assert cli.free_port("127.0.0.1", port) > port
         with pytest.raises(ValueError, match="taken; choose another --port"):
-            options.free_port("127.0.0.1", port, tried=1)
+            cli.free_port("127.0.0.1", port, tried=1)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import pytest
 from clips import write_clip
 
 import vl3
-from vl3.page.compare import LOADING, names, run_both, view
-from vl3.page.conversation import Attachment, Turn, messages
-from vl3.reply import TooLong
+from vl3.inference.reply import TooLong
+from vl3.webapp.compare import LOADING, names, run_both, view
+from vl3.webapp.conversation import Attachment, Turn, messages
 
 OFF, ON = {"prune": None, "max_new_tokens": 6}, {"prune": {"threshold": 20.0}, "max_new_tokens": 6}
 REFUSALS = (ValueError, TooLong)

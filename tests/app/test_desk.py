@@ -11,8 +11,8 @@ import time
 import pytest
 from fake import FakeStudio
 
-from vl3.page import chat, shown
-from vl3.page.refused import Refused
+from vl3.webapp import chat_rows, widget_values
+from vl3.webapp.errors import UserError
 
 pytest_plugins = ["page_fixtures"]
 
@@ -69,7 +69,9 @@ def test_an_answer_that_another_question_ends_is_stopped_where_it_is(desk, clip)
     desk.ask(visitor, "And now?", [], READING, SETTINGS)
     assert list(first) == []
     assert [turn.status for turn in visitor.turns] == ["stopped", "working"]
-    assert "(stopped)" in chat.rows(visitor.turns)[1]["content"], "how long it was is not known"
+    assert "(stopped)" in chat_rows.rows(visitor.turns)[1]["content"], (
+        "how long it was is not known"
+    )
 
 
 def test_only_an_abandoned_turn_is_given_up(desk, clip):
@@ -158,17 +160,17 @@ def test_a_file_in_use_outlives_the_limit(desk, clip, other_clip, tmp_path):
 def test_files_outside_the_folder_are_refused(desk, clip):
     visitor = desk.visitors.get("one")
     for path in ("/etc/passwd", str(clip), str(desk.media.folder / ".." / "x.mp4")):
-        with pytest.raises(Refused, match="gone"):
+        with pytest.raises(UserError, match="gone"):
             desk.take(visitor, path)
-        with pytest.raises(Refused, match="gone"):
+        with pytest.raises(UserError, match="gone"):
             desk.ask(visitor, "What?", [path], READING, SETTINGS)
 
 
 def test_nobody_without_a_session():
-    from vl3.page.visitors import Visitors
+    from vl3.webapp.sessions import SessionStore
 
     with pytest.raises(ValueError, match="no browser session"):
-        Visitors(lambda: FakeStudio()).get("")
+        SessionStore(lambda: FakeStudio()).get("")
 
 
 def test_another_model_reaches_everybody_and_a_failure_keeps_the_old(desk, clip):
@@ -187,7 +189,7 @@ def test_another_model_reaches_everybody_and_a_failure_keeps_the_old(desk, clip)
     assert chosen == [{"model": "other", "quantize": "nf4", "adapter": None}]
     new = desk.visitors.get("one").studio
     assert new is not old
-    with pytest.raises(Refused, match="no such folder") as refused:
+    with pytest.raises(UserError, match="no such folder") as refused:
         desk.load("broken", "none", "")
     assert "much more" not in str(refused.value)
     assert desk.card["name"] == "fake"
@@ -224,12 +226,12 @@ def test_the_bundled_clips_become_examples(desk, clip, tmp_path_factory):
     desk.take_example(visitor, 0)
     assert visitor.current.name == "a.mp4"
     assert desk.example_question(0, 1) == "When?"
-    drawn = shown.gallery(desk.examples, 0)
+    drawn = widget_values.gallery(desk.examples, 0)
     assert drawn["clips"][0]["questions"] == ["What?", "When?"]
     for index in (-1, 1, None, "0", 0.0):
-        with pytest.raises(Refused):
+        with pytest.raises(UserError):
             desk.take_example(visitor, index)
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         desk.example_question(0, 2)
     desk.media._limit_bytes = 0
     for file in desk.media.folder.rglob("*.*"):

@@ -15,7 +15,7 @@ from page_fixtures import fake_desk
 from serving import serving
 from steps import toast, upload
 
-from vl3.page import door, uploads, words
+from vl3.webapp import access, text_format, uploads
 
 pytest_plugins = ["page_fixtures"]
 
@@ -173,7 +173,7 @@ def test_an_upload_is_its_browsers_alone(server, mine, other, clip):
 
 
 def test_a_session_is_its_browsers_alone(server, mine, other, script):
-    server.desk.visitors.get(mine.session, door.owner_of(mine.cookie.partition("=")[2]))
+    server.desk.visitors.get(mine.session, access.owner_of(mine.cookie.partition("=")[2]))
     call = {"data": [], "session_hash": mine.session, "fn_index": 0}
     assert other.ask("POST", "/gradio_api/queue/join", call)[0] == 403
     for path in (f"heartbeat/{mine.session}", f"queue/data?session_hash={mine.session}"):
@@ -265,7 +265,7 @@ def test_a_disk_that_gets_full_is_said_and_recovers(tmp_path, capfd):
             # Told beforehand by the length of the request; and met while writing where it has none.
             for options in ({}, {"chunked": True}):
                 status, _, text = browser.bring("a.mp4", bytes(5_000_000), **options)
-                assert (status, text) == (507, words.FULL)
+                assert (status, text) == (507, text_format.FULL)
                 assert rest_of(disk) == set()
             assert browser.bring("a.mp4", bytes(1_000_000))[0] == 200
     finally:
@@ -276,6 +276,6 @@ def test_a_disk_that_gets_full_is_said_and_recovers(tmp_path, capfd):
 def test_a_full_disk_is_said_in_the_page_and_recovers(page, clip, script, monkeypatch):
     monkeypatch.setattr(uploads, "SPARE_BYTES", 10**18)
     page.locator("#drop input[type=file]").set_input_files(str(clip))
-    assert words.FULL in toast(page)
+    assert text_format.FULL in toast(page)
     monkeypatch.undo()
     upload(page, clip)

@@ -7,9 +7,9 @@ import math
 import pytest
 from steps import ask, expect, toast, type_and_send, upload
 
-from vl3.page import settings, words
-from vl3.page.refused import Refused
 from vl3.values import Grid, Plan
+from vl3.webapp import form, text_format
+from vl3.webapp.errors import UserError
 
 pytest_plugins = ["page_fixtures"]
 
@@ -35,37 +35,37 @@ def values(**changes) -> list:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("wrong", [-3, 1e10, math.nan, math.inf, "text", True, [1]])
 def test_a_wrong_value_is_one_sentence_with_the_label(name, wrong):
-    found = settings.faults(values(**{name: wrong}), 16_384)
+    found = form.faults(values(**{name: wrong}), 16_384)
     assert list(found) == [name]
     assert found[name].startswith(f"{LABELS[name]} is a ")
     assert "got" in found[name]
-    with pytest.raises(Refused, match=LABELS[name]):
-        settings.value(name, wrong)
+    with pytest.raises(UserError, match=LABELS[name]):
+        form.value(name, wrong)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_an_empty_field_has_its_default_and_a_fraction_is_no_count(name):
     for empty in (None, ""):
-        assert settings.faults(values(**{name: empty}), 16_384) == {}
-        settings.split(values(**{name: empty}))
-    assert (name in settings.faults(values(**{name: 0.5}), 16_384)) == (name in WHOLE)
+        assert form.faults(values(**{name: empty}), 16_384) == {}
+        form.split(values(**{name: empty}))
+    assert (name in form.faults(values(**{name: 0.5}), 16_384)) == (name in WHOLE)
 
 
 @pytest.mark.parametrize(
     ("name", "wrong"), [("start", "soon"), ("end", "-3"), ("start", "1:99"), ("end", "1e9")]
 )
 def test_a_wrong_time_is_one_sentence(name, wrong):
-    found = settings.faults(values(**{name: wrong}), 16_384)
+    found = form.faults(values(**{name: wrong}), 16_384)
     assert list(found.values()) == [
         f"{LABELS[name]} is not a time. Write minutes and seconds (0:12) or 12.5."
     ]
-    (sentence,) = settings.faults(values(start="0:05", end="0:02"), 16_384).values()
+    (sentence,) = form.faults(values(start="0:05", end="0:02"), 16_384).values()
     assert "From 0:05 is not before To 0:02" in sentence
 
 
 def test_an_answer_as_long_as_the_context_is_refused():
-    assert settings.faults(values(max_new_tokens=16_383), 16_384) == {}
-    (sentence,) = settings.faults(values(max_new_tokens=16_384), 16_384).values()
+    assert form.faults(values(max_new_tokens=16_383), 16_384) == {}
+    (sentence,) = form.faults(values(max_new_tokens=16_384), 16_384).values()
     assert "16384 tokens in all" in sentence
 
 
@@ -82,7 +82,7 @@ def plan(frames, rows, cols, **known) -> Plan:
 
 
 def line(plan, **limits) -> tuple[str, str, str]:
-    shown = words.budget(plan, words.Limits(**{"room": 7680, "least": 16, **limits}))
+    shown = text_format.budget(plan, text_format.Limits(**{"room": 7680, "least": 16, **limits}))
     return (
         shown.state,
         shown.text.replace("\u00a0", " "),

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from steps import ask, expect, serious, upload
 from test_view_models import ordinary, plan, reply
 
-from vl3.page import strip, times, words
-from vl3.page.conversation import Attachment, Turn, seen_in
-from vl3.values import Grid, Patches, Seen
+from vl3.values import Grid, Patches, VisualContext
 from vl3.vision import patchify, prune
+from vl3.webapp import film_strip, text_format, timestamps
+from vl3.webapp.conversation import Attachment, Turn, seen_in
 
 pytest_plugins = ["page_fixtures"]
 
 
-def pruned_clip(frames: int) -> tuple[Seen, np.ndarray]:
+def pruned_clip(frames: int) -> tuple[VisualContext, np.ndarray]:
     """What the model's own pruner leaves of random frames, and its mask by frame."""
     random = np.random.default_rng(frames)
     pictures = random.integers(0, 255, (frames, 56, 84, 3), dtype=np.uint8)
@@ -30,7 +30,7 @@ def pruned_clip(frames: int) -> tuple[Seen, np.ndarray]:
         pictures[number, : random.integers(0, 57)] = pictures[number - 1, :1]
     grid = Grid(frames=frames, rows=4, cols=6, merge=2)
     keep = prune(Patches(pixels_NP=torch.as_tensor(patchify(pictures, grid)), grids=(grid,)))
-    seen = Seen(
+    seen = VisualContext(
         times_s=tuple(float(number) for number in range(frames)),
         tokens_per_frame=grid.tokens_per_frame,
         kept_per_frame=tuple(keep.kept_per_frame[0]),
@@ -44,8 +44,8 @@ def pruned_clip(frames: int) -> tuple[Seen, np.ndarray]:
 @given(st.lists(st.floats(0.04, 100), min_size=1, max_size=200))
 def test_every_frame_belongs_to_one_cell(steps):
     times_s = np.cumsum(steps).tolist()
-    spans = strip.spans(times_s)
-    assert len(spans) == len(strip.firsts(len(times_s))) == min(len(times_s), 16)
+    spans = film_strip.spans(times_s)
+    assert len(spans) == len(film_strip.firsts(len(times_s))) == min(len(times_s), 16)
     assert (spans[0][0], spans[0][1]) == (times_s[0], times_s[0])
     assert all(start <= time_s < end for start, time_s, end in spans)
     assert all(one[2] == other[0] for one, other in pairwise(spans))
@@ -56,58 +56,63 @@ def test_every_frame_belongs_to_one_cell(steps):
 @pytest.mark.parametrize("frames", [1, 5, 16, 17, 40])
 def test_shares_are_those_of_the_models_mask(frames):
     seen, keep_TM = pruned_clip(frames)
-    starts = strip.firsts(frames)
+    starts = film_strip.firsts(frames)
     ends = [*starts[1:], frames]
     means = [keep_TM[a:b].mean() for a, b in zip(starts, ends, strict=True)]
-    assert strip.shares(seen) == pytest.approx(means)
+    assert film_strip.shares(seen) == pytest.approx(means)
     assert seen.kept_tokens == keep_TM.sum()
 
 
 def test_labels_never_repeat_where_times_do_not():
-    assert strip.labels([0.0, 1.0, 62.0]) == ["0:00", "0:01", "1:02"]
-    assert strip.labels([0.0, 0.96, 1.96]) == ["0:00.0", "0:00.9", "0:01.9"]
-    assert strip.labels([0.0, 0.04, 59.98]) == ["0:00.00", "0:00.04", "0:59.98"]
+    assert film_strip.labels([0.0, 1.0, 62.0]) == ["0:00", "0:01", "1:02"]
+    assert film_strip.labels([0.0, 0.96, 1.96]) == ["0:00.0", "0:00.9", "0:01.9"]
+    assert film_strip.labels([0.0, 0.04, 59.98]) == ["0:00.00", "0:00.04", "0:59.98"]
 
 
 def test_cells_are_low_and_pictures_fit():
-    assert strip.cell_size(480, 854) == (160, 90)
-    assert strip.cell_size(200, 800) == (160, 40)
+    assert film_strip.cell_size(480, 854) == (160, 90)
+    assert film_strip.cell_size(200, 800) == (160, 40)
     for height, width in ((1080, 1920), (1920, 1080), (300, 300)):
-        inner = strip.fitted(height, width, strip.cell_size(height, width))
+        inner = film_strip.fitted(height, width, film_strip.cell_size(height, width))
         assert inner[0] <= 90
         assert inner[1] <= 160
 
 
 def test_a_missing_picture_leaves_its_cell_empty():
-    chosen = strip.spans([0.0, 1.0, 2.0])
+    chosen = film_strip.spans([0.0, 1.0, 2.0])
     white = np.full((2, 40, 80, 3), 255, np.uint8)
-    image, times_s = strip.sheet(white, [0.0, 2.0], chosen, (160, 90))
+    image, times_s = film_strip.sheet(white, [0.0, 2.0], chosen, (160, 90))
     assert times_s == (0.0, 1.0, 2.0)
     middles = [image.getpixel((160 * number + 80, 45)) for number in range(3)]
-    assert middles == [(255, 255, 255), strip.EMPTY, (255, 255, 255)]
+    assert middles == [(255, 255, 255), film_strip.EMPTY, (255, 255, 255)]
 
 
 def test_bars_come_with_an_answer_about_the_same_frames():
     whole = plan(frames=4)
-    seen = Seen(times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144, 72, 0, 36))
-    assert [cell["share"] for cell in strip.value(whole, None, "", None)["cells"]] == [None] * 4
-    known = strip.value(whole, None, "", seen)
+    seen = VisualContext(
+        times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144, 72, 0, 36)
+    )
+    assert [cell["share"] for cell in film_strip.value(whole, None, "", None)["cells"]] == [
+        None
+    ] * 4
+    known = film_strip.value(whole, None, "", seen)
     assert [cell["share"] for cell in known["cells"]] == [1, 0.5, 0, 0.25]
-    other = strip.value(plan(frames=5), None, "", seen)
+    other = film_strip.value(plan(frames=5), None, "", seen)
     assert other["kept"] is None
     assert (
-        ordinary(words.budget(whole, words.Limits(9999), seen).pruned)
+        ordinary(text_format.budget(whole, text_format.Limits(9999), seen).pruned)
         == "after pruning: 252, 56 % removed"
     )
-    full = Seen(times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144,) * 4)
-    assert words.after_pruning(full) == ""
+    full = VisualContext(times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144,) * 4)
+    assert text_format.after_pruning(full) == ""
 
 
 def test_what_was_seen_is_found_by_how_it_was_read():
     first = Attachment(path="/a", name="a", key="a", fps=1.0)
     second = Attachment(path="/b", name="b", key="b", fps=1.0)
     one, two, new = (
-        Seen(times_s=(0.0,), tokens_per_frame=8, kept_per_frame=(kept,)) for kept in (1, 2, 3)
+        VisualContext(times_s=(0.0,), tokens_per_frame=8, kept_per_frame=(kept,))
+        for kept in (1, 2, 3)
     )
     turns = [
         Turn(question="?", attachments=(first,), answer="x", status="done",
@@ -226,7 +231,7 @@ def test_typed_times_are_read_as_the_fields_read_them(page):
     read = page.evaluate("texts => texts.map(window.vl3.readTime)", texts)
     for text, time_s in zip(texts, read, strict=True):
         try:
-            expected = times.parse(text, "Time")
+            expected = timestamps.parse(text, "Time")
         except ValueError:
             expected = None
         assert time_s == expected, text

@@ -19,13 +19,13 @@ from test_view_models import WRONG_RULES
 
 import vl3
 import vl3.video
-from vl3.page import inspect, words
-from vl3.page.desk import RULE, Desk
-from vl3.page.media import Media
-from vl3.page.refused import Refused
-from vl3.processor import cut
-from vl3.values import Seen
+from vl3.processor import to_patches
+from vl3.values import VisualContext
 from vl3.vision.prune import prune
+from vl3.webapp import tabs, text_format
+from vl3.webapp.controller import RULE, Controller
+from vl3.webapp.errors import UserError
+from vl3.webapp.media import Media
 
 pytest_plugins = ["page_fixtures"]
 
@@ -53,8 +53,8 @@ def opened(desk) -> int:
 
 
 def shown(desk, visitor, tab, rule=RULE) -> dict:
-    inspect.opened(visitor, tab)
-    return list(inspect.look(desk, visitor, rule))[-1]
+    tabs.opened(visitor, tab)
+    return list(tabs.draw_tab(desk, visitor, rule))[-1]
 
 
 def file_of(desk, value: dict) -> Path:
@@ -62,7 +62,7 @@ def file_of(desk, value: dict) -> Path:
 
 
 def test_nothing_is_made_before_a_tab_is_opened_and_then_once(desk, visitor):
-    assert list(inspect.look(desk, visitor, RULE)) == []
+    assert list(tabs.draw_tab(desk, visitor, RULE)) == []
     assert opened(desk) == 0
     first = shown(desk, visitor, "pruning")
     data = json.loads(file_of(desk, first).read_text())
@@ -95,14 +95,14 @@ def test_what_was_made_has_a_name_to_be_found_by_nobody_and_goes_with_its_visito
 
 def test_without_a_video_or_an_answer_the_tabs_say_what_to_do(desk):
     nobody = desk.visitors.get("two")
-    assert shown(desk, nobody, "pruning") == {"note": words.NO_VIDEO}
-    assert shown(desk, nobody, "positions") == {"note": words.NO_VIDEO}
-    assert shown(desk, nobody, "attention") == {"note": words.NO_ANSWER}
-    assert shown(desk, nobody, "run") == {"note": words.NO_ANSWER}
-    assert shown(desk, nobody, "compare") == {"note": words.NO_RUNS}
+    assert shown(desk, nobody, "pruning") == {"note": text_format.NO_VIDEO}
+    assert shown(desk, nobody, "positions") == {"note": text_format.NO_VIDEO}
+    assert shown(desk, nobody, "attention") == {"note": text_format.NO_ANSWER}
+    assert shown(desk, nobody, "run") == {"note": text_format.NO_ANSWER}
+    assert shown(desk, nobody, "compare") == {"note": text_format.NO_RUNS}
     for wrong in (None, "", "prune", ["pruning"], 1):
-        with pytest.raises(Refused):
-            inspect.opened(nobody, wrong)
+        with pytest.raises(UserError):
+            tabs.opened(nobody, wrong)
 
 
 def test_a_file_that_cannot_be_read_is_said_in_the_tab(desk, visitor):
@@ -115,27 +115,27 @@ def test_a_file_that_cannot_be_read_is_said_in_the_tab(desk, visitor):
 
 @pytest.mark.parametrize("detail", [{}, *WRONG_RULES[3:]])
 def test_wrong_settings_save_nothing(desk, visitor, detail):
-    with pytest.raises(Refused):
-        inspect.save(desk, visitor, {"kind": "png", "frame": 0, **detail})
+    with pytest.raises(UserError):
+        tabs.save(desk, visitor, {"kind": "png", "frame": 0, **detail})
 
 
 @pytest.mark.parametrize("change", [{"kind": "exe"}, {"kind": []}, {"frame": 4}, {"frame": "0"}])
 def test_wrong_kinds_and_frames_save_nothing(desk, visitor, change):
     wanted = {"kind": "png", "frame": 0, "threshold": 1, "mode": "rlt", "keep": "earlier"}
-    assert inspect.save(desk, visitor, wanted)["name"] == "four seconds pruning.png"
-    with pytest.raises(Refused):
-        inspect.save(desk, visitor, wanted | change)
+    assert tabs.save(desk, visitor, wanted)["name"] == "four seconds pruning.png"
+    with pytest.raises(UserError):
+        tabs.save(desk, visitor, wanted | change)
 
 
 def test_maps_are_for_who_knows_the_address_alone(desk, visitor):
     for need in (None, [], {}, {"of": None}, {"of": "gradio_api/file=/etc/passwd"}, {"of": {}}):
-        assert inspect.maps(desk, need) is None
+        assert tabs.maps(desk, need) is None
 
 
 def compared(desk, visitor, question="What?"):
     reading = {"start": "", "end": "", "fps": None, "max_frames": None, "budget_tokens": None}
     answers = [{"max_new_tokens": 500, "prune": prune} for prune in ("model", None)]
-    return inspect.compare(desk, visitor, question, reading, answers, (None, None), "")
+    return tabs.compare(desk, visitor, question, reading, answers, (None, None), "")
 
 
 def test_a_comparison_ends_when_its_visitor_leaves(desk, visitor):
@@ -154,9 +154,9 @@ def test_a_comparison_ends_when_its_visitor_leaves(desk, visitor):
 
 
 def test_what_a_comparison_needs_is_said(desk, visitor):
-    with pytest.raises(Refused, match="question that both"):
+    with pytest.raises(UserError, match="question that both"):
         next(compared(desk, visitor, " "))
-    with pytest.raises(Refused, match="Upload a video"):
+    with pytest.raises(UserError, match="Upload a video"):
         next(compared(desk, desk.visitors.get("two")))
 
 
@@ -176,23 +176,25 @@ def test_seen_is_what_the_pruner_leaves(desk, visitor):
     shown(desk, visitor, "pruning", rule)
     item, known_rule, seen = visitor.foreseen
     assert (item, known_rule) == (visitor.current, rule)
-    assert isinstance(seen, Seen)
+    assert isinstance(seen, VisualContext)
     assert seen.kept_per_frame[0] == seen.tokens_per_frame
 
 
 def test_spans_are_the_slots_of_every_frame():
     is_slot_L = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0], bool)
-    assert inspect.spans(is_slot_L, [(2, 1), (3,)]) == [[(1, 2), (4, 1)], [(7, 3)]]
-    assert inspect.spans(np.zeros(2, bool), [(0,)]) == [[(2, 0)]]
+    assert tabs.spans(is_slot_L, [(2, 1), (3,)]) == [[(1, 2), (4, 1)], [(7, 3)]]
+    assert tabs.spans(np.zeros(2, bool), [(0,)]) == [[(2, 0)]]
 
 
 def test_words_for_what_the_last_answer_used():
-    assert words.used(RULE, dict(RULE)) == (
+    assert text_format.used(RULE, dict(RULE)) == (
         "The last answer used official at 0.1, and so will the next one."
     )
     later = {"mode": "last_kept", "threshold": 2.0, "min_tokens": 1, "keep": "later"}
-    assert words.used(RULE, later).endswith("the next one will use last kept at 2, keep the later.")
-    assert words.used(None, RULE).startswith("The last answer used no pruning, the next")
+    assert text_format.used(RULE, later).endswith(
+        "the next one will use last kept at 2, keep the later."
+    )
+    assert text_format.used(None, RULE).startswith("The last answer used no pruning, the next")
 
 
 # in a browser, on nano
@@ -208,7 +210,7 @@ def real(nano, upload_folder):
     import app
 
     media = Media(upload_folder, vl3.video, 10**9)
-    with serving(Desk(lambda **chosen: nano, media, app.refusals())) as running:
+    with serving(Controller(lambda **chosen: nano, media, app.refusals())) as running:
         yield running
 
 
@@ -274,7 +276,7 @@ def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, rea
     assert reply.settings["prune"] == rule
     assert reply.ledger.kept_tokens == second == kept_in(readout.inner_text())
     video = nano.fork().open(CLIP, fps=1, max_frames=180)
-    assert int(prune(cut([video.clip], [video.grid]), **rule).keep_M.sum()) == second
+    assert int(prune(to_patches([video.clip], [video.grid]), **rule).keep_M.sum()) == second
 
     page.reload()
     assert kept_in(view(page, "pruning").locator(".readout").inner_text()) == second
@@ -311,7 +313,7 @@ def test_what_is_saved_is_the_mask_of_the_shown_settings(page, nano, tmp_path, o
     view(page, "pruning")
     drag(page, "Threshold", 300)  # 10
     video = nano.fork().open(CLIP, fps=1, max_frames=180)
-    keep = prune(cut([video.clip], [video.grid]), threshold=10.0)
+    keep = prune(to_patches([video.clip], [video.grid]), threshold=10.0)
     saved = {}
     for name in ("PNG", "GIF", "MP4", "Mask"):
         with page.expect_download() as download:
@@ -365,7 +367,7 @@ def open_file(browser):
 def test_attention_of_an_answer_one_click_from_word_to_patches(page, real):
     upload(page, CLIP)
     open_tab(page, "Attention")
-    expect(page.locator("#panel-attention .note").first).to_have_text(words.NO_ANSWER)
+    expect(page.locator("#panel-attention .note").first).to_have_text(text_format.NO_ANSWER)
     ask(page, "What happens?")
     shown = view(page, "attention")
     visitor = visitor_of(real, CLIP)
@@ -380,13 +382,13 @@ def test_attention_of_an_answer_one_click_from_word_to_patches(page, real):
     expect(shown.locator(".readout")).to_contain_text("Token 4 of")
     address = page.locator(".vl3-attention").evaluate("root => root.url")
     need = {"of": address, "source": "language", "token": 1, "layer": 0}
-    assert inspect.maps(real.desk, need)["tokens"] == [1]
+    assert tabs.maps(real.desk, need)["tokens"] == [1]
     for wrong in ({"token": 99_999}, {"token": "1"}, {"source": "../x"}, {"layer": -1}, {"of": 1}):
-        assert inspect.maps(real.desk, need | wrong) is None
+        assert tabs.maps(real.desk, need | wrong) is None
     # What was made for the answer before answers no more.
     ask(page, "How many shapes are there?", 2)
     expect(tokens).to_have_count(len(visitor.turns[-1].reply.token_ids))
-    assert inspect.maps(real.desk, need) is None
+    assert tabs.maps(real.desk, need) is None
 
 
 def test_two_runs_are_compared_and_the_conversation_stays_as_it_is(page, real):

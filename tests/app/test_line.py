@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import load
 import pytest
 
-from vl3.page import words
-from vl3.page.line import Line
-from vl3.page.refused import Refused
+from vl3.webapp import text_format
+from vl3.webapp.errors import UserError
+from vl3.webapp.line import Line
 
 pytest_plugins = ["page_fixtures"]
 
@@ -78,7 +78,7 @@ def test_a_line_that_is_too_long_is_said_and_takes_people_again():
     line = Line(most=2)
     people = crowd(line, 3)
     for refused in (line.check, line.place().__enter__):
-        with pytest.raises(Refused, match=r"^2 people are waiting for an answer already\."):
+        with pytest.raises(UserError, match=r"^2 people are waiting for an answer already\."):
             refused()
     people[0].go.set()
     eventually(lambda: len(line) == 2)
@@ -99,8 +99,8 @@ def test_a_line_that_is_closed_holds_nobody():
 
 
 def test_places_are_told_in_words():
-    assert words.before(1) == "1 person is before you."
-    assert words.before(3) == "3 people are before you."
+    assert text_format.before(1) == "1 person is before you."
+    assert text_format.before(3) == "3 people are before you."
 
 
 def test_a_crowd_loses_no_event_and_is_answered_or_told_its_place(server, script):

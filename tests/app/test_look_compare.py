@@ -8,8 +8,8 @@ from look_steps import HOSTILE, drag, texts_of, with_module
 from steps import serious
 from test_look_inside import GRIDS, noisy
 
-from vl3.processor import cut
-from vl3.values import Clip, Grid, Ledger, Piece, Reply
+from vl3.processor import to_patches
+from vl3.values import Clip, Grid, Ledger, PromptSegment, Reply
 from vl3.vision.prune import keep_all, prune
 from vl3.viz import compare, run
 from vl3.viz.compare import Side
@@ -22,7 +22,9 @@ LANDSCAPE = GRIDS["landscape"]
 
 def side(clip: Clip, grid: Grid, threshold: float | None, text="Red.", name="") -> Side:
     keep = (
-        keep_all([grid]) if threshold is None else prune(cut([clip], [grid]), threshold=threshold)
+        keep_all([grid])
+        if threshold is None
+        else prune(to_patches([clip], [grid]), threshold=threshold)
     )
     ledger = Ledger(
         frames=grid.frames, visual_tokens=grid.num_tokens, kept_tokens=int(keep.keep_M.sum()),
@@ -50,13 +52,15 @@ def details(text="Time 0.0s:", name="Settings", note="Memory was short.") -> dic
         notes=(note,),
     )  # fmt: skip
     pieces = [
-        Piece(kind="special", text="<|im_start|>", tokens=1),
+        PromptSegment(kind="special", text="<|im_start|>", tokens=1),
         *(
             piece
             for frame in range(3)
             for piece in (
-                Piece(kind="text", text=text, tokens=4),
-                Piece(kind="slots", text="", tokens=1 + frame, clip=0, frame=frame, time_s=frame),
+                PromptSegment(kind="text", text=text, tokens=4),
+                PromptSegment(
+                    kind="slots", text="", tokens=1 + frame, clip=0, frame=frame, time_s=frame
+                ),
             )
         ),
     ]

@@ -12,7 +12,7 @@ import torch
 from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 from steps import serious
 
-from vl3.processor import cut
+from vl3.processor import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision.prune import prune
 from vl3.vision.rope2d import angles
@@ -68,7 +68,7 @@ def test_the_browsers_mask_is_the_pruners_bit_for_bit(open_views):
     checked = 0
     for name, grid in GRIDS.items():
         clip = noisy(grid, seed=len(name))
-        patches = cut([clip], [grid])
+        patches = to_patches([clip], [grid])
         rules, expected = [], []
         for mode in MODES:
             for side in ("earlier", "later"):
@@ -102,7 +102,7 @@ def test_drift_is_the_difference_from_the_last_kept_version(open_views):
     page = open_views(pruning.data(clip, grid, USED))
     with_module(page)
     rule = USED | {"mode": "rlt", "threshold": 0.2}
-    keep = prune(cut([clip], [grid]), **rule).keep_M.view(grid.frames, -1).numpy()
+    keep = prune(to_patches([clip], [grid]), **rule).keep_M.view(grid.frames, -1).numpy()
     side = 28
     tiles = clip.frames_TYX3.reshape(grid.frames, 3, side, 5, side, 3).astype(int)
     levels = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(grid.frames, 15, -1)
@@ -168,7 +168,7 @@ def test_keys_move_frame_and_threshold_and_the_words_follow(open_views):
     threshold = 0.2  # 0.1 * 10 ** 0.3, in three digits
     assert page.locator(".levels").inner_text() == "0.2 · about 0.1 grey levels"
     assert page.locator(".badge").inner_text() == "Preview – not used yet"
-    kept = int(prune(cut([clip], [grid]), threshold=threshold).keep_M.sum())
+    kept = int(prune(to_patches([clip], [grid]), threshold=threshold).keep_M.sum())
     assert f"clip {kept} of" in said.inner_text().replace("\u00a0", "")
     assert f"clip {kept} of" in page.locator("canvas.frame").get_attribute("aria-label")
     for _ in range(6):
@@ -180,7 +180,7 @@ def test_keys_move_frame_and_threshold_and_the_words_follow(open_views):
     assert page.locator(READOUT).inner_text().startswith("Frame 3 of 9")
     page.locator(".pruning summary").click()
     cells = texts_of(page.locator(".pruning tbody tr").nth(2))
-    kept_here = prune(cut([clip], [grid])).kept_per_frame[0][2]
+    kept_here = prune(to_patches([clip], [grid])).kept_per_frame[0][2]
     assert cells[:4] == ["3", "0:01.0", str(kept_here), str(15 - kept_here)]
 
 
@@ -253,7 +253,7 @@ def test_a_video_of_one_frame_is_kept_whole(open_views):
 
 def views_of(grid: Grid, source: str = "a clip") -> list[dict]:
     clip = noisy(grid, source=source)
-    keep = prune(cut([clip], [grid]), threshold=2.0)
+    keep = prune(to_patches([clip], [grid]), threshold=2.0)
     spans, at = [], 14
     for kept in keep.kept_per_frame[0]:
         spans.append((at + 9, kept))

@@ -16,9 +16,9 @@ from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
 import vl3
 import vl3.video
-from vl3.page import visitors
-from vl3.page.desk import Desk
-from vl3.page.media import Media
+from vl3.webapp import sessions
+from vl3.webapp.controller import Controller
+from vl3.webapp.media import Media
 
 pytest_plugins = ["page_fixtures"]
 
@@ -37,7 +37,7 @@ def real(studio, upload_folder):
     import app
 
     media = Media(upload_folder, vl3.video, 10**9)
-    desk = Desk(lambda **chosen: studio, media, app.refusals())
+    desk = Controller(lambda **chosen: studio, media, app.refusals())
     with serving(desk) as running:
         yield running
 
@@ -49,7 +49,7 @@ def talkative(tiny_folder, upload_folder):
 
     media = Media(upload_folder, vl3.video, 10**9)
     random = vl3.load(tiny_folder, device="cpu", offline=True)
-    with serving(Desk(lambda **chosen: random, media, app.refusals())) as running:
+    with serving(Controller(lambda **chosen: random, media, app.refusals())) as running:
         yield running
 
 
@@ -129,8 +129,8 @@ def test_closing_a_page_frees_its_clips_without_a_collection(studio, clip):
 
 
 def test_a_model_is_taken_out_of_collections_and_gone_when_replaced(tiny_folder):
-    people = visitors.Visitors(lambda: vl3.load(tiny_folder, device="cpu", offline=True))
-    visitors.settle()
+    people = sessions.SessionStore(lambda: vl3.load(tiny_folder, device="cpu", offline=True))
+    sessions.settle()
     begun_s = time.process_time()
     gc.collect()
     assert time.process_time() - begun_s < 0.2
@@ -190,7 +190,7 @@ def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folde
 
     media = Media(upload_folder, vl3.video, 10**9)
     load = partial(vl3.load, device="cpu", offline=True)
-    desk = Desk(load, media, app.refusals(), model=str(tiny_folder))
+    desk = Controller(load, media, app.refusals(), model=str(tiny_folder))
     with serving(desk) as running:
         page = new_page(running)
         page.locator(".sidebar .toggle-button").click()

@@ -62,7 +62,7 @@ def test_a_join_is_answered_once_the_stream_before_it_was_left(server, script, m
             "event_data": {"tab": "run"}, "trigger_id": None}  # fmt: skip
     assert join(place, body) < 2
     for leaves, patience_s in ((True, 60), (False, 0.7)):
-        monkeypatch.setattr("vl3.page.streams.PATIENCE_S", patience_s)
+        monkeypatch.setattr("vl3.webapp.event_streams.PATIENCE_S", patience_s)
         stream = http.client.HTTPConnection(place, timeout=20)
         stream.request("GET", "/gradio_api/queue/data?session_hash=leaves")
         answer, line = stream.getresponse(), b""

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl3.memory import Fit, Need
-from vl3.page import chat, details, settings, times, transcript, uploads, words
-from vl3.page.conversation import Attachment, Turn, context, follow, messages, next_turn
-from vl3.page.refused import Refused
-from vl3.values import Grid, Ledger, Plan, Reply, Stage
+from vl3.inference.memory import MemoryEstimate, MemoryPlan
+from vl3.values import Grid, Ledger, Plan, Progress, Reply
+from vl3.webapp import chat_rows, form, run_details, text_format, timestamps, transcript, uploads
+from vl3.webapp.conversation import Attachment, Turn, context, follow, messages, next_turn
+from vl3.webapp.errors import UserError
 
 CARD = {
     "name": "tiny",
@@ -73,7 +73,7 @@ def done(question="What?", text="At 0:12 it moves.", **options) -> Turn:
 
 
 def ordinary(text: str) -> str:
-    return text.replace(words.NO_BREAK, " ")
+    return text.replace(text_format.NO_BREAK, " ")
 
 
 # lines
@@ -88,22 +88,22 @@ def ordinary(text: str) -> str:
     ],
 )  # fmt: skip
 def test_clock(time_s, shown):
-    assert ordinary(words.clock(time_s)) == shown
+    assert ordinary(text_format.clock(time_s)) == shown
 
 
 def test_a_stamp_of_a_wall_clock_reads_back_in_its_field():
     for time_s in (360_000.0, 1_700_000_044.5):
-        assert times.parse(times.typed(time_s), "From") == pytest.approx(time_s)
-        assert times.parse(f"{time_s:.1f}", "From") == pytest.approx(time_s)
+        assert timestamps.parse(timestamps.typed(time_s), "From") == pytest.approx(time_s)
+        assert timestamps.parse(f"{time_s:.1f}", "From") == pytest.approx(time_s)
 
 
 def test_budget_line_says_the_plan_and_refuses_by_arithmetic():
-    fits = words.budget(plan(), words.Limits(16384))
+    fits = text_format.budget(plan(), text_format.Limits(16384))
     assert ordinary(fits.text) == (
         "64 frames of 24 × 24 patches · 9 216 tokens of 16 384 · one frame every 1.0 s"
     )
     assert (fits.state, fits.filled) == ("fits", 9216 / 16384)
-    over = words.budget(plan(), words.Limits(8192))
+    over = text_format.budget(plan(), text_format.Limits(8192))
     assert over.state == "over"
     assert ordinary(over.text) == (
         "9 216 tokens exceed the limit 8 192. Lower frames per second, shorten the clip, or raise "
@@ -112,23 +112,25 @@ def test_budget_line_says_the_plan_and_refuses_by_arithmetic():
 
 
 def test_caption_and_footer():
-    assert ordinary(words.attached(plan())) == "0:00–1:04 · 64 frames · 9 216 tokens"
-    assert ordinary(words.attached(plan(), 10.0, 20.0)).startswith("0:10–0:20 ·")
-    assert words.cost(reply().ledger) == "142 tokens · 38 tokens/s · first 1.4 s · 3.2 GB"
-    assert ordinary(words.pruned(reply().ledger)) == "9 216 → 3 871 visual tokens"
+    assert ordinary(text_format.attached(plan())) == "0:00–1:04 · 64 frames · 9 216 tokens"
+    assert ordinary(text_format.attached(plan(), 10.0, 20.0)).startswith("0:10–0:20 ·")
+    assert text_format.cost(reply().ledger) == "142 tokens · 38 tokens/s · first 1.4 s · 3.2 GB"
+    assert ordinary(text_format.pruned(reply().ledger)) == "9 216 → 3 871 visual tokens"
 
 
 def test_header_line():
     facts = ["tiny", "5.2 M parameters", "float32", "no adapter", "cpu", "21 MB"]
-    assert words.model_facts(CARD) == facts
-    assert words.model_note(CARD | {"is_nano": True}) == words.NANO_NOTE
+    assert text_format.model_facts(CARD) == facts
+    assert text_format.model_note(CARD | {"is_nano": True}) == text_format.NANO_NOTE
     trained = CARD | {"adapter": "/data/runs/mine/checkpoint-200"}
-    assert "adapter mine/checkpoint-200" in words.model_facts(trained)
+    assert "adapter mine/checkpoint-200" in text_format.model_facts(trained)
 
 
 def test_what_a_model_will_take():
-    need = Need(weights=4.9e9, kept=1.1e9, passing=0.6e9)
-    line = words.needed(Fit(quantize="nf4+int8", budget_tokens=16_384, need=need, spare_bytes=0))
+    need = MemoryEstimate(weights=4.9e9, kept=1.1e9, passing=0.6e9)
+    line = text_format.needed(
+        MemoryPlan(quantize="nf4+int8", budget_tokens=16_384, need=need, spare_bytes=0)
+    )
     assert ordinary(line) == (
         "About 4.9 GB for the weights, 6.6 GB with a long video of 16 384 visual tokens."
     )
@@ -154,27 +156,27 @@ def test_what_a_model_will_take():
     ],
 )
 def test_times_in_text(text, found):
-    assert [moment.time_s for moment in times.find(text)] == found
+    assert [moment.time_s for moment in timestamps.find(text)] == found
 
 
 def test_links_keep_the_text_and_drop_times_after_the_end():
-    linked = times.link("At 0:12 and 9:59.", "aa11", duration_s=64)
+    linked = timestamps.link("At 0:12 and 9:59.", "aa11", duration_s=64)
     assert linked == "At [0:12](#t=12&v=aa11) and 9:59."
 
 
 @given(st.floats(0, 35_000).map(lambda value: round(value, 2)))
 def test_a_typed_time_reads_back(time_s):
-    assert times.parse(times.typed(time_s), "From") == pytest.approx(time_s, abs=0.011)
+    assert timestamps.parse(timestamps.typed(time_s), "From") == pytest.approx(time_s, abs=0.011)
 
 
 def test_typed_times():
-    assert times.parse("", "From") is None
-    assert times.parse(None, "From") is None
-    assert times.parse(" 1:02:03 ", "From") == 3723
-    assert times.parse("12.5 s", "From") == 12.5
+    assert timestamps.parse("", "From") is None
+    assert timestamps.parse(None, "From") is None
+    assert timestamps.parse(" 1:02:03 ", "From") == 3723
+    assert timestamps.parse("12.5 s", "From") == 12.5
     for wrong in ("soon", "-3", "1:99", "1e9", "0:12:34:56"):
         with pytest.raises(ValueError, match="To is not a time"):
-            times.parse(wrong, "To")
+            timestamps.parse(wrong, "To")
 
 
 # the conversation
@@ -220,8 +222,8 @@ def test_an_image_and_a_range_become_parts():
 
 
 def test_following_shows_stages_first_words_and_the_end_at_once_but_few_versions():
-    stream = [Stage("Reading frames", n, 50) for n in range(50)]
-    stream += [Stage("Answering"), *["word "] * 500, reply("word " * 500)]
+    stream = [Progress("Reading frames", n, 50) for n in range(50)]
+    stream += [Progress("Answering"), *["word "] * 500, reply("word " * 500)]
     versions = list(follow(stream, Turn(question="What?"), interval_s=60))
     assert [version.stage for version in versions] == ["Reading frames 0/50", "Answering", "", ""]
     assert versions[2].answer == "word "
@@ -238,20 +240,20 @@ def test_rows_are_two_a_turn_and_say_how_it_ended():
         question="B?", answer="Half", status="stopped", reply=reply("Half", stopped=True)
     )
     failed = Turn(question="C?", status="failed", problem="Out of <b>memory</b>.")
-    shown = chat.rows([done(), stopped, failed, Turn(question="D?", stage="Answering")])
+    shown = chat_rows.rows([done(), stopped, failed, Turn(question="D?", stage="Answering")])
     assert [row["role"] for row in shown] == ["user", "assistant"] * 4
     assert "[0:12](#t=12)" in shown[1]["content"]
     assert "(stopped after 142 tokens)" in shown[3]["content"]
     assert '<span class="problem">Out of <\u200bb>' in shown[5]["content"]
     assert shown[7]["content"] == '<span class="stage">Answering</span>'
-    assert [chat.turn_of(index) for index in (0, 1, 2, [3, 0], (6, 1))] == [0, 0, 1, 1, 3]
-    assert [chat.turn_of(index) for index in (None, -1, [], "1", {})] == [None] * 5
+    assert [chat_rows.turn_of(index) for index in (0, 1, 2, [3, 0], (6, 1))] == [0, 0, 1, 1, 3]
+    assert [chat_rows.turn_of(index) for index in (None, -1, [], "1", {})] == [None] * 5
 
 
 @given(st.text(alphabet="<>&[]()!:ab/\"'`*_$ {}\n\u200bhttps.", max_size=60))
 def test_inert_text_reads_the_same_and_has_no_syntax_for_elements_or_links(text):
-    made = chat.inert(text)
-    assert chat.plain(made) == text.replace("\u200b", "")
+    made = chat_rows.inert(text)
+    assert chat_rows.plain(made) == text.replace("\u200b", "")
     for syntax in ("](", "][", "]:", "</", "<!", "<a", "<b", "<p", "https:", "https."):
         assert syntax not in made
 
@@ -285,7 +287,7 @@ def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
     turn = done('Say "hi"?', attachments=(video,))
     seeded = replace(turn.reply, settings=turn.reply.settings | {"seed": 3})
     turn = replace(turn, reply=seeded, system="Be brief.")
-    *_, python, shell = [block["text"] for block in details.blocks([], turn, CARD, None)]
+    *_, python, shell = [block["text"] for block in run_details.blocks([], turn, CARD, None)]
     compile(python, "code", "exec")
     assert "seed=3" in python
     assert "temperature" not in python
@@ -295,25 +297,25 @@ def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
     assert "--fps 2 --start 1 --seed 3 --system 'Be brief.'" in shell
     rule = {"mode": "rlt", "threshold": 0.5, "min_tokens": 1, "keep": "later"}
     turn = replace(turn, reply=replace(seeded, settings=seeded.settings | {"prune": rule}))
-    *_, shell = [block["text"] for block in details.blocks([], turn, CARD, None)]
+    *_, shell = [block["text"] for block in run_details.blocks([], turn, CARD, None)]
     assert "--prune rlt --prune-threshold 0.5 --prune-keep later" in shell
 
 
 def test_fields_become_settings():
     fields = (0.7, 0.9, None, 1.0, 5.0, True, 0.5, "rlt", "later", None)
-    chosen, system = settings.answer(fields)
+    chosen, system = form.answer(fields)
     assert chosen["max_new_tokens"] == 512
     pruning = {"threshold": 0.5, "mode": "rlt", "keep": "later"}
     assert (chosen["seed"], chosen["prune"], system) == (5, pruning, "")
-    assert settings.answer((*fields[:5], False, *fields[6:]))[0]["prune"] is None
-    own = settings.answer((*fields[:5], True, None, *fields[7:]))[0]["prune"]
+    assert form.answer((*fields[:5], False, *fields[6:]))[0]["prune"] is None
+    own = form.answer((*fields[:5], True, None, *fields[7:]))[0]["prune"]
     assert own == {"mode": "rlt", "keep": "later"}
 
 
 def test_what_a_browser_stored_is_taken_where_it_is_a_setting():
-    defaults = settings.defaults(CARD, None)
+    defaults = form.defaults(CARD, None)
     stored = {"mode": "last_kept", "keep": "neither", "threshold": 2.5, "seed": "x", "fps": None}
-    restored = dict(zip(defaults, settings.restored(stored, defaults), strict=True))
+    restored = dict(zip(defaults, form.restored(stored, defaults), strict=True))
     assert restored == {**defaults, "mode": "last_kept", "threshold": 2.5, "fps": None}
 
 
@@ -329,8 +331,8 @@ WRONG_RULES = [
 
 @pytest.mark.parametrize("detail", WRONG_RULES)
 def test_settings_of_the_pruner_from_a_browser_are_checked(detail):
-    with pytest.raises(Refused, match="no setting of the pruner"):
-        settings.rule(detail)
+    with pytest.raises(UserError, match="no setting of the pruner"):
+        form.rule(detail)
 
 
 def test_nothing_but_folders_of_processes_that_ended_is_touched(tmp_path):
@@ -339,7 +341,7 @@ def test_nothing_but_folders_of_processes_that_ended_is_touched(tmp_path):
     (folder / "20261126").mkdir()
     (folder / "20261126" / "thesis.txt").write_text("all of it")
     folder.chmod(0o755)
-    command = "import sys; from pathlib import Path; from vl3.page import uploads;"
+    command = "import sys; from pathlib import Path; from vl3.webapp import uploads;"
     command += "print(uploads.prepare(Path(sys.argv[1])), flush=True); sys.stdin.read()"
     start = [sys.executable, "-c", command, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

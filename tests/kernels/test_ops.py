@@ -45,9 +45,9 @@ def test_nothing_was_measured_yet():
 
 def test_auto_takes_what_was_measured_on_a_gpu_only(choose):
     choose("auto")
-    assert not ops.takes_fused(ON_A_GPU, torch.ones(1))
+    assert not ops.use_fused(ON_A_GPU, torch.ones(1))
     choose("reference")
-    assert not ops.takes_fused(ON_A_GPU, torch.ones(1))
+    assert not ops.use_fused(ON_A_GPU, torch.ones(1))
 
 
 def test_another_word_is_refused(choose):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vl3.media import annotate, find_media
+from vl3.messages.media import annotate, find_media
 from vl3.model import VL3ForConditionalGeneration, to_grids
-from vl3.processor import VL3Processor, cut
+from vl3.processor import VL3Processor, to_patches
 from vl3.prompt import render
 from vl3.values import Clip, Patches
 from vl3.video.official import read_official
@@ -42,7 +42,7 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         out = {"prompt": rendered.text, "input_ids": np.array(rendered.ids)}
         if media:
             out |= {
-                "pixel_values": _normalised(cut(clips, grids).pixels_NP).numpy(),
+                "pixel_values": _normalised(to_patches(clips, grids).pixels_NP).numpy(),
                 "grid_sizes": np.array([[g.frames, g.rows, g.cols] for g in grids]),
                 "merge_sizes": np.array([g.merge for g in grids]),
                 "modals": ["image" if m.is_image else "video" for m in media],

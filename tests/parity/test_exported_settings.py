@@ -37,7 +37,7 @@ def test_what_a_layout_cannot_hold_is_said(nano, native, tmp_path):
 
 @pytest.mark.parametrize(("layout", "says"), [("native", True), ("official", True), ("own", False)])
 def test_a_written_folder_is_seen_with_its_own_settings(tmp_path, layout, says):
-    written = merge.write(None, tmp_path / "out", layout)
+    written = merge.export_checked(None, tmp_path / "out", layout)
     text = " ".join(written.notes)
     here, there = (
         len(merge.prompt(VL3Processor.from_pretrained(folder))["keep_mask"])

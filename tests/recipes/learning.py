@@ -26,20 +26,12 @@ from recipes import lines
 from transformers.utils import logging
 
 from train_cli.config import read_recipe
+from vl3.data.readers import open_records
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.score import CLIP_FAMILIES, CLIPS, IMAGES, STILL_FAMILIES, Drawn, draw, exact
 from vl3.training import evaluate
 from vl3.training import run as runs
-from vl3.training.data.readers import open_records
-from vl3.training.toy.score import (
-    CLIP_FAMILIES,
-    CLIPS,
-    IMAGES,
-    STILL_FAMILIES,
-    Drawn,
-    draw,
-    exact,
-)
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
@@ -159,7 +151,7 @@ def qwen(folder: Path) -> Path:
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
-    from vl3.training.toy.tokenizer import train_tokenizer
+    from vl3.toyworld.tokenizer import train_tokenizer
     from vl3.weights.assemble import assemble
 
     said = [line[2] for media in (Path(), None) for line in lines.lines_of(media)]

@@ -91,13 +91,13 @@ def served(folder: Path) -> Iterator[Callable[[Path], str]]:
     from serving import serving
 
     import app
-    from vl3.page.desk import Desk
-    from vl3.page.media import Media
+    from vl3.webapp.controller import Controller
+    from vl3.webapp.media import Media
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     media = Media(folder, vl3.video, 10**9)
-    desk = Desk(lambda **chosen: bundled(), media, app.refusals())
+    desk = Controller(lambda **chosen: bundled(), media, app.refusals())
     try:
         with serving(desk) as running:
             client = Client(running.url, verbose=False)

@@ -161,12 +161,12 @@ PAGE = [
 
 @pytest.mark.parametrize("arguments", PAGE, ids=shown)
 def test_the_page_refuses_before_anything_is_loaded(arguments, folder, monkeypatch, capsys):
-    from vl3.page import options
+    from vl3.webapp import cli
     from vl3.weights import places
 
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as ended:
-        options.ready(arguments, places.check)
+        cli.ready(arguments, places.check)
     lines = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
     assert len(lines) == 1

@@ -10,11 +10,12 @@ import torch
 from clips import write_clip
 
 import vl3
-from vl3 import answer, model
-from vl3.answer import Decoding
-from vl3.library import Library
-from vl3.reply import OutOfMemory, TooLong
-from vl3.values import Clip, Reply, Stage
+from vl3 import model
+from vl3.inference import generation
+from vl3.inference.encoded import EncodedCache
+from vl3.inference.generation import Decoding
+from vl3.inference.reply import OutOfMemory, TooLong
+from vl3.values import Clip, Progress, Reply
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def encoded_patches(monkeypatch) -> list[int]:
 def test_stages_come_first_then_text_then_the_reply(studio, film):
     events = list(studio.stream(ask(film, max_frames=8), max_new_tokens=5))
     *before, reply = events
-    names = list(dict.fromkeys(e.name for e in before if isinstance(e, Stage)))
+    names = list(dict.fromkeys(e.name for e in before if isinstance(e, Progress)))
     assert names == [
         "Reading frames", "Encoding video", "Removing repeated patches", "Answering",
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def test_stages_come_first_then_text_then_the_reply(studio, film):
     assert len(reply.token_ids) == reply.ledger.new_tokens == 5
     assert reply.truncated
     assert not reply.stopped
-    counts = [(e.done, e.total) for e in before if isinstance(e, Stage) and "Read" in e.name]
+    counts = [(e.done, e.total) for e in before if isinstance(e, Progress) and "Read" in e.name]
     assert counts[0] == (0, 8)
     assert counts[-1] == (8, 8)
 
@@ -111,13 +112,13 @@ def test_a_second_video_keeps_the_first_ones_work(studio, film, tmp_path):
 
 def test_work_before_the_first_token_of_a_second_question(studio, film, monkeypatch):
     """32 frames: less than a fifth of the first question's positions, and no patch."""
-    positions, patches, step = [], encoded_patches(monkeypatch), answer._step
+    positions, patches, step = [], encoded_patches(monkeypatch), generation._step
 
     def counting(model, cache, embeds_BLE):
         positions.append(embeds_BLE.shape[1])
         return step(model, cache, embeds_BLE)
 
-    monkeypatch.setattr(answer, "_step", counting)
+    monkeypatch.setattr(generation, "_step", counting)
     first = studio.reply(ask(film, "Say it."), max_new_tokens=1)
     work = sum(positions), sum(patches)
     positions.clear(), patches.clear()
@@ -243,13 +244,13 @@ def test_the_cache_of_clips_is_bounded(studio, film):
 def test_a_visitor_who_leaves_while_a_clip_is_opened_disturbs_nobody(studio, film, monkeypatch):
     opened = studio.open(film, max_frames=2)
     with monkeypatch.context() as context:
-        checked = Library._is_as_made
+        checked = EncodedCache._is_as_made
 
         def leaving(library, known, encoder):
             studio.release()
             return checked(library, known, encoder)
 
-        context.setattr(Library, "_is_as_made", leaving)
+        context.setattr(EncodedCache, "_is_as_made", leaving)
         assert studio.open(film, max_frames=2).key == opened.key
     assert studio.cached_bytes == 0
 
@@ -365,10 +366,10 @@ def test_several_media_and_a_still_picture_given_as_a_video(studio, film, tmp_pa
 
 
 def test_byte_characters_are_written_whole(studio):
-    from vl3.answer import pieces
+    from vl3.inference.generation import stream_text
 
     tokenizer = studio.processor.tokenizer
     ids = tokenizer("Ünïcödé 🍌 ok", add_special_tokens=False)["input_ids"]
-    written = [text for _, text in pieces(iter(ids), studio.processor.decode)]
+    written = [text for _, text in stream_text(iter(ids), studio.processor.decode)]
     assert "".join(written) == "Ünïcödé 🍌 ok"
     assert not any("\ufffd" in text for text in written)

@@ -7,8 +7,9 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from vl3 import answer, attention
-from vl3.attention import MOST_TOKENS, NAME, attend, grouped_heads
+from vl3.inference import generation
+from vl3.language import attention
+from vl3.language.attention import MOST_TOKENS, NAME, attend, use_grouped_attention
 from vl3.model import VL3ForConditionalGeneration
 
 HEADS, GROUPS, CHANNELS = 6, 2, 16
@@ -77,12 +78,14 @@ def test_answers_take_it_and_are_the_same_without(tiny_model, products, monkeypa
     text = tiny_model.config.text_config
     groups, heads = text.num_key_value_heads, text.num_attention_heads
     assert heads > groups > 1, "or there is nothing to group"
-    asked = answer.Question(ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None)
+    asked = generation.PreparedPrompt(
+        ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None
+    )
 
     def said() -> list[int]:
         products.clear()
-        chosen = answer.Decoding(max_new_tokens=6)
-        return list(answer.tokens(tiny_model, asked, chosen, answer.Prefix(), ()))
+        chosen = generation.Decoding(max_new_tokens=6)
+        return list(generation.tokens(tiny_model, asked, chosen, generation.PrefixCache(), ()))
 
     grouped = said()
     after_the_prompt = products[text.num_hidden_layers :]
@@ -105,13 +108,13 @@ def test_another_attention_that_was_asked_for_stays(tiny_folder, tiny_model, pro
 def test_the_configuration_names_it_for_the_time_of_a_pass_only():
     config = PreTrainedConfig(attn_implementation="sdpa")
     cpu, seen = torch.device("cpu"), []
-    with grouped_heads(config, cpu):
-        with grouped_heads(config, cpu):
+    with use_grouped_attention(config, cpu):
+        with use_grouped_attention(config, cpu):
             seen.append(config._attn_implementation)
         seen.append(config._attn_implementation)
         config._attn_implementation = "eager"  # by somebody else, who is right
     assert (seen, config._attn_implementation) == ([NAME, NAME], "eager")
-    with grouped_heads(config, cpu), grouped_heads(config, torch.device("cuda")):
+    with use_grouped_attention(config, cpu), use_grouped_attention(config, torch.device("cuda")):
         assert config._attn_implementation == "eager"
 
 

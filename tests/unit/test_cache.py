@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache
 
-from vl3.cache import LEAST_ROOM, growing_cache, roomy
+from vl3.language.kv_cache import LEAST_ROOM, capacity_for, growing_cache
 
 HEADS, CHANNELS = 2, 8
 
@@ -40,8 +40,8 @@ def test_a_token_is_written_and_nothing_is_copied_until_the_room_is_full():
         keys, _ = cache.update(*states(1, seed), 0)
         places.add(keys.data_ptr())
     assert len(places) == 1
-    assert cache.layers[0].nbytes == 2 * 4 * HEADS * CHANNELS * roomy(100)
+    assert cache.layers[0].nbytes == 2 * 4 * HEADS * CHANNELS * capacity_for(100)
     cache.crop(-30)
     assert cache.update(*states(30, 1), 0)[0].data_ptr() in places
     assert cache.update(*states(1, 1), 0)[0].data_ptr() not in places
-    assert roomy(16_000) == 18_000
+    assert capacity_for(16_000) == 18_000

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import vl3
-from vl3.page import chat, transcript
-from vl3.page.conversation import Turn
 from vl3.values import Clip, Ledger, Reply
+from vl3.webapp import chat_rows, transcript
+from vl3.webapp.conversation import Turn
 
 LOST = "32 of 200 frames could not be read."
 ESTIMATED = "Times are estimated at 25 fps."
@@ -80,7 +80,7 @@ def turn():
 
 
 def test_the_page_says_them_under_the_answer():
-    _, answer = chat.rows([turn()])
+    _, answer = chat_rows.rows([turn()])
     assert LOST in answer["content"]
     assert ESTIMATED in answer["content"]
 

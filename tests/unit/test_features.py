@@ -7,9 +7,9 @@ import torch
 from clips import write_clip
 
 import vl3
-from vl3 import features
-from vl3.features import FeatureFiles
-from vl3.fingerprint import fingerprint
+from vl3.inference import disk_cache
+from vl3.inference.disk_cache import FeatureCache
+from vl3.inference.fingerprint import fingerprint
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def test_a_damaged_file_is_encoded_anew(tiny_folder, film, folder):
     again = vl3.load(tiny_folder, features_gb=1)
     torch.testing.assert_close(again.open(film).features_MD, first.features_MD, rtol=0, atol=0)
     assert again.open(film).ledger.encoded_clips == 1
-    assert FeatureFiles(folder, 10**9).get("unknown") is None
+    assert FeatureCache(folder, 10**9).get("unknown") is None
 
 
 def test_the_longest_unused_go_first(tmp_path):
-    files = FeatureFiles(tmp_path, 3000)
+    files = FeatureCache(tmp_path, 3000)
     for number in range(2):
         files.put(str(number), torch.full((250,), float(number)))
         for path in tmp_path.iterdir():  # seconds ago
@@ -97,8 +97,8 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
-    files = FeatureFiles(tmp_path, 10**6)
+    monkeypatch.setattr(disk_cache, "save_file", full)
+    files = FeatureCache(tmp_path, 10**6)
     files.put("a", torch.zeros(10))
     assert files.get("a") is None
     assert list(tmp_path.iterdir()) == []
@@ -109,6 +109,6 @@ def test_what_a_killed_program_left_goes_later(tmp_path):
     for path in (left, written):
         path.write_bytes(b"half")
     os.utime(left, (0, 0))
-    FeatureFiles(tmp_path, 1000).put("clip", torch.zeros(4))
+    FeatureCache(tmp_path, 1000).put("clip", torch.zeros(4))
     assert not left.exists()
     assert written.exists()  # perhaps by a program that is alive

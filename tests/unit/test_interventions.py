@@ -14,8 +14,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 import vl3
-from vl3.fingerprint import _sums, checksum, fingerprint, has_own_code
-from vl3.media import resize_clip
+from vl3.inference.fingerprint import _sums, checksum, fingerprint, has_own_code
+from vl3.messages.media import resize_clip
 from vl3.values import Clip
 
 LONG = {"max_new_tokens": 6}

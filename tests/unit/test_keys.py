@@ -9,7 +9,7 @@ from clips import write_clip
 from PIL import Image
 
 import vl3
-from vl3.media import content_digest
+from vl3.messages.media import content_digest
 from vl3.values import Clip
 
 LONG = {"max_new_tokens": 6}

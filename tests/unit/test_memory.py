@@ -11,10 +11,10 @@ import vl3
 from train_cli.bench import whole
 from train_cli.bench.measure import in_process
 from vl3.config import VL3Config, VL3VisionConfig, _qwen2, videollama3_2b, videollama3_7b
-from vl3.layouts import LayoutError
-from vl3.memory import USABLE, fit, need, usable_bytes, weight_bytes
+from vl3.families.layouts import LayoutError
+from vl3.inference.memory import USABLE, fit, need, usable_bytes, weight_bytes
 from vl3.studio import estimate
-from vl3.units import memory, parse_memory
+from vl3.units import format_bytes, parse_memory
 from vl3.weights.load import count_parameters
 from vl3.weights.sizes import parts, sizes_of
 
@@ -129,7 +129,7 @@ def test_sizes_are_known_without_a_hub(tiny_folder, tmp_path):
 def test_sizes_in_words():
     assert parse_memory("8GB") == 8e9
     assert parse_memory("1.5 gib") == 1.5 * 2**30
-    assert memory(parse_memory("3200MB")) == "3.2 GB"
+    assert format_bytes(parse_memory("3200MB")) == "3.2 GB"
     for wrong in ("8", "GB", "-8GB", "8 potatoes"):
         with pytest.raises(ValueError, match="is no size"):
             parse_memory(wrong)
@@ -148,5 +148,5 @@ def test_the_readme_says_what_is_chosen(card_gb):
         chosen = fit(config, device="cuda", itemsize=2, **limit)
         assert (chosen.quantize or "bfloat16") in cell.replace("`", "").replace(",", "").split()
         if "," in cell:
-            assert memory(chosen.need.total) in cell
+            assert format_bytes(chosen.need.total) in cell
         assert ("tokens" in cell) == (chosen.budget_tokens < 16_384)

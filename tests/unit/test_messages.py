@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vl3 import video
-from vl3.media import Measured, annotate, find_media
-from vl3.messages import read, read_part
+from vl3.data.checks import walk
+from vl3.data.readers import open_records
+from vl3.messages.media import MediaInfo, annotate, find_media
+from vl3.messages.reader import read, read_part
 from vl3.prompt import SlotIds, render
 from vl3.studio import load
-from vl3.training.data.checks import walk
-from vl3.training.data.readers import open_records
 from vl3.training.samples import build
 from vl3.values import Clip
 
@@ -401,7 +401,7 @@ def test_any_messages_are_media_or_a_value_error(messages):
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017
         return
-    sizes = [Measured(1, 14, 14, None if medium.is_image else (0.0,)) for medium in media]
+    sizes = [MediaInfo(1, 14, 14, None if medium.is_image else (0.0,)) for medium in media]
     assert len(annotate(messages, media, sizes)) == len(messages)
 
 

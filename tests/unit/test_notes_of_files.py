@@ -5,7 +5,7 @@ from clips import numbered, write_clip
 from PIL import Image
 
 import vl3
-from vl3.page import words
+from vl3.webapp import text_format
 
 ESTIMATED = "Times are estimated at 25 fps: the file has none."
 
@@ -24,7 +24,7 @@ def test_plan_line_and_answer_say_what_reading_says(studio, tmp_path):
     path = write_clip(tmp_path / "raw.h264", 50)
     plan = studio.plan(str(path))
     assert plan.notes == (ESTIMATED,)
-    assert words.budget(plan, words.Limits(room=10_000)).notes == (ESTIMATED,)
+    assert text_format.budget(plan, text_format.Limits(room=10_000)).notes == (ESTIMATED,)
     assert ESTIMATED in reply(studio, path).notes
     plain = write_clip(tmp_path / "plain.mp4", 50)
     assert studio.plan(str(plain)).notes == reply(studio, plain).notes == ()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
-from vl3.layouts import LayoutError
+from vl3.families.layouts import LayoutError
 from vl3.model import OTHER_CHUNK_PATCHES, VL3ForConditionalGeneration, working_device
 from vl3.processor import VL3Processor
 from vl3.weights.hub import BUNDLED

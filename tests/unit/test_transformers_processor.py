@@ -12,9 +12,9 @@ from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from vl3.hf.chat_template import chat_template
 from vl3.processor import VL3Processor
 from vl3.prompt import SlotIds, render
-from vl3.template import chat_template
 from vl3.values import Clip
 from vl3.weights.hub import BUNDLED
 

@@ -13,11 +13,11 @@ from clips import write_clip
 from train_cli.__main__ import main
 from train_cli.validate import _Pages
 from vl3 import video
-from vl3.training.data.checks import Outcome
-from vl3.training.data.readers import open_records
-from vl3.training.data.records import Record
-from vl3.training.data.report import Report
-from vl3.training.data.sheet import sheet
+from vl3.data.checks import Outcome
+from vl3.data.html_report import html_report
+from vl3.data.readers import open_records
+from vl3.data.records import Record
+from vl3.data.report import Report
 from vl3.values import Clip
 
 EVIL = "<script>alert('&amp;')</script>"
@@ -180,7 +180,7 @@ def test_what_shows_only_in_decoding_is_in_report_and_page(tiny_processor):
     record = Record(id="x", dataset="set", talks=(talk,))
     report, pages = Report(), _Pages(argparse.Namespace(html="x", visual_tokens=400), [])
     pages.picked = [Outcome(index=0, place="f:1", dataset="set", record=record)]
-    page = sheet(report, pages.views(tiny_processor, report), files=["f"], model="nano")
+    page = html_report(report, pages.views(tiny_processor, report), files=["f"], model="nano")
     assert report.codes == {("set", "W125"): 1}
     assert report.first == {"W125": ["f:1: a.ts: 32 of 200 frames <lost>."]}
     assert '<p class="note">32 of 200 frames &lt;lost&gt;.</p>' in page

@@ -12,7 +12,7 @@ from PIL import Image
 
 import vl3
 from vl3 import widgets
-from vl3.processor import cut
+from vl3.processor import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision.prune import prune
 from vl3.viz import export as pages
@@ -88,7 +88,7 @@ def test_where_no_widget_runs_a_picture_stands_in(clip):
     bundle = widgets.pruning(clip, GRID, USED, frame=4)._repr_mimebundle_()[0]
     assert "application/vnd.jupyter.widget-view+json" in bundle
     shown = np.asarray(Image.open(io.BytesIO(bundle["image/png"])))
-    keep = prune(cut([clip], [GRID]), **USED).keep_M.view(5, 2, 3)[4].numpy()
+    keep = prune(to_patches([clip], [GRID]), **USED).keep_M.view(5, 2, 3)[4].numpy()
     times = shown.shape[1] // 84
     frame = clip.frames_TYX3[4].repeat(times, 0).repeat(times, 1)
     same = (shown == frame).all(axis=2).reshape(2, 28 * times, 3, 28 * times).all(axis=(1, 3))
@@ -104,7 +104,7 @@ def test_without_anywidget_the_plain_view_says_so_and_decides_alike(clip, no_any
     assert view.controls["frame"].value == 3
     view.controls["mode"].value = "last_kept"
     view.controls["threshold"].value = 7.0
-    (kept,) = prune(cut([clip], [GRID]), 7.0, "last_kept").kept_per_frame
+    (kept,) = prune(to_patches([clip], [GRID]), 7.0, "last_kept").kept_per_frame
     assert f"Frame 4 of 5 · kept {kept[3]} of 6 · clip {sum(kept)} of 30" in said(view)
     view.children[-1].click()
     assert view.applied == {"mode": "last_kept", "threshold": 7.0, "keep": "earlier"}

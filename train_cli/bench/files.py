@@ -12,8 +12,8 @@ import torch
 from train_cli.bench import peers
 from train_cli.bench.measure import OURS, Mismatch, Row, beside, peak_bytes
 from vl3 import video
-from vl3.processor import cut, decide
-from vl3.settings import PruneSettings
+from vl3.families.settings import PruneSettings
+from vl3.processor import prune_patches, to_patches
 from vl3.values import Clip, Grid, Patches
 from vl3.video import official, timeline
 from vl3.video.images import resized
@@ -79,8 +79,8 @@ def preprocess(clips: Sequence[Path], rounds: int) -> list[Row]:
 
         def ours(frames=frames, grid=grid, size=size):
             small = np.stack([resized(frame, size) for frame in frames])
-            return cut([Clip(frames_TYX3=small, times_s=tuple(range(len(small))), source="")],
-                       [grid]).pixels_NP  # fmt: skip
+            clip = Clip(frames_TYX3=small, times_s=tuple(range(len(small))), source="")
+            return to_patches([clip], [grid]).pixels_NP
 
         sides = {
             "official (PIL, float32)": lambda frames=frames, grid=grid: peers.official_patches(
@@ -158,8 +158,8 @@ def our_front(path: Path):
     shown = video.probe(path)
     grid, size = grid_of((len(found), shown.height_px, shown.width_px))
     frames = video.read(path, fps=FPS, max_frames=MAX_FRAMES, mode="official", size=size)
-    patches = cut([frames], [grid])
-    return patches.pixels_NP, decide(patches, PruneSettings()).keep_M
+    patches = to_patches([frames], [grid])
+    return patches.pixels_NP, prune_patches(patches, PruneSettings()).keep_M
 
 
 def official_front(path: Path):
@@ -226,7 +226,9 @@ def _patches(path: Path) -> Patches:
     frames = our_frames(path)
     grid, size = grid_of(frames.shape[:3])
     small = np.stack([resized(frame, size) for frame in frames])
-    return cut([Clip(frames_TYX3=small, times_s=tuple(range(len(small))), source="")], [grid])
+    return to_patches(
+        [Clip(frames_TYX3=small, times_s=tuple(range(len(small))), source="")], [grid]
+    )
 
 
 def _still_clip(frames: int) -> Patches:

@@ -19,11 +19,11 @@ from transformers import DynamicCache
 
 from train_cli.bench import peers
 from train_cli.bench.measure import Mismatch, Row, beside, cpu_s, say, spread
-from vl3.answer import PREFILL_TOKENS, Decoding, Prefix, Question, tokens
 from vl3.config import VL3Config, VL3VisionConfig, _qwen2
+from vl3.families.settings import ProcessorSettings
+from vl3.inference.generation import PREFILL_TOKENS, Decoding, PrefixCache, PreparedPrompt, tokens
 from vl3.model import CHUNK_PATCHES, VL3ForConditionalGeneration, chunk_grids
 from vl3.processor import VL3Processor
-from vl3.settings import ProcessorSettings
 from vl3.studio import Studio
 from vl3.values import Clip, Grid
 from vl3.vision import downsample
@@ -221,7 +221,7 @@ def _less_input(sizes: Sizes, rounds: int) -> list[Row]:
     return rows
 
 
-def _prefill_flops(model, asked: Question) -> float:
+def _prefill_flops(model, asked: PreparedPrompt) -> float:
     """Multiplications and additions from a prompt to its first token; attention is causal."""
     text, tokens = model.config.text_config, len(asked.ids)
     layers = sum(weight.numel() for weight in model.language.model.layers.parameters())
@@ -246,7 +246,7 @@ def decode(sizes: Sizes, rounds: int) -> list[Row]:
         stock.bfloat16()
         for visual in sizes.remembered:
             asked = question(model, visual)
-            prefix, cache = Prefix(), DynamicCache()
+            prefix, cache = PrefixCache(), DynamicCache()
             start, rest = whole(model, asked).bfloat16().split([asked.ends[0], TEXT_AFTER], dim=1)
             for part in start.split(PREFILL_TOKENS["cpu"], dim=1):
                 stock.model(inputs_embeds=part, past_key_values=cache, use_cache=True)
@@ -311,23 +311,27 @@ def _first_token_s(studio: Studio, messages) -> tuple[float, float]:
     return cpu_s() - cpu, time.perf_counter() - wall
 
 
-def question(model, visual: int) -> Question:
+def question(model, visual: int) -> PreparedPrompt:
     """A prompt of 16 text tokens, so many visual ones and TEXT_AFTER more of text."""
     chooser = torch.Generator().manual_seed(SEED)
     words = torch.randint(300, 4000, (16 + TEXT_AFTER,), generator=chooser).tolist()
     ids = [*words[:16], *[model.config.image_token_id] * visual, *words[16:]]
     embeds = torch.randn(visual, model.config.text_config.hidden_size, generator=chooser) * 0.05
-    return Question(ids=ids, ends=(16 + visual,), media_keys=("noise",), embeds=lambda _: embeds)
+    return PreparedPrompt(
+        ids=ids, ends=(16 + visual,), media_keys=("noise",), embeds=lambda _: embeds
+    )
 
 
-def whole(model, asked: Question) -> torch.Tensor:
+def whole(model, asked: PreparedPrompt) -> torch.Tensor:
     """The embeddings of the whole prompt, [1, L, E]."""
     ids = torch.tensor([asked.ids])
     return model.splice(ids, model.get_input_embeddings()(ids), asked.embeds(0))
 
 
-def answer(model, asked: Question, count: int, prefix: Prefix | None = None) -> list[int]:
-    return list(tokens(model, asked, Decoding(max_new_tokens=count), prefix or Prefix(), ()))
+def answer(
+    model, asked: PreparedPrompt, count: int, prefix: PrefixCache | None = None
+) -> list[int]:
+    return list(tokens(model, asked, Decoding(max_new_tokens=count), prefix or PrefixCache(), ()))
 
 
 def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:

@@ -15,8 +15,8 @@ from train_cli.bench.measure import Row, beside, say
 from train_cli.bench.models import within
 from vl3.config import VL3Config, videollama3_2b
 from vl3.model import VL3ForConditionalGeneration
-from vl3.weights.int8_rows import rounded
-from vl3.weights.quantize import LEFT_ALONE, fit_cpu
+from vl3.weights.quantize.bnb import LEFT_ALONE, use_cpu_kernels
+from vl3.weights.quantize.int8_rows import rounded
 
 WIDTH, MLP = 1536, 8960  # of the 2B model
 ROWS = (1, 16, 64, 256, 1024)
@@ -49,13 +49,13 @@ def nf4(
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return []
-    from vl3.weights import nf4_rounding
-    from vl3.weights.nf4_cpu import FUSED_ROWS
+    from vl3.weights.quantize import nf4_rounding
+    from vl3.weights.quantize.nf4_cpu import FUSED_ROWS
 
     torch.manual_seed(0)
     plain = nn.Linear(width, mlp, bias=False, dtype=torch.bfloat16)
     ours, stock = _quantized(plain), _quantized(plain)
-    fit_cpu(ours)
+    use_cpu_kernels(ours)
     weight = plain.weight.data
     found = beside(
         f"{width} x {mlp} weights rounded to NF4",
@@ -128,7 +128,7 @@ def _packed_bytes(shape: tuple[int, int]) -> int:
     """Bytes that a layer of this shape holds after its first answer."""
     outputs, inputs = shape
     model = _quantized(nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16))
-    fit_cpu(model)
+    use_cpu_kernels(model)
     model(torch.zeros(1, inputs, dtype=torch.bfloat16))
     weight = next(model.parameters())  # not model[0].weight, for which the bytes would move back
     state, scale = weight.quant_state, getattr(model[0], "scale_GN", None)

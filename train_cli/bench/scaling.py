@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from train_cli.bench.measure import peak_bytes, say, spread, timed
-from vl3.processor import cut, decide
-from vl3.settings import PruneSettings
+from vl3.families.settings import PruneSettings
+from vl3.processor import prune_patches, to_patches
 from vl3.values import Clip, Grid
 from vl3.weights.load import load
 
@@ -65,9 +65,9 @@ def prepared(count: int) -> Callable[[], object]:
 
     @torch.no_grad()
     def work():
-        patches = cut([clip], [grid])
+        patches = to_patches([clip], [grid])
         features = model.encode_vision(patches.pixels_NP, [[count, side, side]], [2])
-        return features, decide(patches, PruneSettings())
+        return features, prune_patches(patches, PruneSettings())
 
     return work
 

@@ -61,9 +61,9 @@ def medium_model(layers: int):
     import torch
 
     from vl3.config import VL3Config, VL3VisionConfig, _qwen2
+    from vl3.families.settings import ProcessorSettings
     from vl3.model import VL3ForConditionalGeneration
     from vl3.processor import VL3Processor
-    from vl3.settings import ProcessorSettings
     from vl3.weights.load import load
 
     tokenizer, slots = load().processor.tokenizer, load().processor.slot_ids
@@ -85,7 +85,7 @@ def records(questions: int, frames: int, side_px: int) -> list:
     """Clips of noise, which nothing can skip, each with so many questions."""
     import numpy as np
 
-    from vl3.training.data.records import Record
+    from vl3.data.records import Record
     from vl3.values import Clip
 
     noise = np.random.default_rng(SEED)

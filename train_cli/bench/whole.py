@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 
 from train_cli.bench.measure import Mismatch, in_process, say
 from vl3 import config as sizes
-from vl3.memory import KINDS, USABLE, need
+from vl3.families.settings import ProcessorSettings
+from vl3.inference.memory import KINDS, USABLE, need
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.settings import ProcessorSettings
 from vl3.values import Clip
 from vl3.weights.load import load, pick_device
 

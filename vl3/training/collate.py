@@ -13,7 +13,7 @@ from vl3.values import Grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pass:
+class MicroBatch:
     """One forward pass, as keyword arguments of the model, and what its learned tokens belong to.
 
     inputs: see vl3.model; answers_K - number of the answer of each learned token in reading order;
@@ -36,7 +36,7 @@ class Pass:
         return int((self.inputs["sample_BL"] >= 0).sum())
 
 
-def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
+def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroBatch:
     """The samples packed into as few rows as hold them, each as long as the longest sample.
 
     Without any picture an empty one goes in, of which no token is used: processes that share the
@@ -83,7 +83,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> Pass:
     }
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
-    return Pass(inputs, numbers, tuple(owners), names, _told(stories, sources))
+    return MicroBatch(inputs, numbers, tuple(owners), names, _told(stories, sources))
 
 
 def _told(stories: Sequence[torch.Tensor | None], sources) -> torch.Tensor | None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from vl3.data.html_report import CSS, POLICY
 from vl3.training.compare import FLOOR, WIDTH, Curve, Verdict, sentence, tables
-from vl3.training.data.sheet import CSS, POLICY
 
 WIDTH_PX, HEIGHT_PX = 1120, 420
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 36

@@ -22,13 +22,13 @@ from transformers import TrainerCallback
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.questions import ask
+from vl3.toyworld.score import FIRST_SEED, Drawn, blinded, replies, score
+from vl3.toyworld.world import Level, film, sample_scene
 from vl3.training import run as runs
-from vl3.training.paint import Paint, asked_colour, draw
+from vl3.training.nano import init
+from vl3.training.nano.new_colour import Paint, asked_colour, draw
 from vl3.training.recipe import Recipe, Start
-from vl3.training.toy import newborn
-from vl3.training.toy.questions import ask
-from vl3.training.toy.score import FIRST_SEED, Drawn, blinded, replies, score
-from vl3.training.toy.world import Level, film, sample_scene
 from vl3.values import Clip
 from vl3.weights.runs import checkpoints
 
@@ -64,9 +64,9 @@ class Deadline(TrainerCallback):
 def lesson_seconds(model: VL3ForConditionalGeneration, processor: VL3Processor, seed: int) -> float:
     """How long one lesson in sight takes here; the model is not changed."""
     tried = copy.deepcopy(model)
-    newborn.look(tried, processor, 1, seed)
+    init.train_encoder(tried, processor, 1, seed)
     started_s = time.process_time()
-    newborn.look(tried, processor, TRIED, seed)
+    init.train_encoder(tried, processor, TRIED, seed)
     return (time.process_time() - started_s) / TRIED
 
 
@@ -92,10 +92,10 @@ def from_nothing(
     """
     out = runs.folder(recipe)
     refuse(out)
-    model, processor = newborn.untrained(recipe.seed)
+    model, processor = init.untrained(recipe.seed)
     lesson_s = lesson_seconds(model, processor, recipe.seed)
     lessons = max(1, int(SIGHT * (deadline_s - time.process_time()) / lesson_s))
-    newborn.look(model, processor, lessons, recipe.seed, begin_lessons(lessons))
+    init.train_encoder(model, processor, lessons, recipe.seed, begin_lessons(lessons))
     model.save_pretrained(out / "newborn")
     processor.save_pretrained(out / "newborn")
     ready = replace(recipe, start=Start(model=str(out / "newborn")))

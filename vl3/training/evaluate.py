@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from vl3.data.records import Record
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training.data.records import Record
 from vl3.training.recipe import Evaluate
 
 TOGETHER = 8  # conversations generated at once

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vl3.media import Medium, content_digest
-from vl3.settings import ProcessorSettings
+from vl3.families.settings import ProcessorSettings
+from vl3.messages.media import MediaPart, content_digest
 from vl3.values import Clip, Grid
 
 TRIM_EVERY = 64  # writes between two looks at the size of the folder
@@ -27,7 +27,7 @@ class FrameCache:
         self.folder, self.limit_bytes = folder, limit_bytes
         self._writes = 0
 
-    def read(self, medium: Medium, settings: ProcessorSettings, grid: Grid) -> Clip:
+    def read(self, medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
         """The medium's frames at the size of the grid, decoded only where they are not kept."""
         if not isinstance(medium.source, str | Path):
             return medium.read(settings, grid, None)
@@ -45,7 +45,7 @@ class FrameCache:
         self._write(file, clip)
         return clip
 
-    def _key(self, medium: Medium, settings: ProcessorSettings, grid: Grid) -> str:
+    def _key(self, medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> str:
         chosen = (content_digest(medium.source), sorted(medium.sampling(settings).items()), grid)
         return hashlib.sha256(repr((chosen, medium.is_image)).encode()).hexdigest()
 

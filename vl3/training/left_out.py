@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from vl3.training.data.quarantine import Bad, quarantine
-from vl3.training.data.rules import RULES
+from vl3.data.quarantine import Bad, quarantine
+from vl3.data.rules import RULES
 
 QUARANTINE = "quarantine.jsonl"
 TOO_LONG = "E130"  # left out because the recipe says so, not because it cannot be read

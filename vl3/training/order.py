@@ -24,7 +24,7 @@ class Part:
     taken: int
 
 
-class Order:
+class DataOrder:
     """The samples of every step of a run, as (data set, sample) numbers."""
 
     def __init__(self, parts: Sequence[Part], step_samples: int, seed: int) -> None:

@@ -235,7 +235,7 @@ class Recipe:
     remember: scenes of the toy world per step on which a model with an adapter is held to what it
         said before (vl3.training.remember)
     lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
-    story: lessons in time beside the questions, for nano (vl3.training.toy.story)
+    story: lessons in time beside the questions, for nano (vl3.training.nano.temporal_loss)
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
     checkpointing: modules, of vision and language, whose blocks are computed again in the backward
@@ -332,7 +332,7 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_families(source: Source) -> None:
-    from vl3.training.toy.questions import FAMILIES
+    from vl3.toyworld.questions import FAMILIES
 
     for name in source.world.families:
         choice(f"a family of data set {source.name!r}", name, FAMILIES)

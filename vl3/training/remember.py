@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn import functional as F
 
+from vl3.data.records import Record
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE
+from vl3.toyworld.questions import FAMILIES
 from vl3.training.collate import attention_mask, collate
-from vl3.training.data.records import Record
 from vl3.training.recipe import World
 from vl3.training.samples import build
 from vl3.training.sources import Scenes
-from vl3.training.toy.questions import FAMILIES
 
 ASKED = dict.fromkeys(FAMILIES, 1.0)
 WEIGHT = 16.0  # of the divergence, beside the mean loss of the learned tokens

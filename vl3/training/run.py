@@ -10,9 +10,9 @@ from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
+from vl3.data.preview import preview
+from vl3.data.records import BadSample
 from vl3.training.changes import check_changes, last_run, steps_left
-from vl3.training.data.records import BadSample
-from vl3.training.data.views import view
 from vl3.training.left_out import QUARANTINE
 from vl3.training.plan import Looked, warnings
 from vl3.training.ready import check_ready, check_trackers, check_writable, folder
@@ -138,7 +138,7 @@ def first_sample(trainer: VL3Trainer) -> str:
     data, index = trainer.order.step(0)[0]
     try:
         record = trainer.samples.opened[data][index]
-        seen = view(record, record.id, trainer.processor, trainer.recipe.media.visual_tokens)
+        seen = preview(record, record.id, trainer.processor, trainer.recipe.media.visual_tokens)
     except (BadSample, VideoError) as error:
         return f"{error}\n"
     talks = []

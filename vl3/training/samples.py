@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vl3.media import Measured, Medium, annotate, find_media
-from vl3.processor import VL3Processor, cut, decide
+from vl3.data.records import BadSample, Record
+from vl3.families.settings import ProcessorSettings
+from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
+from vl3.processor import VL3Processor, prune_patches, to_patches
 from vl3.prompt import IGNORE, Prompt, render
-from vl3.settings import ProcessorSettings
-from vl3.training.data.records import BadSample, Record
 from vl3.training.frames import FrameCache
 from vl3.values import Clip, Grid
 from vl3.vision import unique_frames
@@ -49,7 +49,7 @@ class Sample:
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each visual slot which token of pixels_NP fills it
-            story_KF - int64, what each slot should know (vl3.training.toy.story); None: untold
+            story_KF - int64, what each slot should know (vl3.training.nano.temporal_loss); or None
             is_cut - whether its end was left out to keep within max_tokens
     """
 
@@ -109,8 +109,8 @@ def build(
     counts, pixels, fresh, source_K = [], torch.empty(0, 0, dtype=torch.uint8), (), torch.empty(0)
     story_KF = None
     if media:
-        patches = cut(clips, grids)
-        keep = decide(patches, settings.prune)
+        patches = to_patches(clips, grids)
+        keep = prune_patches(patches, settings.prune)
         counts = [count for frames in keep.kept_per_frame for count in frames]
         pixels, fresh, source_M = unique_frames(patches.pixels_NP, patches.grids)
         source_K = source_M[keep.keep_M]
@@ -142,13 +142,13 @@ def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str
     return BadSample("E130", f"{record.id}: {tokens} tokens ({visual} visual) > {most}; {knobs}.")
 
 
-def _read(medium: Medium, settings: ProcessorSettings, grid: Grid) -> Clip:
+def _read(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
     return medium.read(settings, grid, None)
 
 
 def _planned(
     record: Record, processor: VL3Processor, settings: ProcessorSettings
-) -> tuple[list[Medium], list[Measured], list[Grid]]:
+) -> tuple[list[MediaPart], list[MediaInfo], list[Grid]]:
     media = find_media(record.talks[0])
     if any(len(find_media(talk)) != len(media) for talk in record.talks[1:]):
         raise BadSample("E110", f"{record.id}: its talks are not about the same media.")

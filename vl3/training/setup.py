@@ -10,11 +10,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vl3.families.settings import PruneSettings
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.settings import PruneSettings
+from vl3.training.nano import init
 from vl3.training.recipe import MODULES, Adapter, Recipe
-from vl3.training.toy import newborn
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
@@ -63,8 +63,8 @@ def prepare(
 def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool):
     start = recipe.start
     if start.nano:
-        model, processor = newborn.untrained(recipe.seed)
-        newborn.look(model, processor, recipe.start.lessons if fresh else 0, recipe.seed)
+        model, processor = init.untrained(recipe.seed)
+        init.train_encoder(model, processor, recipe.start.lessons if fresh else 0, recipe.seed)
         return model, processor
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)

@@ -1,4 +1,4 @@
-"""The data sets of a recipe, sample by sample: files by vl3.training.data, toy scenes here."""
+"""The data sets of a recipe, sample by sample: files by vl3.data, toy scenes here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Protocol
 
 from torch.utils.data import Dataset, Sampler
 
+from vl3.data.quarantine import Bad
+from vl3.data.records import BadSample, Record
 from vl3.processor import VL3Processor
-from vl3.training.data.quarantine import Bad
-from vl3.training.data.records import BadSample, Record
+from vl3.toyworld.questions import QA, ask_many
+from vl3.toyworld.world import Level, film, sample_scene
 from vl3.training.frames import FrameCache
-from vl3.training.order import Order, Part, split
+from vl3.training.nano import temporal_loss
+from vl3.training.order import DataOrder, Part, split
 from vl3.training.recipe import Recipe, Source, World
 from vl3.training.samples import Sample, Size, build, measure
-from vl3.training.toy import story
-from vl3.training.toy.questions import QA, ask_many
-from vl3.training.toy.world import Level, film, sample_scene
 from vl3.values import Clip
 from vl3.video import VideoError
 
@@ -65,7 +65,7 @@ class Scenes:
             talks[-1].append(qa)
         record = scene_record(self.place(index), self.name, clip, talks)
         if self.told and not scene.is_image:
-            record = replace(record, story=partial(story.truth, scene))
+            record = replace(record, story=partial(temporal_loss.truth, scene))
         return record
 
     def place(self, index: int) -> str:
@@ -92,7 +92,7 @@ def open_source(source: Source, seed: int | str, told: bool = False) -> Records 
     """The data set, ready to be indexed; told: toy clips come with their story."""
     if source.world is not None:
         return Scenes(source.name, source.world, seed, told)
-    from vl3.training.data.readers import open_records
+    from vl3.data.readers import open_records
 
     return open_records(
         source.path, name=source.name, format=source.format, media_root=source.media_root
@@ -113,7 +113,7 @@ def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list
     return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
 
 
-class Remembered:
+class CachedTokenizer:
     """A tokenizer that remembers the ids of short texts: time stamps and toy questions come often.
 
     MOST texts are kept, of SHORT characters at most; it stands in where prompts are rendered.
@@ -147,7 +147,7 @@ class Samples(Dataset):
     ) -> None:
         self.opened, self.cache = opened, cache
         self.processor = copy(processor)
-        self.processor.tokenizer = Remembered(processor.tokenizer)
+        self.processor.tokenizer = CachedTokenizer(processor.tokenizer)
         self.names = [source.name for source in recipe.data]
         self.visual_tokens = recipe.media.visual_tokens
         self.max_tokens, self.overlong = recipe.batch.max_tokens, recipe.batch.overlong
@@ -193,7 +193,7 @@ class Steps(Sampler):
 
     def __init__(
         self,
-        order: Order,
+        order: DataOrder,
         samples: Samples,
         recipe: Recipe,
         steps: int,

@@ -28,18 +28,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from vl3.data.quarantine import Bad
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.training import evaluate, optim, remember
-from vl3.training.collate import Pass, attention_mask, collate
-from vl3.training.data.quarantine import Bad
+from vl3.training.collate import MicroBatch, attention_mask, collate
 from vl3.training.frames import FrameCache
 from vl3.training.left_out import QUARANTINE, LeftOut
-from vl3.training.order import Order
+from vl3.training.nano import init, spatial_loss, temporal_loss
+from vl3.training.order import DataOrder
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
 from vl3.training.stop import Stop, Stopped
-from vl3.training.toy import newborn, sight, story
 from vl3.weights.adapters import WHOLE_FILE
 from vl3.weights.digest import weights_digest
 from vl3.weights.hub import resolve
@@ -72,7 +72,7 @@ class Step:
     cut: samples whose end was left out
     """
 
-    passes: tuple[Pass, ...]
+    passes: tuple[MicroBatch, ...]
     bad: tuple[Bad, ...]
     cut: int = 0
 
@@ -81,7 +81,7 @@ class Step:
         return sum(part.learned for part in self.passes)
 
 
-class Join:
+class StepCollator:
     """Samples of a step to its passes: the collate function of the data loader."""
 
     def __init__(self, pad_id: int, patch_values: int) -> None:
@@ -103,7 +103,7 @@ class Join:
         return Step(tuple(ready), tuple(bad), cut)
 
 
-class Tally:
+class RunningMetrics:
     """What happened since the last line of the log: losses and answers by data set and family."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Tally:
         self.wait_s = 0.0
         self.since = time.perf_counter()
 
-    def add(self, part: Pass, losses_K: torch.Tensor, right_K: torch.Tensor) -> None:
+    def add(self, part: MicroBatch, losses_K: torch.Tensor, right_K: torch.Tensor) -> None:
         """One pass and what the model made of it."""
         self.seen_tokens += part.tokens
         self.samples += len(part.ids)
@@ -128,7 +128,7 @@ class Tally:
             self.answers[family] += 1
             self.right[family] += int(wrong[number] == 0)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: RunningMetrics) -> None:
         """Adds what another process saw meanwhile."""
         for name in ("losses", "tokens", "right", "answers"):
             getattr(self, name).update(getattr(other, name))
@@ -169,7 +169,7 @@ class VL3Trainer(Trainer):
         self.base = base_of(recipe)
         self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
         opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
-        self.order = Order(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
+        self.order = DataOrder(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
@@ -178,12 +178,12 @@ class VL3Trainer(Trainer):
         seed = f"{recipe.seed} held out"
         held = [open_source(source, seed) for source in recipe.evaluate.sources]
         self.held = evaluate.held_out(held, recipe.evaluate)
-        self.tally = Tally()
+        self.tally = RunningMetrics()
         device = next(model.parameters()).device
         super().__init__(
             model=model,
             args=arguments(recipe, out, min(steps or self.total_steps, self.total_steps), device),
-            data_collator=Join(
+            data_collator=StepCollator(
                 processor.tokenizer.pad_token_id or 0, 3 * processor.settings.patch**2
             ),
             train_dataset=self.samples,
@@ -301,25 +301,25 @@ class VL3Trainer(Trainer):
         return total
 
     @contextmanager
-    def _story(self, model, part: Pass) -> Iterator[Callable[[], torch.Tensor | float]]:
+    def _story(self, model, part: MicroBatch) -> Iterator[Callable[[], torch.Tensor | float]]:
         """The loss of lessons in time on the pass that runs within it, once it has run."""
         if part.story_KF is None:
             yield lambda: 0.0
             return
         model = self.accelerator.unwrap_model(model)
         slot_BL = part.inputs["input_ids"] == model.config.image_token_id
-        with story.overheard(model) as states:
+        with temporal_loss.overheard(model) as states:
 
             def lesson() -> torch.Tensor:
                 where = states[-1].device
-                losses = story.lesson_losses(
+                losses = temporal_loss.lesson_losses(
                     model, states[-1], slot_BL.to(where), part.story_KF.to(where),
                     self.processor.tokenizer,
                 )  # fmt: skip
                 for name, loss in losses.items():
                     self.tally.losses[f"story, {name}"] += loss.item()
                     self.tally.tokens[f"story, {name}"] += 1
-                return story.WEIGHT * sum(losses.values())
+                return temporal_loss.WEIGHT * sum(losses.values())
 
             yield lesson
 
@@ -328,9 +328,11 @@ class VL3Trainer(Trainer):
         are."""
         model = self.accelerator.unwrap_model(model)
         rng = random.Random(f"{self.recipe.seed} sight {self.recipe.name} {self.state.global_step}")
-        lesson = sight.draw_lesson(rng, newborn.FREE, self.recipe.lessons)
-        loss, _ = sight.lesson_loss(model, None, lesson, sight.word_ids(self.processor.tokenizer))
-        self.accelerator.backward(newborn.BESIDE * loss)
+        lesson = spatial_loss.draw_lesson(rng, init.FREE, self.recipe.lessons)
+        loss, _ = spatial_loss.lesson_loss(
+            model, None, lesson, spatial_loss.word_ids(self.processor.tokenizer)
+        )
+        self.accelerator.backward(init.BESIDE * loss)
 
     def _remember(self, model) -> None:
         """Scenes on which the model is held to what it said before there was an adapter."""
@@ -350,7 +352,7 @@ class VL3Trainer(Trainer):
         )
         return f"step {step} has no token to learn from: {why}; run validate to see every row"
 
-    def _inputs(self, part: Pass) -> dict[str, torch.Tensor]:
+    def _inputs(self, part: MicroBatch) -> dict[str, torch.Tensor]:
         """The pass on the device, with its attention mask."""
         ready = {name: tensor.to(self.args.device) for name, tensor in part.inputs.items()}
         sample_BL, branch_BL = ready.pop("sample_BL"), ready.pop("branch_BL")
@@ -366,7 +368,7 @@ class VL3Trainer(Trainer):
         """Gradients are exchanged between processes once a step, after its last pass."""
         return nullcontext() if last else self.accelerator.no_sync(model)
 
-    def _not_finite(self, part: Pass, output) -> NotFinite:
+    def _not_finite(self, part: MicroBatch, output) -> NotFinite:
         file = self.out / f"not_finite_step_{self.state.global_step}.json"
         losses = output.losses_K.float().cpu()
         owners = [part.owners[number] for number in part.answers_K[~losses.isfinite()].tolist()]
@@ -461,10 +463,10 @@ class VL3Trainer(Trainer):
             rates = {f"rate/{g['module']}/{g['kind']}": round(g["lr"], 9) for g in groups}
             logs = {**logs, **rates, **self.tally.figures(), "bad_samples": self.left_out.count}
             logs.pop("learning_rate", None)
-            self.tally = Tally()
+            self.tally = RunningMetrics()
         super().log(logs, start_time)
 
-    def _other_tallies(self) -> list[Tally]:
+    def _other_tallies(self) -> list[RunningMetrics]:
         every = gather_object([self.tally]) if self.args.world_size > 1 else [self.tally]
         return [tally for rank, tally in enumerate(every) if rank != self.args.process_index]
 

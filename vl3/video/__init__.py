@@ -2,20 +2,20 @@
 
 from vl3.video.encode import encode
 from vl3.video.errors import VideoError
-from vl3.video.glance import glance
 from vl3.video.images import is_image, read_image
 from vl3.video.probe import Probe, probe
 from vl3.video.reader import Schedule, read, schedule
+from vl3.video.thumbnails import thumbnails
 
 __all__ = [
     "Probe",
     "Schedule",
     "VideoError",
     "encode",
-    "glance",
     "is_image",
     "probe",
     "read",
     "read_image",
     "schedule",
+    "thumbnails",
 ]

@@ -17,8 +17,8 @@ import av.error
 
 from vl3.arguments import shown
 from vl3.video import limits
-from vl3.video.boxes import claimed_samples
 from vl3.video.errors import VideoError
+from vl3.video.mp4_boxes import claimed_samples
 
 # Names of libavformat demuxers. Left out on purpose are those that open further files or devices
 # (hls, dash, concat, image2, sdp, rtsp, lavfi, ...). Sound formats are in the list so that a song

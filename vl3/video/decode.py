@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from vl3.video.container import open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
 from vl3.video.timeline import NO_PTS, Timeline, codec_name, packets
-from vl3.video.worker import Beat
+from vl3.video.watchdog import Beat
 
 _SKIPS_UNREFERENCED = {"h264", "hevc"}
 # Up to this size threads of a decoder cost more CPU time handing frames over than they save.
@@ -36,7 +36,7 @@ _MAX_LOST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class DecodeSpan:
     """Packets first..last (file order) are decoded to get the frames `wanted` (display order).
 
     whole: all of them are, also those on which nothing is built
@@ -50,7 +50,7 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class Losses:
+class DecodeErrors:
     """Packets decoded, those damaged, and frames lost: damaged or built on a damaged one."""
 
     packets: int = 0
@@ -59,7 +59,7 @@ class Losses:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DecodedFrame:
     """A decoded frame: `index` is its own place in the timeline, `wanted` the one it stands for."""
 
     wanted: int
@@ -72,12 +72,12 @@ class _SeekMissedError(Exception):
     """The file was not entered where it should have been."""
 
 
-def stretches(
+def decode_spans(
     timeline: Timeline,
     wanted: list[int],
     whole: bool = False,
     tail_packets: int = _TAIL_PACKETS,
-) -> list[Stretch]:
+) -> list[DecodeSpan]:
     """What to decode for the wanted frames: from the keyframe before each of them to the frame.
 
     The next stretch is sought only when a whole group of pictures lies between, else read on to.
@@ -89,12 +89,12 @@ def stretches(
     if not timeline.skippable:
         last = int(packet[wanted].max()) + (_MOST_REORDERED if timeline.by_order else 0)
         last = min(last, len(timeline.packet_pts_N) - 1)
-        return [Stretch(0, last, tuple(wanted), whole=whole)]
+        return [DecodeSpan(0, last, tuple(wanted), whole=whole)]
     keys = timeline.keys_G
     by_time = keys[np.argsort(timeline.packet_pts_N[keys], kind="stable")]
     before = np.searchsorted(timeline.packet_pts_N[by_time], timeline.pts_F[wanted], "right") - 1
     firsts = by_time[np.maximum(before, 0)]
-    found: list[Stretch] = []
+    found: list[DecodeSpan] = []
     group_done = 0  # number of the group of pictures decoding has reached
     for frame, first in zip(wanted, firsts.tolist()):
         group = int(np.searchsorted(keys, first))
@@ -106,7 +106,7 @@ def stretches(
             last = max(previous.last, last)
             found.append(replace(previous, last=last, wanted=(*previous.wanted, frame)))
         else:
-            found.append(Stretch(first, max(first, last), (frame,), seek=skips, whole=whole))
+            found.append(DecodeSpan(first, max(first, last), (frame,), seek=skips, whole=whole))
         group_done = int(np.searchsorted(keys, found[-1].last, "right")) - 1
     return found
 
@@ -117,14 +117,14 @@ def _group_end(timeline: Timeline, group: int) -> int:
     return (nexts[0] if nexts else len(timeline.packet_pts_N)) - 1
 
 
-def shares(timeline: Timeline, wanted: list[int], most: int) -> list[list[int]]:
+def split_for_threads(timeline: Timeline, wanted: list[int], most: int) -> list[list[int]]:
     """The wanted frames in up to `most` runs of about as many packets, decoded side by side.
 
     No packet is decoded for two of them. Fewer runs, or one, where that would not pay.
     """
     if not timeline.seekable or timeline.header.area_px < _SHARE_PX:
         return [wanted]
-    parts = stretches(timeline, wanted, tail_packets=0)
+    parts = decode_spans(timeline, wanted, tail_packets=0)
     done = np.cumsum([part.last - part.first + 1 for part in parts])
     count = int(max(1, min(most, _MAX_SHARES, done[-1] // _SHARE_PACKETS)))
     # a run ends with the stretch in which its part of all packets ends
@@ -139,7 +139,7 @@ class _Source:
     """An open file and the place reached in it; owns the container."""
 
     def __init__(
-        self, path: Path, timeline: Timeline, beat: Beat, losses: Losses, threads: bool
+        self, path: Path, timeline: Timeline, beat: Beat, losses: DecodeErrors, threads: bool
     ) -> None:
         self.path, self.timeline, self.beat, self.losses = path, timeline, beat, losses
         self._threads = threads
@@ -181,7 +181,7 @@ class _Source:
         elif self.stream.codec_context.is_open:
             self.stream.codec_context.flush_buffers()
 
-    def packets(self, stretch: Stretch) -> Iterator[av.Packet | None]:
+    def packets(self, stretch: DecodeSpan) -> Iterator[av.Packet | None]:
         """The packets of a stretch, then None, which makes the decoder give what it still holds.
 
         Raises: _SeekMissedError - after a seek, packets are not the ones of the scan
@@ -204,7 +204,7 @@ class _Source:
                 break
         yield None
 
-    def frames(self, stretch: Stretch) -> Iterator[av.VideoFrame | None]:
+    def frames(self, stretch: DecodeSpan) -> Iterator[av.VideoFrame | None]:
         """Decoded frames of a stretch; None in place of a damaged packet."""
         wanted = self._needed(stretch)
         decoder, skips = self.stream.codec_context, None
@@ -230,7 +230,7 @@ class _Source:
                 self.beat()
                 yield frame
 
-    def placed(self, stretch: Stretch) -> Iterator[tuple[int, av.VideoFrame]]:
+    def placed(self, stretch: DecodeSpan) -> Iterator[tuple[int, av.VideoFrame]]:
         """Good frames of a stretch with their place in the timeline, in the order shown.
 
         Frames from a damaged one to the next keyframe are not good: they are built on it.
@@ -254,7 +254,7 @@ class _Source:
             else:
                 yield index, frame
 
-    def _needed(self, stretch: Stretch) -> set[int]:
+    def _needed(self, stretch: DecodeSpan) -> set[int]:
         """Packets of the wanted frames (and second fields); empty if all are to be decoded."""
         skips = codec_name(self.stream) in _SKIPS_UNREFERENCED and not self.timeline.by_order
         if stretch.whole or not skips:
@@ -305,11 +305,11 @@ def decoded(
     timeline: Timeline,
     wanted: list[int],
     beat: Beat,
-    losses: Losses,
+    losses: DecodeErrors,
     *,
     whole: bool = False,
     threads: bool = True,
-) -> Iterator[Shown]:
+) -> Iterator[DecodedFrame]:
     """The wanted frames, ascending, decoding only what they need.
 
     wanted is ascending without repetition. Where a wanted frame is damaged, the last good one
@@ -318,7 +318,7 @@ def decoded(
     """
     source = _Source(path, timeline, beat, losses, threads)
     try:
-        for stretch in stretches(timeline, wanted, whole):
+        for stretch in decode_spans(timeline, wanted, whole):
             pending = deque(stretch.wanted)
             if stretch.seek and source.can_seek:
                 try:
@@ -333,7 +333,7 @@ def decoded(
         source.close()
 
 
-def refuse_ruins(path: Path, losses: Losses) -> None:
+def raise_if_too_damaged(path: Path, losses: DecodeErrors) -> None:
     """Raises: VideoError - over half of what was decoded is damaged, or hardly a frame is left."""
     damaged = losses.damaged > _MAX_DAMAGED_SHARE * losses.packets
     if damaged or losses.lost > _MAX_LOST_SHARE * losses.packets:
@@ -343,7 +343,7 @@ def refuse_ruins(path: Path, losses: Losses) -> None:
         )
 
 
-def _attempt(source: _Source, stretch: Stretch, pending: deque[int]) -> Iterator[Shown]:
+def _attempt(source: _Source, stretch: DecodeSpan, pending: deque[int]) -> Iterator[DecodedFrame]:
     """The frames of one stretch; takes from `pending` what it has dealt with.
 
     Raises: _SeekMissedError - after a seek a wanted frame is missing though nothing was damaged
@@ -356,13 +356,13 @@ def _attempt(source: _Source, stretch: Stretch, pending: deque[int]) -> Iterator
                 raise _SeekMissedError
             missed = pending.popleft()
             if spare:
-                yield Shown(missed, *spare, stream)
+                yield DecodedFrame(missed, *spare, stream)
             spare = None
         spare = (index, frame)
         if pending and pending[0] == index:
-            yield Shown(pending.popleft(), *spare, stream)
+            yield DecodedFrame(pending.popleft(), *spare, stream)
             spare = None
     if pending and stretch.seek and losses.lost == lost_before:
         raise _SeekMissedError
     if pending and spare:
-        yield Shown(pending.popleft(), *spare, stream)
+        yield DecodedFrame(pending.popleft(), *spare, stream)

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from vl3.video import animation, limits
+from vl3.video import animated_webp, limits
 from vl3.video.container import shown_name
-from vl3.video.decode import Losses, Shown, decoded, refuse_ruins, shares
+from vl3.video.decode import (
+    DecodedFrame,
+    DecodeErrors,
+    decoded,
+    raise_if_too_damaged,
+    split_for_threads,
+)
 from vl3.video.errors import VideoError
 from vl3.video.images import Resize, is_animation, resized, resolve_size
 from vl3.video.pixels import Orientation, orientation, stored_rgb
 from vl3.video.timeline import Timeline, scan
-from vl3.video.worker import Beat, watched
+from vl3.video.watchdog import Beat, run_with_watchdog
 
 Size = tuple[int, int] | Callable[[int, int, int], tuple[int, int]] | None
 
@@ -24,7 +30,7 @@ Size = tuple[int, int] | Callable[[int, int, int], tuple[int, int]] | None
 def timeline_of(path: Path, timeout_s: float) -> Timeline:
     """The timeline of a video or of an animation."""
     if is_animation(path):
-        return animation.animation_timeline(path, timeout_s)
+        return animated_webp.animation_timeline(path, timeout_s)
     return scan(path, timeout_s)
 
 
@@ -33,7 +39,7 @@ def read_picks(
     timeline: Timeline,
     wanted: list[int],
     size: Size,
-    losses: Losses,
+    losses: DecodeErrors,
     on_frame: Callable[[int, int], None] | None = None,
     timeout_s: float = 30.0,
     untagged: str = "height",
@@ -43,8 +49,10 @@ def read_picks(
 
     Raises: VideoError - nothing could be decoded, too much is damaged, the decoder stalls
     """
-    parts = [wanted] if is_animation(path) else shares(timeline, wanted, available_cores())
-    found = [Losses() for _ in parts]
+    parts = (
+        [wanted] if is_animation(path) else split_for_threads(timeline, wanted, available_cores())
+    )
+    found = [DecodeErrors() for _ in parts]
     frames, given = _gathered(
         path, timeline, parts, size, found, on_frame, timeout_s, untagged, resize
     )
@@ -54,7 +62,7 @@ def read_picks(
         frames, given = _gathered(
             path, timeline, [wanted], size, [losses], on_frame, timeout_s, untagged, resize, True
         )
-        refuse_ruins(path, losses)
+        raise_if_too_damaged(path, losses)
     if frames is None:
         raise VideoError(f"No frame of {shown_name(path)} could be decoded; the file is damaged.")
     return frames, given
@@ -65,7 +73,7 @@ def _gathered(
     timeline: Timeline,
     parts: list[list[int]],
     size: Size,
-    losses: list[Losses],
+    losses: list[DecodeErrors],
     on_frame: Callable[[int, int], None] | None,
     timeout_s: float,
     untagged: str,
@@ -75,7 +83,7 @@ def _gathered(
     """frames_TYX3 of all parts, each decoded in its own thread, and (wanted, given) indices."""
     wanted = [frame for part in parts for frame in part]
     place = {frame: at for at, frame in enumerate(wanted)}
-    look = _Look(shown_name(path), size, len(wanted))
+    look = _Resize(shown_name(path), size, len(wanted))
     producers = [
         partial(
             _pictures, path, timeline, part, look, loss, untagged, resize,
@@ -85,7 +93,9 @@ def _gathered(
     ]  # fmt: skip
     frames_TYX3, given = None, {}
     name, deadline_s = shown_name(path), limits.read_deadline_s(path)
-    for asked, index, rgb_YX3 in watched(name, timeout_s, *producers, deadline_s=deadline_s):
+    for asked, index, rgb_YX3 in run_with_watchdog(
+        name, timeout_s, *producers, deadline_s=deadline_s
+    ):
         if frames_TYX3 is None:
             frames_TYX3 = np.empty((len(wanted), *rgb_YX3.shape), np.uint8)
         frames_TYX3[place[asked]] = rgb_YX3
@@ -97,7 +107,7 @@ def _gathered(
     return frames_TYX3, sorted(given.items())
 
 
-class _Look:
+class _Resize:
     """How stored pictures become the ones given, settled by the first of them."""
 
     def __init__(self, name: str, size: Size, num_frames: int) -> None:
@@ -112,7 +122,7 @@ class _Look:
             self._target = target
         return self._target
 
-    def turn(self, shown: Shown) -> Orientation:
+    def turn(self, shown: DecodedFrame) -> Orientation:
         self._turn = self._turn or orientation(shown.frame, shown.stream)
         return self._turn
 
@@ -128,8 +138,8 @@ def _pictures(
     path: Path,
     timeline: Timeline,
     wanted: list[int],
-    look: _Look,
-    losses: Losses,
+    look: _Resize,
+    losses: DecodeErrors,
     untagged: str,
     resize: Resize,
     beat: Beat,
@@ -138,7 +148,7 @@ def _pictures(
     threads: bool,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     if is_animation(path):
-        for index, rgb_YX3 in animation.animation_frames(path, wanted, beat):
+        for index, rgb_YX3 in animated_webp.animation_frames(path, wanted, beat):
             yield index, index, resize(rgb_YX3, look.target(*rgb_YX3.shape[:2]))
         return
     for shown in decoded(path, timeline, wanted, beat, losses, whole=whole, threads=threads):

@@ -15,9 +15,9 @@ import av.error
 import numpy as np
 
 from vl3.video import limits
-from vl3.video.boxes import Box, boxes
 from vl3.video.container import open_video, shown_name
 from vl3.video.errors import VideoError
+from vl3.video.mp4_boxes import Box, boxes
 from vl3.video.pixels import stored_rgb
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"MiHB"}

@@ -20,7 +20,7 @@ from vl3.video.container import local_file, shown_name
 from vl3.video.errors import VideoError
 from vl3.video.heif import heif_rgb, heif_size, is_heif
 from vl3.video.levels import eight_bits, over_white
-from vl3.video.worker import watched
+from vl3.video.watchdog import run_with_watchdog
 
 # The limit on pixels is ours (limits.PICTURE_PIXELS); PIL warns below it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -107,7 +107,7 @@ def read_image(
     else:
         path = local_file(picture)
         name, limit_s = shown_name(path), limits.read_deadline_s(path)
-        rgb, notes = next(watched(name, limit_s, lambda _: iter([_from_file(path)])))
+        rgb, notes = next(run_with_watchdog(name, limit_s, lambda _: iter([_from_file(path)])))
         source = str(path)
     target = resolve_size(size, 1, *rgb.shape[:2])
     limits.check_picture("the size asked for", *target)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from vl3.video.container import local_file, open_video, shown_name
-from vl3.video.decode import Losses
+from vl3.video.decode import DecodeErrors
 from vl3.video.errors import VideoError
 from vl3.video.frames import read_picks, timeline_of
 from vl3.video.sample import fps_filter_picks, middle_picks, thin
@@ -119,7 +119,7 @@ def read_official(
         return height // size_divisible * size_divisible, width // size_divisible * size_divisible
 
     wanted = sorted(set(chosen)) or [0]
-    frames, given = read_picks(found, timeline, wanted, resize, Losses(), untagged="bt601")
+    frames, given = read_picks(found, timeline, wanted, resize, DecodeErrors(), untagged="bt601")
     if not chosen:
         return frames[:0], ()
     return expanded(frames, given, chosen, times_s)

@@ -13,13 +13,13 @@ import av.error
 
 from vl3.arguments import number
 from vl3.video import limits
-from vl3.video.animation import animation_timeline
+from vl3.video.animated_webp import animation_timeline
 from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
 from vl3.video.images import image_format, image_size, is_animation, is_image
 from vl3.video.pixels import orientation
 from vl3.video.timeline import codec_name, packets, scan
-from vl3.video.worker import Beat, watched
+from vl3.video.watchdog import Beat, run_with_watchdog
 
 _PACKETS_TRIED = 250
 
@@ -79,7 +79,7 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
         return _probe_animation(found, timeout_s)
     deadline_s = limits.read_deadline_s(found)
     return next(
-        watched(shown_name(found), timeout_s, lambda beat: _probe(found, beat),
+        run_with_watchdog(shown_name(found), timeout_s, lambda beat: _probe(found, beat),
                 deadline_s=deadline_s)
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from vl3.arguments import choice, number, shown, whole
 from vl3.values import Clip
 from vl3.video import limits, official
 from vl3.video.container import local_file, shown_name
-from vl3.video.decode import Losses
+from vl3.video.decode import DecodeErrors
 from vl3.video.errors import VideoError
 from vl3.video.frames import Size, read_picks, timeline_of
 from vl3.video.images import Resize, is_image, read_image, resized
@@ -111,7 +111,7 @@ def read(
         return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
-    losses = Losses()
+    losses = DecodeErrors()
     untagged = "bt601" if mode == "official" else "height"
     frames, given = read_picks(
         found, timeline, sorted(set(picks)), size, losses, on_frame, timeout_s, untagged, resize
@@ -136,7 +136,7 @@ def _notes(timeline: Timeline) -> tuple[str, ...]:
     return (*timeline.notes, *cut)
 
 
-def _lost(losses: Losses) -> tuple[str, ...]:
+def _lost(losses: DecodeErrors) -> tuple[str, ...]:
     if not losses.lost:
         return ()
     return (f"{losses.lost} of {losses.packets} frames could not be read.",)

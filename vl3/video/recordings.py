@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from vl3.video.boxes import boxes, is_boxed
+from vl3.video.mp4_boxes import boxes, is_boxed
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _FLV, _FLV_HEAD = b"FLV\x01", re.compile(rb"FLV\x01[\0-\x05]\0\0\0\x09\0\0\0\0")

@@ -18,7 +18,7 @@ from vl3.video.clock import clock_shift
 from vl3.video.container import open_video, pick_stream, shown_name, video_streams
 from vl3.video.errors import VideoError
 from vl3.video.recordings import num_recordings
-from vl3.video.worker import Beat, watched
+from vl3.video.watchdog import Beat, run_with_watchdog
 
 # A frame of these is built on the ones before it whatever its keyframe flag says.
 _NO_SKIP = {"gif", "apng", "webp"}
@@ -122,7 +122,9 @@ def scan(path: Path, timeout_s: float = 30.0) -> Timeline:
 def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
     deadline_s = limits.read_deadline_s(path)
     return next(
-        watched(shown_name(path), timeout_s, lambda beat: _scan(path, beat), deadline_s=deadline_s)
+        run_with_watchdog(
+            shown_name(path), timeout_s, lambda beat: _scan(path, beat), deadline_s=deadline_s
+        )
     )
 
 

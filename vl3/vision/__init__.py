@@ -1,10 +1,10 @@
 """Any-resolution vision: frames to patches, which of them to keep, and their features."""
 
+from vl3.vision.dedup import unique_frames
 from vl3.vision.downsample import downsample
 from vl3.vision.encoder import VisionEncoder
 from vl3.vision.patchify import patchify, unpatchify
 from vl3.vision.prune import prune
-from vl3.vision.repeats import unique_frames
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, positions
 

@@ -23,7 +23,7 @@ from math import prod
 import numpy as np
 
 from vl3.values import Clip
-from vl3.vision.cells import ABSENT, Cells
+from vl3.vision.token_map import ABSENT, TokenLayout
 from vl3.viz.pack import packed, sheet
 
 DECADES = 5  # from a map's largest weight down to the least that is not 0
@@ -44,7 +44,7 @@ def data(
 ) -> dict:
     """What mount() of look.js takes to show where the words of one answer looked.
 
-    mean: vl3.trace.Attention, the mean over all layers and heads for all words of the answer
+    mean: vl3.interpret.Attention, the mean over all layers and heads for all words of the answer
     clips: of the prompt in its order, at the size that the model saw (Studio.videos)
     vision: numbers of layers and heads of the vision encoder; without it that is not offered
     details: further Attention, as `maps` takes it, to be had without asking (in a one-file page)
@@ -100,7 +100,7 @@ def _medium(clip: Clip, slots_TRC: np.ndarray) -> dict:
     }
 
 
-def _most_in_a_frame(cells: Cells) -> int:
+def _most_in_a_frame(cells: TokenLayout) -> int:
     counts = [(slots != ABSENT).sum(axis=(1, 2)).max() for slots in cells.slots]
     return int(max(counts, default=0))
 
@@ -108,7 +108,7 @@ def _most_in_a_frame(cells: Cells) -> int:
 def maps(attention) -> dict:
     """One look as view.update({"maps": ...}) takes it.
 
-    attention: vl3.trace.Attention of single layers and heads, or of a source that joins them
+    attention: vl3.interpret.Attention of single layers and heads, or of a source that joins them
     Returns the maps [layers, heads, tokens, slots] as levels, the slots beginning with `first`.
     Source "vision" reaches one frame, and only its slots are in the maps.
     Raises: ValueError for a mean, which `data` has, and for several visual tokens.
@@ -143,7 +143,7 @@ def _packed_maps(attention, source: str) -> dict:
     }
 
 
-def _frame_of(cells: Cells, slot: int) -> tuple[int, int]:
+def _frame_of(cells: TokenLayout, slot: int) -> tuple[int, int]:
     """First slot and end of the frame that a slot lies in; a frame's slots follow each other."""
     slots = cells.slots[cells.clip_K[slot]][cells.frame_K[slot]]
     slots = slots[slots != ABSENT]

@@ -17,7 +17,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from vl3.arguments import choice, instance, items, number, shown, whole
-from vl3.values import Grid, Keep, Patches, Piece
+from vl3.values import Grid, Keep, Patches, PromptSegment
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, frequencies
@@ -96,10 +96,15 @@ def block_order(grid: Grid) -> Mapped:
     return _styled(figure, "Block order: patches of one token follow each other"), order_RC
 
 
-def prompt(pieces: Sequence[Piece]) -> Drawn:
+def prompt(pieces: Sequence[PromptSegment]) -> Drawn:
     """The prompt as one bar, position by position."""
     for piece in items("pieces", pieces, "what studio.pieces gives"):
-        instance("each of pieces", piece, Piece, "a vl3.values.Piece, as studio.pieces gives them")
+        instance(
+            "each of pieces",
+            piece,
+            PromptSegment,
+            "a vl3.values.Piece, as studio.pieces gives them",
+        )
     rows = [(piece.kind, piece.text, piece.tokens, piece.time_s) for piece in pieces]
     table = pd.DataFrame(rows, columns=["kind", "text", "tokens", "time_s"])
     table.insert(0, "first", table["tokens"].cumsum() - table["tokens"])
@@ -340,7 +345,7 @@ def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) ->
 def head_matrix(attention, word: int | None = None) -> Drawn:
     """Share of attention on visual tokens by layer and head.
 
-    attention: vl3.trace.Attention of source "language"; word: its number among those asked for,
+    attention: vl3.interpret.Attention of source "language"; word: its number among those asked for,
     None for the mean of all
     """
     _check_look(attention)
@@ -370,7 +375,7 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
 def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = None) -> Drawn:
     """How much each word gave to each frame of a clip, mean of the layers and heads asked for.
 
-    attention: vl3.trace.Attention of a source with words
+    attention: vl3.interpret.Attention of a source with words
     """
     _check_look(attention)
     maps = attention.maps()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from vl3.values import Ledger, Piece, Reply
+from vl3.values import Ledger, PromptSegment, Reply
 
 
 def data(
     reply: Reply,
-    pieces: Sequence[Piece],
+    pieces: Sequence[PromptSegment],
     *,
     rows: Sequence[tuple[str, str]] = (),
     blocks: Sequence[Mapping[str, str]] = (),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from vl3.layouts import LayoutError, read_json, safetensors_names
+from vl3.families.layouts import LayoutError, read_json, safetensors_names
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.digest import weights_digest
 from vl3.weights.hub import resolve
@@ -48,7 +48,7 @@ def read_base(folder: Path) -> Base:
     settings = read_json(folder, ADAPTER_FILE)
     if settings is None:
         kind = "a whole model; load it as the model" if is_model(folder) else "no adapter"
-        raise LayoutError(f"{title(folder)} is {kind}: it has no {ADAPTER_FILE}")
+        raise LayoutError(f"{display_name(folder)} is {kind}: it has no {ADAPTER_FILE}")
     run = read_json(folder, RUN_FILE) or {}
     return Base(
         name=settings.get("base_model_name_or_path"),
@@ -65,14 +65,15 @@ def find_base(adapter: Path, *, offline: bool = False) -> Path:
     base = read_base(adapter)
     if not base.name:
         raise LayoutError(
-            f"{title(adapter)} does not name its base model; load that one with --adapter {adapter}"
+            f"{display_name(adapter)} does not name its base model; load that one with --adapter "
+            f"{adapter}"
         )
     try:
         return resolve(base.name, offline=offline)
     except LayoutError as error:
         raise LayoutError(
-            f"the base of the adapter {title(adapter)} is missing ({error}); where it is somewhere "
-            f"else, load it from there with --adapter {adapter}"
+            f"the base of the adapter {display_name(adapter)} is missing ({error}); where it is "
+            f"somewhere else, load it from there with --adapter {adapter}"
         ) from error
 
 
@@ -84,8 +85,8 @@ def check_base(adapter: Path, folder: Path) -> None:
     base = read_base(adapter)
     if base.digest and weights_digest(folder) not in (base.digest, None):
         raise LayoutError(
-            f"the adapter {title(adapter)} was trained on {base.name}, and the weights in "
-            f"{title(folder)} are others; load it on the model it was trained on"
+            f"the adapter {display_name(adapter)} was trained on {base.name}, and the weights in "
+            f"{display_name(folder)} are others; load it on the model it was trained on"
         )
 
 
@@ -97,7 +98,7 @@ def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
     from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
     misfit = LayoutError(
-        f"the adapter {title(folder)} does not fit this model: it was trained on "
+        f"the adapter {display_name(folder)} does not fit this model: it was trained on "
         f"{read_base(folder).name or 'one of other sizes'}"
     )
     _check_weights(folder)
@@ -105,7 +106,8 @@ def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
         config = PeftConfig.from_pretrained(str(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise LayoutError(
-            f"{ADAPTER_FILE} of {title(folder)} cannot be used: {' '.join(str(error).split())}"
+            f"{ADAPTER_FILE} of {display_name(folder)} cannot be used: "
+            f"{' '.join(str(error).split())}"
         ) from error
     model.add_adapter(config)
     # Not model.load_adapter, which leaves the magnitudes of DoRA as they were.
@@ -128,7 +130,9 @@ def _check_weights(folder: Path) -> None:
     if (folder / WEIGHTS_FILE).is_file():
         safetensors_names(folder / WEIGHTS_FILE)
     elif not (folder / "adapter_model.bin").is_file():
-        raise LayoutError(f"the adapter {title(folder)} has no {WEIGHTS_FILE}; copy it there too")
+        raise LayoutError(
+            f"the adapter {display_name(folder)} has no {WEIGHTS_FILE}; copy it there too"
+        )
     if (folder / WHOLE_FILE).is_file():
         safetensors_names(folder / WHOLE_FILE)
 
@@ -137,7 +141,7 @@ def _shapes(model: VL3ForConditionalGeneration) -> dict:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def title(folder: Path) -> str:
+def display_name(folder: Path) -> str:
     """The name to call a folder by: its own, with the run's before that of a checkpoint."""
     is_checkpoint = folder.name.startswith("checkpoint-")
     return f"{folder.parent.name}/{folder.name}" if is_checkpoint else folder.name

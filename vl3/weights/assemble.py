@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from vl3 import layouts
 from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
-from vl3.layouts import LayoutError
+from vl3.families import layouts
+from vl3.families.layouts import LayoutError
+from vl3.families.settings import ProcessorSettings
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
-from vl3.settings import ProcessorSettings
 from vl3.weights.places import local
 
 ADDED_TOKENS = ("<image>", "<|stream_start|>", "<|stream_end|>")

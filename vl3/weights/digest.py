@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from vl3 import layouts
+from vl3.families import layouts
 
 BLOCK_BYTES = 4096  # read from the middle of each tensor
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from vl3 import layouts
 from vl3.arguments import did_you_mean, instance, shown
-from vl3.layouts import NATIVE, OFFICIAL, LayoutError
+from vl3.families import layouts
+from vl3.families.layouts import NATIVE, OFFICIAL, LayoutError
+from vl3.families.settings import ProcessorSettings, read_settings
+from vl3.hf.chat_template import NATIVE_IMAGE, NATIVE_VIDEO, chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.settings import ProcessorSettings, read_settings
-from vl3.template import NATIVE_IMAGE, NATIVE_VIDEO, chat_template
 
 KINDS = ("own", "official", "native")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vl3.arguments import switch
-from vl3.layouts import LayoutError
+from vl3.families.layouts import LayoutError
 from vl3.weights.places import local
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"

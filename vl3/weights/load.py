@@ -7,23 +7,23 @@ from pathlib import Path
 
 import torch
 
-from vl3 import layouts
 from vl3.arguments import shown
+from vl3.families import layouts
+from vl3.families.settings import CONFIG_FILE, read_settings
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.settings import CONFIG_FILE, read_settings
-from vl3.weights import quantize as quantization
 from vl3.weights.adapters import (
     add_adapter,
     check_base,
+    display_name,
     find_base,
     is_adapter,
     read_base,
-    title,
 )
 from vl3.weights.hub import BUNDLED, resolve
-from vl3.weights.int8_rows import round_rest
 from vl3.weights.number_format import pick_dtype
+from vl3.weights.quantize import bnb as quantization
+from vl3.weights.quantize.int8_rows import quantize_remaining
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ def load(
 
     dtype "auto" is bfloat16 on a GPU and float32 on a CPU up to 500 M parameters; above, what the
     processor computes faster (vl3.weights.number_format).
-    quantize: None or one of vl3.weights.quantize.KINDS; adapter: a peft folder, or a run that
+    quantize: None or one of vl3.weights.quantize.bnb.KINDS; adapter: a peft folder, or a run that
     trained one, applied to the loaded model. Where name itself is such a folder, its base is loaded
     as it was for training.
     Raises: LayoutError, ValueError or ImportError in one sentence.
@@ -64,7 +64,8 @@ def load(
     if is_adapter(folder):
         if adapter is not None:
             raise layouts.LayoutError(
-                f"{title(folder)} is itself an adapter; load it alone, or its base as the model"
+                f"{display_name(folder)} is itself an adapter; load it alone, or its base as the "
+                "model"
             )
         adapter, folder = folder, find_base(folder, offline=offline)
         quantize = quantize or read_base(adapter).quantize
@@ -79,15 +80,15 @@ def load(
         folder, config=config, dtype=kind, device_map={"": target}, **extra
     )
     if quantize:
-        quantization.fit_cpu(model)
+        quantization.use_cpu_kernels(model)
     processor = VL3Processor.from_pretrained(folder)
     if adapter is not None:
         add_adapter(model, adapter)
         if (adapter / CONFIG_FILE).is_file():
             processor.settings = read_settings(adapter, patch=config.vision_config.patch_size)
-    rounded = round_rest(model) if quantize == "nf4+int8" else ()
+    rounded = quantize_remaining(model) if quantize == "nf4+int8" else ()
     if quantize and target.type == "cpu":
-        _let_go_of_files(model)
+        _unmap_weights(model)
     return Loaded(
         model=model.eval(),
         processor=processor,
@@ -98,7 +99,7 @@ def load(
     )
 
 
-def _let_go_of_files(model: VL3ForConditionalGeneration) -> None:
+def _unmap_weights(model: VL3ForConditionalGeneration) -> None:
     """Copies the weights that were not quantized.
 
     On a CPU they are mapped from their files, each of which stays in memory as a whole for them.

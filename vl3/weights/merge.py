@@ -16,14 +16,21 @@ import torch
 from safetensors import safe_open
 from transformers import BatchFeature
 
-from vl3 import layouts
+from vl3.families import layouts
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.weights.adapters import WHOLE_FILE, add_adapter, find_base, is_adapter, read_base, title
+from vl3.weights.adapters import (
+    WHOLE_FILE,
+    add_adapter,
+    display_name,
+    find_base,
+    is_adapter,
+    read_base,
+)
 from vl3.weights.export import export
 from vl3.weights.hub import BUNDLED, resolve
 from vl3.weights.load import Loaded, count_parameters, load
-from vl3.weights.quantize import dequantized
+from vl3.weights.quantize.bnb import dequantized
 
 CLIP = BUNDLED.parent / "clips" / "three_shapes.mp4"
 FRAMES = 8
@@ -89,7 +96,7 @@ class Written:
     checks: tuple[Check, ...]
 
 
-def write(
+def export_checked(
     source: str | Path | None,
     folder: Path,
     layout: str = "own",
@@ -285,6 +292,6 @@ def _check_memory(name: str | Path | None, offline: bool) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(
-            f"merging and comparing {title(folder)} in float32 needs {needed / 1e9:.0f} GB of "
-            f"memory, and {free / 1e9:.0f} GB are free; use a machine with more"
+            f"merging and comparing {display_name(folder)} in float32 needs {needed / 1e9:.0f} GB "
+            f"of memory, and {free / 1e9:.0f} GB are free; use a machine with more"
         )

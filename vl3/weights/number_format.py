@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from vl3.arguments import choice
-from vl3.units import memory
+from vl3.units import format_bytes
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE = 500_000_000  # parameters from which a CPU's format is worth choosing
@@ -66,7 +66,7 @@ def suited(device: torch.device, parameters: int, quantize: str | None = None) -
     if quantize is None and takes > free:
         return NumberFormat(
             torch.bfloat16,
-            f"{slower}, but float32 takes {memory(takes)} and {memory(free)} are free; "
+            f"{slower}, but float32 takes {format_bytes(takes)} and {format_bytes(free)} are free; "
             "nf4 is smaller and faster",
         )
     return NumberFormat(torch.float32, slower)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vl3 import layouts
 from vl3.config import VL3Config, videollama3_2b, videollama3_7b
+from vl3.families import layouts
 from vl3.weights.adapters import is_adapter, read_base
 from vl3.weights.hub import resolve
 

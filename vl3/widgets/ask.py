@@ -11,7 +11,7 @@ import traitlets
 from ipywidgets import HTML, Button, FileUpload, HBox, IntProgress, Layout, Text, VBox
 
 from vl3.arguments import instance, shown
-from vl3.values import Reply, Stage
+from vl3.values import Progress, Reply
 
 WIDE = {"style": {"description_width": "72px"}, "layout": Layout(width="520px")}
 
@@ -90,7 +90,7 @@ class Ask(VBox):
         self._show("")
         try:
             for event in self._studio.stream(self._messages(), stop=self._stop, **settings):
-                if isinstance(event, Stage):
+                if isinstance(event, Progress):
                     self._say_stage(event)
                 elif isinstance(event, str):
                     text += event
@@ -122,7 +122,7 @@ class Ask(VBox):
             path.write_bytes(file["content"])
             self._path.value = str(path)
 
-    def _say_stage(self, stage: Stage) -> None:
+    def _say_stage(self, stage: Progress) -> None:
         self._say(stage.name)
         self._bar.layout.visibility = "visible" if stage.total else "hidden"
         self._bar.max, self._bar.value = max(1, stage.total), stage.done

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from vl3.trace.rows import QK, frame_sinks, in_chunks, rollout, sinks, token_row, weights
+from vl3.interpret.attention_rows import (
+    QK,
+    frame_sinks,
+    in_chunks,
+    rollout,
+    sinks,
+    token_row,
+    weights,
+)
 
 
 def random_qk(length=20, heads=4, key_heads=2, seed=0, **options):
@@ -44,7 +52,7 @@ def test_rows_are_those_of_the_definition(options, key_heads):
 
 def test_chunks_are_the_whole(monkeypatch):
     qk, row_Q = random_qk(), torch.arange(20)
-    monkeypatch.setattr("vl3.trace.rows.CHUNK_BYTES", 3 * 4 * 4 * 20)
+    monkeypatch.setattr("vl3.interpret.attention_rows.CHUNK_BYTES", 3 * 4 * 4 * 20)
     parts = list(in_chunks(qk, row_Q))
     assert [len(row_Q[part]) for part, _ in parts] == [3] * 6 + [2]
     assert torch.allclose(torch.cat([w for _, w in parts], dim=1), weights(qk, row_Q))

@@ -12,9 +12,9 @@ from clips import write_clip
 from conftest import tiny_config, wide_awake
 
 import vl3
-from vl3 import recall
+from vl3.inference import replay
+from vl3.interpret import Tracer, capture
 from vl3.model import VL3ForConditionalGeneration
-from vl3.trace import Tracer, record
 from vl3.values import Clip, Reply
 
 SAID = 12
@@ -62,14 +62,14 @@ def reply(studio, film, picture):
 
 @pytest.fixture(scope="module")
 def scene(studio, reply):
-    return recall.scene(studio._library, reply)
+    return replay.replay_input(studio._library, reply)
 
 
 def eager(model, scene, length=None):
     """Attention of every layer as the eager path returns it, [1, H, L, L] each, and the logits."""
     model = copy.deepcopy(model)
     model.language.config._attn_implementation = "eager"
-    embeds = record.embedded(model, scene, scene.ids()[:length]).detach().requires_grad_()
+    embeds = capture.embedded(model, scene, scene.ids()[:length]).detach().requires_grad_()
     output = model(inputs_embeds=embeds, output_attentions=True)
     return output.attentions, output.logits
 
@@ -269,7 +269,7 @@ def test_memory_is_a_small_part_of_eager_attention_and_stays_bounded(studio, tmp
     ask = [{"role": "user", "content": [{"type": "video", "video": {"path": path}}, "What?"]}]
     reply = studio.reply(ask, max_new_tokens=8, prune=None)
     assert reply.ledger.frames == 16
-    other = recall.scene(studio._library, reply)
+    other = replay.replay_input(studio._library, reply)
     attentions, _ = eager(studio.model, other)
     allowed = 0.1 * sum(weight.nbytes for weight in attentions)
     tracer = Tracer(studio.model)
@@ -284,7 +284,7 @@ def test_memory_is_a_small_part_of_eager_attention_and_stays_bounded(studio, tmp
     shorter = studio.reply(ask, max_new_tokens=2, prune=None)
     small = Tracer(studio.model, memory_bytes=only.nbytes + 1)
     for one in (reply, shorter):
-        small.look(recall.scene(studio._library, one), layers=[1])
+        small.look(replay.replay_input(studio._library, one), layers=[1])
     assert len(small._known) == 1
 
 
@@ -322,8 +322,8 @@ def test_what_cannot_be_asked_is_said(studio, reply, asked, sentence):
 
 
 def test_what_is_too_large_is_said(studio, reply, monkeypatch):
-    monkeypatch.setattr("vl3.trace.tracer.MOST_BYTES", 1000)
-    monkeypatch.setattr("vl3.trace.relevancy.MOST_BYTES", 1000)
+    monkeypatch.setattr("vl3.interpret.tracer.MOST_BYTES", 1000)
+    monkeypatch.setattr("vl3.interpret.relevancy.MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="leave out layers or heads for their mean"):
         studio.attention(reply, layers=[0, 1])
     with pytest.raises(ValueError, match="lower max_frames or budget_tokens"):

@@ -9,7 +9,7 @@ import torch
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training.toy.score import CLIPS, blinded, draw, score
+from vl3.toyworld.score import CLIPS, blinded, draw, score
 from vl3.weights.hub import BUNDLED
 
 REPOSITORY = Path(__file__).resolve().parents[3]

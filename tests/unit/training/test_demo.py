@@ -9,11 +9,12 @@ from transformers import TrainerCallback
 
 from train_cli.__main__ import main
 from train_cli.config import read_recipe
-from vl3.training import demo, paint
+from vl3.data.readers import open_records
+from vl3.toyworld.score import draw
+from vl3.training import demo
 from vl3.training import run as runs
-from vl3.training.data.readers import open_records
+from vl3.training.nano import new_colour
 from vl3.training.recipe import Batch, Source
-from vl3.training.toy.score import draw
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 from vl3.weights.runs import RUN_FILE, checkpoints
@@ -86,24 +87,24 @@ def test_it_says_so_when_it_did_not_learn():
     assert "did not learn to look" in demo.verdict(guessed)
     assert demo.verdict([*guessed, demo.Shares("shape", 0.4, 0.1)]) is None
     before, after = demo.Learned(0.0, 1.0, ()), demo.Learned(0.1, 1.0, ())
-    assert "did not learn brown" in demo.taught_verdict(paint.BROWN, before, after)
-    assert demo.taught_verdict(paint.BROWN, before, demo.Learned(0.98, 1.0, ())) is None
+    assert "did not learn brown" in demo.taught_verdict(new_colour.BROWN, before, after)
+    assert demo.taught_verdict(new_colour.BROWN, before, demo.Learned(0.98, 1.0, ())) is None
 
 
 def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):
-    file = paint.write(tmp_path, paint.BROWN, 30, "test")
+    file = new_colour.write(tmp_path, new_colour.BROWN, 30, "test")
     records = open_records(str(file), name="brown")
     assert len(records) == 30
     words = [turn["content"] for record in map(records.__getitem__, range(30))
              for talk in record.talks for turn in talk if turn["role"] == "assistant"]  # fmt: skip
     assert words.count("Brown.") > 10
     assert len({word for word in words if word != "Brown."}) > 8  # the old answers are there, too
-    again = paint.write(tmp_path / "again", paint.BROWN, 30, "test")
+    again = new_colour.write(tmp_path / "again", new_colour.BROWN, 30, "test")
     assert again.read_text() == file.read_text()
 
 
 def test_questions_for_the_new_colour_have_that_answer():
-    asked = paint.asked_colour(paint.BROWN, 20, "test")
+    asked = new_colour.asked_colour(new_colour.BROWN, 20, "test")
     assert len(asked) == 20
     assert {qa.answer for _, qas in asked for qa in qas} == {"Brown."}
 
@@ -111,17 +112,17 @@ def test_questions_for_the_new_colour_have_that_answer():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_bundled_model_learns_brown(tmp_path):
-    file = paint.write(tmp_path / "data", paint.BROWN, 160, "taught")
+    file = new_colour.write(tmp_path / "data", new_colour.BROWN, 160, "taught")
     recipe = small("nano_colour", tmp_path, data=[Source(name="brown", path=str(file))])
     recipe = replace(recipe, start=replace(recipe.start, model=str(BUNDLED)))
-    test = demo.colour_test(paint.BROWN, 50, 0)
+    test = demo.colour_test(new_colour.BROWN, 50, 0)
     before, after = load(BUNDLED), load(runs.run(recipe))
     was = demo.learned(before.model, before.processor, test)
     now = demo.learned(after.model, after.processor, test)
     assert was.new == 0
     assert now.new >= 0.4
     assert now.old >= was.old - 0.15
-    assert "brown" in demo.before_after(paint.BROWN, was, now)
+    assert "brown" in demo.before_after(new_colour.BROWN, was, now)
 
 
 @pytest.mark.slow

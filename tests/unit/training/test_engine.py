@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vl3.data.records import Record
 from vl3.ops import CHUNK_TOKENS
 from vl3.training import setup
 from vl3.training.collate import attention_mask, collate
-from vl3.training.data.records import Record
-from vl3.training.order import Order, Part, split
+from vl3.training.order import DataOrder, Part, split
 from vl3.training.plan import step_flops
 from vl3.training.recipe import Batch, Optim, Rates, Recipe, Source, Start, World
 from vl3.training.samples import Size, build, measure
@@ -183,19 +183,19 @@ def test_every_sample_of_a_step_has_one_pass_within_the_budgets():
 
 
 def test_an_epoch_takes_every_sample_once_and_steps_do_not_depend_on_history():
-    order = Order([Part(10, 10), Part(7, 7), Part(None, 3)], 5, seed=1)
+    order = DataOrder([Part(10, 10), Part(7, 7), Part(None, 3)], 5, seed=1)
     assert order.steps(1.0) == 4
     seen = [place for step in range(4) for place in order.step(step)]
     assert sorted(seen) == sorted(
         [(0, i) for i in range(10)] + [(1, i) for i in range(7)] + [(2, i) for i in range(3)]
     )
-    later = Order([Part(10, 10), Part(7, 7), Part(None, 3)], 5, seed=1)
+    later = DataOrder([Part(10, 10), Part(7, 7), Part(None, 3)], 5, seed=1)
     assert later.step(7) == order.step(7) != order.step(3)
     assert {i for n in range(4, 8) for d, i in later.step(n) if d == 2} == {3, 4, 5}
 
 
 def test_fewer_samples_than_there_are_give_others_in_the_next_epoch():
-    order = Order([Part(10, 4)], 4, seed=0)
+    order = DataOrder([Part(10, 4)], 4, seed=0)
     taken = [index for step in range(5) for _, index in order.step(step)]
     assert sorted(taken) == sorted([*range(10), *range(10)])
 

@@ -14,10 +14,10 @@ from clips import numbered, numbers, write_clip
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vl3.training.data.checks import walk
-from vl3.training.data.drafts import to_row
-from vl3.training.data.readers import open_records
-from vl3.training.data.records import BadSample
+from vl3.data.checks import walk
+from vl3.data.normalize import to_row
+from vl3.data.readers import open_records
+from vl3.data.records import BadSample
 from vl3.training.samples import build, measure
 from vl3.values import IGNORE, Clip
 
@@ -356,7 +356,7 @@ def test_captions_in_shards(folder, tmp_path):
 
 
 def test_the_spool_is_bounded(monkeypatch):
-    from vl3 import spool as spools
+    from vl3.messages import spool as spools
 
     monkeypatch.setattr(spools, "SPOOL_FILES", 2)
     spool = spools.Spool(most_bytes=100)

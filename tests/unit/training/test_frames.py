@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vl3 import video
-from vl3.media import find_media
+from vl3.messages.media import find_media
 from vl3.training.frames import FrameCache
 from vl3.weights.load import load
 

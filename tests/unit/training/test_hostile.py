@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vl3.training.data.formats import FORMATS
-from vl3.training.data.readers import open_records
-from vl3.training.data.records import BadSample
-from vl3.training.data.rules import RULES
+from vl3.data.formats import FORMATS
+from vl3.data.readers import open_records
+from vl3.data.records import BadSample
+from vl3.data.rules import RULES
 
 GOOD = b'{"messages":[{"role":"user","content":"?"},{"role":"assistant","content":"!"}]}'
 

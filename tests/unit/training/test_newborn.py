@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from vl3.training.toy import newborn
+from vl3.training.nano import init
 from vl3.values import Clip
 
 
 @pytest.fixture(scope="module")
 def nano():
-    return newborn.untrained(seed=0)
+    return init.untrained(seed=0)
 
 
 @pytest.mark.parametrize("size", [(336, 336), (720, 1280), (480, 640), (90, 60)])
@@ -30,7 +30,7 @@ def test_pictures_of_any_size_are_shown_at_the_size_of_the_scenes(nano, size, fr
 def test_lessons_change_what_sees_and_leave_the_decoder(nano):
     model, processor = nano
     before = {name: param.clone() for name, param in model.named_parameters()}
-    newborn.look(model, processor, 3, seed=1)
+    init.train_encoder(model, processor, 3, seed=1)
     changed = {
         name for name, param in model.named_parameters() if not torch.equal(param, before[name])
     }

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from vl3.training import optim
+from vl3.training.nano import init
 from vl3.training.recipe import Optim, Rates
-from vl3.training.toy import newborn
 
 
 @pytest.fixture(scope="module")
 def model():
-    return newborn.untrained(seed=0)[0]
+    return init.untrained(seed=0)[0]
 
 
 def test_every_parameter_is_in_one_group_with_the_rate_of_its_module(model):

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vl3.training.data.checks import walk
-from vl3.training.data.drafts import to_row
-from vl3.training.data.formats import detect
-from vl3.training.data.readers import open_records
-from vl3.training.data.rules import RULES
+from vl3.data.checks import walk
+from vl3.data.formats import detect
+from vl3.data.normalize import to_row
+from vl3.data.readers import open_records
+from vl3.data.rules import RULES
 from vl3.training.samples import build
 from vl3.values import IGNORE
 

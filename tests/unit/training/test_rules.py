@@ -10,12 +10,12 @@ import pytest
 from clips import write_clip
 from PIL import Image
 
-from vl3.training.data.checks import check_length, walk
-from vl3.training.data.quarantine import Bad, quarantine
-from vl3.training.data.readers import open_records
-from vl3.training.data.records import Record
-from vl3.training.data.report import check, histogram
-from vl3.training.data.rules import RULES
+from vl3.data.checks import check_length, walk
+from vl3.data.quarantine import Bad, quarantine
+from vl3.data.readers import open_records
+from vl3.data.records import Record
+from vl3.data.report import check, histogram
+from vl3.data.rules import RULES
 from vl3.values import Clip
 
 

@@ -5,7 +5,7 @@ import torch
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training.toy.score import (
+from vl3.toyworld.score import (
     CLIPS,
     blinded,
     draw,

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from vl3.prompt import IGNORE
-from vl3.training.toy.newborn import untrained
-from vl3.training.toy.sight import (
+from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, Sprite
+from vl3.training.nano.init import untrained
+from vl3.training.nano.spatial_loss import (
     BACKGROUND,
     DIGIT,
     PLACES,
@@ -18,7 +19,6 @@ from vl3.training.toy.sight import (
     token_things,
     word_ids,
 )
-from vl3.training.toy.world import COLOURS, SHAPES, Digit, Level, Scene, Sprite
 from vl3.values import Grid
 
 LEVEL = Level(seconds=(0, 0), sprites=(2, 3), digits=0.5)

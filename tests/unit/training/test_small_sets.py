@@ -9,14 +9,14 @@ from unit.training.test_engine import recipe
 
 from train_cli import plan
 from train_cli.__main__ import main
+from vl3.toyworld import score
 from vl3.training import remember
 from vl3.training import run as runs
 from vl3.training.optim import rates_for
-from vl3.training.order import Order, Part
+from vl3.training.order import DataOrder, Part
 from vl3.training.plan import Looked, repeats, warnings
 from vl3.training.recipe import Adapter, Batch, Rates, Source, Start
 from vl3.training.setup import prepare
-from vl3.training.toy import score
 from vl3.weights import merge
 from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
@@ -42,7 +42,7 @@ def written(folder, *answers):
 
 
 def test_a_small_set_is_seen_until_there_are_least_steps():
-    order = Order([Part(10, 10)], 8, seed=1)
+    order = DataOrder([Part(10, 10)], 8, seed=1)
     assert (order.steps(1.0), order.steps(1.0, 200), order.steps(400.0, 200)) == (2, 200, 500)
 
 
@@ -250,7 +250,7 @@ def test_an_adapter_of_the_output_head_is_small_and_merges_beside_tied_embedding
     assert "language.lm_head" in {
         name.removesuffix(".lora_A") for name, _ in with_words.model.named_modules()
     }
-    exported = merge.write(last, tmp_path / "whole", "native", dtype="float32")
+    exported = merge.export_checked(last, tmp_path / "whole", "native", dtype="float32")
     assert all(check.passed for check in exported.checks)
     whole = load(tmp_path / "whole", dtype="float32").model
     assert not whole.config.tie_word_embeddings

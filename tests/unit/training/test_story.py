@@ -7,12 +7,12 @@ import torch
 
 import vl3
 from vl3.prompt import IGNORE
+from vl3.toyworld.world import COLOURS, MOTIONS, SHAPES, Digit, Scene, Sprite
 from vl3.training.collate import attention_mask, collate
+from vl3.training.nano import temporal_loss
 from vl3.training.recipe import World
 from vl3.training.samples import build
 from vl3.training.sources import Scenes
-from vl3.training.toy import story
-from vl3.training.toy.world import COLOURS, MOTIONS, SHAPES, Digit, Scene, Sprite
 from vl3.values import Grid
 from vl3.weights.hub import BUNDLED
 
@@ -39,7 +39,7 @@ def test_tokens_know_their_second_what_came_when_how_it_moves_and_what_has_gone(
     square = Sprite("square", "red", COLOURS["red"], 28, 1, 4, "down", 28.0, 14.0, 14.0)
     cross = Sprite("cross", "blue", COLOURS["blue"], 28, 0, 2, "still", 0.0, 98.0, 14.0)
     scene = Scene(112, 112, 4, (60, 60, 60), 0, 1, (square, cross))
-    told = words(story.truth(scene, Grid(frames=4, rows=8, cols=8, merge=2)))
+    told = words(temporal_loss.truth(scene, Grid(frames=4, rows=8, cols=8, merge=2)))
     assert [row[0] for row in told] == [second for second in range(4) for _ in range(16)]
     known = {(i // 16, i % 16): row[1:] for i, row in enumerate(told) if any_known(row)}
     assert known == {
@@ -59,7 +59,7 @@ def any_known(row: tuple) -> bool:
 def test_a_digit_came_when_it_changed():
     digit = Digit(3, 8, 2, 40, 6, (255, 255, 255), 56.0, 56.0)
     scene = Scene(112, 112, 13, (60, 60, 60), 0, 1, (), digit)
-    told = words(story.truth(scene, Grid(frames=13, rows=8, cols=8, merge=2)))
+    told = words(temporal_loss.truth(scene, Grid(frames=13, rows=8, cols=8, merge=2)))
     assert [told[16 * second + 5][:2] for second in (0, 1, 2, 11)] == [
         (0, 0), (1, 0), (2, 2), (1, 2)
     ]  # fmt: skip
@@ -99,10 +99,12 @@ def test_lessons_teach_the_lower_layers_alone(studio):
     mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32)
 
     def losses(truth_KF):
-        return story.lesson_losses(model, states[-1], slot_BL, truth_KF, processor.tokenizer)
+        return temporal_loss.lesson_losses(
+            model, states[-1], slot_BL, truth_KF, processor.tokenizer
+        )
 
     try:
-        with story.overheard(model) as states:
+        with temporal_loss.overheard(model) as states:
             model(**inputs, attention_mask=mask)
         told = losses(part.story_KF)
         turned = losses(part.story_KF.roll(7, dims=0))  # the canary: stories of other slots
@@ -110,7 +112,7 @@ def test_lessons_teach_the_lower_layers_alone(studio):
         sum(told.values()).backward()
         layers = model.language.model.layers
         learns = [layer.mlp.up_proj.weight.grad is not None for layer in layers]
-        assert learns == [number < story.LAYERS for number in range(len(layers))]
+        assert learns == [number < temporal_loss.LAYERS for number in range(len(layers))]
         nothing = losses(torch.full_like(part.story_KF, IGNORE))
         assert all(loss.item() == 0 for loss in nothing.values())
     finally:

@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from vl3.training.toy.tokenizer import PLAIN, SPECIAL, VISUAL, train_tokenizer, world_text
+from vl3.toyworld.tokenizer import PLAIN, SPECIAL, VISUAL, train_tokenizer, world_text
 
 
 @pytest.fixture(scope="module")

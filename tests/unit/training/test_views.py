@@ -7,8 +7,8 @@ import pytest
 from clips import numbered, numbers, write_clip
 from PIL import Image
 
-from vl3.training.data.records import Record
-from vl3.training.data.views import DIMMED, MOST_FRAMES, picture, view
+from vl3.data.preview import DIMMED, MOST_FRAMES, picture, preview
+from vl3.data.records import Record
 from vl3.values import IGNORE
 
 
@@ -28,7 +28,7 @@ def asked(*content, answer="Yes, 星 it does."):
 
 def test_the_pieces_are_the_prompt(path, tiny_processor):
     messages = asked({"type": "video", "video": {"path": path, "end": 3}})
-    shown = view(record(messages), "f:1", tiny_processor, 400)
+    shown = preview(record(messages), "f:1", tiny_processor, 400)
     inputs = tiny_processor(messages, return_labels=True)
     (pieces,) = shown.talks
     assert sum(piece.count for piece in pieces) == inputs["input_ids"].shape[1] == shown.tokens
@@ -58,14 +58,14 @@ def test_a_stream_is_one_strip_and_long_clips_are_thinned(path, tiny_processor):
     frames = [{"type": "video", "video": {"path": path, "start": t, "end": t + 1, "max_frames": 1}}
               for t in range(5)]  # fmt: skip
     turns = [{"role": "stream", "content": [frame]} for frame in frames]
-    shown = view(record([*turns, *asked()]), "f:1", tiny_processor, 400)
+    shown = preview(record([*turns, *asked()]), "f:1", tiny_processor, 400)
     (look,) = shown.media
     assert [frame.time_s for frame in look.frames] == [0, 1, 2, 3, 4]
     assert (look.name, look.count) == ("a.mp4, frame by frame", 5)
-    shown = view(record(asked({"type": "video", "video": path})), "f:1", tiny_processor, 400)
+    shown = preview(record(asked({"type": "video", "video": path})), "f:1", tiny_processor, 400)
     assert (shown.media[0].count, len(shown.media[0].frames)) == (40, MOST_FRAMES)
 
 
 def test_text_alone_has_no_media(tiny_processor):
-    shown = view(record(asked(), asked()), "f:1", tiny_processor, 400)
+    shown = preview(record(asked(), asked()), "f:1", tiny_processor, 400)
     assert (shown.media, len(shown.talks)) == ((), 2)

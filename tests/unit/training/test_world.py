@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vl3.training.toy.events import caption
-from vl3.training.toy.questions import FAMILIES, ask, ask_many, box_text
-from vl3.training.toy.score import overlap
-from vl3.training.toy.sight import clip_grid
-from vl3.training.toy.world import (
+from vl3.toyworld.events import caption
+from vl3.toyworld.questions import FAMILIES, ask, ask_many, box_text
+from vl3.toyworld.score import overlap
+from vl3.toyworld.world import (
     COLOURS,
     HELD_OUT,
     Digit,
@@ -22,6 +21,7 @@ from vl3.training.toy.world import (
     sample_scene,
     shake,
 )
+from vl3.training.nano.spatial_loss import clip_grid
 from vl3.values import Patches
 from vl3.vision import patchify, prune
 

@@ -33,7 +33,7 @@ def test_keyframes_are_taken_and_nothing_else_is_decoded(minute, monkeypatch):
 
     monkeypatch.setattr(decode._Source, "packets", counting)
     spans = [(0.0, 0.0, 7.5), (7.5, 15.0, 22.5), (22.5, 30.0, 60.0)]
-    clip = video.glance(minute, spans, same)
+    clip = video.thumbnails(minute, spans, same)
     keys = keyframe_times(minute)
     nearest = [min(keys, key=lambda key: abs(key - time_s)) for _, time_s, _ in spans]
     assert clip.times_s == pytest.approx(nearest)
@@ -42,12 +42,12 @@ def test_keyframes_are_taken_and_nothing_else_is_decoded(minute, monkeypatch):
 
 
 def test_without_a_keyframe_it_is_the_frame_shown_at_the_time(minute):
-    clip = video.glance(minute, [(1.0, 1.0, 2.0), (2.0, 2.5, 3.99)], same)
+    clip = video.thumbnails(minute, [(1.0, 1.0, 2.0), (2.0, 2.5, 3.99)], same)
     assert clip.times_s == pytest.approx((1.0, 2.48))
     assert numbers(clip.frames_TYX3) == [25, 62]
 
 
 def test_animations_have_pictures_too(tmp_path):
     path = write_animation(tmp_path / "a.gif", [100] * 12)
-    clip = video.glance(path, [(0.0, 0.0, 0.45), (0.45, 0.5, 1.2)], same)
+    clip = video.thumbnails(path, [(0.0, 0.0, 0.45), (0.45, 0.5, 1.2)], same)
     assert clip.times_s == pytest.approx((0.0, 0.5))

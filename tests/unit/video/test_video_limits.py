@@ -10,8 +10,8 @@ from clips import write_animation, write_clip
 from PIL import Image
 
 import vl3.video as video
-from vl3.video import boxes, limits, timeline
-from vl3.video.worker import watched
+from vl3.video import limits, mp4_boxes, timeline
+from vl3.video.watchdog import run_with_watchdog
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,15 @@ def test_decoded_bytes(clip, monkeypatch):
 
 
 def test_claimed_samples_are_those_of_the_tables(clip, tmp_path):
-    assert boxes.claimed_samples(clip) == 50
+    assert mp4_boxes.claimed_samples(clip) == 50
     fragments = {"movflags": "frag_keyframe+empty_moov"}
-    assert boxes.claimed_samples(write_clip(tmp_path / "f.mp4", 50, format_options=fragments)) == 50
-    with_sound = boxes.claimed_samples(write_clip(tmp_path / "s.mp4", 50, audio_s=2))
+    assert (
+        mp4_boxes.claimed_samples(write_clip(tmp_path / "f.mp4", 50, format_options=fragments))
+        == 50
+    )
+    with_sound = mp4_boxes.claimed_samples(write_clip(tmp_path / "s.mp4", 50, audio_s=2))
     assert 60 < with_sound < 80
-    assert boxes.claimed_samples(write_clip(tmp_path / "b.mkv", 50)) == 0
+    assert mp4_boxes.claimed_samples(write_clip(tmp_path / "b.mkv", 50)) == 0
 
 
 @pytest.mark.parametrize("count", [50_000_000, 2**32 - 1])
@@ -86,7 +89,7 @@ def test_claims_of_a_damaged_file_are_found(tmp_path):
     at = content.index(b"mdat") + 10
     for broken in (b"XXXX".join(content.split(b"ftyp")), content[:at] + content[at + 7 :]):
         (tmp_path / "b.mp4").write_bytes(broken)
-        assert boxes.claimed_samples(tmp_path / "b.mp4") == 50_000_000
+        assert mp4_boxes.claimed_samples(tmp_path / "b.mp4") == 50_000_000
 
 
 def test_uncompressed_sound_claims_nothing(tmp_path):
@@ -100,7 +103,7 @@ def test_uncompressed_sound_claims_nothing(tmp_path):
         container.mux([*sound.encode(silence), *sound.encode(None)])
         picture = av.VideoFrame.from_ndarray(np.zeros((32, 96, 3), np.uint8), format="rgb24")
         container.mux([*stream.encode(picture), *stream.encode(None)])
-    assert boxes.claimed_samples(path) == 1
+    assert mp4_boxes.claimed_samples(path) == 1
     assert len(video.read(path)) == 1
 
 
@@ -136,11 +139,11 @@ def test_a_read_that_goes_on_too_long_is_given_up(tmp_path, monkeypatch):
 
     started = time.monotonic()
     with pytest.raises(video.VideoError, match="longer than a file of its size may"):
-        for _ in watched("a.mp4", 5.0, endless, deadline_s=0.3):
+        for _ in run_with_watchdog("a.mp4", 5.0, endless, deadline_s=0.3):
             pass
     assert time.monotonic() - started < 3
     # what the caller does in between does not count
-    slow = watched("a.mp4", 5.0, lambda beat: iter(range(3)), deadline_s=0.3)
+    slow = run_with_watchdog("a.mp4", 5.0, lambda beat: iter(range(3)), deadline_s=0.3)
     assert [time.sleep(0.2) or item for item in slow] == [0, 1, 2]
 
 

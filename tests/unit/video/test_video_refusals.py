@@ -12,7 +12,7 @@ from clips import numbered, numbers, write_clip
 
 import vl3.video as video
 from vl3.video import timeline
-from vl3.video.worker import watched
+from vl3.video.watchdog import run_with_watchdog
 
 
 def _sound(path, codec, with_cover=False):
@@ -228,12 +228,12 @@ def test_slow_but_moving_is_not_given_up():
             beat()
             yield k
 
-    assert list(watched("slow.mp4", 0.3, slow)) == [0, 1, 2, 3, 4]
+    assert list(run_with_watchdog("slow.mp4", 0.3, slow)) == [0, 1, 2, 3, 4]
 
 
 def test_a_slow_listener_is_not_a_stall():
     seen = []
-    for item in watched("a.mp4", 0.2, lambda beat: iter(range(3))):
+    for item in run_with_watchdog("a.mp4", 0.2, lambda beat: iter(range(3))):
         time.sleep(0.4)
         seen.append(item)
     assert seen == [0, 1, 2]
@@ -245,7 +245,7 @@ def test_the_thread_ends_when_the_listener_leaves():
             beat()
             yield 1
 
-    source = watched("leave.mp4", 5, endless)
+    source = run_with_watchdog("leave.mp4", 5, endless)
     next(source)
     source.close()
     deadline = time.monotonic() + 2
@@ -257,7 +257,7 @@ def test_the_thread_ends_when_the_listener_leaves():
 def test_the_process_can_end_while_a_decoder_hangs():
     code = (
         "import time\n"
-        "from vl3.video.worker import watched\n"
+        "from vl3.video.watchdog import watched\n"
         "def hang(beat):\n    time.sleep(60)\n    yield 1\n"
         "try:\n    next(watched('a.mp4', 0.2, hang))\nexcept ValueError as e:\n    print(e)\n"
     )

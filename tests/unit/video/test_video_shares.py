@@ -9,7 +9,7 @@ from clips import numbers, write_clip
 
 import vl3.video as video
 from vl3.video import decode, frames, timeline
-from vl3.video.worker import watched
+from vl3.video.watchdog import run_with_watchdog
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def test_threads_give_the_frames_of_one(minute, kind, sources, monkeypatch):
 def test_shares_are_runs_of_about_as_many_packets(minute, monkeypatch):
     line = timeline.scan(minute["mp4"])
     wanted = list(range(0, 1500, 5))
-    parts = decode.shares(line, wanted, 8)
+    parts = decode.split_for_threads(line, wanted, 8)
     assert [len(part) for part in parts] == [160, 140], "600 packets each at least"
     assert [*parts[0], *parts[1]] == wanted
-    assert decode.shares(line, wanted, 1) == [wanted]
-    assert decode.shares(line, wanted[:10], 8) == [wanted[:10]], "too few packets"
+    assert decode.split_for_threads(line, wanted, 1) == [wanted]
+    assert decode.split_for_threads(line, wanted[:10], 8) == [wanted[:10]], "too few packets"
     monkeypatch.setattr(decode, "_SHARE_PX", line.header.area_px + 1)
-    assert decode.shares(line, wanted, 8) == [wanted], "too small pictures"
+    assert decode.split_for_threads(line, wanted, 8) == [wanted], "too small pictures"
 
 
 def test_the_rest_of_a_group_of_pictures_is_not_decoded(minute, sources):
@@ -127,13 +127,13 @@ def test_producers_start_after_the_first_has_given_something():
         return produce
 
     given = []
-    for name in watched("clip", 5.0, one("a", 0.1), one("b", 0.0), one("c", 0.0)):
+    for name in run_with_watchdog("clip", 5.0, one("a", 0.1), one("b", 0.0), one("c", 0.0)):
         order.append(f"{name} came")
         given.append(name)
     assert order[:2] == ["a starts", "a came"] or order[:1] == ["a starts"]
     assert given[0] == "a"
     assert sorted(given) == ["a", "b", "c"]
-    assert list(watched("clip", 5.0, lambda beat: iter(()), one("b", 0.0))) == []
+    assert list(run_with_watchdog("clip", 5.0, lambda beat: iter(()), one("b", 0.0))) == []
 
 
 def test_one_stalled_or_failing_thread_ends_all():
@@ -153,7 +153,7 @@ def test_one_stalled_or_failing_thread_ends_all():
         yield 0
 
     with pytest.raises(video.VideoError, match=r"clip was given up: no progress for 0\.2 s"):
-        list(watched("clip", 0.2, fine, stalls))
+        list(run_with_watchdog("clip", 0.2, fine, stalls))
     release.set()
     with pytest.raises(video.VideoError, match="broken"):
-        list(watched("clip", 5.0, fine, fails))
+        list(run_with_watchdog("clip", 5.0, fine, fails))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vl3.values import Grid
 from vl3.vision import rope2d
-from vl3.vision.cells import cells
+from vl3.vision.token_map import token_layout
 
 VIDEO = Grid(frames=2, rows=4, cols=6, merge=2)
 PICTURE = Grid(frames=1, rows=2, cols=3, merge=1)
@@ -17,7 +17,7 @@ PICTURE = Grid(frames=1, rows=2, cols=3, merge=1)
 def example():
     keep = np.ones(12 + 6, bool)
     keep[[7, 9, 11]] = False  # frame 1 of the video: (0, 1), (1, 0) and (1, 2)
-    return cells([VIDEO, PICTURE], keep, [(0.5, 1.5), None], [(56, 84), (280, 420)])
+    return token_layout([VIDEO, PICTURE], keep, [(0.5, 1.5), None], [(56, 84), (280, 420)])
 
 
 def test_the_drawing_of_the_docstring():
@@ -40,7 +40,7 @@ def test_the_drawing_of_the_docstring():
 def test_cells_lie_where_the_encoder_puts_their_patches():
     """Patches of one merged token share the row and column that rope2d gives them."""
     position_N2 = rope2d.positions(VIDEO).view(-1, 4, 2)
-    found = cells([VIDEO], torch.ones(12, dtype=torch.bool), [(0, 1)], [(56, 84)])
+    found = token_layout([VIDEO], torch.ones(12, dtype=torch.bool), [(0, 1)], [(56, 84)])
     for slot in range(6):
         assert (
             position_N2[slot] // 2 == torch.tensor([found.row_K[slot], found.col_K[slot]])
@@ -49,14 +49,14 @@ def test_cells_lie_where_the_encoder_puts_their_patches():
 
 def test_lists_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="grids of 12 merged"):
-        cells([VIDEO], np.ones(11), [None], [(1, 1)])
+        token_layout([VIDEO], np.ones(11), [None], [(1, 1)])
     with pytest.raises(ValueError, match="2 frames but 3 times"):
-        cells([VIDEO], np.ones(12), [(0, 1, 2)], [(1, 1)])
+        token_layout([VIDEO], np.ones(12), [(0, 1, 2)], [(1, 1)])
     with pytest.raises(ValueError, match="0 frame sizes"):
-        cells([VIDEO], np.ones(12), [None], [])
+        token_layout([VIDEO], np.ones(12), [None], [])
     with pytest.raises(ValueError, match="14 values for 15"):
         example().paint(np.zeros(14))
-    assert len(cells([], np.ones(0), [], [])) == 0
+    assert len(token_layout([], np.ones(0), [], [])) == 0
 
 
 @st.composite
@@ -76,7 +76,7 @@ def masks(draw):
 def test_there_and_back_and_pruned_cells_stay_empty(drawn):
     grids, keep = drawn
     sizes = [(grid.rows * 14, grid.cols * 14) for grid in grids]
-    found = cells(grids, keep, [range(grid.frames) for grid in grids], sizes)
+    found = token_layout(grids, keep, [range(grid.frames) for grid in grids], sizes)
     assert len(found) == keep.sum()
     for slot in range(len(found)):
         place = [int(x[slot]) for x in (found.clip_K, found.frame_K, found.row_K, found.col_K)]

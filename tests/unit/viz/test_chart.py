@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 from nbclient import NotebookClient
 
-from vl3.values import Grid, Keep, Piece
+from vl3.values import Grid, Keep, PromptSegment
 from vl3.viz import figures
 from vl3.viz.chart import Chart, NoPicture, _drawing, alt_text, png
 
@@ -30,9 +30,11 @@ def charts() -> list[Chart]:
                 mode="official", threshold=0.1)  # fmt: skip
     row = {"mode": "off", "threshold": np.nan, "kept": 1.0, "right": 3, "asked": 4, "ms": 5.0}
     rows = [row, row | {"mode": "rlt", "kept": 0.5}, row | {"mode": "official", "kept": 0.7}]
-    pieces = [Piece(kind="text", text="hi", tokens=2),
-              Piece(kind="special", text="<|im_end|>", tokens=1),
-              Piece(kind="slots", text="", tokens=3, clip=0, frame=0, time_s=0.0)]  # fmt: skip
+    pieces = [
+        PromptSegment(kind="text", text="hi", tokens=2),
+        PromptSegment(kind="special", text="<|im_end|>", tokens=1),
+        PromptSegment(kind="slots", text="", tokens=3, clip=0, frame=0, time_s=0.0),
+    ]
     drawn = (
         figures.budget((240, 320), 1728, range(1, 20)),
         figures.block_order(GRID),

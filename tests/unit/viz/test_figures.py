@@ -8,13 +8,13 @@ import pytest
 import torch
 from choreographer.browsers.chromium import Chromium
 
-from vl3.trace import Attention
-from vl3.values import Grid, Patches, Piece
-from vl3.vision.cells import cells
+from vl3.interpret import Attention
+from vl3.values import Grid, Patches, PromptSegment
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, positions
+from vl3.vision.token_map import token_layout
 from vl3.viz import figures
 from vl3.viz.strip import cividis, gridded, heated, strip
 
@@ -39,7 +39,7 @@ def values(trace) -> np.ndarray:
 def attention() -> Attention:
     grid = Grid(frames=3, rows=2, cols=2, merge=1)
     keep_M = np.array([1, 1, 1, 1, 0, 1, 0, 0, 1, 0, 0, 1], bool)
-    places = cells([grid], keep_M, [(0.0, 1.0, 2.0)], [(28, 28)])
+    places = token_layout([grid], keep_M, [(0.0, 1.0, 2.0)], [(28, 28)])
     weight = np.random.default_rng(0).dirichlet(np.ones(10), (2, 3, 2)).astype(np.float32)
     return Attention(
         source="language", layers=(1, 4), heads=(0, 2, 5), tokens=(0, 1), words=("Red", " red"),
@@ -68,10 +68,10 @@ def test_block_order_is_patchifys(grid):
 
 def test_prompt_lies_end_to_end():
     pieces = [
-        Piece(kind="special", text="<s>", tokens=1),
-        Piece(kind="text", text="Time 0.0s:\n", tokens=4),
-        Piece(kind="slots", text="", tokens=9, clip=0, frame=0, time_s=0.0),
-        Piece(kind="text", text="Why?", tokens=2),
+        PromptSegment(kind="special", text="<s>", tokens=1),
+        PromptSegment(kind="text", text="Time 0.0s:\n", tokens=4),
+        PromptSegment(kind="slots", text="", tokens=9, clip=0, frame=0, time_s=0.0),
+        PromptSegment(kind="text", text="Why?", tokens=2),
     ]
     figure, table = figures.prompt(pieces)
     assert table["first"].tolist() == [0, 1, 5, 14]

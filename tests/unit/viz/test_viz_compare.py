@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl3.processor import cut
+from vl3.processor import to_patches
 from vl3.values import Clip, Grid, Ledger, Reply
 from vl3.vision.prune import keep_all, prune
 from vl3.viz import compare
@@ -31,7 +31,7 @@ def reply(text: str = "Red.", **ledger) -> Reply:
 
 def side(name: str, threshold: float | None, text: str = "Red.", shown: Clip | None = None) -> Side:
     shown = shown or clip()
-    patches = cut([shown], [GRID])
+    patches = to_patches([shown], [GRID])
     keep = keep_all([GRID]) if threshold is None else prune(patches, threshold=threshold)
     kept = int(keep.keep_M.sum())
     ledger = {"visual_tokens": GRID.num_tokens, "kept_tokens": kept, "total_s": 1.0}

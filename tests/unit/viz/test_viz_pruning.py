@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vl3 import video
-from vl3.media import resize_clip
+from vl3.messages.media import resize_clip
 from vl3.ops import LEVELS_PER_UNIT, change
-from vl3.processor import cut
+from vl3.processor import to_patches
 from vl3.values import Clip, Grid, Keep
 from vl3.vision import prune
 from vl3.viz import pictures, pruning
@@ -107,7 +107,7 @@ def test_data_pictures_and_files_agree_with_the_pruner(
 ):
     made = [noisy_clip(seed + number, grid) for number, grid in enumerate(shapes)]
     rule = {"mode": mode, "threshold": threshold, "min_tokens": min_tokens, "keep": side}
-    keep = prune(cut(made, shapes), **rule)
+    keep = prune(to_patches(made, shapes), **rule)
     for number, (clip, grid) in enumerate(zip(made, shapes)):
         own = alone(keep, number)
         data = pruning.data(clip, grid, rule)
@@ -196,7 +196,7 @@ def test_a_red_patch_lights_exactly_its_box(tmp_path, size, rows, cols, turn):
             codec_options=clips.LOSSLESS,
         )  # fmt: skip
         clip = video.read(path, fps=1, size=(28 * rows, 28 * cols))
-    keep = prune(cut([clip], [grid]), threshold=2.0, min_tokens=0)
+    keep = prune(to_patches([clip], [grid]), threshold=2.0, min_tokens=0)
     lit = keep.keep_M.view(3, -1)
     assert lit[1].nonzero().flatten().tolist() == [token]
     film = pictures.film(clip, grid, keep)

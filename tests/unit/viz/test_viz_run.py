@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl3.values import Ledger, Piece, Reply
+from vl3.values import Ledger, PromptSegment, Reply
 from vl3.viz import run
 
 SECONDS = st.floats(0, 1000)
@@ -35,8 +35,8 @@ def test_the_data_is_plain_and_a_greedy_answer_has_no_seed(temperature, seed):
         settings={"temperature": temperature, "seed": 11}, notes=("Memory was short.",),
     )  # fmt: skip
     pieces = [
-        Piece(kind="slots", text="", tokens=4, clip=0, frame=0, time_s=0.5),
-        Piece(kind="text", text="?", tokens=1),
+        PromptSegment(kind="slots", text="", tokens=4, clip=0, frame=0, time_s=0.5),
+        PromptSegment(kind="text", text="?", tokens=1),
     ]
     blocks = [{"title": "Python", "text": "import vl3"}]
     data = run.data(reply, pieces, rows=[("Frames", "1")], blocks=blocks)

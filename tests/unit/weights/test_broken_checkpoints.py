@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vl3
-from vl3.layouts import LayoutError
+from vl3.families.layouts import LayoutError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

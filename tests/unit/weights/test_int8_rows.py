@@ -8,12 +8,18 @@ import torch
 from torch import nn
 
 import vl3
-from vl3.layouts import LayoutError
+from vl3.families.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration
-from vl3.weights import int8_rows
 from vl3.weights.export import export
-from vl3.weights.int8_rows import STEPS, Int8Embedding, Int8Linear, round_rest, rounded
 from vl3.weights.load import load
+from vl3.weights.quantize import int8_rows
+from vl3.weights.quantize.int8_rows import (
+    STEPS,
+    Int8Embedding,
+    Int8Linear,
+    quantize_remaining,
+    rounded,
+)
 
 CLIPS = Path(__file__).parents[3] / "assets" / "clips"
 INPUTS, OUTPUTS = 48, 70
@@ -107,7 +113,7 @@ def test_all_but_the_layers_of_bitsandbytes_are_rounded_and_tied_ones_stay_one(t
         export(model, loaded.processor, tiny_folder / "never")
     tied = VL3ForConditionalGeneration(model.config)
     tied.language.lm_head.weight = tied.language.model.embed_tokens.weight
-    round_rest(tied)
+    quantize_remaining(tied)
     assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
     assert tied.get_output_embeddings().scale is tied.get_input_embeddings().scale
 

@@ -12,13 +12,13 @@ from unit.training.test_runs import LORA
 import vl3
 import vl3.video
 from train_cli.__main__ import main
-from vl3.layouts import LayoutError
-from vl3.page import shown
-from vl3.page.desk import Desk
-from vl3.page.media import Media
-from vl3.page.refused import Refused
+from vl3.families.layouts import LayoutError
 from vl3.training import run as runs
 from vl3.training.recipe import Adapter, Rates, Start
+from vl3.webapp import widget_values
+from vl3.webapp.controller import Controller
+from vl3.webapp.errors import UserError
+from vl3.webapp.media import Media
 from vl3.weights import merge
 from vl3.weights.adapters import read_base
 from vl3.weights.digest import weights_digest
@@ -68,7 +68,7 @@ def said(trained):
      ("qlora", "official")],
 )  # fmt: skip
 def test_the_folder_says_what_the_run_says(kind, layout, trained, said, tmp_path):
-    written = merge.write(trained / kind, tmp_path / "out", layout, dtype="float32")
+    written = merge.export_checked(trained / kind, tmp_path / "out", layout, dtype="float32")
     inputs, before = said[kind]
     if layout == "native":
         slots = inputs["input_ids"] == load(BUNDLED).model.config.image_token_id
@@ -83,18 +83,18 @@ def test_the_folder_says_what_the_run_says(kind, layout, trained, said, tmp_path
 
 
 def test_notes_say_what_was_merged_into_what(trained, tmp_path):
-    written = merge.write(trained / "qlora", tmp_path / "out", "official")
+    written = merge.export_checked(trained / "qlora", tmp_path / "out", "official")
     assert "dequantized from nf4" in written.notes[0]
     assert "connector" in written.notes[1]
     assert "frame_tokens" in written.notes[2], "which that layout cannot say"
-    onto = merge.write(NANO, tmp_path / "onto", "own", adapter=trained / "qlora")
+    onto = merge.export_checked(NANO, tmp_path / "onto", "own", adapter=trained / "qlora")
     assert "loaded whole" in onto.notes[0]
     assert onto.dtype == "float16", "as its base is stored"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_rounding_stays_within_what_is_allowed(dtype, trained, tmp_path):
-    written = merge.write(trained / "lora", tmp_path / "out", "own", dtype=dtype)
+    written = merge.export_checked(trained / "lora", tmp_path / "out", "own", dtype=dtype)
     rounding = written.checks[-1]
     assert 0 < rounding.largest < 0.8 * rounding.tolerance * rounding.spread
     assert rounding.agreement > 0.95
@@ -109,7 +109,7 @@ def test_a_layer_that_was_not_merged_is_noticed(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(merge, "fold", forgetful)
     with pytest.raises(merge.Differs, match="not the same model"):
-        merge.write(trained / "lora", tmp_path / "out", "own")
+        merge.export_checked(trained / "lora", tmp_path / "out", "own")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,7 +122,7 @@ def test_a_tensor_written_wrongly_is_noticed(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(merge, "export", damaged)
     with pytest.raises(merge.Differs, match="written"):
-        merge.write(trained / "full", tmp_path / "out", "own", dtype="bfloat16")
+        merge.export_checked(trained / "full", tmp_path / "out", "own", dtype="bfloat16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,20 +212,22 @@ def media(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["full", "lora", "qlora"])
 def test_the_app_opens_a_run(kind, trained, media):
     first = {"model": str(trained / kind), "quantize": None, "adapter": None}
-    desk = Desk(partial(vl3.load, device="cpu", offline=True), media, {}, **first)
-    facts = shown.header(desk.card, 0)["facts"]
+    desk = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, **first)
+    facts = widget_values.header(desk.card, 0)["facts"]
     assert facts[0] == kind
     assert ("nf4" in facts) == (kind == "qlora")
     assert (f"adapter {kind}/checkpoint-2" in facts) == (kind != "full")
 
 
 def test_the_app_puts_on_the_adapter_of_a_run_or_a_checkpoint(trained, media):
-    desk = Desk(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
+    desk = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
     for folder in (trained / "lora", trained / "lora" / "checkpoint-2"):
         desk.load("", "none", str(folder))
-        assert "adapter lora/checkpoint-2" in shown.header(desk.card, 0)["facts"]
-    with pytest.raises(Refused, match="whole model; load it as the model"):
+        assert "adapter lora/checkpoint-2" in widget_values.header(desk.card, 0)["facts"]
+    with pytest.raises(UserError, match="whole model; load it as the model"):
         desk.load("", "none", str(trained / "full"))
-    with pytest.raises(Refused, match="and the weights in full/checkpoint-2 are others"):
+    with pytest.raises(UserError, match="and the weights in full/checkpoint-2 are others"):
         desk.load(str(trained / "full"), "none", str(trained / "lora"))
-    assert "adapter lora/checkpoint-2" in shown.header(desk.card, 0)["facts"], "as it was before"
+    assert "adapter lora/checkpoint-2" in widget_values.header(desk.card, 0)["facts"], (
+        "as it was before"
+    )

@@ -6,8 +6,8 @@ from torch import nn
 
 bnb = pytest.importorskip("bitsandbytes")
 
-from vl3.weights.nf4_cpu import FUSED_ROWS, Linear4bitCPU, fits, packed, unpacked  # noqa: E402
-from vl3.weights.quantize import fit_cpu  # noqa: E402
+from vl3.weights.quantize.bnb import use_cpu_kernels  # noqa: E402
+from vl3.weights.quantize.nf4_cpu import FUSED_ROWS, Linear4bitCPU, fits, packed, unpacked  # noqa: E402
 
 INPUTS, OUTPUTS = 128, 96
 ROUNDING = 0.01  # bfloat16 products and scales
@@ -46,7 +46,7 @@ def test_the_order_of_the_kernel_and_back():
 def test_both_products_are_those_of_the_weights(rows):
     model = quantized()
     weight, bias = said(model[0]), model[0].bias.float()
-    fit_cpu(model)
+    use_cpu_kernels(model)
     assert type(model[0]) is Linear4bitCPU
     x = torch.randn(2, rows, INPUTS, dtype=torch.bfloat16)[:1]
     right = x.float() @ weight.T + bias
@@ -64,7 +64,7 @@ def test_both_products_are_those_of_the_weights(rows):
 def test_whoever_asks_for_the_weight_gets_the_loaded_bytes():
     model = quantized()
     loaded = model[0].weight.data.clone()
-    fit_cpu(model)
+    use_cpu_kernels(model)
     x = torch.randn(1, INPUTS, dtype=torch.bfloat16)
     ways = {
         "attribute": lambda: model[0].weight.data,
@@ -81,7 +81,7 @@ def test_whoever_asks_for_the_weight_gets_the_loaded_bytes():
 def test_training_has_gradients_after_an_answer():
     model = quantized()
     weight = said(model[0])
-    fit_cpu(model)
+    use_cpu_kernels(model)
     x = torch.randn(4, INPUTS, dtype=torch.bfloat16)
     model(x)
     x.requires_grad_()
@@ -96,7 +96,7 @@ def test_training_has_gradients_after_an_answer():
 )
 def test_what_does_not_fit_stays_as_it_was(layer):
     assert not fits(layer[0])
-    fit_cpu(layer)
+    use_cpu_kernels(layer)
     assert type(layer[0]) is bnb.nn.Linear4bit
     x = torch.randn(1, layer[0].in_features, dtype=layer[0].compute_dtype)
     right = x.float() @ said(layer[0]).T + layer[0].bias.float()

@@ -6,8 +6,8 @@ import torch
 bnb = pytest.importorskip("bitsandbytes")
 
 import vl3  # noqa: E402
-from vl3.weights import nf4_rounding  # noqa: E402
-from vl3.weights.nf4_rounding import PIECE_WEIGHTS, register, rounded, theirs  # noqa: E402
+from vl3.weights.quantize import nf4_rounding  # noqa: E402
+from vl3.weights.quantize.nf4_rounding import PIECE_WEIGHTS, register, rounded, theirs  # noqa: E402
 
 
 def same(weight: torch.Tensor, blocksize: int = 64) -> bool:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import vl3
-from vl3 import layouts
 from vl3.config import nano, videollama3_2b, videollama3_7b
-from vl3.layouts import LayoutError
+from vl3.families import layouts
+from vl3.families.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.weights import hub
@@ -23,7 +23,7 @@ from vl3.weights.assemble import assemble
 from vl3.weights.digest import weights_digest
 from vl3.weights.export import export
 from vl3.weights.load import count_parameters, load
-from vl3.weights.quantize import dequantized
+from vl3.weights.quantize.bnb import dequantized
 
 
 def logits(model):

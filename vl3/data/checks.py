@@ -1,0 +1,320 @@
+"""Samples held against the rules before anything is trained: nothing is decoded, headers suffice.
+
+`walk` gives what is known of each sample; vl3.data.report counts it. The rules and their
+sentences are in vl3.data.rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vl3 import video
+from vl3.data import rules
+from vl3.data.normalize import question, sources
+from vl3.data.readers import Records
+from vl3.data.records import BadSample, Record
+from vl3.data.rules import Note
+from vl3.families.settings import ProcessorSettings
+from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
+from vl3.processor import VL3Processor, prune_patches, to_patches
+from vl3.prompt import Prompt, render
+from vl3.values import Clip, Grid
+from vl3.video import VideoError
+
+VISUAL_TOKENS, MAX_TOKENS = 10240, 16384  # as vl3.training.recipe has them
+MOST_ELONGATED = 200
+SLACK_S = 1.0  # ends of clips and times in answers are often rounded up
+NO_BUDGET = 1 << 40
+
+NUMBER = r"(\d+(?:\.\d+)?)"
+SECONDS = r"\s*(?:s|sec|secs|seconds?)\b"
+SPAN = re.compile(rf"{NUMBER}(?:{SECONDS})?\s*(?:-|–|to|and|until)\s*{NUMBER}{SECONDS}")
+MOMENT = re.compile(rf"\b(?:at|after|until|from)\s+{NUMBER}{SECONDS}")
+BOX = re.compile(r"\[\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Tokens and media of a sample; visual before pruning."""
+
+    text: int = 0
+    visual: int = 0
+    images: int = 0
+    videos: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.text + self.visual
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is known of one sample; error is set where it cannot be learned from."""
+
+    index: int
+    place: str
+    dataset: str
+    record: Record | None = None
+    size: Size | None = None
+    notes: tuple[Note, ...] = ()
+    error: BadSample | None = None
+
+
+# Rules about one medium
+
+
+def check_medium(medium: MediaPart, settings: ProcessorSettings, notes: list[Note]) -> MediaInfo:
+    """The size of a medium from its header, once it has been held against the rules.
+
+    Raises: BadSample E121, E122, E123.
+    """
+    kind = "image" if medium.is_image else "video"
+    try:
+        measured = medium.measure(settings)
+        if not isinstance(medium.source, Clip) and not medium.is_image:
+            check_range(medium.options, measured)
+            notes += check_frames(medium, measured, settings)
+    except VideoError as error:
+        raise _unreadable(medium, error) from None
+    notes += as_read(medium, measured.notes)
+    merge = settings.image_merge if medium.is_image else settings.video_merge
+    check_shape(kind, measured, settings.patch * merge)
+    return measured
+
+
+def check_shape(kind: str, measured: MediaInfo, least_px: int) -> None:
+    """Raises: BadSample E122 for a side shorter than a token or a very long picture."""
+    sides = sorted((measured.height_px, measured.width_px))
+    if sides[0] < least_px or sides[1] > MOST_ELONGATED * sides[0]:
+        raise rules.too_thin(kind, measured.width_px, measured.height_px, least_px)
+
+
+def check_range(options: dict, measured: MediaInfo) -> None:
+    """Raises: BadSample E123 for an end after the video's."""
+    start, end, lasts = options.get("start") or 0.0, options.get("end"), measured.duration_s
+    if lasts is not None and end is not None and end > lasts + SLACK_S:
+        raise rules.out_of_range(start, end, lasts)
+
+
+def check_frames(
+    medium: MediaPart, measured: MediaInfo, settings: ProcessorSettings
+) -> Iterator[Note]:
+    """W124 where a video has more frames at its rate than may be taken."""
+    if measured.duration_s is None:
+        return
+    if "num_frames" in medium.options:
+        return
+    asked = medium.sampling(settings)
+    end = min(asked.get("end") or measured.duration_s, measured.duration_s)
+    seconds = end - (asked.get("start") or 0.0)
+    frames = round(seconds * asked["fps"])
+    if asked["max_frames"] is not None and frames > asked["max_frames"]:
+        yield rules.many_frames(seconds, asked["fps"], frames, asked["max_frames"])
+
+
+def as_read(medium: MediaPart, sentences: Iterable[str]) -> list[Note]:
+    """W125 for what could not be read exactly."""
+    source = medium.source
+    name = Path(source).name if isinstance(source, str | Path) else getattr(source, "source", "")
+    return [rules.as_read(name or "a picture", sentence) for sentence in sentences]
+
+
+def _unreadable(medium: MediaPart, error: VideoError) -> BadSample:
+    """E123 where the range is at fault, E121 where the file is."""
+    start, end = medium.options.get("start"), medium.options.get("end")
+    if start is not None:
+        try:
+            lasts = video.schedule(medium.source).duration_s
+        except VideoError:
+            lasts = None
+        if lasts is not None and start >= lasts:
+            return rules.empty_range(start, lasts if end is None else end, lasts)
+    return rules.undecodable(str(medium.source), str(error))
+
+
+# Rules about a whole sample
+
+
+def check_answers(record: Record, sizes: list[MediaInfo]) -> Iterator[Note]:
+    """W160 for times after the end of the only video, and boxes outside 0-1000."""
+    lengths = [size.duration_s for size in sizes if size.duration_s is not None]
+    lasts = lengths[0] if len(lengths) == len(sizes) == 1 else None
+    answers = [turn["content"] for talk in record.talks for turn in talk
+               if turn["role"] == "assistant"]  # fmt: skip
+    for text in answers:
+        if lasts is not None:
+            yield from _times_beyond(text, lasts)
+        if sizes:
+            for box in BOX.finditer(text):
+                if any(not 0 <= int(side) <= 1000 for side in box.groups()):
+                    yield rules.box_beyond(box[0])
+
+
+def _times_beyond(text: str, lasts: float) -> Iterator[Note]:
+    for span in SPAN.finditer(text):
+        if float(span[2]) > lasts + SLACK_S:
+            yield rules.time_beyond("end time", float(span[2]), lasts)
+    for moment in MOMENT.finditer(SPAN.sub("", text)):
+        if float(moment[1]) > lasts + SLACK_S:
+            yield rules.time_beyond("time", float(moment[1]), lasts)
+
+
+class Seen:
+    """The samples seen so far of one data set, to tell duplicates."""
+
+    def __init__(self) -> None:
+        self.first: dict[bytes, str] = {}
+
+    def add(self, record: Record, place: str) -> Note | None:
+        """W150 where the same media, or the same id, came before with the same first question."""
+        media = sources(record)
+        asked = [media, question(record)]
+        keys = [["asked", *asked]] if media else []
+        if record.id != place:
+            keys.append(["id", record.id, *asked])
+        firsts = [self.first.setdefault(_digest(key), place) for key in keys]
+        of = next((first for first in firsts if first != place), None)
+        return None if of is None else rules.duplicate(_number(of))
+
+
+def _digest(key: list) -> bytes:
+    return hashlib.blake2b(json.dumps(key).encode(), digest_size=8).digest()
+
+
+def _number(place: str) -> str:
+    name, _, number = place.rpartition(":")
+    return f"line {number}" if number.isdigit() and name.endswith(".jsonl") else place
+
+
+def check_length(
+    record: Record,
+    processor: VL3Processor,
+    settings: ProcessorSettings,
+    max_tokens: int,
+    notes: list[Note],
+) -> tuple[Size, list[MediaInfo]]:
+    """The tokens of a sample, before pruning, and what its media measure.
+
+    Raises: BadSample E130, as the rules of its media.
+    """
+    media = _found(record)
+    sizes = [check_medium(medium, settings, notes) for medium in media]
+    grids = processor.grids(media, sizes, settings) if media else []
+    visual = sum(grid.num_tokens for grid in grids)
+    if media:
+        wanted = _without_budget(processor, media, sizes, settings)
+        if wanted > visual:
+            notes.append(rules.reduced(wanted, visual))
+    tokens = _length(record, processor, sizes, grids)
+    size = Size(
+        text=tokens - visual,
+        visual=visual,
+        images=sum(medium.is_image for medium in media),
+        videos=sum(not medium.is_image for medium in media),
+        seconds=sum(size.duration_s or 0.0 for size in sizes),
+    )
+    if tokens > max_tokens:
+        # the pruner may save the sample; only then are frames worth decoding
+        kept = _kept(media, grids, settings, notes) if media and settings.prune else visual
+        if tokens - visual + kept > max_tokens:
+            raise rules.too_long(tokens - visual + kept, kept, max_tokens)
+    return size, sizes
+
+
+def _found(record: Record) -> list[MediaPart]:
+    """The media of a record. Raises: BadSample E121, E102."""
+    try:
+        return find_media(record.talks[0])
+    except VideoError as error:
+        paths = sources(record)
+        raise rules.undecodable(paths[0] if len(paths) == 1 else "a medium", str(error)) from None
+    except ValueError as error:
+        raise rules.refused("", error) from None
+
+
+def _without_budget(processor, media, sizes, settings: ProcessorSettings) -> int:
+    """Visual tokens if the media of a sample had all the room they want."""
+    roomy = replace(settings, budget_tokens=NO_BUDGET)
+    return sum(grid.num_tokens for grid in processor.grids(media, sizes, roomy))
+
+
+def _length(record: Record, processor: VL3Processor, sizes, grids: list[Grid]) -> int:
+    """Tokens of all talks of a record before pruning."""
+    counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
+    prompts = [
+        render(annotate(talk, find_media(talk), sizes), processor.tokenizer, processor.slot_ids,
+               counts)
+        for talk in record.talks
+    ]  # fmt: skip
+    return count_tokens(prompts)
+
+
+def count_tokens(prompts: Sequence[Prompt]) -> int:
+    """Tokens of the talks of a sample, what stands before the end of their media counted once."""
+    if len(prompts) == 1:
+        return len(prompts[0].ids)
+    shared = sum(prompts[0].spans[-1]) if prompts[0].spans else 0
+    return shared + sum(len(prompt.ids) - shared for prompt in prompts)
+
+
+def _kept(
+    media: list[MediaPart], grids: list[Grid], settings: ProcessorSettings, notes: list[Note]
+) -> int:
+    """Visual tokens that pruning leaves; notes gets what decoding tells of the media."""
+    clips = []
+    for medium, grid in zip(media, grids):
+        try:
+            clip = medium.read(settings, grid, None)
+        except VideoError as error:
+            raise rules.undecodable(str(medium.source), str(error)) from None
+        clips.append(clip)
+        notes += as_read(medium, clip.notes)
+    grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
+    return int(prune_patches(to_patches(clips, grids), settings.prune).keep_M.sum())
+
+
+# A data set
+
+
+def walk(
+    records: Records,
+    processor: VL3Processor,
+    *,
+    indices: Iterable[int] | None = None,
+    visual_tokens: int = VISUAL_TOKENS,
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[Outcome]:
+    """What is known of each sample, one after the other; bad samples do not stop it."""
+    settings = replace(processor.settings, budget_tokens=visual_tokens)
+    seen = Seen()
+    for index in range(len(records)) if indices is None else indices:
+        place, notes, record = records.place(index), [], None
+        dataset, size = records.name, None
+        try:
+            record, mended = records.read(index)
+            dataset = record.dataset
+            size, sizes = check_length(record, processor, settings, max_tokens, notes)
+            notes += check_answers(record, sizes)
+            if (double := seen.add(record, place)) is not None:
+                notes.append(double)
+            error = None
+        except BadSample as bad:
+            read = record is not None  # the reader has put the place in front itself
+            error = BadSample(bad.code, f"{place}: {bad}") if read else bad
+            mended = mended if read else []
+        placed = [Note(note.code, f"{place}: {note.message}") for note in dict.fromkeys(notes)]
+        yield Outcome(
+            index=index,
+            place=place,
+            dataset=dataset,
+            record=record,
+            size=size,
+            notes=(*mended, *placed),
+            error=error,
+        )

@@ -1,0 +1,46 @@
+"""One training sample as it is read, before any picture is decoded or text tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from vl3.values import Grid
+
+
+class BadSample(ValueError):
+    """A sample that cannot be learned from.
+
+    code: the rule it breaks, E101 ... (vl3.data.checks lists them)
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Conversations about the same media.
+
+    id: as in the file, else file:line
+    dataset: name of the data set it counts for
+    talks: conversations in the form that vl3.VL3Processor takes: messages with role and content,
+           a content being text or a list of parts: {"type": "video", "video": path or Clip or
+           {"path", "start", "end", "fps", "max_frames"}}, {"type": "image", "image": path},
+           {"type": "text", "text"}. Paths are resolved. Several talks (shared-prefix lists) hold
+           the same media parts, all of them in the first turn, and are learned apart from each
+           other with the media encoded once. An assistant's message with "loss": False is not
+           learned.
+    families: how each answer, in order, is counted in logs; empty: by dataset
+    story: for a toy clip, its grid -> what its tokens should know (vl3.training.nano.temporal_loss)
+    """
+
+    id: str
+    dataset: str
+    talks: tuple[list[dict], ...]
+    families: tuple[str, ...] = ()
+    story: Callable[[Grid], torch.Tensor] | None = None
+    meta: dict = field(default_factory=dict)

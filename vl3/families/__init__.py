@@ -1,0 +1,1 @@
+"""Checkpoint families: tensor names, configurations and settings, in and out."""

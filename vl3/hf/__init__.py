@@ -1,0 +1,1 @@
+"""What transformers wants to know of these classes: loading, generate(), templates, Auto."""

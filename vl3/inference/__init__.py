@@ -1,0 +1,1 @@
+"""Answers: kept clips and key/value prefixes, prefill, decoding, replays, memory."""

@@ -1,0 +1,249 @@
+"""From a prompt to tokens: prefill with a reusable prefix, then one token at a time.
+
+The key/value cache is filled in fixed steps: up to the end of each medium, then the text that
+follows. A later question about the same media finds its prefix already there, and because a cold
+run takes exactly the same steps, both give the same numbers and the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import torch
+from torch import nn
+from transformers import Cache, LogitsProcessorList
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from vl3.arguments import number, whole
+from vl3.language.kv_cache import growing_cache
+
+# Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
+PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
+COLDEST = 1e-5  # logits divided by less leave the range of their format
+
+
+class Stopped(Exception):
+    """The work was stopped from outside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoding:
+    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed.
+
+    A temperature below COLDEST is 0, whose answer it would give. Numbers may be of any kind.
+    Raises: ValueError in one sentence for what is no number or out of range.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        temperature = number("temperature", self.temperature, low=0)
+        found = {
+            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
+            "temperature": temperature if temperature >= COLDEST else 0.0,
+            "top_p": number("top_p", self.top_p, above=0, high=1),
+            "repetition_penalty": number(
+                "repetition_penalty", self.repetition_penalty, low=0.01, high=100
+            ),
+            "seed": whole("seed", self.seed, low=-(2**63), high=2**64 - 1),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+
+    def processors(self, prompt_tokens: int) -> LogitsProcessorList:
+        """What is done to the logits before a token is chosen.
+
+        The repetition penalty counts new tokens only, as in the official code.
+        """
+        steps = LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            steps.append(
+                RepetitionPenaltyLogitsProcessor(
+                    self.repetition_penalty, prompt_ignore_length=prompt_tokens
+                )
+            )
+        if self.temperature > 0:
+            steps.append(TemperatureLogitsWarper(self.temperature))
+            if self.top_p < 1.0:
+                steps.append(TopPLogitsWarper(self.top_p))
+        return steps
+
+
+@dataclass(slots=True, eq=False)
+class PrefixCache:
+    """A key/value cache filled up to the end of the last medium of some prompt.
+
+    keys: digest of everything the cache depends on, at the end of each medium
+    ends: the positions of those ends
+    """
+
+    cache: Cache = field(default_factory=growing_cache)
+    keys: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.cache.layers)
+
+    def clear(self) -> None:
+        self.cache, self.keys, self.ends = growing_cache(), (), ()
+
+    def crop_to(self, keys: Sequence[str]) -> int:
+        """Keeps the part that a prompt with these keys shares; its number of tokens."""
+        common = 0
+        while common < min(len(keys), len(self.keys)) and keys[common] == self.keys[common]:
+            common += 1
+        self.keys, self.ends = self.keys[:common], self.ends[:common]
+        return self.drop_rest()
+
+    def drop_rest(self) -> int:
+        """Drops what was computed after the last medium; the number of tokens left."""
+        length = self.ends[-1] if self.ends else 0
+        if length == 0:
+            self.cache = growing_cache()
+        else:
+            for layer in self.cache.layers:  # not of one length where a pass was stopped in between
+                layer.crop(length - layer.get_seq_length())
+        return length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPrompt:
+    """A rendered prompt whose media are encoded.
+
+    ids: prompt token ids; ends: position after the last slot of each medium; media_keys: what each
+    medium's tokens depend on; embeds: gives the visual tokens [K, E] of medium number i
+    model: fingerprint of what answers; None for one whose keys and values are good for once only
+    """
+
+    ids: list[int]
+    ends: tuple[int, ...]
+    media_keys: tuple[str, ...]
+    embeds: Callable[[int], torch.Tensor]
+    model: str | None = ""
+
+    def keys(self) -> tuple[str, ...]:
+        """Digest of the model and the prompt up to the end of each medium."""
+        model = uuid4().hex if self.model is None else self.model
+        digest, keys, start = hashlib.sha256(model.encode()), [], 0
+        for end, media_key in zip(self.ends, self.media_keys):
+            digest.update(repr((self.ids[start:end], media_key)).encode())
+            keys.append(digest.hexdigest())
+            start = end
+        return tuple(keys)
+
+
+def tokens(
+    model,
+    question: PreparedPrompt,
+    decoding: Decoding,
+    prefix: PrefixCache,
+    eos_token_ids: Sequence[int],
+    on_prefilled: Callable[[int], None] | None = None,
+) -> Iterator[int]:
+    """New token ids, one at a time, without the end token.
+
+    prefix is extended for the next question; on_prefilled gets the number of tokens it had ready.
+    """
+    prompt_ids = torch.tensor([question.ids], device=model.device)
+    logits = _prefill(model, question, prompt_ids, prefix, on_prefilled)
+    chooser = torch.Generator(device=model.device).manual_seed(decoding.seed)
+    processors = decoding.processors(len(question.ids))
+    sequence = prompt_ids
+    try:
+        for step in range(decoding.max_new_tokens):
+            scores = processors(sequence, logits.float())
+            if decoding.temperature > 0:
+                token = torch.multinomial(scores.softmax(-1), 1, generator=chooser)
+            else:
+                token = scores.argmax(-1, keepdim=True)
+            if token.item() in eos_token_ids:
+                return
+            yield int(token.item())
+            if step + 1 < decoding.max_new_tokens:
+                sequence = torch.cat([sequence, token], dim=1)
+                logits = _step(model, prefix.cache, model.get_input_embeddings()(token))
+    finally:
+        prefix.drop_rest()
+
+
+@torch.no_grad()
+def _prefill(
+    model, question: PreparedPrompt, ids_BL, prefix: PrefixCache, on_prefilled
+) -> torch.Tensor:
+    """Logits after the whole prompt; prefix then holds all media of this prompt."""
+    keys = question.keys()
+    ready = prefix.crop_to(keys)
+    if on_prefilled is not None:
+        on_prefilled(ready)
+    start = ready
+    for index in range(len(prefix.keys), len(question.ends)):
+        end = question.ends[index]
+        part = ids_BL[:, start:end]
+        embeds = model.splice(part, model.get_input_embeddings()(part), question.embeds(index))
+        _fill(model, prefix.cache, embeds)
+        prefix.keys, prefix.ends = keys[: index + 1], question.ends[: index + 1]
+        start = end
+    rest = model.get_input_embeddings()(ids_BL[:, start:])
+    return _fill(model, prefix.cache, rest)
+
+
+def _fill(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
+    """Runs a piece of the prompt through the language model in bounded steps; last logits."""
+    logits = None
+    for part in embeds_BLE.split(PREFILL_TOKENS[model.device.type], dim=1):
+        logits = _step(model, cache, part)
+    return logits
+
+
+@torch.no_grad()
+def _step(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor:
+    output = model(
+        inputs_embeds=embeds_BLE, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
+    return output.logits[:, -1]
+
+
+@contextmanager
+def interruptible(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Within it, a pass through the model raises Stopped at its next layer once stopped() holds."""
+
+    def check(*_) -> None:
+        if stopped():
+            raise Stopped
+
+    layers = [*model.vision.blocks, *model.language.model.layers]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stream_text(token_ids: Iterator[int], decode: Callable[[list[int]], str]) -> Iterator[tuple]:
+    """(token id, new text) of a stream; text waits until its last character is complete."""
+    seen: list[int] = []
+    written = ""
+    for token in token_ids:
+        seen.append(token)
+        text = decode(seen)
+        if text.endswith("\ufffd"):
+            yield token, ""
+            continue
+        yield token, text[len(written) :]
+        written = text
+    if seen and (text := decode(seen)) != written:
+        yield None, text[len(written) :]

@@ -1,0 +1,171 @@
+"""The memory that answering takes, in closed form, and what fits a device; nothing is loaded.
+
+Counted is the fullest moment of one answer about one video: weights, what stays (frames, features
+of all visual tokens, keys and values) and what one piece of the clip or of the prompt needs while
+it is computed. The framework itself and a GPU's driver come on top. vl3.training.memory counts
+what training takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from vl3.config import VL3Config
+from vl3.inference.generation import PREFILL_TOKENS
+from vl3.language.kv_cache import capacity_for
+from vl3.model import CHUNK_PATCHES
+from vl3.units import format_bytes as gb
+from vl3.units import parse_memory
+from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
+from vl3.weights.sizes import NF4_BYTES, attention_widths, parts
+
+USABLE = 0.92  # of a GPU's memory: its driver and fragments take the rest
+TEXT_TOKENS = 1024  # of a question and its answer
+# From the most exact to the smallest. int8 is not among them: its products are slow.
+KINDS = (None, "nf4", "nf4+int8")
+FEWEST_TOKENS = 1024  # visual tokens below which no video is worth asking about
+PACKED_SCALE = 2 / 64  # bytes a weight that the 4-bit product of a CPU holds besides
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes at the fullest moment of an answer.
+
+    weights: as loaded; kept: frames, features, prompt, keys and values; passing: what one piece
+    needs while it is computed
+    """
+
+    weights: float
+    kept: float
+    passing: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.kept + self.passing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """What a device can hold: the quantization, the visual tokens of a video, what they take.
+
+    spare_bytes: what is left, for videos that were encoded before
+    """
+
+    quantize: str | None
+    budget_tokens: int
+    need: MemoryEstimate
+    spare_bytes: float
+
+    def __str__(self) -> str:
+        kind = self.quantize or "not quantized"
+        return f"{kind}, up to {self.budget_tokens:,} visual tokens, about {gb(self.need.total)}"
+
+
+def need(
+    config: VL3Config, *, quantize: str | None, device: str, itemsize: int, tokens: int
+) -> MemoryEstimate:
+    """What one answer about a video of `tokens` visual tokens takes, none of them pruned.
+
+    device: "cpu", "cuda" or "mps"; itemsize: bytes of a number in the arithmetic, 4 or 2
+    """
+    vision, text = config.vision_config, config.text_config
+    D, E = vision.hidden_size, text.hidden_size
+    length = tokens + TEXT_TOKENS
+    width, narrow = attention_widths(text)
+    patches = 4 * tokens  # merged 2 x 2, as videos are
+    # Frames stay, and are cut into patches, in the computer's memory.
+    pixels = patches * vision.patch_values if device == "cpu" else 0
+    features = tokens * D * itemsize
+    keys_values = 2 * capacity_for(length) * narrow * text.num_hidden_layers * itemsize
+
+    piece = min(patches, CHUNK_PATCHES[device])
+    seeing = piece * itemsize * max(
+        2 * vision.intermediate_size + 3 * D,  # an MLP before and after its activation
+        8 * D,  # attention: input, q, k, v, what is rotated, the result
+    ) + features + pixels  # all pieces are put together  # fmt: skip
+    splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
+    piece = min(length, PREFILL_TOKENS[device])
+    reading = length * E * itemsize + max(
+        piece * itemsize * (3 * text.intermediate_size + 3 * E),
+        2 * length * width * itemsize  # keys and values repeated for every head
+        + piece * (length * (1 + itemsize) + 4 * E * itemsize),  # mask
+    )  # fmt: skip
+    unpacked = _unpacked(config, quantize, device, itemsize)
+    return MemoryEstimate(
+        weights=weight_bytes(config, quantize, itemsize, device),
+        kept=pixels + features + keys_values,
+        passing=max(seeing - keys_values, splicing - keys_values, reading + unpacked),
+    )
+
+
+def weight_bytes(
+    config: VL3Config, quantize: str | None, itemsize: int, device: str = "cuda"
+) -> float:
+    """Bytes of a model's weights as vl3.load leaves them."""
+    found = parts(config)
+    language = sum(layer.weights for layer in found["language"].linears)
+    rest = [layer for name in ("vision", "connector") for layer in found[name].linears]
+    rest_weights = sum(layer.weights for layer in rest) + found["language"].tables
+    others = sum(part.parameters for part in found.values()) - language - rest_weights
+    each, each_rest = itemsize, itemsize
+    if quantize == "int8":
+        each = 1
+    elif quantize:
+        each = NF4_BYTES + (PACKED_SCALE if device == "cpu" else 0)
+        each_rest = 1 if quantize == "nf4+int8" else itemsize
+    return language * each + rest_weights * each_rest + others * itemsize
+
+
+def _unpacked(config: VL3Config, quantize: str | None, device: str, itemsize: int) -> float:
+    """The largest weight that is brought back to the format of the arithmetic for a product.
+
+    A head in 8 bits is, but on a CPU, where it is multiplied as it is.
+    """
+    if not quantize:
+        return 0
+    largest = max(layer.ins * layer.outs for layer in parts(config)["language"].linears)
+    if quantize == "nf4+int8" and device != "cpu":
+        text = config.text_config
+        largest = max(largest, min(SLICE_WEIGHTS, text.vocab_size * text.hidden_size))
+    return itemsize * largest
+
+
+def fit(
+    config: VL3Config, *, device: str, itemsize: int, budget_tokens: int, limit_bytes: float,
+    kinds: Sequence[str | None] = KINDS,
+) -> MemoryPlan:  # fmt: skip
+    """What fits: all visual tokens, by the first of the kinds that will do, or else half as many.
+
+    Raises: ValueError that says what the least would be.
+    """
+    tokens = budget_tokens
+    while True:
+        for kind in kinds:
+            wanted = need(config, quantize=kind, device=device, itemsize=itemsize, tokens=tokens)
+            spare = limit_bytes - wanted.total
+            found = MemoryPlan(quantize=kind, budget_tokens=tokens, need=wanted, spare_bytes=spare)
+            if spare >= 0:
+                return found
+        if tokens // 2 < FEWEST_TOKENS:
+            raise ValueError(
+                f"{gb(limit_bytes)} are not enough for this model: the least is {found}; "
+                "choose a smaller model or give it more memory"
+            )
+        tokens //= 2
+
+
+def usable_bytes(memory: str, device: torch.device) -> float:
+    """Bytes that a model may take: of a size like 8GB, or "auto" for what the device has free.
+
+    Raises: ValueError for what is no size.
+    """
+    share = 1 if device.type == "cpu" else USABLE
+    if not isinstance(memory, str) or memory != "auto":
+        return share * parse_memory(memory)
+    if device.type == "cuda":
+        return share * torch.cuda.mem_get_info(device)[0]
+    return share * psutil.virtual_memory().available

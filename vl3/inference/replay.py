@@ -1,0 +1,171 @@
+"""What the model saw when it gave a reply, found again in a studio's memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from vl3.arguments import shown
+from vl3.families.settings import PruneSettings
+from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
+from vl3.interpret import ReplayInput
+from vl3.processor import to_patches
+from vl3.values import Clip, Grid, PromptSegment, Reply, VisualContext
+from vl3.vision.token_map import token_layout
+
+CHANGED = (
+    "The model is not the one that gave this reply, or code of yours takes part in it: the same "
+    "words were read again by the model as it is now."
+)
+OTHERS = "this reply was given by a model with other tokens; ask that one's studio"
+
+
+def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
+    """A finished reply with its media, ready to be run again by the model as it is now.
+
+    Raises: ValueError when the reply was stopped too early, is another model's, or a clip is no
+    longer kept.
+    """
+    check(reply)
+    if not reply.prompt_ids:
+        raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
+    model, now = library.model, library.now()
+    videos = _videos(library, reply, now)
+    keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
+    kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
+    is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
+    if is_slot_L.sum() != kept or not is_known:
+        raise ValueError(OTHERS)
+
+    def embeds() -> torch.Tensor:
+        with torch.no_grad():
+            kept = [
+                video.features_MD[torch.from_numpy(keep_M).to(video.features_MD.device)]
+                for video, keep_M in zip(videos, keeps)
+            ]
+            return torch.cat([model.project(x_KD) for x_KD in kept])
+
+    def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
+        video = videos[clip]
+        if video.made.encoder == HANDED_OVER:
+            raise ValueError(
+                'source "vision" looks into the encoder, and the features of this video were '
+                "handed over; look into an answer about the video as it was opened"
+            )
+        grid = Grid(frames=1, rows=video.grid.rows, cols=video.grid.cols, merge=video.grid.merge)
+        frames = video.clip.frames_TYX3[index : index + 1]
+        one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
+        return to_patches([one], [grid]).pixels_NP, grid
+
+    def text(count: int) -> str:
+        written = library.processor.decode(reply.token_ids[:count])
+        # a character of several tokens comes with its last
+        return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
+
+    seen = [(one.key, one.keep_bits) for one in reply.seen]
+    asked = (reply.prompt_ids, reply.token_ids, seen, now.model)
+    return ReplayInput(
+        key=hashlib.sha256(repr(asked).encode()).hexdigest(),
+        prompt_ids=reply.prompt_ids,
+        answer_ids=reply.token_ids,
+        text=text,
+        slot_K=np.flatnonzero(is_slot_L),
+        cells=token_layout(
+            [v.grid for v in videos],
+            np.concatenate([np.zeros(0, bool), *keeps]),
+            [v.clip.times_s for v in videos],
+            [v.clip.frames_TYX3.shape[1:3] for v in videos],
+        ),
+        embeds=embeds,
+        frame=frame,
+        is_lasting=now.model is not None,
+        notes=() if now.model and now.model == reply.model else (CHANGED,),
+    )
+
+
+def check(reply: object) -> None:
+    """Raises ValueError for what is no reply."""
+    if not isinstance(reply, Reply):
+        raise ValueError(
+            "a reply is what studio.reply returns, and the last event of studio.stream - got "
+            f"{shown(reply)}"
+        )
+
+
+def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
+    """The clips and images of a reply's prompt, each pruned as it was for that reply.
+
+    Raises: ValueError when one is no longer kept.
+    """
+    check(reply)
+    chosen = reply.settings.get("prune")
+    prune = None if chosen is None else PruneSettings(**chosen)
+    settings = replace(library.processor.settings, prune=prune)
+    return tuple(
+        _masked(library.repruned(video, settings), seen)
+        for video, seen in zip(_videos(library, reply, library.now()), reply.seen)
+    )
+
+
+def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
+    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame.
+
+    Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
+    was kept has no slots.
+    """
+    check(reply)
+    tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    slots = sum(token in slot_ids for token in reply.prompt_ids)
+    if slots != sum(seen.kept_tokens for seen in reply.seen):
+        raise ValueError(OTHERS)
+    special_ids = tokenizer.added_tokens_decoder.keys()
+
+    def kind(token: int) -> str:
+        return "slots" if token in slot_ids else "special" if token in special_ids else "text"
+
+    frames = (
+        {"clip": clip, "frame": frame, "time_s": seen.times_s[frame] if seen.times_s else None}
+        for clip, seen in enumerate(reply.seen)
+        for frame, kept in enumerate(seen.kept_per_frame)
+        if kept
+    )
+    found = []
+    for name, run in groupby(reply.prompt_ids, kind):
+        ids = list(run)
+        if name == "slots":
+            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(frames)))
+        else:
+            found.append(PromptSegment(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
+    return tuple(found)
+
+
+def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
+    videos = [library.find(seen.key, now) for seen in reply.seen]
+    if None in videos:
+        raise ValueError(
+            f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
+            "with the same settings, then look"
+        )
+    return videos
+
+
+def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:
+    """The video with the mask of that reply, where that was not the pruner's."""
+    keep_M = torch.from_numpy(_keep(video, seen))
+    if torch.equal(keep_M, video.keep.keep_M):
+        return video
+    keep = replace(
+        video.keep, keep_M=keep_M, placeholder_M=torch.zeros_like(keep_M), mode="handed over"
+    )
+    return replace(video, keep=keep)
+
+
+def _keep(video: EncodedVideo, seen: VisualContext) -> np.ndarray:
+    """The pruner's mask of that reply, bool [M]; the video may be pruned otherwise by now."""
+    bits = np.frombuffer(seen.keep_bits, np.uint8)
+    return np.unpackbits(bits, count=video.grid.num_tokens).astype(bool)

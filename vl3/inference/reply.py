@@ -1,0 +1,403 @@
+"""One reply in the making: open its media, render the prompt, stream the text, keep the books."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from vl3 import prompt
+from vl3.families.settings import ProcessorSettings
+from vl3.inference import generation
+from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
+from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt, Stopped
+from vl3.messages.media import annotate, find_media
+from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
+
+
+class TooLong(ValueError):
+    """A prompt that does not fit the model's context."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device ran out of memory even with a smaller plan."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A conversation to answer, and how. stopped() is asked between the layers of the model.
+
+    is_prune_asked: whether settings.prune is meant for videos that were opened before, too
+    reuse: whether what earlier questions left may be used
+    """
+
+    messages: Sequence[dict]
+    settings: ProcessorSettings
+    decoding: Decoding
+    stopped: Callable[[], bool]
+    is_prune_asked: bool = False
+    reuse: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class ReplyState:
+    """What is known of a reply while it is being made."""
+
+    started: float = field(default_factory=time.perf_counter)
+    videos: list[tuple[EncodedVideo, bool]] = field(default_factory=list)
+    now: ModelFingerprint | None = None
+    prompt: prompt.Prompt | None = None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    reused_tokens: int = 0
+    prompt_s: float | None = None
+    first_token_s: float | None = None
+    stopped: bool = False
+    truncated: bool = False
+
+
+def generate(
+    library: EncodedCache, prefix: PrefixCache, request: Request
+) -> Iterator[Progress | str | Reply]:
+    """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
+    with a smaller plan.
+
+    Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
+    """
+    smaller = shrunk(request.settings)
+    note = (
+        f"Memory was short: answered with at most {smaller.max_frames} frames and "
+        f"{smaller.budget_tokens} visual tokens."
+    )
+    attempts = [request, replace(request, settings=smaller, notes=(note,))]
+    if library.nbytes or prefix.nbytes:
+        attempts.insert(0, request)  # what earlier questions left may have been all that was amiss
+    for attempt in attempts:
+        written = False
+        try:
+            for event in _attempt(library, prefix, attempt):
+                written = written or isinstance(event, str)
+                yield event
+            return
+        except (RuntimeError, MemoryError) as error:
+            if written or not is_out_of_memory(error):
+                raise
+            failure = error.with_traceback(None)  # it would hold the tensors of the attempt
+        release(library, prefix)
+        give_back_memory()
+    where = "computer" if library.model.device.type == "cpu" else "GPU"
+    raise OutOfMemory(
+        f"The {where} ran out of memory while encoding. Your video is kept. "
+        f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
+    ) from failure
+
+
+def unanswered(model, request: Request) -> Reply:
+    """The reply to a request that was stopped before its turn came."""
+    return _reply(model, request, ReplyState(stopped=True))
+
+
+def shrunk(settings: ProcessorSettings) -> ProcessorSettings:
+    """Settings that need about half the memory."""
+    return replace(
+        settings,
+        max_frames=max(1, settings.max_frames // 2),
+        budget_tokens=max(settings.min_tokens, settings.budget_tokens // 2),
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a device or the computer running out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def release(library: EncodedCache, prefix: PrefixCache) -> None:
+    """Forgets encoded clips and the prompt's cache.
+
+    No cycle holds their tensors, so that their memory is free at once, without a collection.
+    """
+    library.clear()
+    prefix.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def give_back_memory() -> None:
+    """Hands memory that nothing refers to any more back to the device.
+
+    Looks at every object there is: for the rare moments when that is worth it.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Reply]:
+    model, processor, state = library.model, library.processor, ReplyState()
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    try:
+        state.now = library.now()
+        if not request.reuse:
+            prefix.clear()
+        with generation.interruptible(model, request.stopped):
+            yield from _open_media(library, request, state)
+            question = _question(model, processor, request, state)
+            decoding = _within_context(model, question, request.decoding)
+            yield Progress("Answering")
+            state.prompt_s = time.perf_counter() - state.started
+            stream = generation.tokens(
+                model, question, decoding, prefix, end_tokens(model, processor),
+                lambda ready: setattr(state, "reused_tokens", ready),
+            )  # fmt: skip
+            yield from _write(stream, processor, request, state)
+            state.truncated = len(state.token_ids) >= decoding.max_new_tokens
+    except Stopped:
+        state.stopped = True
+    yield _reply(model, request, state)
+
+
+def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[str]:
+    for token, piece in generation.stream_text(stream, processor.decode):
+        if state.first_token_s is None:
+            state.first_token_s = time.perf_counter() - state.started
+        if token is not None:
+            state.token_ids.append(token)
+        if piece:
+            state.text += piece
+            yield piece
+        if request.stopped():
+            stream.close()
+            raise Stopped
+
+
+def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
+    """Opens every medium of the messages in order, telling the stages as they come."""
+    handed: dict[int, tuple[Clip, EncodedVideo]] = {}
+    messages = [_with_clips(message, handed) for message in request.messages]
+    media = find_media(messages)
+    prune_anew = request.settings if request.is_prune_asked else None
+    for medium in media:
+        _, video = handed.get(id(medium.source), (None, None))
+
+        def opened(on_stage, medium=medium, video=video):
+            if video is None:
+                return library.open(medium, request.settings, state.now, on_stage, request.reuse)
+            return library.take(video, prune_anew, state.now, on_stage, request.reuse)
+
+        state.videos.append((yield from _staged(opened, request.stopped)))
+    clips = [video.clip for video, _ in state.videos]
+    counts = [
+        n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
+    ]
+    state.prompt = prompt.render(
+        annotate(messages, media, clips), library.processor.tokenizer, library.processor.slot_ids,
+        counts, add_system_prompt=request.settings.system_prompt, add_generation_prompt=True,
+    )  # fmt: skip
+
+
+def _with_clips(message: dict, handed: dict[int, tuple[Clip, EncodedVideo]]) -> dict:
+    """The message with a clip in place of each opened video; handed tells them by the clip's id.
+
+    Each has a clip object of its own, since two videos may share one.
+    """
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list | tuple):
+        return message  # text, or what find_media refuses
+
+    def clip_of(part):
+        held = _opened_in(part)
+        if not held:
+            return part
+        kind = part.get("type")
+        given = {key: value for key, value in part.items() if value is not None and value != ""}
+        if (
+            kind not in ("image", "video")
+            or held != [kind]
+            or not isinstance(part[kind], EncodedVideo)
+            or (kind == "video" and len(given) > 2)
+        ):
+            raise ValueError(
+                'an opened video is a part of its own, {"type": "video", "video": video}, without '
+                f"options; those are studio.open's - got {sorted(part)}"
+            )
+        clip = replace(part[kind].clip)
+        handed[id(clip)] = (clip, part[kind])
+        return given | {kind: clip}
+
+    return message | {"content": [clip_of(part) for part in content]}
+
+
+def _opened_in(part) -> list[str]:
+    """Under which keys of a part an opened video stands, directly or within a dict."""
+    if not isinstance(part, dict):
+        return []
+    return [
+        key
+        for key, value in part.items()
+        if isinstance(value, EncodedVideo)
+        or (
+            isinstance(value, dict)
+            and any(isinstance(each, EncodedVideo) for each in value.values())
+        )
+    ]
+
+
+def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, object]:
+    """Runs work(on_stage) beside us, yields its stages, returns its value or raises its error."""
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def on_stage(stage: Progress) -> None:
+        if closed.is_set() or stopped():
+            raise Stopped
+        events.put(stage)
+
+    def run() -> None:
+        try:
+            events.put(("done", work(on_stage)))
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+            events.put(("failed", error))
+
+    worker = threading.Thread(target=run, name="vl3-open", daemon=True)
+    worker.start()
+    try:
+        while isinstance(event := events.get(), Progress):
+            yield event
+    finally:
+        closed.set()
+        worker.join()
+    kind, value = event
+    if kind == "failed":
+        raise value
+    return value
+
+
+def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
+    """The prompt with its media as the prefill wants them."""
+    spans = state.prompt.spans
+    frames = accumulate(video.grid.frames for video, _ in state.videos)
+    ends = tuple(sum(spans[count - 1]) for count in frames)
+    limit = model.config.text_config.max_position_embeddings
+    if len(state.prompt.ids) >= limit:
+        moving = any(not video.clip.is_image for video, _ in state.videos)
+        raise TooLong(
+            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "
+            + (
+                "Lower frames per second, shorten the clip, or raise the pruning threshold."
+                if moving
+                else "Lower the token budget, or show fewer pictures."
+                if state.videos
+                else "Shorten the text, or leave earlier turns out."
+            )
+        )
+
+    def embeds(index: int) -> torch.Tensor:
+        video = state.videos[index][0]
+        keep_M = video.keep.keep_M.to(video.features_MD.device)
+        with torch.no_grad():
+            return model.project(video.features_MD[keep_M])
+
+    keys = tuple(video.answer_key for video, _ in state.videos)
+    return PreparedPrompt(state.prompt.ids, ends, keys, embeds, state.now.model)
+
+
+def _within_context(model, question: PreparedPrompt, decoding: Decoding) -> Decoding:
+    room = model.config.text_config.max_position_embeddings - len(question.ids)
+    return replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))
+
+
+def end_tokens(model, processor) -> frozenset[int]:
+    """Token ids that end an answer."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    ids = [*ids, processor.tokenizer.eos_token_id]
+    ids.append(processor.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    return frozenset(token for token in ids if token is not None)
+
+
+def _reply(model, request: Request, state: ReplyState) -> Reply:
+    total_s = time.perf_counter() - state.started
+    fresh = [video for video, reused in state.videos if not reused]
+    if model.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(model.device)
+    else:
+        peak = psutil.Process().memory_info().rss
+    first_token_s = total_s if state.first_token_s is None else state.first_token_s
+    ledger = Ledger(
+        frames=sum(video.grid.frames for video, _ in state.videos),
+        visual_tokens=sum(video.grid.num_tokens for video, _ in state.videos),
+        kept_tokens=sum(video.ledger.kept_tokens for video, _ in state.videos),
+        prompt_tokens=len(state.prompt.ids) if state.prompt else 0,
+        reused_tokens=state.reused_tokens,
+        new_tokens=len(state.token_ids),
+        decode_s=sum(video.ledger.decode_s for video in fresh),
+        encode_s=sum(video.ledger.encode_s for video in fresh),
+        prune_s=sum(video.ledger.prune_s for video, _ in state.videos),
+        prefill_s=0.0 if state.prompt_s is None else first_token_s - state.prompt_s,
+        encoded_clips=sum(video.ledger.encoded_clips for video in fresh),
+        reused_clips=len(state.videos) - len(fresh),
+        first_token_s=first_token_s,
+        total_s=total_s,
+        peak_memory_bytes=peak,
+    )
+    media = {key: value for key, value in asdict(request.settings).items() if key in MEDIA_SETTINGS}
+    return Reply(
+        text=state.text,
+        token_ids=tuple(state.token_ids),
+        prompt=state.prompt.text if state.prompt else "",
+        settings=asdict(request.decoding) | media,
+        ledger=ledger,
+        stopped=state.stopped,
+        truncated=state.truncated,
+        notes=(*request.notes, *_notes([video for video, _ in state.videos])),
+        model=(state.now and state.now.model) or "",
+        seen=tuple(_seen(video) for video, _ in state.videos),
+        prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
+    )
+
+
+def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
+    """What is to be known of how the clips were seen: once for each clip, named where several."""
+    told = {}
+    for video in videos:
+        own = list(video.notes)
+        if video.made.encoder == HANDED_OVER:
+            own.append("The features are those that were handed over, not the encoder's.")
+        if video.has_own_keep:
+            own.append("The mask is the one that was handed over, not the pruner's.")
+        told.setdefault((video.clip.source, tuple(own)), len(told) + 1)
+    names = [Path(source).name for source, _ in told]
+    if len(told) == 1:
+        return [note for _, own in told for note in own]
+    return [
+        f"{name}{f' ({number})' if names.count(name) > 1 else ''}: {note}"
+        for name, ((_, own), number) in zip(names, told.items())
+        for note in own
+    ]
+
+
+def _seen(video: EncodedVideo) -> VisualContext:
+    (kept_per_frame,) = video.keep.kept_per_frame
+    return VisualContext(
+        times_s=video.clip.times_s,
+        tokens_per_frame=video.grid.tokens_per_frame,
+        kept_per_frame=tuple(kept_per_frame),
+        key=video.key,
+        keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+    )
+
+
+MEDIA_SETTINGS = ("fps", "max_frames", "budget_tokens", "sampling", "prune")

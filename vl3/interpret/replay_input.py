@@ -1,0 +1,100 @@
+"""What a look needs, a finished answer with its media, and what it gives: rows and their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vl3.values import Grid
+from vl3.vision.token_map import TokenLayout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReplayInput:
+    """A finished answer and all that the model saw, ready to be run again.
+
+    key: digest of everything below
+    text: gives the text of the first n tokens of the answer
+    slot_K: position of every visual token in the prompt; cells has their places
+    embeds: gives the visual tokens [K, E]
+    frame: gives patches [N, P] and grid of one frame, by numbers of clip and frame
+    is_lasting: whether what is recorded of it holds for the next look
+    notes: what a person must know of the replay, one sentence each
+    """
+
+    key: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    text: Callable[[int], str]
+    slot_K: np.ndarray
+    cells: TokenLayout
+    embeds: Callable[[], torch.Tensor]
+    frame: Callable[[int, int], tuple[torch.Tensor, Grid]]
+    is_lasting: bool = True
+    notes: tuple[str, ...] = ()
+
+    def ids(self) -> tuple[int, ...]:
+        """What is replayed: prompt and answer; the last token was never read, only written."""
+        return self.prompt_ids + self.answer_ids[:-1]
+
+    def row(self, token: int) -> int:
+        """The position whose output predicted this token of the answer."""
+        return len(self.prompt_ids) - 1 + token
+
+    def word(self, token: int) -> str:
+        """The text that one token of the answer added."""
+        return self.text(token + 1)[len(self.text(token)) :]
+
+    @property
+    def first_text_row(self) -> int:
+        """The first position after the last visual token."""
+        return int(self.slot_K[-1]) + 1 if len(self.slot_K) else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Attention:
+    """Where some words of an answer looked.
+
+    I layers, H heads and Q words in the order asked; I or H is 1 where the weights are a mean, and
+    then layers or heads lists what the mean is over. Word t has the row that *predicts* token t:
+    it sees the prompt and the t tokens before. In source "vision" the Q are visual tokens that look
+    at their own frame, and the positions are the visual tokens alone.
+
+    Shapes: weight_IHQL - float32 over the positions of prompt and answer. Sources "language" and
+                          "rollout": sums to 1. "relevancy": scaled to sum to 1. "vision": sums to 1
+                          less what went to cells that the pruner removed afterwards
+            share_IHQ - float32, share of visual tokens in each row, always for every single layer
+                        and head looked at: the head x layer matrix. One number each where the
+                        source has no single layers and heads
+            slot_K - int64 position of every visual token among L
+            sink_K - bool, visual tokens that draw attention whatever the word (vl3.interpret.sinks)
+    notes: what a person must know of the replay, one sentence each
+    """
+
+    source: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    tokens: tuple[int, ...]
+    words: tuple[str, ...]
+    weight_IHQL: np.ndarray
+    share_IHQ: np.ndarray
+    slot_K: np.ndarray
+    sink_K: np.ndarray
+    cells: TokenLayout
+    notes: tuple[str, ...] = ()
+
+    @property
+    def visual_IHQK(self) -> np.ndarray:
+        """The weights on visual tokens."""
+        return self.weight_IHQL[..., self.slot_K]
+
+    def maps(self) -> tuple[np.ndarray, ...]:
+        """For each clip [I, H, Q, frames, token rows, token cols], NaN where pruned."""
+        return self.cells.paint(self.visual_IHQK)
+
+    def to_slot(self, slot: int) -> np.ndarray:
+        """From a patch to the words: what each word gave to one visual token, [I, H, Q]."""
+        return self.weight_IHQL[..., self.slot_K[slot]]

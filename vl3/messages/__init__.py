@@ -1,0 +1,1 @@
+"""Messages and their media, whatever their shape: read, found, measured from headers."""

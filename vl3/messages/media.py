@@ -1,0 +1,303 @@
+"""The images and videos of a conversation: found, measured from headers, read at a size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vl3 import ops, video
+from vl3.arguments import shown
+from vl3.families.settings import ProcessorSettings
+from vl3.messages import spool
+from vl3.messages.reader import Read, frame_times, read
+from vl3.values import Clip, Grid
+from vl3.video.images import image_size, resized, still_notes
+from vl3.video.sample import exact_picks, thin
+
+MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
+EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
+SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What headers say of a medium: frames that will be read, their size, times and the length.
+
+    notes: what cannot be read exactly, as far as headers tell
+    """
+
+    frames: int
+    height_px: int
+    width_px: int
+    times_s: tuple[float, ...] | None = None
+    duration_s: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MediaPart:
+    """An image or a video of a message, not read yet.
+
+    part: as vl3.messages.reader reads it; source: a path, a Clip, a PIL image or an array
+    options: fps, max_frames, num_frames, start, end and mode, as far as the part says
+    """
+
+    part: dict
+    is_image: bool
+    source: object
+    options: dict
+
+    def measure(self, settings: ProcessorSettings) -> MediaInfo:
+        """Its size, from headers and packets; nothing is decoded but a first frame."""
+        if isinstance(self.source, Clip):
+            clip = self.source
+            return MediaInfo(*clip.frames_TYX3.shape[:3], clip.times_s, notes=clip.notes)
+        if self.is_image:
+            if isinstance(self.source, str | Path):
+                path = Path(self.source)
+                return MediaInfo(1, *image_size(path), notes=still_notes(path))
+            clip = video.read_image(self.source)
+            return MediaInfo(*clip.frames_TYX3.shape[:3], notes=clip.notes)
+        planned = video.schedule(self.source, **self.sampling(settings))
+        header = video.probe(self.source)
+        return MediaInfo(
+            len(planned), header.height_px, header.width_px, planned.times_s, planned.duration_s,
+            planned.notes,
+        )  # fmt: skip
+
+    def sampling(self, settings: ProcessorSettings) -> dict:
+        """fps, max_frames, start, end and mode, the part's own before the processor's."""
+        own = {key: value for key, value in self.options.items() if value is not None}
+        wanted = own.pop("num_frames", None)
+        if wanted is not None:
+            most = min(wanted, own.get("max_frames", wanted))
+            own |= {"fps": EVERY_FRAME_FPS, "max_frames": most}
+        return {
+            "fps": settings.fps,
+            "max_frames": settings.max_frames,
+            "mode": settings.sampling,
+        } | own
+
+    def read(self, settings, grid: Grid, on_frame: Callable[[int, int], None] | None) -> Clip:
+        """The decoded frames at the size of the grid."""
+        size = (grid.rows * settings.patch, grid.cols * settings.patch)
+        if isinstance(self.source, Clip):
+            return resize_clip(self.source, size)
+        resize = ops.resizer(resized)
+        if self.is_image:
+            return video.read_image(self.source, size=size, resize=resize)
+        return video.read(
+            self.source, size=size, on_frame=on_frame, resize=resize, **self.sampling(settings)
+        )
+
+
+def find_media(messages: Sequence[dict]) -> list[MediaPart]:
+    """The images and videos of a conversation, in order.
+
+    messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
+    data: URL, bytes, a PIL image, an array, a Clip (or what has one, as an opened Video); of a video also
+    a list of pictures or an array of frames.
+    Raises: ValueError in one sentence for what is not read.
+    """
+    media = []
+    for turn in read(messages):
+        if isinstance(turn["content"], str):
+            continue
+        for part in turn["content"]:
+            if (kind := part["type"]) == "text":
+                continue
+            if kind == "audio":
+                raise ValueError(
+                    "sound is not read by this model; take the audio out of the message"
+                )
+            if kind not in part:
+                raise ValueError(
+                    f"a message has a part of type {kind} without {kind}; give its path under "
+                    f"{kind}, path or url"
+                )
+            media.append(_medium(part))
+    return media
+
+
+def _medium(part: dict) -> MediaPart:
+    kind = part["type"]
+    source = _found(kind, part[kind])
+    options = {key: value for key, value in part.items() if key not in ("type", kind)}
+    if isinstance(source, list):
+        taken, times_s = pictures_taken(part, len(source))
+        source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
+    elif isinstance(source, Clip) and kind == "video" and not source.is_image:
+        source, options = part_of_clip(source, options), {}
+    is_image = kind == "image" or _is_image(source)
+    if isinstance(source, Clip) and kind == "image" and not source.is_image:
+        raise ValueError("an image is one picture - got a clip of frames; use type video")
+    return MediaPart(part, is_image, source, options)
+
+
+def _found(kind: str, source: object) -> object:
+    """A source as it can be read: a path, a Clip, a picture, or a list of pictures."""
+    clip = getattr(source, "clip", None)
+    if isinstance(clip, Clip):
+        return clip
+    if isinstance(source, bytes | bytearray):
+        return spool.shared().keep(bytes(source))
+    if isinstance(source, str):
+        if spool.is_data_url(source):
+            try:
+                return spool.shared().keep(spool.data_of_url(source))
+            except ValueError as error:
+                raise ValueError(f"the data: URL of the {kind} cannot be read: {error}") from None
+        path = spool.file_of_url(source)
+        if spool.SCHEME.match(path):
+            raise ValueError(
+                f"{shown(path)} is a web address; only files and data: URLs are read, so download "
+                "it first and give the path"
+            )
+        return path
+    if isinstance(source, os.PathLike):
+        return Path(source)
+    if isinstance(source, np.ndarray) and source.ndim == 4 and kind == "video":
+        return list(source)
+    if isinstance(source, list) and kind == "video":
+        pictures = [_found("image", picture) for picture in source]
+        if any(isinstance(picture, Clip) and len(picture) != 1 for picture in pictures):
+            raise ValueError("a list of frames holds pictures - got a clip of several frames")
+        return pictures
+    if isinstance(source, Clip | Image.Image | np.ndarray):
+        return source
+    raise ValueError(
+        f"the source of {'an image' if kind == 'image' else 'a video'} is a path, a file: or data: "
+        f"URL, bytes, a picture, an array (height, width, 3) or a Clip - got {shown(source)}"
+    )
+
+
+def _is_image(source) -> bool:
+    """Whether what a message calls a video is a still picture."""
+    if isinstance(source, Clip):
+        return source.is_image
+    return not isinstance(source, str | Path) or video.is_image(source)
+
+
+def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]]:
+    """Which pictures of a video that lists so many are taken, and when each is shown.
+
+    part: its timestamps or sample_fps (fps where neither is given; 1 by default) say when they are
+    shown; num_frames, max_frames (180 by default), start, end and fps what is taken of them.
+    Raises: ValueError for times that do not fit the pictures.
+    """
+    times_s = frame_times(part, count)
+    is_timed = "timestamps" in part or "sample_fps" in part
+    options = {key: part[key] for key in ("max_frames", "num_frames", "start", "end", "fps")
+               if key in part and (key != "fps" or is_timed)}  # fmt: skip
+    taken = _chosen(times_s, {"max_frames": MAX_PICTURES} | options)
+    return taken, tuple(times_s[index] for index in taken)
+
+
+def clip_of_pictures(pictures: Sequence, times_s: tuple[float, ...]) -> Clip:
+    """The clip of some pictures; all take the first one's size. Raises: vl3.video.VideoError."""
+    clips: list[Clip] = []
+    for picture in pictures:
+        size = clips[0].frames_TYX3.shape[1:3] if clips else None
+        if isinstance(picture, Clip):
+            clips.append(resize_clip(picture, size) if size else picture)
+        else:
+            clips.append(video.read_image(picture, size=size))
+    return Clip(
+        frames_TYX3=np.concatenate([clip.frames_TYX3 for clip in clips]),
+        times_s=times_s,
+        source=f"{len(clips)} pictures",
+        notes=tuple(dict.fromkeys(note for clip in clips for note in clip.notes)),
+    )
+
+
+def part_of_clip(clip: Clip, options: dict) -> Clip:
+    """What the options take of a clip that has been read; all of it without any."""
+    if "mode" in options:
+        raise ValueError("mode is not used for a clip that has been read; give its file")
+    if not options:
+        return clip
+    chosen = _chosen(clip.times_s, options)
+    return replace(
+        clip,
+        frames_TYX3=clip.frames_TYX3[chosen],
+        times_s=tuple(clip.times_s[index] for index in chosen),
+    )
+
+
+def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
+    """Which frames of known times the options take."""
+    start, end = options.get("start", 0.0), options.get("end")
+    inside = [i for i, t in enumerate(times_s) if t >= start and (end is None or t < end)]
+    if not inside:
+        raise ValueError(
+            f"no frame lies between start {start:g} s and end "
+            f"{'the last' if end is None else f'{end:g} s'}; the frames are from {times_s[0]:g} to "
+            f"{times_s[-1]:g} s"
+        )
+    if "fps" in options:
+        own = np.array([times_s[index] for index in inside])
+        picks = exact_picks(own, own[-1] + 1e-6, options["fps"], None, own[0])
+        inside = [inside[index] for index in picks]
+    most = [options[key] for key in ("num_frames", "max_frames") if key in options]
+    return [inside[index] for index in thin(len(inside), min(most, default=None))]
+
+
+def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip]) -> Read:
+    """The messages in the one form, with frame counts and times in place of the media, as
+    prompt.render takes them.
+
+    media: as find_media gives them for these messages; clips: their clips or what measures them
+    """
+    pairs = iter(zip(media, clips, strict=True))
+
+    def replaced(part: dict) -> dict:
+        if part["type"] == "text":
+            return part
+        medium, clip = next(pairs)
+        if medium.is_image:
+            when = part.get("timestamp")
+            return {"type": "image"} | ({} if when is None else {"timestamp": when})
+        return {"type": "video", "num_frames": len(clip), "timestamps": list(clip.times_s)}
+
+    return Read(
+        turn
+        if isinstance(turn["content"], str)
+        else turn | {"content": [replaced(part) for part in turn["content"]]}
+        for turn in read(messages)
+    )
+
+
+def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
+    """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
+    if clip.frames_TYX3.shape[1:3] == size:
+        return clip
+    resize = ops.resizer(resized)
+    frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
+    return replace(clip, frames_TYX3=np.stack(frames))
+
+
+def content_digest(source) -> str:
+    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
+    digest = hashlib.sha256()
+    if isinstance(source, str | Path):
+        size = Path(source).stat().st_size
+        digest.update(str(size).encode())
+        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
+        with open(source, "rb") as file:
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(BLOCK_BYTES))
+        return digest.hexdigest()
+    clip = source if isinstance(source, Clip) else video.read_image(source)
+    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
+    digest.update(clip.frames_TYX3.tobytes())
+    return digest.hexdigest()

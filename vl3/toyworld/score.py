@@ -1,0 +1,230 @@
+"""Scores a toy-world model on fresh scenes, family by family, with the blind score beside it.
+
+    python -m vl3.toyworld.score --model assets/nano
+
+An answer counts when greedy decoding gives it letter by letter; beside that, boxes are scored by
+their overlap, times with a second to spare, and captions by the objects and motions they name.
+Blind means black frames with the true time stamps: what can be guessed from the question alone.
+Held-out pairs are colours on shapes on which training never drew them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.toyworld.questions import QA, ask
+from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, film, sample_scene
+from vl3.training.collate import attention_mask, collate
+from vl3.training.samples import build
+from vl3.training.sources import scene_record
+from vl3.values import Clip
+from vl3.weights.hub import resolve
+
+IMAGES = Level(seconds=(0, 0), sprites=(1, 4))
+CLIPS = Level(seconds=(3, 10), sprites=(1, 3), shaky=0.2, noisy=0.05, rescaled=0.15)
+STILL_FAMILIES = (
+    "colour", "shape", "count", "exist", "yesno", "relation", "position", "box", "caption", "absent"
+)  # fmt: skip
+CLIP_FAMILIES = (*STILL_FAMILIES[:-2], "order", "when", "direction", *STILL_FAMILIES[-2:])
+STILL_DIGIT_FAMILIES = ("digit", "choice")
+CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice")
+HELD_OUT_FAMILIES = ("colour", "shape", "exist", "order", "direction", "caption")
+FIRST_SEED = 1_000_000  # training draws its scenes from text seeds, which never meet these
+BATCH = 16
+LONGEST_REPLY = 64
+
+Drawn = list[tuple[Clip, list[QA]]]
+
+
+def draw(level: Level, families: tuple[str, ...], count: int, seed: int) -> Drawn:
+    """Fresh clips with at most one question a family, until each family has count questions."""
+    missing = dict.fromkeys(families, count)
+    drawn = []
+    rng = random.Random(FIRST_SEED + seed)
+    while any(missing.values()) and len(drawn) < 40 * count:
+        scene = sample_scene(rng, level)
+        asked = [ask(scene, rng, family) for family, left in missing.items() if left]
+        asked = [qa for qa in asked if qa is not None]
+        clip = film(scene, rng, level)
+        if asked:
+            drawn.append((clip, asked))
+        for qa in asked:
+            missing[qa.family] -= 1
+    return drawn
+
+
+def blinded(clip: Clip) -> Clip:
+    """The clip with black frames."""
+    return replace(clip, frames_TYX3=np.zeros_like(clip.frames_TYX3))
+
+
+def overlap(reply: str, truth: str) -> float:
+    """Intersection over union of two boxes [[x0,y0,x1,y1]]; 0 for a reply that is no box."""
+    boxes = [re.fullmatch(r"\[\[(\d+),(\d+),(\d+),(\d+)\]\]", text) for text in (reply, truth)]
+    if None in boxes:
+        return 0.0
+    one, other = ([int(value) for value in box.groups()] for box in boxes)
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return width * height / (areas - width * height)
+
+
+def within_a_second(reply: str, truth: str) -> float:
+    """1 when the sentence is the same and each of its times at most one second off."""
+    same = re.sub(r"\d+ seconds?|\d+", "#", reply) == re.sub(r"\d+ seconds?|\d+", "#", truth)
+    times = ([int(value) for value in re.findall(r"\d+", text)] for text in (reply, truth))
+    return float(same and all(abs(one - other) <= 1 for one, other in zip(*times)))
+
+
+def same_events(reply: str, truth: str) -> float:
+    """1 when two captions name the same objects with the same motions."""
+    return float(_named(reply) == _named(truth))
+
+
+def _named(caption: str) -> list[tuple[str, ...]]:
+    known = {*COLOURS, *SHAPES, *MOTIONS}
+    parts = re.split(r"\. | and an? ", caption.rstrip("."))
+    return sorted(tuple(word for word in part.split() if word in known) for part in parts)
+
+
+# Families of which an answer can be nearly right, the name of the measure, and how it is taken.
+MEASURES: dict[str, tuple[str, Callable[[str, str], float]]] = {
+    "box": ("box, mean IoU", overlap),
+    "when": ("when, within 1 s", within_a_second),
+    "caption": ("caption, objects and motions", same_events),
+}
+
+
+@torch.no_grad()
+def score(model: VL3ForConditionalGeneration, processor: VL3Processor, drawn: Drawn) -> dict:
+    """Mean score per family (share of answers right letter by letter) and per measure."""
+    tally: dict[str, list[float]] = {}
+    by_length = sorted(drawn, key=lambda pair: len(pair[0]))
+    for name, value in (*exact(model, processor, by_length), *_near(model, processor, by_length)):
+        tally.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in tally.items()}
+
+
+@torch.no_grad()
+def exact(model, processor: VL3Processor, drawn: Drawn) -> Iterator[tuple[str, float]]:
+    """Family and whether each answer is right, in one order for the same questions.
+
+    All answers of a clip are read off one forward pass: greedy decoding gives an answer exactly
+    when each of its tokens is the likeliest one after the true tokens before it.
+    """
+    pad_id, patch_values = processor.tokenizer.pad_token_id, 3 * processor.settings.patch**2
+    for start in range(0, len(drawn), BATCH):
+        records = [
+            scene_record(str(number), "scenes", clip, [[qa] for qa in qas])
+            for number, (clip, qas) in enumerate(drawn[start : start + BATCH])
+        ]
+        budget = processor.settings.budget_tokens
+        part = collate(
+            [build(record, processor, budget) for record in records], pad_id, patch_values
+        )
+        inputs = dict(part.inputs)
+        mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), model.dtype)
+        output = model(**inputs, attention_mask=mask, use_cache=False, skip_logits=True)
+        wrong = torch.bincount(part.answers_K[~output.right_K], minlength=len(part.owners))
+        for (_, family), misses in zip(part.owners, wrong.tolist(), strict=True):
+            yield family, float(misses == 0)
+
+
+def _near(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, float]]:
+    """Measure and value of each answer that is decoded and then compared."""
+    asked = [(clip, qa) for clip, qas in drawn for qa in qas if qa.family in MEASURES]
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        for reply, (_, qa) in zip(replies(model, processor, part), part, strict=True):
+            name, measure = MEASURES[qa.family]
+            yield name, measure(reply, qa.answer)
+
+
+def replies(model, processor: VL3Processor, asked: list[tuple[Clip, QA]]) -> list[str]:
+    """What greedy decoding answers, through the processor, as one batch."""
+    records = (scene_record("", "", clip, [[qa]]) for clip, qa in asked)
+    conversations = [record.talks[0][:-1] for record in records]
+    inputs = processor(messages=conversations, add_generation_prompt=True)
+    ids = model.generate(**inputs, max_new_tokens=LONGEST_REPLY, do_sample=False)
+    new = ids[:, inputs["input_ids"].shape[1] :]
+    return [processor.decode(row).strip() for row in new]
+
+
+def score_all(model, processor: VL3Processor, count: int, seed: int) -> dict[str, dict]:
+    """Scores on clips and images, seen and blind, and on clips of held-out pairs."""
+    results = {}
+    kinds = (
+        ("clips", CLIPS, CLIP_FAMILIES, CLIP_DIGIT_FAMILIES),
+        ("images", IMAGES, STILL_FAMILIES, STILL_DIGIT_FAMILIES),
+    )
+    for name, level, families, digit_families in kinds:
+        drawn = draw(level, families, count, seed)
+        drawn += draw(replace(level, digits=1.0), digit_families, count, seed + 1)
+        results[name] = score(model, processor, drawn)
+        black = [(blinded(clip), qas) for clip, qas in drawn]
+        results[f"{name}_blind"] = score(model, processor, black)
+    drawn = draw(replace(CLIPS, pairs=HELD_OUT), HELD_OUT_FAMILIES, count, seed + 2)
+    results["held_out"] = score(model, processor, drawn)
+    return results
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """The results as a Markdown table in percent."""
+    lines = [
+        "| family | clips | blind | images | blind | held-out pairs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    names = dict.fromkeys(name for column in results.values() for name in column)
+    for name in sorted(names, key=_rank):
+        cells = [column.get(name) for column in results.values()]
+        shown = " | ".join("" if cell is None else f"{100 * cell:.1f}" for cell in cells)
+        lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Families in their usual order, a measure right after its family."""
+    order = (*CLIP_FAMILIES, *CLIP_DIGIT_FAMILIES)
+    return order.index(name.split(",")[0]), name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vl3.toyworld.score", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--model", type=Path, default=Path("assets/nano"),
+                        help="checkpoint or run folder (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--count", type=int, default=500,
+                        help="fresh clips per family (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0,
+                        help="decides the clips (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", type=Path, help="also write the shares to this file")
+    options = parser.parse_args()
+    folder = resolve(options.model)
+    model = VL3ForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    processor = VL3Processor.from_pretrained(folder)
+    results = score_all(model.eval(), processor, options.count, options.seed)
+    sys.stdout.write(table(results) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

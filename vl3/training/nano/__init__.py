@@ -1,0 +1,1 @@
+"""What only nano's own curriculum needs: an untrained nano, auxiliary losses, a new colour."""

@@ -1,0 +1,107 @@
+"""An untrained nano, and the lessons in sight that stand in for a pre-trained encoder.
+
+The real model starts from SigLIP and Qwen2.5. Nano starts from nothing: a tokenizer is made from
+the toy world's own text, and before the first stage the encoder and the connector learn to say what
+each visual token shows (vl3.training.nano.spatial_loss). Without these lessons shapes stay at
+chance for hours.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from vl3.config import nano
+from vl3.families.settings import ProcessorSettings
+from vl3.model import VL3ForConditionalGeneration
+from vl3.processor import VL3Processor
+from vl3.prompt import IMAGE_TOKEN
+from vl3.toyworld.tokenizer import CONTEXT_TOKENS, train_tokenizer, world_text
+from vl3.toyworld.world import Level
+from vl3.training import optim
+from vl3.training.nano import spatial_loss
+from vl3.training.recipe import Optim, Rates
+
+log = logging.getLogger("vl3.training.nano.init")
+
+FRAME_TOKENS = 16  # 112 x 112 pixels: every picture is shown at the size of the training scenes
+MERGE = 2
+TEXT_SCENES = 6000
+IMAGES = 24  # of one lesson
+RATES = Rates(vision=2.5e-3, connector=2.5e-3, language=2.5e-3)
+MUON = Optim(kind="muon", betas=(0.9, 0.98), weight_decay=0.02, muon_factor=4.8)
+WARMUP_LESSONS = 30
+# Until these shares of the lessons shapes lie on the lattice, then loosen; after that they are
+# free, while the rate falls to a tenth.
+LATTICE, LOOSE = 0.09, 0.55
+FREE_PX = 7.0
+FREE = Level(seconds=(0, 0), sprites=(2, 4), digits=0.5)
+BESIDE = 0.2  # weight of a lesson that is taken beside questions
+
+
+def untrained(seed: int) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
+    """A nano with random weights and its processor, with a tokenizer of the toy world's text."""
+    tokenizer = train_tokenizer(world_text(seed, TEXT_SCENES))
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    settings = ProcessorSettings(
+        image_merge=MERGE,
+        video_merge=MERGE,
+        min_tokens=FRAME_TOKENS,
+        frame_tokens=FRAME_TOKENS,
+        budget_tokens=CONTEXT_TOKENS // 2,
+        system_prompt=False,
+    )
+    processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id)
+    torch.manual_seed(seed)
+    config = nano(vocab_size=64 * -(-len(tokenizer) // 64), image_token_id=image_token_id)
+    model = VL3ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, processor
+
+
+def train_encoder(
+    model: VL3ForConditionalGeneration,
+    processor: VL3Processor,
+    lessons: int,
+    seed: int,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Takes the lessons in sight; the language model's own layers are not touched by them.
+
+    after: called after each lesson
+    """
+    words = spatial_loss.word_ids(processor.tokenizer)
+    layer = spatial_loss.readout(model.config.text_config.hidden_size)
+    optimizer = optim.optimizer(model, RATES, MUON)
+    other = torch.optim.AdamW(layer.parameters(), lr=RATES.connector, weight_decay=0.0)
+    full = [group["lr"] for group in optimizer.param_groups]
+    for number in range(lessons):
+        progress = number / lessons
+        rng = random.Random(f"{seed} sight {number}")
+        lesson = spatial_loss.draw_lesson(rng, replace(FREE, jitter_px=_jitter(progress)), IMAGES)
+        loss, right = spatial_loss.lesson_loss(model, layer, lesson, words)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        free = max(0.0, progress - LOOSE) / (1 - LOOSE)
+        factor = min(1.0, (number + 1) / WARMUP_LESSONS) * (1 - 0.9 * free)
+        for group, rate in zip(optimizer.param_groups, full):
+            group["lr"] = rate * factor
+        for member in (optimizer, other):
+            member.step()
+            member.zero_grad()
+        if number % 100 == 99 or number == lessons - 1:
+            shares = ", ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in right.items())
+            log.info("lesson %d of %d: loss %.2f, %s", number + 1, lessons, loss.item(), shares)
+        if after is not None:
+            after()
+
+
+def _jitter(progress: float) -> float | None:
+    if progress < LATTICE:
+        return 0.0
+    return FREE_PX * (progress - LATTICE) / (LOOSE - LATTICE) if progress < LOOSE else None

@@ -1,0 +1,88 @@
+"""Animated webp and avif through PIL; gif and apng go the way of all videos."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vl3.video import limits
+from vl3.video.container import shown_name
+from vl3.video.errors import VideoError
+from vl3.video.images import DAMAGE, upright
+from vl3.video.levels import over_white
+from vl3.video.timeline import Timeline
+from vl3.video.watchdog import Beat, run_with_watchdog
+
+_DEFAULT_DELAY_MS = 100
+
+
+def animation_timeline(path: Path, timeout_s: float) -> Timeline:
+    """The timeline of an animated webp or avif, from its real delays; 0 counts as 100 ms.
+
+    Raises: VideoError - too large, damaged, or slower than a file of its size may be
+    """
+    state = path.stat()
+    return _remembered(path, state.st_size, state.st_mtime_ns, timeout_s)
+
+
+@functools.lru_cache(maxsize=8)
+def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
+    deadline_s = limits.read_deadline_s(path)
+    return next(
+        run_with_watchdog(shown_name(path), timeout_s, lambda beat: _timeline(path, beat),
+                deadline_s=deadline_s)
+    )  # fmt: skip
+
+
+def _timeline(path: Path, beat: Beat) -> Iterator[Timeline]:
+    delays_ms = [_delay_ms(picture) for picture in _pictures(path, beat)]
+    pts_F = np.concatenate([[0], np.cumsum(delays_ms[:-1])]).astype(np.int64)
+    order = np.arange(len(delays_ms))
+    yield Timeline(
+        pts_F=pts_F,
+        packet_F=order,
+        keys_G=order[:1],
+        packet_pts_N=pts_F,
+        packet_dts_N=pts_F,
+        packet_pos_N=np.full(len(delays_ms), -1),
+        zero_pts=0,
+        end_pts=int(sum(delays_ms)),
+        time_base=Fraction(1, 1000),
+        skippable=False,
+        seekable=False,
+    )
+
+
+def animation_frames(path: Path, wanted: list[int], beat: Beat) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, uint8 RGB) of the wanted frames, upright, alpha laid over white."""
+    chosen = set(wanted)
+    for index, picture in enumerate(_pictures(path, beat)):
+        if index in chosen:
+            yield index, over_white(np.asarray(upright(picture).convert("RGBA")))
+
+
+def _pictures(path: Path, beat: Beat) -> Iterator[Image.Image]:
+    name = shown_name(path)
+    try:
+        with Image.open(path, formats=("WEBP", "AVIF")) as picture:
+            area_px = picture.height * picture.width
+            limits.check_frame(name, picture.height, picture.width)
+            limits.check_work(name, picture.n_frames, area_px, path.stat().st_size)
+            for index in range(picture.n_frames):
+                beat()
+                picture.seek(index)
+                picture.load()
+                yield picture
+    except VideoError:
+        raise
+    except DAMAGE as error:
+        raise VideoError(f"{name} is damaged or incomplete: {error}.") from None
+
+
+def _delay_ms(picture: Image.Image) -> int:
+    return int(picture.info.get("duration") or _DEFAULT_DELAY_MS)
