@@ -188,26 +188,47 @@ class Page(Layout):
         self.theme.change(None, self.theme, None, js="(name) => window.vl3.theme(name)", **QUICK)
         self.demo.load(self.header_now, None, self.header, **QUICK)
         news = [
-            self.header, self.chat, self.box, self.player, self.budget, *self.reading[2:],
-            self.longest, self.memory,
-        ]  # fmt: skip
+            self.header,
+            self.chat,
+            self.box,
+            self.player,
+            self.budget,
+            *self.reading[2:],
+            self.longest,
+            self.memory,
+        ]
         seen = self._on(self.header.changed, self.on_changed, fields, news)
         self._on_look(seen.then, self.on_look)
         chosen = self.model
         for field in chosen[:2]:
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
         changed = [
-            self.header, self.chat, self.box, self.player, *self.reading, self.longest, self.memory,
-        ]  # fmt: skip
+            self.header,
+            self.chat,
+            self.box,
+            self.player,
+            *self.reading,
+            self.longest,
+            self.memory,
+        ]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate}
         loaded = self._on_turn(self.load.click, self.on_load, chosen, changed, **options)
         self._on_look(loaded.then, self.on_look)
 
     def _wire_coming_back(self) -> None:
         everything = [
-            self.drop, self.player, self.budget, self.faults, self.gallery, *self.reading,
-            *self.answer, self.chat, self.box, self.theme, self.memory,
-        ]  # fmt: skip
+            self.drop,
+            self.player,
+            self.budget,
+            self.faults,
+            self.gallery,
+            *self.reading,
+            *self.answer,
+            self.chat,
+            self.box,
+            self.theme,
+            self.memory,
+        ]
         remembered = {"js": "() => [window.vl3.remembered()]"}
         self._on_video(self.demo.load, self.on_open, self.memory, everything, **remembered)
         kept = [*self.reading[2:], *self.answer]

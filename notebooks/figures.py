@@ -64,22 +64,40 @@ def curves(run: Path, title: str, right: str) -> Chart:
     steps = [line["step"] for line in logged]
     figure = Chart()
     figure.add_scatter(
-        x=steps, y=[line["loss"] for line in logged], name="loss",
+        x=steps,
+        y=[line["loss"] for line in logged],
+        name="loss",
         line={"color": BLUE, "width": 3},
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        x=steps, y=[line[f"right/{right}"] for line in logged], name="answers right", yaxis="y2",
+        x=steps,
+        y=[line[f"right/{right}"] for line in logged],
+        name="answers right",
+        yaxis="y2",
         line={"color": AMBER, "width": 3, "dash": "dot"},
-    )  # fmt: skip
+    )
     figure.update_layout(
-        title=title, height=340, template="none", margin={"t": 60, "b": 40},
-        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font_color=INK,
-        xaxis_title="step", yaxis={"title": "loss", "rangemode": "tozero"},
-        yaxis2={"title": "answers right", "overlaying": "y", "side": "right", "range": [0, 1.05],
-                "tickmode": "array", "tickvals": [0, 0.25, 0.5, 0.75, 1], "tickformat": ".0%",
-                "showgrid": False},
+        title=title,
+        height=340,
+        template="none",
+        margin={"t": 60, "b": 40},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font_color=INK,
+        xaxis_title="step",
+        yaxis={"title": "loss", "rangemode": "tozero"},
+        yaxis2={
+            "title": "answers right",
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 1.05],
+            "tickmode": "array",
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "tickformat": ".0%",
+            "showgrid": False,
+        },
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.15},
-    )  # fmt: skip
+    )
     figure.update_xaxes(gridcolor=LINE)
     figure.update_yaxes(gridcolor=LINE)
     return figure

@@ -78,9 +78,12 @@ def _file(coded, grid: bytes, size, tile_px: int, turns) -> bytes:
         _full(b"hdlr", 0, bytes(4) + b"pict" + bytes(13)),
         _full(b"pitm", 0, _u16(main)),
         _full(b"iinf", 0, _u16(len(kinds)) + infos),
-        _box(b"iprp", _box(b"ipco", b"".join(shared))
-             + _full(b"ipma", 0, len(owned).to_bytes(4, "big") + table)),
-    ]  # fmt: skip
+        _box(
+            b"iprp",
+            _box(b"ipco", b"".join(shared))
+            + _full(b"ipma", 0, len(owned).to_bytes(4, "big") + table),
+        ),
+    ]
     if grid:
         tiles = _u16(*range(1, len(coded) + 1))
         parts.append(_full(b"iref", 0, _box(b"dimg", _u16(main, len(coded)) + tiles)))

@@ -50,10 +50,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _about(self, kind: str, repo: str, folder: Path, what: str, body: bytes) -> None:
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         listed = [
-            {"type": "file", "path": p.relative_to(folder).as_posix(), "oid": _oid(p),
-             "size": p.stat().st_size}
+            {
+                "type": "file",
+                "path": p.relative_to(folder).as_posix(),
+                "oid": _oid(p),
+                "size": p.stat().st_size,
+            }
             for p in files
-        ]  # fmt: skip
+        ]
         if what.startswith("/tree/"):
             under = what.removeprefix("/tree/").partition("/")[2]
             found = [one for one in listed if one["path"].startswith(under)]

@@ -39,36 +39,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget-tokens", type=int, help="visual tokens before pruning")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--top-p", type=float, default=1.0,
-                        help="draw from the likeliest tokens that make up this share")  # fmt: skip
-    parser.add_argument("--repetition-penalty", type=float, default=1.0,
-                        help="above 1: what was said becomes less likely")  # fmt: skip
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="draw from the likeliest tokens that make up this share",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="above 1: what was said becomes less likely",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
     parser.add_argument(
-        "--prune", choices=("off", "official", "rlt", "last_kept"),
+        "--prune",
+        choices=("off", "official", "rlt", "last_kept"),
         help="how repeated patches are removed (default: as the model was trained)",
-    )  # fmt: skip
-    parser.add_argument("--prune-threshold", type=float, metavar="X",
-                        help="patches that change no more than this are removed")  # fmt: skip
-    parser.add_argument("--prune-keep", choices=("earlier", "later"),
-                        help="which of two alike patches stays")  # fmt: skip
+    )
+    parser.add_argument(
+        "--prune-threshold",
+        type=float,
+        metavar="X",
+        help="patches that change no more than this are removed",
+    )
+    parser.add_argument(
+        "--prune-keep", choices=("earlier", "later"), help="which of two alike patches stays"
+    )
     parser.add_argument("--system", help="system prompt instead of the model's own")
     parser.add_argument(
-        "--quantize", choices=("nf4", "int8", "nf4+int8"),
+        "--quantize",
+        choices=("nf4", "int8", "nf4+int8"),
         help="4- or 8-bit language model; nf4+int8: and the rest in 8 bits",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--memory", metavar="SIZE",
+        "--memory",
+        metavar="SIZE",
         help="what the model may take, like 8GB, or auto for what is free: quantized as little as "
         "will do, then fewer visual tokens",
-    )  # fmt: skip
+    )
     parser.add_argument("--adapter", metavar="FOLDER", help="peft adapter to apply")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
-    parser.add_argument("--features-gb", type=float, default=0.0, metavar="GB",
-                        help="keep so much of encoded videos on disk, so that none is encoded "
-                        "twice; default 0")  # fmt: skip
+    parser.add_argument(
+        "--features-gb",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="keep so much of encoded videos on disk, so that none is encoded twice; default 0",
+    )
     parser.add_argument(
         "--details", action="store_true", help="tokens, times and memory at the end"
     )
@@ -83,10 +103,15 @@ def run(chosen: argparse.Namespace) -> int:
 
             logging.disable_progress_bar()
         studio = vl3.load(
-            chosen.model, device=chosen.device, dtype=chosen.dtype, quantize=chosen.quantize,
-            adapter=chosen.adapter, offline=chosen.offline, memory=chosen.memory,
+            chosen.model,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            quantize=chosen.quantize,
+            adapter=chosen.adapter,
+            offline=chosen.offline,
+            memory=chosen.memory,
             features_gb=chosen.features_gb,
-        )  # fmt: skip
+        )
         if note := studio.card["note"]:
             print(note, file=sys.stderr)
         if chosen.question is None:
@@ -155,8 +180,12 @@ def _system(chosen: argparse.Namespace) -> list[dict]:
 
 
 def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
-    options = {"fps": chosen.fps, "max_frames": chosen.max_frames, "start": chosen.start,
-               "end": chosen.end}  # fmt: skip
+    options = {
+        "fps": chosen.fps,
+        "max_frames": chosen.max_frames,
+        "start": chosen.start,
+        "end": chosen.end,
+    }
     options = {key: value for key, value in options.items() if value is not None}
     parts = [{"type": "video", "video": {"path": file, **options}} for file in files]
     return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
@@ -166,8 +195,10 @@ def _prune(chosen: argparse.Namespace) -> dict | str | None:
     if chosen.prune == "off":
         return None
     given = {
-        "mode": chosen.prune, "threshold": chosen.prune_threshold, "keep": chosen.prune_keep,
-    }  # fmt: skip
+        "mode": chosen.prune,
+        "threshold": chosen.prune_threshold,
+        "keep": chosen.prune_keep,
+    }
     return {name: value for name, value in given.items() if value is not None} or "model"
 
 
@@ -175,10 +206,16 @@ def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
     """Prints an answer as it comes; Ctrl-C stops it."""
     stop, reply, progress = threading.Event(), None, _Progress()
     stream = studio.stream(
-        messages, max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature,
-        top_p=chosen.top_p, repetition_penalty=chosen.repetition_penalty, seed=chosen.seed,
-        budget_tokens=chosen.budget_tokens, prune=_prune(chosen), stop=stop,
-    )  # fmt: skip
+        messages,
+        max_new_tokens=chosen.max_new_tokens,
+        temperature=chosen.temperature,
+        top_p=chosen.top_p,
+        repetition_penalty=chosen.repetition_penalty,
+        seed=chosen.seed,
+        budget_tokens=chosen.budget_tokens,
+        prune=_prune(chosen),
+        stop=stop,
+    )
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
         for event in stream:

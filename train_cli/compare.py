@@ -20,8 +20,12 @@ from train_cli.config import FAILED, OK, USAGE, fail
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="run folder or metrics.jsonl")
-    parser.add_argument("reference", metavar="REFERENCE", type=Path,
-                        help="run folder or metrics.jsonl to measure it against")  # fmt: skip
+    parser.add_argument(
+        "reference",
+        metavar="REFERENCE",
+        type=Path,
+        help="run folder or metrics.jsonl to measure it against",
+    )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--html", type=Path, metavar="FILE", help="write the curves to a page")
     shown.add_argument("--json", action="store_true", help="verdict, curves and tables as JSON")

@@ -107,12 +107,15 @@ class RecipeParser:
             exit_on_error=False,
         )
         self.parser.add_argument(
-            "--config", action=ActionConfigFile, metavar="NAME|FILE",
+            "--config",
+            action=ActionConfigFile,
+            metavar="NAME|FILE",
             help="bundled recipe (see `recipes list`) or YAML file; several are merged in order",
-        )  # fmt: skip
+        )
         self.parser.add_class_arguments(Recipe, None)
-        self.parser.add_argument("--print_config", action="store_true",
-                                 help="print the merged recipe as YAML and leave")  # fmt: skip
+        self.parser.add_argument(
+            "--print_config", action="store_true", help="print the merged recipe as YAML and leave"
+        )
         described = dict(descriptions(Recipe))
         for action in self.parser._actions:
             action.help = described.get(action.dest, action.help)
@@ -342,8 +345,10 @@ def _lists_help() -> str:
     for title, (kind, prefix) in groups.items():
         lines += [f"settings of {title}:"]
         for name, text in descriptions(kind, prefix):
-            lines += [f"  --{name}", *textwrap.wrap(text, 74, initial_indent=" " * 24,
-                                                    subsequent_indent=" " * 24)]  # fmt: skip
+            lines += [
+                f"  --{name}",
+                *textwrap.wrap(text, 74, initial_indent=" " * 24, subsequent_indent=" " * 24),
+            ]
         lines.append("")
     return "\n".join(lines)
 
@@ -418,10 +423,12 @@ def one_sentence(error: ArgumentError, options: Iterable[str] = ()) -> str:
     if unknown := re.match(r"(\w+): .*?Option '(\w+)' is not accepted", text):
         return no_setting(f"{unknown[1]}.{unknown[2]}")
     text = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", text)
-    text = re.sub(r"Expected an? typing\.Literal\[([^\]]*)\]\. Got value:",
-                  r"expected one of \1, got", text)  # fmt: skip
-    text = re.sub(r"Does not validate .*? Errors: (.*?) Given value type: .* Given value:",
-                  _either, text)  # fmt: skip
+    text = re.sub(
+        r"Expected an? typing\.Literal\[([^\]]*)\]\. Got value:", r"expected one of \1, got", text
+    )
+    text = re.sub(
+        r"Does not validate .*? Errors: (.*?) Given value type: .* Given value:", _either, text
+    )
     return re.sub(r"^(\w+): (.*) NestedArg\(key='(\w+)', val='?(.*?)'?\)$", r"\1.\3: \2 \4", text)
 
 

@@ -30,13 +30,20 @@ SEED = 0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--minutes", type=float,
-                        help=f"time of one core for the whole demo (default: {MINUTES:g}, "
-                        f"with --from-bundled {BUNDLED_MINUTES:g})")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="folder (default: runs/nano_demo, runs/nano_colour)")  # fmt: skip
-    parser.add_argument("--from-bundled", action="store_true",
-                        help="teach the bundled nano the colour brown with a LoRA")  # fmt: skip
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help=f"time of one core for the whole demo (default: {MINUTES:g}, "
+        f"with --from-bundled {BUNDLED_MINUTES:g})",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder (default: runs/nano_demo, runs/nano_colour)"
+    )
+    parser.add_argument(
+        "--from-bundled",
+        action="store_true",
+        help="teach the bundled nano the colour brown with a LoRA",
+    )
 
 
 def run(chosen: argparse.Namespace) -> int:

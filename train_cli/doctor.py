@@ -21,8 +21,18 @@ from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.number_format import pick_dtype, suited
 from vl3.weights.sizes import RELEASED, sizes_of
 
-NEEDED = ("torch", "transformers", "gradio", "av", "pillow", "numpy", "safetensors", "accelerate",
-          "huggingface_hub", "psutil")  # fmt: skip
+NEEDED = (
+    "torch",
+    "transformers",
+    "gradio",
+    "av",
+    "pillow",
+    "numpy",
+    "safetensors",
+    "accelerate",
+    "huggingface_hub",
+    "psutil",
+)
 OPTIONAL = {
     "bitsandbytes": "4- and 8-bit weights (--quantize)",
     "peft": "adapters (--adapter)",
@@ -69,8 +79,10 @@ def _device() -> float:
     """Prints the device that "auto" takes; its free memory in bytes."""
     ram = psutil.virtual_memory()
     cores = os.cpu_count()
-    print(f"CPU             {cores} cores, {ram.available / GIB:.1f} of "
-          f"{ram.total / GIB:.1f} GiB memory free")  # fmt: skip
+    print(
+        f"CPU             {cores} cores, {ram.available / GIB:.1f} of "
+        f"{ram.total / GIB:.1f} GiB memory free"
+    )
     device = pick_device("auto")
     if device.type != "cuda":
         print(f"device          {device.type} (no CUDA device seen by torch)")

@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folder", metavar="DST", type=Path, help="new or empty folder")
     parser.add_argument(
-        "--to", required=True, choices=("own", "native", "official"),
+        "--to",
+        required=True,
+        choices=("own", "native", "official"),
         help="who reads the folder: this program, transformers, the official code",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--merge-adapters", action="store_true", help="fold adapters into the base they train on"
     )
@@ -57,9 +59,13 @@ def run(chosen: argparse.Namespace) -> int:
         if (chosen.adapter or is_adapter(folder)) and not chosen.merge_adapters:
             fail(f"{display_name(folder)} comes with an adapter; add --merge-adapters", USAGE)
         written = merge.export_checked(
-            chosen.source, chosen.folder, chosen.to, dtype=chosen.dtype, adapter=chosen.adapter,
+            chosen.source,
+            chosen.folder,
+            chosen.to,
+            dtype=chosen.dtype,
+            adapter=chosen.adapter,
             offline=chosen.offline,
-        )  # fmt: skip
+        )
     except (merge.Differs, MemoryError) as error:
         fail(str(error) or "the weights do not fit into memory in float32", FAILED)
     except (ValueError, OSError, ImportError) as error:

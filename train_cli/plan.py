@@ -45,8 +45,12 @@ class UnknownSizes(ValueError):
 
 def add_arguments(parser: RecipeParser) -> None:
     parser.add_argument("--memory", metavar="SIZE", help="memory of the device, e.g. 24GB")
-    parser.add_argument("--on", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="device that is planned for; --memory alone means a GPU")  # fmt: skip
+    parser.add_argument(
+        "--on",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="device that is planned for; --memory alone means a GPU",
+    )
     parser.add_argument("--json", action="store_true", help="the plan as JSON")
     parser.add_argument("--quiet", action="store_true", help="the verdict only")
 
@@ -244,14 +248,22 @@ def look(source: Source, recipe: Recipe, processor=None):
             why = f"since the tokenizer of {start_name(recipe)} is not here"
         elif source.path.startswith("hf://"):
             why = "which a plan does not download"
-        return Looked(name=source.name, samples=source.samples or count, lines=count,
-                      picture=picture, unseen=why)  # fmt: skip
+        return Looked(
+            name=source.name,
+            samples=source.samples or count,
+            lines=count,
+            picture=picture,
+            unseen=why,
+        )
     length, found, left = _measured(source, recipe, processor)
     seen = _mean(source.name, source.samples or length, found)
     return dataclasses.replace(
-        seen, lines=length, picture=max(picture, seen.picture), left=left,
+        seen,
+        lines=length,
+        picture=max(picture, seen.picture),
+        left=left,
         unseen="of which no sample that was looked at can be learned from",
-    )  # fmt: skip
+    )
 
 
 def remembered(recipe: Recipe, processor=None):
@@ -397,12 +409,17 @@ def as_text(plan, place: Path, free: float) -> str:
     ]
     for row in plan.modules:
         rate = f"{row.rate:g}" if row.rate else "frozen"
-        lines.append(f"{row.name:<12}{many(row.parameters):>12}{many(row.trainable):>12}"
-                     f"{rate:>10}  {row.dtype}")  # fmt: skip
+        lines.append(
+            f"{row.name:<12}{many(row.parameters):>12}{many(row.trainable):>12}"
+            f"{rate:>10}  {row.dtype}"
+        )
     shape = plan.shape
-    lines += ["", f"memory on one {plan.machine.device}, {kind} arithmetic, largest pass "
-              f"{shape.tokens:,} tokens and {shape.patches:,} patches, longest sample "
-              f"{shape.row:,} tokens"]  # fmt: skip
+    lines += [
+        "",
+        f"memory on one {plan.machine.device}, {kind} arithmetic, largest pass "
+        f"{shape.tokens:,} tokens and {shape.patches:,} patches, longest sample "
+        f"{shape.row:,} tokens",
+    ]
     lines += [f"  {name:<24}{gb(size):>10}" for name, size in plan.memory.items() if size >= 5e5]
     lines.append(f"  {'peak':<24}{gb(plan.peak_bytes):>10}")
     if plan.limit_bytes is not None:
@@ -417,9 +434,12 @@ def as_text(plan, place: Path, free: float) -> str:
         ]
     elif plan.flops:
         speed = cpu_speed()
-        lines += ["", f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
-                  f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
-                  f"{speed / 1e9:,.0f} GFLOP/s"]  # fmt: skip
+        lines += [
+            "",
+            f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
+            f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
+            f"{speed / 1e9:,.0f} GFLOP/s",
+        ]
     each, keep = plan.disk["weights"] + plan.disk["optimizer"], plan.disk["checkpoints"]
     frames = f", {gb(plan.disk['frames'])} of frames" if plan.disk["frames"] else ""
     lines += [

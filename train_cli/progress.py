@@ -20,9 +20,12 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero and not self.quiet:
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True,
+                total=state.max_steps,
+                initial=state.global_step,
+                unit="step",
+                dynamic_ncols=True,
                 mininterval=0.2 if sys.stderr.isatty() else 30.0,
-            )  # fmt: skip
+            )
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if self.bar is not None:

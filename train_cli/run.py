@@ -25,8 +25,9 @@ Parser = RecipeParser
 def add_arguments(parser: RecipeParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="plan only, train nothing")
     parser.add_argument("--until", type=int, help="stop after this step, with a checkpoint")
-    parser.add_argument("--anyway", action="store_true",
-                        help="train even what the plan says will not fit")  # fmt: skip
+    parser.add_argument(
+        "--anyway", action="store_true", help="train even what the plan says will not fit"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -44,8 +45,9 @@ def run(chosen) -> int:
         check_memory(chosen.recipe)
     from vl3.training import run as runs
 
-    return train(lambda **options: runs.run(chosen.recipe, until=chosen.until, **options),
-                 chosen.quiet)  # fmt: skip
+    return train(
+        lambda **options: runs.run(chosen.recipe, until=chosen.until, **options), chosen.quiet
+    )
 
 
 def check_until(step: int | None) -> None:
@@ -107,8 +109,10 @@ def train(begin, quiet: bool) -> int:
     if stop.signal:
         step = last.name.rpartition("-")[2]
         if os.environ.get("RANK", "0") == "0":
-            print(f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
+                file=sys.stderr,
+            )
         return 128 + stop.signal
     print(last, file=sys.stdout)
     return OK

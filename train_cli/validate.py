@@ -38,19 +38,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit code: 0 all samples are good, 2 wrong usage, 3 bad samples, 1 else"
     parser.add_argument("data", nargs="+", metavar="DATA", help="file, shards, folder or hf://name")
     parser.add_argument("--model", help="whose tokenizer and sizes count (default: bundled nano)")
-    parser.add_argument("--media-root", metavar="DIR", help="where relative media paths begin "
-                        "(default: the folder of each file)")  # fmt: skip
+    parser.add_argument(
+        "--media-root",
+        metavar="DIR",
+        help="where relative media paths begin (default: the folder of each file)",
+    )
     parser.add_argument("--format", choices=list(FORMATS), help="instead of telling it by the keys")
-    parser.add_argument("--sample", type=int, metavar="N",
-                        help="check N samples of each data set, evenly spread")  # fmt: skip
-    parser.add_argument("--visual-tokens", type=int, default=VISUAL_TOKENS, metavar="N",
-                        help="budget of a sample (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="N",
-                        help="longest sample (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--html", metavar="OUT.html",
-                        help="write a page that shows samples as the model sees them")  # fmt: skip
-    parser.add_argument("--fix", metavar="OUT.jsonl",
-                        help="write the good samples, mended, in the canonical format")  # fmt: skip
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="check N samples of each data set, evenly spread"
+    )
+    parser.add_argument(
+        "--visual-tokens",
+        type=int,
+        default=VISUAL_TOKENS,
+        metavar="N",
+        help="budget of a sample (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=MAX_TOKENS,
+        metavar="N",
+        help="longest sample (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--html", metavar="OUT.html", help="write a page that shows samples as the model sees them"
+    )
+    parser.add_argument(
+        "--fix", metavar="OUT.jsonl", help="write the good samples, mended, in the canonical format"
+    )
     parser.add_argument("--quarantine", metavar="OUT.jsonl", help="write a line per bad sample")
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -69,10 +85,15 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_DATA if isinstance(error, _BadFileError) else USAGE
     report, pages, written = Report(strict=chosen.strict), _Pages(chosen, opened), _Fixed(chosen)
-    with written, tqdm(
-        total=sum(len(_indices(records, chosen)) for records in opened), unit=" samples",
-        disable=True if chosen.quiet or chosen.json else None, leave=False,
-    ) as progress:  # fmt: skip
+    with (
+        written,
+        tqdm(
+            total=sum(len(_indices(records, chosen)) for records in opened),
+            unit=" samples",
+            disable=True if chosen.quiet or chosen.json else None,
+            leave=False,
+        ) as progress,
+    ):
         for records in opened:
 
             def seen(outcome: Outcome, records: Records = records) -> None:
@@ -83,14 +104,22 @@ def run(chosen: argparse.Namespace) -> int:
                     quarantine(Path(chosen.quarantine), [_bad(outcome)])
 
             check(
-                records, processor, indices=_indices(records, chosen),
-                visual_tokens=chosen.visual_tokens, max_tokens=chosen.max_tokens, on_sample=seen,
+                records,
+                processor,
+                indices=_indices(records, chosen),
+                visual_tokens=chosen.visual_tokens,
+                max_tokens=chosen.max_tokens,
+                on_sample=seen,
                 report=report,
-            )  # fmt: skip
+            )
     if chosen.html:
         files = [Path(path).name for path in chosen.data]
-        page = html_report(report, pages.views(processor, report), files=files,
-                     model=Path(chosen.model or "nano").name)  # fmt: skip
+        page = html_report(
+            report,
+            pages.views(processor, report),
+            files=files,
+            model=Path(chosen.model or "nano").name,
+        )
         Path(chosen.html).write_text(page, encoding="utf-8")
     if chosen.json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
@@ -192,8 +221,11 @@ class _Pages:
                 report.note(outcome.dataset, [as_read(outcome.place, str(error))])
                 continue
             made.append(shown)
-            told = [as_read(f"{outcome.place}: {look.file}", note)
-                    for look in shown.media for note in look.notes]  # fmt: skip
+            told = [
+                as_read(f"{outcome.place}: {look.file}", note)
+                for look in shown.media
+                for note in look.notes
+            ]
             known = {note.message for note in outcome.notes}
             report.note(outcome.dataset, [note for note in told if note.message not in known])
         return made
@@ -246,8 +278,10 @@ def _lines(report: Report) -> list[str]:
         f"media: {number(report.images)} images, {number(report.videos)} videos "
         f"({report.seconds / 60:.1f} min), {number(report.unreadable)} samples unreadable"
     )
-    for name, total, digits in (("text", report.text_tokens, report.text),
-                                ("visual", report.visual_tokens, report.visual)):  # fmt: skip
+    for name, total, digits in (
+        ("text", report.text_tokens, report.text),
+        ("visual", report.visual_tokens, report.visual),
+    ):
         lines.append(f"{name} tokens: {number(total)}")
         lines += _bars(histogram(digits))
     if report.longest:
@@ -258,8 +292,9 @@ def _lines(report: Report) -> list[str]:
         )
     if report.first:
         lines.append("first of each kind:")
-        lines += (f"  {code}  {text}" for code in sorted(report.first)
-                  for text in report.first[code])  # fmt: skip
+        lines += (
+            f"  {code}  {text}" for code in sorted(report.first) for text in report.first[code]
+        )
     return lines
 
 

@@ -28,8 +28,13 @@ class VL3VisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)
-        for name in ("hidden_size", "intermediate_size", "num_hidden_layers",
-                     "num_attention_heads", "patch_size"):  # fmt: skip
+        for name in (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "patch_size",
+        ):
             setattr(self, name, whole(name, getattr(self, name), low=1))
         if self.hidden_size % self.num_attention_heads or self.head_channels % 4:
             raise ValueError(

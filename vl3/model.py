@@ -290,12 +290,20 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
         """
         shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it
         states = self.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
-            past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,
-            pixel_values=pixel_values, grid_thw=grid_thw, merge_sizes=merge_sizes,
-            keep_mask=keep_mask, visual_embeds=visual_embeds,
-            mm_encoder_outputs=mm_encoder_outputs, **kwargs,
-        )  # fmt: skip
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            pixel_values=pixel_values,
+            grid_thw=grid_thw,
+            merge_sizes=merge_sizes,
+            keep_mask=keep_mask,
+            visual_embeds=visual_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
         hidden, head = states.last_hidden_state, self.get_output_embeddings()
         loss = losses_K = right_K = logits = None
         if labels is not None or shift_labels is not None:

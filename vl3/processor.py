@@ -44,17 +44,38 @@ from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
 
 # What stands for a medium in a rendered text, and for which kind.
-MARKS = {prompt.IMAGE_TOKEN: "image", NATIVE_IMAGE: "image", VIDEO_TOKEN: "video",
-         NATIVE_VIDEO: "video"}  # fmt: skip
+MARKS = {
+    prompt.IMAGE_TOKEN: "image",
+    NATIVE_IMAGE: "image",
+    VIDEO_TOKEN: "video",
+    NATIVE_VIDEO: "video",
+}
 PER_CALL = ("budget_tokens", "fps", "max_frames")
 SAMPLING = ("num_frames",)
 LONGEST = 1 << 30  # tokens that an argument may name
 PADDING = ("padding", "padding_side", "pad_to_multiple_of", "truncation", "max_length")
-NO_MEANING = ("add_special_tokens", "do_sample_frames", "return_metadata", "return_attention_mask",
-              "return_mm_token_type_ids", "return_dict")  # fmt: skip
+NO_MEANING = (
+    "add_special_tokens",
+    "do_sample_frames",
+    "return_metadata",
+    "return_attention_mask",
+    "return_mm_token_type_ids",
+    "return_dict",
+)
 # Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
-LOADING = {"trust_remote_code", "use_fast", "backend", "_from_auto", "_from_pipeline", "config",
-           "padding_side", "proxies", "code_revision", "dtype", "torch_dtype"}  # fmt: skip
+LOADING = {
+    "trust_remote_code",
+    "use_fast",
+    "backend",
+    "_from_auto",
+    "_from_pipeline",
+    "config",
+    "padding_side",
+    "proxies",
+    "code_revision",
+    "dtype",
+    "torch_dtype",
+}
 
 
 class VL3Processor(ProcessorMixin):
@@ -217,14 +238,18 @@ class VL3Processor(ProcessorMixin):
         """
         batch = conversations(conversation)
         is_batch = batch[0] is not conversation
-        rendering = {"add_generation_prompt": add_generation_prompt,
-                     "continue_final_message": continue_final_message}  # fmt: skip
+        rendering = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+        }
         is_own = chat_template in (None, self.chat_template)
         if not tokenize or not is_own:
             texts = super().apply_chat_template(
-                [_as_template(talk) for talk in batch], chat_template=chat_template,
-                add_system_prompt=add_system_prompt, **rendering,
-            )  # fmt: skip
+                [_as_template(talk) for talk in batch],
+                chat_template=chat_template,
+                add_system_prompt=add_system_prompt,
+                **rendering,
+            )
             if not tokenize:
                 return texts if is_batch else texts[0]
         options = kwargs | (processor_kwargs or {})
@@ -233,9 +258,13 @@ class VL3Processor(ProcessorMixin):
                 raise ValueError(f"this model was not trained with {name}; write them as text")
         if is_own:
             tensors = self(
-                batch, add_system_prompt=add_system_prompt, return_tensors=return_tensors,
-                return_labels=return_assistant_tokens_mask, **rendering, **options,
-            )  # fmt: skip
+                batch,
+                add_system_prompt=add_system_prompt,
+                return_tensors=return_tensors,
+                return_labels=return_assistant_tokens_mask,
+                **rendering,
+                **options,
+            )
             if return_assistant_tokens_mask:
                 learned = torch.as_tensor(tensors.pop("labels")) != prompt.IGNORE
                 mask = learned.long()
@@ -245,9 +274,12 @@ class VL3Processor(ProcessorMixin):
         else:
             media = [find_media(talk) for talk in batch]
             images, videos = (
-                [[medium.part for medium in talk if (medium.part["type"] == "image") is kind]
-                 for talk in media] for kind in (True, False)
-            )  # fmt: skip
+                [
+                    [medium.part for medium in talk if (medium.part["type"] == "image") is kind]
+                    for talk in media
+                ]
+                for kind in (True, False)
+            )
             tensors = self(
                 text=texts, images=images, videos=videos, return_tensors=return_tensors, **options
             )
@@ -307,12 +339,15 @@ class VL3Processor(ProcessorMixin):
                 kinds = ["video"] * len(own_videos)
             rest = {"image": iter(own_images), "video": iter(own_videos)}
             parts = [
-                source if isinstance(source, dict) and "type" in source
+                source
+                if isinstance(source, dict) and "type" in source
                 else {"type": kind, kind: source}
-                for kind in kinds if (source := next(rest[kind], None)) is not None
-            ]  # fmt: skip
-            if len(parts) != len(kinds) or any(next(left, None) is not None
-                                               for left in rest.values()):  # fmt: skip
+                for kind in kinds
+                if (source := next(rest[kind], None)) is not None
+            ]
+            if len(parts) != len(kinds) or any(
+                next(left, None) is not None for left in rest.values()
+            ):
                 raise ValueError(
                     f"a text has {kinds.count('image')} <image> and {kinds.count('video')} <video> "
                     f"- got {len(own_images)} images and {len(own_videos)} videos for it"
@@ -341,14 +376,16 @@ class VL3Processor(ProcessorMixin):
             counts = [n for frames in keep.kept_per_frame for n in frames]
         if text is not None:
             parts = annotated[0]["content"]
-            rendered = prompt.render_text(
-                text, self.tokenizer, self.slot_ids, parts, counts, MARKS
-            )  # fmt: skip
+            rendered = prompt.render_text(text, self.tokenizer, self.slot_ids, parts, counts, MARKS)
         else:
             rendered = prompt.render(
-                annotated, self.tokenizer, self.slot_ids, counts,
-                add_system_prompt=add_system_prompt, add_generation_prompt=add_generation_prompt,
-            )  # fmt: skip
+                annotated,
+                self.tokenizer,
+                self.slot_ids,
+                counts,
+                add_system_prompt=add_system_prompt,
+                add_generation_prompt=add_generation_prompt,
+            )
         return rendered, patches, keep
 
     def grids(
@@ -361,10 +398,11 @@ class VL3Processor(ProcessorMixin):
             budget_tokens = min(budget_tokens, settings.frame_tokens * num_frames)
         return fit_grid(
             [(size.frames, size.height_px, size.width_px) for size in measured],
-            [settings.image_merge if medium.is_image else settings.video_merge
-             for medium in media],
-            budget_tokens, patch=settings.patch, min_tokens=settings.min_tokens,
-        )  # fmt: skip
+            [settings.image_merge if medium.is_image else settings.video_merge for medium in media],
+            budget_tokens,
+            patch=settings.patch,
+            min_tokens=settings.min_tokens,
+        )
 
     def _pad(
         self,

@@ -64,8 +64,8 @@ def render(
     """Token ids of a conversation, with as many slots per frame as tokens_per_frame says.
 
     A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves
-    them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional "timestamps"};
-    times in seconds.
+    them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional
+    "timestamps"}; times in seconds.
 
     Labels: an assistant's tokens after its header, with the end token, unless its message says
     "loss": False; and the first token after a stream turn, where the model decides whether to speak

@@ -173,9 +173,17 @@ class Studio:
         return self._library.plan(medium, self._chosen(budget_tokens))
 
     def open(
-        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None,
-        on_stage: OnStage | None = None, reuse: bool = True,
-    ) -> EncodedVideo:  # fmt: skip
+        self,
+        path,
+        *,
+        fps=None,
+        max_frames=None,
+        start=None,
+        end=None,
+        budget_tokens=None,
+        on_stage: OnStage | None = None,
+        reuse: bool = True,
+    ) -> EncodedVideo:
         """A video or image, decoded and encoded; at once if it was opened before.
 
         path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
@@ -188,9 +196,12 @@ class Studio:
             raise ValueError(f"on_stage is a function of one Stage - got {shown(on_stage)}")
         with self._busy:
             video, _ = self._library.open(
-                medium, self._chosen(budget_tokens), self._library.now(),
-                on_stage or (lambda stage: None), switch("reuse", reuse),
-            )  # fmt: skip
+                medium,
+                self._chosen(budget_tokens),
+                self._library.now(),
+                on_stage or (lambda stage: None),
+                switch("reuse", reuse),
+            )
         return video
 
     def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
@@ -254,9 +265,13 @@ class Studio:
         _check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
         stop = stop or threading.Event()
         request = Request(
-            messages, self._chosen(budget_tokens, prune), Decoding(**decoding), stop.is_set,
-            is_prune_asked=not _is_models(prune), reuse=switch("reuse", reuse),
-        )  # fmt: skip
+            messages,
+            self._chosen(budget_tokens, prune),
+            Decoding(**decoding),
+            stop.is_set,
+            is_prune_asked=not _is_models(prune),
+            reuse=switch("reuse", reuse),
+        )
         return self._in_turn(request, stop)
 
     def attention(
@@ -350,9 +365,16 @@ class Studio:
 
 
 def load(
-    model=None, *, device="auto", dtype="auto", quantize=None, adapter=None, offline=False,
-    memory: str | None = None, features_gb: float = 0.0,
-) -> Studio:  # fmt: skip
+    model=None,
+    *,
+    device="auto",
+    dtype="auto",
+    quantize=None,
+    adapter=None,
+    offline=False,
+    memory: str | None = None,
+    features_gb: float = 0.0,
+) -> Studio:
     """A studio for a checkpoint folder or hub id; without one, for the bundled nano model.
 
     quantize: None, "nf4", "int8", or "nf4+int8" for the smallest; adapter: a peft folder; offline:

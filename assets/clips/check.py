@@ -17,8 +17,17 @@ from vl3.toyworld.questions import ask
 
 HERE = Path(__file__).parent
 FAMILIES = (
-    "colour", "shape", "count", "exist", "order", "when", "direction", "yesno", "absent", "caption"
-)  # fmt: skip
+    "colour",
+    "shape",
+    "count",
+    "exist",
+    "order",
+    "when",
+    "direction",
+    "yesno",
+    "absent",
+    "caption",
+)
 
 
 def truths(scene) -> dict[str, str]:

@@ -27,22 +27,25 @@ def scene(seconds, background, *sprites) -> Scene:
 
 SCENES = {
     "circle_then_star.mp4": scene(
-        10, (226, 228, 232),
+        10,
+        (226, 228, 232),
         sprite("red", "circle", 32, (0, 10), "right", 7.0, 19, 34),
         sprite("blue", "star", 36, (4, 10), "still", 0.0, 66, 82),
     ),
     "three_shapes.mp4": scene(
-        12, (52, 56, 62),
+        12,
+        (52, 56, 62),
         sprite("yellow", "triangle", 34, (0, 12), "still", 0.0, 24, 26),
         sprite("green", "square", 30, (2, 9), "up", 8.0, 88, 90),
         sprite("pink", "cross", 32, (6, 12), "right", 6.0, 22, 88),
     ),
     "square_leaves.mp4": scene(
-        8, (150, 152, 158),
+        8,
+        (150, 152, 158),
         sprite("orange", "square", 32, (0, 4), "left", 10.0, 90, 30),
         sprite("purple", "circle", 34, (3, 8), "down", 9.0, 92, 42),
     ),
-}  # fmt: skip
+}
 
 
 def write(path: Path, scene: Scene) -> None:

@@ -41,23 +41,50 @@ def difffp(
     block = triton.next_power_of_2(values)
     with torch.cuda.device_of(cells_TMP):  # a launch goes to the current device otherwise
         _difffp[tokens, triton.cdiv(frames, steps)](
-            cells_TMP, change_TM, changed_TM.view(torch.uint8), count_T,
-            frames, tokens, values, patch_values, float(threshold), scale, float(values),
+            cells_TMP,
+            change_TM,
+            changed_TM.view(torch.uint8),
+            count_T,
+            frames,
+            tokens,
+            values,
+            patch_values,
+            float(threshold),
+            scale,
+            float(values),
             *IMAGENET_STD,
-            STEPS=steps, LEVELS=levels, BY_CHANNEL=mode == "rlt",
-            AGAINST_KEPT=mode == "last_kept", BLOCK=block, num_warps=4 if block <= 2048 else 8,
-        )  # fmt: skip
+            STEPS=steps,
+            LEVELS=levels,
+            BY_CHANNEL=mode == "rlt",
+            AGAINST_KEPT=mode == "last_kept",
+            BLOCK=block,
+            num_warps=4 if block <= 2048 else 8,
+        )
     return change_TM, changed_TM, count_T
 
 
 @triton.jit
 def _difffp(
-    cells_TMP, change_TM, changed_TM, count_T,
-    frames, tokens, values, patch_values, threshold, scale, divisor,
-    red, green, blue,
-    STEPS: tl.constexpr, LEVELS: tl.constexpr, BY_CHANNEL: tl.constexpr,
-    AGAINST_KEPT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    cells_TMP,
+    change_TM,
+    changed_TM,
+    count_T,
+    frames,
+    tokens,
+    values,
+    patch_values,
+    threshold,
+    scale,
+    divisor,
+    red,
+    green,
+    blue,
+    STEPS: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BY_CHANNEL: tl.constexpr,
+    AGAINST_KEPT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """One token in STEPS frames. The cell it is compared with stays in registers."""
     token = tl.program_id(0).to(tl.int64)
     first = tl.program_id(1) * STEPS

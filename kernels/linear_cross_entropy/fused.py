@@ -55,9 +55,20 @@ class _Losses(torch.autograd.Function):
         if tokens:
             with torch.cuda.device_of(hidden_KE):  # a launch goes to the current device otherwise
                 _stats[rows, shares](
-                    hidden_KE, weight_VE, labels_K, best_KS, total_KS, label_KS, id_KS, tokens,
-                    vocabulary, hidden_KE.shape[1], shares, tiles_each, **_tiles(hidden_KE),
-                )  # fmt: skip
+                    hidden_KE,
+                    weight_VE,
+                    labels_K,
+                    best_KS,
+                    total_KS,
+                    label_KS,
+                    id_KS,
+                    tokens,
+                    vocabulary,
+                    hidden_KE.shape[1],
+                    shares,
+                    tiles_each,
+                    **_tiles(hidden_KE),
+                )
         sum_K = (best_KS + total_KS.log()).logsumexp(dim=1)
         likeliest_K = id_KS.gather(1, best_KS.argmax(dim=1, keepdim=True))[:, 0]
         right_K = likeliest_K == labels_K
@@ -82,9 +93,18 @@ class _Losses(torch.autograd.Function):
             grad_KV = hidden_KE.new_empty(tokens, len(part_VE))
             with torch.cuda.device_of(hidden_KE):
                 _logit_grads[triton.cdiv(tokens, TILE_K), triton.cdiv(len(part_VE), TILE_V)](
-                    hidden_KE, part_VE, labels_K, sum_K, grad_K, grad_KV,
-                    tokens, len(part_VE), width, first, **_tiles(hidden_KE),
-                )  # fmt: skip
+                    hidden_KE,
+                    part_VE,
+                    labels_K,
+                    sum_K,
+                    grad_K,
+                    grad_KV,
+                    tokens,
+                    len(part_VE),
+                    width,
+                    first,
+                    **_tiles(hidden_KE),
+                )
             if wants_hidden:
                 grad_hidden += grad_KV @ part_VE
             if wants_weight:
@@ -100,21 +120,32 @@ def _tiles(hidden_KE: torch.Tensor) -> dict:
 
 @triton.jit
 def _logits(
-    hidden_KE, weight_VE, k, v, tokens, vocabulary, width,
-    TILE_K: tl.constexpr, TILE_V: tl.constexpr, TILE_E: tl.constexpr, UPCAST: tl.constexpr,
-):  # fmt: skip
+    hidden_KE,
+    weight_VE,
+    k,
+    v,
+    tokens,
+    vocabulary,
+    width,
+    TILE_K: tl.constexpr,
+    TILE_V: tl.constexpr,
+    TILE_E: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
     """One tile of logits, float32; minus infinity beyond the vocabulary."""
     logits = tl.zeros([TILE_K, TILE_V], tl.float32)
     for start in range(0, width, TILE_E):
         e = start + tl.arange(0, TILE_E)
         hidden = tl.load(
             hidden_KE + k.to(tl.int64)[:, None] * width + e[None, :],
-            (k < tokens)[:, None] & (e < width)[None, :], 0.0,
-        )  # fmt: skip
+            (k < tokens)[:, None] & (e < width)[None, :],
+            0.0,
+        )
         weight = tl.load(
             weight_VE + v.to(tl.int64)[None, :] * width + e[:, None],
-            (v < vocabulary)[None, :] & (e < width)[:, None], 0.0,
-        )  # fmt: skip
+            (v < vocabulary)[None, :] & (e < width)[:, None],
+            0.0,
+        )
         if UPCAST:
             hidden, weight = hidden.to(tl.float32), weight.to(tl.float32)
         # "ieee": float32 stays float32 instead of being rounded to TF32.
@@ -124,10 +155,23 @@ def _logits(
 
 @triton.jit
 def _stats(
-    hidden_KE, weight_VE, labels_K, best_KS, total_KS, label_KS, id_KS,
-    tokens, vocabulary, width, shares, tiles,
-    TILE_K: tl.constexpr, TILE_V: tl.constexpr, TILE_E: tl.constexpr, UPCAST: tl.constexpr,
-):  # fmt: skip
+    hidden_KE,
+    weight_VE,
+    labels_K,
+    best_KS,
+    total_KS,
+    label_KS,
+    id_KS,
+    tokens,
+    vocabulary,
+    width,
+    shares,
+    tiles,
+    TILE_K: tl.constexpr,
+    TILE_V: tl.constexpr,
+    TILE_E: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
     """What the softmax of TILE_K tokens is put together from, of one share of the vocabulary."""
     k = tl.program_id(0) * TILE_K + tl.arange(0, TILE_K)
     share = tl.program_id(1)
@@ -157,9 +201,21 @@ def _stats(
 
 @triton.jit
 def _logit_grads(
-    hidden_KE, weight_VE, labels_K, sum_K, grad_K, grad_KV, tokens, vocabulary, width, first,
-    TILE_K: tl.constexpr, TILE_V: tl.constexpr, TILE_E: tl.constexpr, UPCAST: tl.constexpr,
-):  # fmt: skip
+    hidden_KE,
+    weight_VE,
+    labels_K,
+    sum_K,
+    grad_K,
+    grad_KV,
+    tokens,
+    vocabulary,
+    width,
+    first,
+    TILE_K: tl.constexpr,
+    TILE_V: tl.constexpr,
+    TILE_E: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
     """(softmax - one-hot) x gradient of the loss, for one tile; first: id of the slice's first."""
     k = tl.program_id(0) * TILE_K + tl.arange(0, TILE_K)
     v = tl.program_id(1) * TILE_V + tl.arange(0, TILE_V)

@@ -81,9 +81,15 @@ class _MergeKeep(torch.autograd.Function):
             block, columns = _columns(ctx.shape[1])
             with torch.cuda.device_of(grad_ND):
                 _scatter[len(first_M), columns](
-                    grad_KD.contiguous(), slot_K, end_M, first_M, down_M, grad_ND, ctx.shape[1],
+                    grad_KD.contiguous(),
+                    slot_K,
+                    end_M,
+                    first_M,
+                    down_M,
+                    grad_ND,
+                    ctx.shape[1],
                     BLOCK=block,
-                )  # fmt: skip
+                )
         return grad_ND, None, None, None, None
 
 

@@ -106,22 +106,49 @@ def _run(frames_TYX3, size, out, places) -> None:
             rows = frames * before_height
             given, frames_TYX3 = frames_TYX3, frames_TYX3.new_empty(rows, 3 * width)
             _across[triton.cdiv(rows, TILE["ROWS"]), columns](
-                given, frames_TYX3, first_X, weight_KX, rows, before_width, width, len(weight_KX),
-                BITS=BITS, **TILE,
-            )  # fmt: skip
+                given,
+                frames_TYX3,
+                first_X,
+                weight_KX,
+                rows,
+                before_width,
+                width,
+                len(weight_KX),
+                BITS=BITS,
+                **TILE,
+            )
         first_Y, weight_KY = _weights(before_height, height, device)
         rows = frames * height
         _down[triton.cdiv(rows, TILE["ROWS"]), columns](
-            frames_TYX3, out, first_Y, weight_KY, *places, rows, before_height, height, 3 * width,
-            len(weight_KY), BITS=BITS, **TILE,
-        )  # fmt: skip
+            frames_TYX3,
+            out,
+            first_Y,
+            weight_KY,
+            *places,
+            rows,
+            before_height,
+            height,
+            3 * width,
+            len(weight_KY),
+            BITS=BITS,
+            **TILE,
+        )
 
 
 @triton.jit
 def _across(
-    source, target, first_X, weight_KX, rows, before_width, width, taps,
-    BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    source,
+    target,
+    first_X,
+    weight_KX,
+    rows,
+    before_width,
+    width,
+    taps,
+    BITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """ROWS pixel rows of any frames made wider or narrower, COLUMNS of their values."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -144,10 +171,21 @@ def _across(
 
 @triton.jit
 def _down(
-    source, target, first_Y, weight_KY, row_place_Y, column_place_J,
-    rows, before_height, height, values, taps,
-    BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    source,
+    target,
+    first_Y,
+    weight_KY,
+    row_place_Y,
+    column_place_J,
+    rows,
+    before_height,
+    height,
+    values,
+    taps,
+    BITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """ROWS resized pixel rows of any frames, COLUMNS of their values, written to their places."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

@@ -73,18 +73,44 @@ def _launch(given, turned, runs: Runs, sign: float) -> None:
         (q, k), (out_q, out_k) = ([x_NHC[part] for x_NHC in pair] for pair in (given, turned))
         with torch.cuda.device_of(q):  # a launch goes to the current device otherwise
             _turn[triton.cdiv(count, PATCHES), 2](
-                q, k, out_q, out_k, angle_NR.float().contiguous(), count, length, heads,
-                q.stride(0), k.stride(0), out_q.stride(0), out_k.stride(0), sign,
-                HALF=channels // 2, BLOCK=triton.next_power_of_2(channels // 2), PATCHES=PATCHES,
-            )  # fmt: skip
+                q,
+                k,
+                out_q,
+                out_k,
+                angle_NR.float().contiguous(),
+                count,
+                length,
+                heads,
+                q.stride(0),
+                k.stride(0),
+                out_q.stride(0),
+                out_k.stride(0),
+                sign,
+                HALF=channels // 2,
+                BLOCK=triton.next_power_of_2(channels // 2),
+                PATCHES=PATCHES,
+            )
 
 
 @triton.jit
 def _turn(
-    q_NHC, k_NHC, out_q_NHC, out_k_NHC, angle_NR, count, length, heads,
-    q_stride, k_stride, out_q_stride, out_k_stride, sign,
-    HALF: tl.constexpr, BLOCK: tl.constexpr, PATCHES: tl.constexpr,
-):  # fmt: skip
+    q_NHC,
+    k_NHC,
+    out_q_NHC,
+    out_k_NHC,
+    angle_NR,
+    count,
+    length,
+    heads,
+    q_stride,
+    k_stride,
+    out_q_stride,
+    out_k_stride,
+    sign,
+    HALF: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PATCHES: tl.constexpr,
+):
     """PATCHES patches of q (program axis 1 is 0) or of k (1), one head after the other."""
     n = tl.program_id(0) * PATCHES + tl.arange(0, PATCHES)
     r = tl.arange(0, BLOCK)

@@ -131,9 +131,12 @@ class Person:
     async def call(self, event: dict, data: list, detail: dict | None = None) -> dict:
         """Sends an event as the page does; places and problem that came back."""
         body = {
-            "data": data, "fn_index": event["id"], "session_hash": self.session,
-            "event_data": detail, "trigger_id": None,
-        }  # fmt: skip
+            "data": data,
+            "fn_index": event["id"],
+            "session_hash": self.session,
+            "event_data": detail,
+            "trigger_id": None,
+        }
         if event["queue"] is False:
             answer = await self.client.post("/gradio_api/run/predict", json=body)
             return {} if answer.status_code == 200 else {"problem": f"HTTP {answer.status_code}"}
@@ -216,10 +219,12 @@ class Person:
 
     async def set(self) -> None:
         event = next(
-            each for each in self.page.events
-            if not each["queue"] and each["backend_fn"]
+            each
+            for each in self.page.events
+            if not each["queue"]
+            and each["backend_fn"]
             and any(kind == "change" for _, kind in each["targets"])
-        )  # fmt: skip
+        )
         await self.light(event, self.page.values(event))
 
     async def stay(self, until_s: float) -> None:
@@ -309,8 +314,10 @@ def run_people(options, url: str, process: psutil.Process) -> None:
     while after > 1.05 * before and time.monotonic() < deadline_s:
         time.sleep(2)
         after = process.memory_info().rss
-    print(f"memory: {before / 1e6:.0f} MB before, {most / 1e6:.0f} MB with them, "
-          f"{after / 1e6:.0f} MB after ({100 * (after / before - 1):+.1f} %)")  # fmt: skip
+    print(
+        f"memory: {before / 1e6:.0f} MB before, {most / 1e6:.0f} MB with them, "
+        f"{after / 1e6:.0f} MB after ({100 * (after / before - 1):+.1f} %)"
+    )
 
 
 def run_tabs(options, url: str, process: psutil.Process) -> None:
@@ -346,9 +353,11 @@ def run_tabs(options, url: str, process: psutil.Process) -> None:
     time.sleep(10)
     idle = (cpu_s(process) - idle_s) / 10
     own = ended_s - begun_s - idle * passed_s
-    print(f"{count} tabs opened and closed: {ended_s - begun_s:.2f} s of CPU in {passed_s:.0f} s "
-          f"(opening {opening_s:.2f} s); idle takes {100 * idle:.1f} %, "
-          f"without it {own:.2f} s")  # fmt: skip
+    print(
+        f"{count} tabs opened and closed: {ended_s - begun_s:.2f} s of CPU in {passed_s:.0f} s "
+        f"(opening {opening_s:.2f} s); idle takes {100 * idle:.1f} %, "
+        f"without it {own:.2f} s"
+    )
 
 
 def main() -> None:

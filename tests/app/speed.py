@@ -65,8 +65,10 @@ def maps(page) -> str:
     expect(note).to_have_text("")
     tokens = panel.locator("button.token[aria-pressed=false]").element_handles()[:MAPS]
     times_ms = [page.evaluate(MAP_MS, [token, note.element_handle()]) for token in tokens]
-    return (f"attention map: median {statistics.median(times_ms):.0f} ms, "
-            f"longest {max(times_ms):.0f} ms of {len(times_ms)}")  # fmt: skip
+    return (
+        f"attention map: median {statistics.median(times_ms):.0f} ms, "
+        f"longest {max(times_ms):.0f} ms of {len(times_ms)}"
+    )
 
 
 def main() -> None:

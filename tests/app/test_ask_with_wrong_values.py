@@ -17,8 +17,17 @@ client_module = pytest.importorskip("gradio_client")
 if not (REPO / "assets" / "nano" / "model.safetensors").is_file():
     pytest.skip("needs the bundled model", allow_module_level=True)
 
-NAMES = ("file", "question", "fps", "max_frames", "start", "end", "max_new_tokens", "temperature",
-         "seed")  # fmt: skip
+NAMES = (
+    "file",
+    "question",
+    "fps",
+    "max_frames",
+    "start",
+    "end",
+    "max_new_tokens",
+    "temperature",
+    "seed",
+)
 SECRET = "words-of-a-caller"  # in every wrong text: the log must not hold it
 VALUES = {
     "question": (None, "", "  ", 5, [SECRET], {"a": SECRET}, True, "x" * 200_000),
@@ -88,8 +97,14 @@ def sent(url: str, body: object) -> str:
 
 def right(uploaded: dict) -> dict:
     spans = dict.fromkeys(("fps", "max_frames", "start", "end"))
-    return {"file": uploaded, "question": "What?", **spans, "max_new_tokens": 1,
-            "temperature": 0.0, "seed": 0}  # fmt: skip
+    return {
+        "file": uploaded,
+        "question": "What?",
+        **spans,
+        "max_new_tokens": 1,
+        "temperature": 0.0,
+        "seed": 0,
+    }
 
 
 def test_right_values_are_answered(page, uploaded):
@@ -116,8 +131,17 @@ def test_wrong_values_are_sentences(page, uploaded, name, capfd):
 
 
 def test_files_that_are_none(page, uploaded, capfd):
-    for file in (None, SECRET, 7, [], {}, {"path": 7}, {"path": f"/etc/{SECRET}"}, {"path": None},
-                 {"path": SECRET, "meta": {"_type": "gradio.FileData"}}):  # fmt: skip
+    for file in (
+        None,
+        SECRET,
+        7,
+        [],
+        {},
+        {"path": 7},
+        {"path": f"/etc/{SECRET}"},
+        {"path": None},
+        {"path": SECRET, "meta": {"_type": "gradio.FileData"}},
+    ):
         assert "event: error" in asked(page.url, **right(uploaded) | {"file": file})
     log = "".join(capfd.readouterr())
     assert "Traceback" not in log

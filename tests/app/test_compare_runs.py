@@ -152,14 +152,23 @@ def test_closing_the_runs_lets_go_of_the_model(studio, turn, tiny_folder):
     ("first", "second", "expected"),
     [
         (OFF, ON, ("Pruning off", "Pruning at 20")),
-        ({"prune": "model"}, {"prune": {"threshold": 0.5, "mode": "last_kept", "keep": "later"}},
-         ("Pruning as the model does", "Pruning at 0.5, last kept, keep the later")),
-        ({"prune": None, "temperature": 0.0}, {"prune": None, "temperature": 0.7},
-         ("Temperature 0", "Temperature 0.7")),
-        ({}, {"load": {"model": "a/b-2B", "adapter": "runs/dogs", "quantize": None}},
-         ("The model of this page", "Model b-2B · adapter dogs")),
+        (
+            {"prune": "model"},
+            {"prune": {"threshold": 0.5, "mode": "last_kept", "keep": "later"}},
+            ("Pruning as the model does", "Pruning at 0.5, last kept, keep the later"),
+        ),
+        (
+            {"prune": None, "temperature": 0.0},
+            {"prune": None, "temperature": 0.7},
+            ("Temperature 0", "Temperature 0.7"),
+        ),
+        (
+            {},
+            {"load": {"model": "a/b-2B", "adapter": "runs/dogs", "quantize": None}},
+            ("The model of this page", "Model b-2B · adapter dogs"),
+        ),
         (OFF, OFF, ("First run", "Second run")),
     ],
-)  # fmt: skip
+)
 def test_runs_are_named_by_what_sets_them_apart(first, second, expected):
     assert names(first, second) == expected

@@ -182,10 +182,21 @@ def test_a_session_is_its_browsers_alone(server, mine, other, script):
 
 @pytest.mark.parametrize(
     "path",
-    ["file=http://127.0.0.1:1/x", "file=https://example.org/x.png", "proxy=https://example.org/x",
-     "file=/etc/hostname", "file=../../etc/hostname", "file=%00", "file=" + "a" * 5000,
-     "deep_link?session_hash=x", "file=", "file=.", "runs", "run-history/records"],
-)  # fmt: skip
+    [
+        "file=http://127.0.0.1:1/x",
+        "file=https://example.org/x.png",
+        "proxy=https://example.org/x",
+        "file=/etc/hostname",
+        "file=../../etc/hostname",
+        "file=%00",
+        "file=" + "a" * 5000,
+        "deep_link?session_hash=x",
+        "file=",
+        "file=.",
+        "runs",
+        "run-history/records",
+    ],
+)
 def test_it_fetches_and_reads_nothing_else(mine, path, capfd):
     status, _, text = mine.ask("GET", f"/gradio_api/{path}")
     assert status in (403, 404)
@@ -202,8 +213,18 @@ def test_long_and_broken_requests_are_refused(mine, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-NAMES = ["ünïcode – 名前.mp4", "a" * 400 + ".mp4", "../../x.mp4", "..", ".lock", "con\x01trol.mp4",
-         "\u202egpj.mp4", "a/b\\c.mp4", "💥" * 60 + ".mp4", ""]  # fmt: skip
+NAMES = [
+    "ünïcode – 名前.mp4",
+    "a" * 400 + ".mp4",
+    "../../x.mp4",
+    "..",
+    ".lock",
+    "con\x01trol.mp4",
+    "\u202egpj.mp4",
+    "a/b\\c.mp4",
+    "💥" * 60 + ".mp4",
+    "",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,16 +14,35 @@ from vl3.webapp.errors import UserError
 pytest_plugins = ["page_fixtures"]
 
 GOOD = {
-    "start": "", "end": "", "fps": 1, "max_frames": 64, "budget_tokens": 8192, "temperature": 0,
-    "top_p": 1, "max_new_tokens": 128, "repetition_penalty": 1, "seed": 0, "prune": True,
-    "threshold": 0.1, "mode": "official", "keep": "earlier", "system": "",
-}  # fmt: skip
+    "start": "",
+    "end": "",
+    "fps": 1,
+    "max_frames": 64,
+    "budget_tokens": 8192,
+    "temperature": 0,
+    "top_p": 1,
+    "max_new_tokens": 128,
+    "repetition_penalty": 1,
+    "seed": 0,
+    "prune": True,
+    "threshold": 0.1,
+    "mode": "official",
+    "keep": "earlier",
+    "system": "",
+}
 LABELS = {
-    "fps": "Frames per s", "max_frames": "Max frames", "budget_tokens": "Token budget",
-    "temperature": "Temperature", "top_p": "Top-p", "max_new_tokens": "Max new tokens",
-    "repetition_penalty": "Repetition penalty", "seed": "Seed", "threshold": "Threshold",
-    "start": "From", "end": "To",
-}  # fmt: skip
+    "fps": "Frames per s",
+    "max_frames": "Max frames",
+    "budget_tokens": "Token budget",
+    "temperature": "Temperature",
+    "top_p": "Top-p",
+    "max_new_tokens": "Max new tokens",
+    "repetition_penalty": "Repetition penalty",
+    "seed": "Seed",
+    "threshold": "Threshold",
+    "start": "From",
+    "end": "To",
+}
 WHOLE = ("max_frames", "budget_tokens", "max_new_tokens", "seed")
 NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 

@@ -115,11 +115,17 @@ def test_what_was_seen_is_found_by_how_it_was_read():
         for kept in (1, 2, 3)
     )
     turns = [
-        Turn(question="?", attachments=(first,), answer="x", status="done",
-             reply=reply(seen=(one,))),
-        Turn(question="?", attachments=(second,), answer="x", status="done",
-             reply=reply(seen=(new, two))),
-    ]  # fmt: skip
+        Turn(
+            question="?", attachments=(first,), answer="x", status="done", reply=reply(seen=(one,))
+        ),
+        Turn(
+            question="?",
+            attachments=(second,),
+            answer="x",
+            status="done",
+            reply=reply(seen=(new, two)),
+        ),
+    ]
     assert seen_in(turns, first) == new
     assert seen_in(turns, second) == two
     assert seen_in(turns, Attachment(path="/a", name="a", key="a", fps=2.0)) is None
@@ -177,9 +183,12 @@ def test_the_strip_seeks_and_shows_what_was_kept(page, clip, script):
 def test_keys_go_to_the_frames_that_the_model_sees(page, tmp_path):
     # Shown at 0, 0.4, 1.1, 1.5, ...: not at whole seconds.
     path = write_clip(
-        tmp_path / "uneven.mp4", 12, 10, times=[0, 4, 11, 15, 19, 23, 27, 31, 35, 38, 41, 44],
+        tmp_path / "uneven.mp4",
+        12,
+        10,
+        times=[0, 4, 11, 15, 19, 23, 27, 31, 35, 38, 41, 44],
         size=(96, 160),
-    )  # fmt: skip
+    )
     upload(page, path)
     page.locator("#header h1").click()
     page.wait_for_function("window.vl3.frame.index === 0")
@@ -226,8 +235,22 @@ def test_g_goes_to_a_time(page, clip):
 
 
 def test_typed_times_are_read_as_the_fields_read_them(page):
-    texts = ["12", " 12.5 ", "12 s", "0:12", "61:05", "1:02:03", "1:02:03.25", "", "1:75", "-3",
-             "a", "1:2", "12:", "1e3"]  # fmt: skip
+    texts = [
+        "12",
+        " 12.5 ",
+        "12 s",
+        "0:12",
+        "61:05",
+        "1:02:03",
+        "1:02:03.25",
+        "",
+        "1:75",
+        "-3",
+        "a",
+        "1:2",
+        "12:",
+        "1e3",
+    ]
     read = page.evaluate("texts => texts.map(window.vl3.readTime)", texts)
     for text, time_s in zip(texts, read, strict=True):
         try:

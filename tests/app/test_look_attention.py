@@ -57,11 +57,17 @@ class Answer:
             share = self.rng.random((len(deep), len(wide), len(tokens)))
         is_sink = np.isin(np.arange(K), self.sinks)
         return Attention(
-            source=source, layers=tuple(deep), heads=tuple(wide), tokens=tuple(tokens),
+            source=source,
+            layers=tuple(deep),
+            heads=tuple(wide),
+            tokens=tuple(tokens),
             words=tuple(self.words[token] for token in tokens) if source != "vision" else ("",),
-            weight_IHQL=found, share_IHQ=share, slot_K=np.arange(K), sink_K=is_sink,
+            weight_IHQL=found,
+            share_IHQ=share,
+            slot_K=np.arange(K),
+            sink_K=is_sink,
             cells=self.cells,
-        )  # fmt: skip
+        )
 
     def data(self, weight=None, share=None, **options) -> dict:
         mean = self.look("language", range(len(self.words)), weight=weight, share=share)

@@ -27,10 +27,15 @@ def side(clip: Clip, grid: Grid, threshold: float | None, text="Red.", name="") 
         else prune(to_patches([clip], [grid]), threshold=threshold)
     )
     ledger = Ledger(
-        frames=grid.frames, visual_tokens=grid.num_tokens, kept_tokens=int(keep.keep_M.sum()),
-        new_tokens=2, prefill_s=0.4 if threshold is None else 0.1, first_token_s=0.5, total_s=0.75,
+        frames=grid.frames,
+        visual_tokens=grid.num_tokens,
+        kept_tokens=int(keep.keep_M.sum()),
+        new_tokens=2,
+        prefill_s=0.4 if threshold is None else 0.1,
+        first_token_s=0.5,
+        total_s=0.75,
         peak_memory_bytes=2_000_000_000,
-    )  # fmt: skip
+    )
     reply = Reply(text=text, token_ids=(1, 2), prompt="", settings={}, ledger=ledger)
     name = name or ("Pruning off" if threshold is None else f"Pruning at {threshold:g}")
     return Side(name=name, reply=reply, clips=(clip,), keeps=(keep,))
@@ -38,19 +43,32 @@ def side(clip: Clip, grid: Grid, threshold: float | None, text="Red.", name="") 
 
 def two(grid: Grid = LANDSCAPE, texts=("Red.", "Blue."), source="a clip", **options) -> dict:
     clip = noisy(grid, source=source)
-    return compare.data(*(side(clip, grid, at, text) for at, text in zip((None, 2.0), texts)),
-                        "What moves?", **options)  # fmt: skip
+    return compare.data(
+        *(side(clip, grid, at, text) for at, text in zip((None, 2.0), texts)),
+        "What moves?",
+        **options,
+    )
 
 
 def details(text="Time 0.0s:", name="Settings", note="Memory was short.") -> dict:
     reply = Reply(
-        text="Red.", token_ids=(1, 2), prompt=f"{text}<image>", settings={"temperature": 0.0},
+        text="Red.",
+        token_ids=(1, 2),
+        prompt=f"{text}<image>",
+        settings={"temperature": 0.0},
         ledger=Ledger(
-            decode_s=1.0, encode_s=2.0, prune_s=0.002, prefill_s=0.5, first_token_s=3.6,
-            total_s=4.0, new_tokens=2, prompt_tokens=20, kept_tokens=12,
+            decode_s=1.0,
+            encode_s=2.0,
+            prune_s=0.002,
+            prefill_s=0.5,
+            first_token_s=3.6,
+            total_s=4.0,
+            new_tokens=2,
+            prompt_tokens=20,
+            kept_tokens=12,
         ),
         notes=(note,),
-    )  # fmt: skip
+    )
     pieces = [
         PromptSegment(kind="special", text="<|im_start|>", tokens=1),
         *(
@@ -183,10 +201,14 @@ def test_several_clips_are_chosen_from(open_views):
     first, second = noisy(LANDSCAPE, source="one"), noisy(GRIDS["image"], source="two")
     sides = [side(first, LANDSCAPE, at) for at in (None, 2.0)]
     sides = [
-        Side(name=each.name, reply=each.reply, clips=(first, second),
-             keeps=(*each.keeps, keep_all([GRIDS["image"]])))
+        Side(
+            name=each.name,
+            reply=each.reply,
+            clips=(first, second),
+            keeps=(*each.keeps, keep_all([GRIDS["image"]])),
+        )
         for each in sides
-    ]  # fmt: skip
+    ]
     page = open_views(compare.data(*sides))
     choice = page.get_by_label("Clip or image")
     assert choice.locator("option").all_inner_texts() == ["1: one", "2: two"]

@@ -111,9 +111,15 @@ def test_closing_a_page_frees_its_clips_without_a_collection(studio, clip):
     fork = studio.fork()
     video = fork.open(clip)
     held = weakref.ref(video.clip.frames_TYX3)
-    question = [{"role": "user", "content": [
-        {"type": "video", "video": str(clip)}, {"type": "text", "text": "What happens?"},
-    ]}]  # fmt: skip
+    question = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "video", "video": str(clip)},
+                {"type": "text", "text": "What happens?"},
+            ],
+        }
+    ]
     fork.reply(question, max_new_tokens=2)
     del video
     collections = []

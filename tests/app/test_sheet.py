@@ -17,12 +17,16 @@ def address(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("sheet")
     write_clip(folder / "a.mp4", 160, 4, size=(96, 128))
-    turns = [{"role": "user", "content": "<video>What?<script>document.title='x'</script>"},
-             {"role": "assistant", "content": "A long answer. " * 60}]  # fmt: skip
+    turns = [
+        {"role": "user", "content": "<video>What?<script>document.title='x'</script>"},
+        {"role": "assistant", "content": "A long answer. " * 60},
+    ]
     rows = [{"video": name, "messages": turns} for name in ("a.mp4", "gone.mp4")]
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main(["validate", str(folder / "t.jsonl"), "--html", str(folder / "out.html"),
-                 "--quiet"]) == 3  # fmt: skip
+    assert (
+        main(["validate", str(folder / "t.jsonl"), "--html", str(folder / "out.html"), "--quiet"])
+        == 3
+    )
     return (folder / "out.html").as_uri()
 
 

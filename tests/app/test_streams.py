@@ -58,8 +58,13 @@ def test_a_join_is_answered_once_the_stream_before_it_was_left(server, script, m
     place = urlsplit(server.url).netloc
     page = Page(json.loads(get(place, "/config")))
     event = page.event("tabs", "open")
-    body = {"data": page.values(event), "fn_index": event["id"], "session_hash": "leaves",
-            "event_data": {"tab": "run"}, "trigger_id": None}  # fmt: skip
+    body = {
+        "data": page.values(event),
+        "fn_index": event["id"],
+        "session_hash": "leaves",
+        "event_data": {"tab": "run"},
+        "trigger_id": None,
+    }
     assert join(place, body) < 2
     for leaves, patience_s in ((True, 60), (False, 0.7)):
         monkeypatch.setattr("vl3.webapp.event_streams.PATIENCE_S", patience_s)

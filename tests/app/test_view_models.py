@@ -82,11 +82,20 @@ def ordinary(text: str) -> str:
 @pytest.mark.parametrize(
     ("time_s", "shown"),
     [
-        (0, "0:00"), (12.4, "0:12"), (64, "1:04"), (59.9999999, "1:00"), (3723, "1:02:03"),
-        (359_999, "99:59:59"), (360_000, "4 d 04:00:00"), (1_700_000_044, "19 675 d 22:14:04"),
-        (-0.4, "0:00"), (-64, "−1:04"), (float("nan"), "?"), (float("inf"), "?"),
+        (0, "0:00"),
+        (12.4, "0:12"),
+        (64, "1:04"),
+        (59.9999999, "1:00"),
+        (3723, "1:02:03"),
+        (359_999, "99:59:59"),
+        (360_000, "4 d 04:00:00"),
+        (1_700_000_044, "19 675 d 22:14:04"),
+        (-0.4, "0:00"),
+        (-64, "−1:04"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
     ],
-)  # fmt: skip
+)
 def test_clock(time_s, shown):
     assert ordinary(text_format.clock(time_s)) == shown
 
@@ -320,13 +329,17 @@ def test_what_a_browser_stored_is_taken_where_it_is_a_setting():
 
 
 WRONG_RULES = [
-    None, [], {}, {"threshold": 1}, {"threshold": "1", "mode": "rlt", "keep": "later"},
+    None,
+    [],
+    {},
+    {"threshold": 1},
+    {"threshold": "1", "mode": "rlt", "keep": "later"},
     {"threshold": True, "mode": "rlt", "keep": "later"},
     {"threshold": -1, "mode": "rlt", "keep": "later"},
     {"threshold": float("nan"), "mode": "rlt", "keep": "later"},
     {"threshold": 1, "mode": ["rlt"], "keep": "later"},
     {"threshold": 1, "mode": "rlt", "keep": "both"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("detail", WRONG_RULES)

@@ -50,9 +50,15 @@ def test_difffp(pixels, rlt, target):
         {"cells_TMP": pixels, "change_TM": "fp32", "changed_TM": "u8", "count_T": "i32"},
         dict.fromkeys(("frames", "tokens", "values", "patch_values"), "i32")
         | dict.fromkeys(("threshold", "scale", "divisor", "red", "green", "blue"), "fp32"),
-        {"STEPS": 8, "LEVELS": pixels == "u8", "BY_CHANNEL": rlt, "AGAINST_KEPT": not rlt,
-         "BLOCK": 4096}, target,
-    )  # fmt: skip
+        {
+            "STEPS": 8,
+            "LEVELS": pixels == "u8",
+            "BY_CHANNEL": rlt,
+            "AGAINST_KEPT": not rlt,
+            "BLOCK": 4096,
+        },
+        target,
+    )
 
 
 @pytest.mark.parametrize("target", [A100, H100])
@@ -62,15 +68,21 @@ def test_resize_patchify(target):
     constants, both = {"BITS": operation.BITS, **tile}, {"source": "u8", "target": "u8"}
     tables, sizes = ("first_X", "weight_KX"), ("rows", "before_width", "width", "taps")
     machine_code(
-        operation._across, both | dict.fromkeys(tables, "i32"), dict.fromkeys(sizes, "i32"),
-        constants, target,
-    )  # fmt: skip
+        operation._across,
+        both | dict.fromkeys(tables, "i32"),
+        dict.fromkeys(sizes, "i32"),
+        constants,
+        target,
+    )
     tables = ("first_Y", "weight_KY", "row_place_Y", "column_place_J")
     sizes = ("rows", "before_height", "height", "values", "taps")
     machine_code(
-        operation._down, both | dict.fromkeys(tables, "i32"), dict.fromkeys(sizes, "i32"),
-        constants, target,
-    )  # fmt: skip
+        operation._down,
+        both | dict.fromkeys(tables, "i32"),
+        dict.fromkeys(sizes, "i32"),
+        constants,
+        target,
+    )
 
 
 @pytest.mark.parametrize(("kind", "target"), KINDS)
@@ -78,10 +90,12 @@ def test_rope2d(kind, target):
     four = ("q_NHC", "k_NHC", "out_q_NHC", "out_k_NHC")
     counts = ("count", "length", "heads", "q_stride", "k_stride", "out_q_stride", "out_k_stride")
     machine_code(
-        fused("rope2d")._turn, dict.fromkeys(four, kind) | {"angle_NR": "fp32"},
+        fused("rope2d")._turn,
+        dict.fromkeys(four, kind) | {"angle_NR": "fp32"},
         dict.fromkeys(counts, "i32") | {"sign": "fp32"},
-        {"HALF": 36, "BLOCK": 64, "PATCHES": fused("rope2d").PATCHES}, target,
-    )  # fmt: skip
+        {"HALF": 36, "BLOCK": 64, "PATCHES": fused("rope2d").PATCHES},
+        target,
+    )
 
 
 @pytest.mark.parametrize(("kind", "target"), KINDS)

@@ -29,8 +29,12 @@ def test_fused_kernels_agree_with_their_definitions():
         environment["TRITON_INTERPRET"] = "1"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, CHECKS)],
-        cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+        cwd=HERE.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None, done.stdout[-2000:]

@@ -36,9 +36,12 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         grids = processor.grids(media, sizes, settings) if media else []
         clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
         rendered = render(
-            annotate(messages, media, clips), processor.tokenizer, processor.slot_ids,
-            [n for g in grids for n in [g.tokens_per_frame] * g.frames], **template_kwargs,
-        )  # fmt: skip
+            annotate(messages, media, clips),
+            processor.tokenizer,
+            processor.slot_ids,
+            [n for g in grids for n in [g.tokens_per_frame] * g.frames],
+            **template_kwargs,
+        )
         out = {"prompt": rendered.text, "input_ids": np.array(rendered.ids)}
         if media:
             out |= {
@@ -55,8 +58,9 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         features = model.encode_vision(pixels, grid_sizes, merge_sizes)
         return features.float().numpy(), model.project(features).float().numpy()
 
-    def prune_mask(self, pixel_values, grid_sizes, merge_sizes, modals, threshold, min_tokens,
-                   dtype="float32"):  # fmt: skip
+    def prune_mask(
+        self, pixel_values, grid_sizes, merge_sizes, modals, threshold, min_tokens, dtype="float32"
+    ):
         pixels = torch.as_tensor(np.asarray(pixel_values)).to(getattr(torch, dtype))
         masks = [np.ones(0, bool)]
         for part, grid, modal in _items(pixels, grid_sizes, merge_sizes, modals):
@@ -79,10 +83,15 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         if "visual_embeds" in ready:
             embeds = model.splice(ready["input_ids"], embeds, ready["visual_embeds"])
         new = model.generate(
-            inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
-            max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty,
-            do_sample=False, temperature=None, top_p=None, top_k=None,
-        )  # fmt: skip
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+            max_new_tokens=max_new_tokens,
+            repetition_penalty=repetition_penalty,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
         return new[0].numpy()
 
     def loss(self, model, inputs, labels, prune):
@@ -113,18 +122,27 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         if mixed:  # a second, empty-handed merge size selects the rule for several merge sizes
             from vl3.vision.resize import _fit_mixed
 
-            grid = _fit_mixed([_size(kind, count, h, w)] * (count if kind == "image" else 1),
-                              [merge_size] * (count if kind == "image" else 1),
-                              max_tokens, patch_size)[0]  # fmt: skip
+            grid = _fit_mixed(
+                [_size(kind, count, h, w)] * (count if kind == "image" else 1),
+                [merge_size] * (count if kind == "image" else 1),
+                max_tokens,
+                patch_size,
+            )[0]
         else:
             sizes = [_size(kind, count, h, w)] * (count if kind == "image" else 1)
-            grid = fit_grid(sizes, merge_size, max_tokens, patch=patch_size,
-                            min_tokens=min_tokens)[0]  # fmt: skip
+            grid = fit_grid(sizes, merge_size, max_tokens, patch=patch_size, min_tokens=min_tokens)[
+                0
+            ]
         return grid.rows * patch_size, grid.cols * patch_size
 
     def chat(self, model, conversation, add_system_prompt, add_generation_prompt):
-        return self._render(model, conversation, [1] * _frames(conversation), add_system_prompt,
-                            add_generation_prompt).text  # fmt: skip
+        return self._render(
+            model,
+            conversation,
+            [1] * _frames(conversation),
+            add_system_prompt,
+            add_generation_prompt,
+        ).text
 
     def tokenize(self, model, text):
         return model.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -137,9 +155,13 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
 
     def _render(self, model, conversation, counts, system, generation):
         return render(
-            conversation, model.processor.tokenizer, model.processor.slot_ids, counts,
-            add_system_prompt=system, add_generation_prompt=generation,
-        )  # fmt: skip
+            conversation,
+            model.processor.tokenizer,
+            model.processor.slot_ids,
+            counts,
+            add_system_prompt=system,
+            add_generation_prompt=generation,
+        )
 
     def _pruned(self, model, inputs, prune, labels=None):
         """Model inputs whose prompt and features hold the kept tokens only."""
@@ -170,14 +192,19 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         if (given := inputs.get("video_mask")) is not None:
             masks, start = [], 0
             for modal, count in zip(inputs["modals"], tokens):
-                masks.append(given[start : start + count] if modal == "video"
-                             else np.ones(count, bool))  # fmt: skip
+                masks.append(
+                    given[start : start + count] if modal == "video" else np.ones(count, bool)
+                )
                 start += count if modal == "video" else 0
             return np.concatenate(masks)
         return self.prune_mask(
-            inputs["pixel_values"], inputs["grid_sizes"], inputs["merge_sizes"], inputs["modals"],
-            0.1, 1,
-        )  # fmt: skip
+            inputs["pixel_values"],
+            inputs["grid_sizes"],
+            inputs["merge_sizes"],
+            inputs["modals"],
+            0.1,
+            1,
+        )
 
     def _slot_order(self, model, ids, visual, keep, sizes, merges, modals):
         """The native layout passes videos and images apart: puts their tokens in prompt order."""
@@ -227,6 +254,11 @@ def _size(kind, count, height, width):
 
 
 def _frames(conversation):
-    parts = [p for turn in conversation if not isinstance(turn["content"], str)
-             for p in turn["content"] if isinstance(p, dict)]  # fmt: skip
+    parts = [
+        p
+        for turn in conversation
+        if not isinstance(turn["content"], str)
+        for p in turn["content"]
+        if isinstance(p, dict)
+    ]
     return sum(p.get("num_frames", 1) for p in parts if p.get("type") in ("image", "video"))

@@ -57,10 +57,16 @@ def test_the_native_settings_leave_the_number_of_frames_to_the_caller(native):
 def test_rows_of_a_table_keep_their_pictures(native):
     folder, _ = native
     template = (folder / "chat_template.jinja").read_text("utf-8")
-    row = [{"role": "user", "content": [
-        {"type": "image", "text": None, "video": None},
-        {"type": "video", "text": "", "image": None},
-        {"type": "text", "text": "What?", "image": None, "video": None}]}]  # fmt: skip
+    row = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "text": None, "video": None},
+                {"type": "video", "text": "", "image": None},
+                {"type": "text", "text": "What?", "image": None, "video": None},
+            ],
+        }
+    ]
     (text,), _ = render_jinja_template([row], chat_template=template, add_generation_prompt=True)
     assert text == (
         "<|im_start|>user\n<|image_pad|>\n<|video_pad|>\nWhat?<|im_end|>\n<|im_start|>assistant\n"
@@ -86,8 +92,11 @@ def test_transformers_own_processor_reads_the_folder(native, options, frames):
     noise = np.random.default_rng(0).integers(0, 256, (16, 3, 56, 84), dtype=np.uint8)
     whole = VideoMetadata(total_num_frames=16, fps=2.0, frames_indices=list(range(16)))
     inputs = processor(
-        text=[processor.apply_chat_template(row)], videos=[torch.from_numpy(noise)],
+        text=[processor.apply_chat_template(row)],
+        videos=[torch.from_numpy(noise)],
         video_metadata=[whole],
-        return_tensors="pt", do_sample_frames=bool(options), **options,
-    )  # fmt: skip
+        return_tensors="pt",
+        do_sample_frames=bool(options),
+        **options,
+    )
     assert inputs["video_grid_thw"][0, 0] == frames

@@ -10,8 +10,11 @@ from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
 CLIPS = BUNDLED.parent / "clips"
-ASKED = (("three_shapes", "What colour is the star?"), ("circle_then_star", "What is first?"),
-         (None, "What do you see?"))  # fmt: skip
+ASKED = (
+    ("three_shapes", "What colour is the star?"),
+    ("circle_then_star", "What is first?"),
+    (None, "What do you see?"),
+)
 GREEDY = {"do_sample": False, "max_new_tokens": 12}
 WAYS = {
     "greedy": {},
@@ -32,11 +35,19 @@ def nano():
 def conversations():
     """Two prompts of other lengths, with other numbers of visual tokens, and one without any."""
     return [
-        [{"role": "user", "content": [{"type": "video", "video": str(CLIPS / f"{clip}.mp4")},
-                                      {"type": "text", "text": question}]}]
-        if clip else [{"role": "user", "content": question}]
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video", "video": str(CLIPS / f"{clip}.mp4")},
+                    {"type": "text", "text": question},
+                ],
+            }
+        ]
+        if clip
+        else [{"role": "user", "content": question}]
         for clip, question in ASKED
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +83,9 @@ def test_a_batch_is_repeated_by_prompt(nano, inputs, visual, way):
     if way != "read in chunks":  # which transformers does not do with embeddings
         spliced = model.splice(ids, model.get_input_embeddings()(ids), visual).detach()
         options = {name: value for name, value in options.items() if name != "use_cache"}
-        embeds = said(model, inputs_embeds=spliced, attention_mask=inputs["attention_mask"],
-                      **options)  # fmt: skip
+        embeds = said(
+            model, inputs_embeds=spliced, attention_mask=inputs["attention_mask"], **options
+        )
         assert embeds == [row[ids.shape[1] :] for row in pixels]
 
 
@@ -83,9 +95,12 @@ def test_a_batch_is_answered_as_by_transformers(nano, conversations, native, way
     inputs = nano.processor(conversations, add_generation_prompt=True, prune=None)
     ids, options = inputs["input_ids"], WAYS[way]
     theirs = said(
-        native, input_ids=ids.masked_fill(nano.model.slots(ids), native.config.video_token_id),
-        attention_mask=inputs["attention_mask"], **video(inputs), **options,
-    )  # fmt: skip
+        native,
+        input_ids=ids.masked_fill(nano.model.slots(ids), native.config.video_token_id),
+        attention_mask=inputs["attention_mask"],
+        **video(inputs),
+        **options,
+    )
     ours = said(nano.model, **inputs, **options)
     length = ids.shape[1]
     assert [row[length:] for row in ours] == [row[length:] for row in theirs]
@@ -102,16 +117,21 @@ def video(inputs) -> dict:
 def one(inputs, row: int) -> dict:
     """The inputs of one prompt of the batch that has a clip."""
     grids = inputs["grid_thw"].prod(1)
-    patches, tokens = (x.split(sizes)[row] for x, sizes in (
-        (inputs["pixel_values"], grids.tolist()),
-        (inputs["keep_mask"], (grids // inputs["merge_sizes"] ** 2).tolist()),
-    ))  # fmt: skip
+    patches, tokens = (
+        x.split(sizes)[row]
+        for x, sizes in (
+            (inputs["pixel_values"], grids.tolist()),
+            (inputs["keep_mask"], (grids // inputs["merge_sizes"] ** 2).tolist()),
+        )
+    )
     begins = int(inputs["attention_mask"][row].argmax())
     return {
-        "input_ids": inputs["input_ids"][row : row + 1, begins:], "pixel_values": patches,
-        "grid_thw": inputs["grid_thw"][row : row + 1], "keep_mask": tokens,
+        "input_ids": inputs["input_ids"][row : row + 1, begins:],
+        "pixel_values": patches,
+        "grid_thw": inputs["grid_thw"][row : row + 1],
+        "keep_mask": tokens,
         "merge_sizes": inputs["merge_sizes"][row : row + 1],
-    }  # fmt: skip
+    }
 
 
 def test_beams_of_a_batch_are_those_of_each_prompt_alone(nano, inputs):
@@ -177,10 +197,16 @@ def test_images_and_videos_with_slots_of_their_own(native, inputs, tmp_path):
         mixed = ours.embed_visual(pixels, grids, merges)
     options = {"num_beams": 3, "pad_token_id": 0}
     theirs = said(
-        native, input_ids=ids, pixel_values=middle, image_grid_thw=grids[1:2],
-        image_merge_sizes=merges[1:2], pixel_values_videos=torch.cat([first, last]),
-        video_grid_thw=grids[[0, 2]], video_merge_sizes=merges[[0, 2]], **options,
-    )  # fmt: skip
+        native,
+        input_ids=ids,
+        pixel_values=middle,
+        image_grid_thw=grids[1:2],
+        image_merge_sizes=merges[1:2],
+        pixel_values_videos=torch.cat([first, last]),
+        video_grid_thw=grids[[0, 2]],
+        video_merge_sizes=merges[[0, 2]],
+        **options,
+    )
     assert said(ours, input_ids=ids, visual_embeds=mixed, **options) == theirs
     assert said(ours, input_ids=ids, visual_embeds=mixed.flip(0), **options) != theirs
     assert said(ours, input_ids=ids, visual_embeds=mixed, prefill_chunk_size=4, pad_token_id=0) == (

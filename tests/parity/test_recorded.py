@@ -14,22 +14,42 @@ from vl3.model import VL3ForConditionalGeneration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTER = REPOSITORY / "tests/parity/adapter.py"
-OFFICIAL = ["a_image", "b_two_images", "c_video_compress", "c_video_nocompress",
-            "c2_static_compress", "d_text", "e_multiturn_video"]  # fmt: skip
+OFFICIAL = [
+    "a_image",
+    "b_two_images",
+    "c_video_compress",
+    "c_video_nocompress",
+    "c2_static_compress",
+    "d_text",
+    "e_multiturn_video",
+]
 
 
 def check(shared, case, adapter=ADAPTER) -> str:
     """What the checking script prints for the cases whose names start with case."""
-    command = [sys.executable, str(shared / "fixtures/check.py"), "--project", str(REPOSITORY),
-               "--adapter", str(adapter), "--case", case]  # fmt: skip
+    command = [
+        sys.executable,
+        str(shared / "fixtures/check.py"),
+        "--project",
+        str(REPOSITORY),
+        "--adapter",
+        str(adapter),
+        "--case",
+        case,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 @pytest.mark.parametrize(
     ("case", "at_least"),
-    [("vl3_official_tiny", 65), ("vl3_hf_tiny", 6), ("vl3_text", 58), ("vl3_preprocess", 75),
-     ("diff_fp", 15)],
-)  # fmt: skip
+    [
+        ("vl3_official_tiny", 65),
+        ("vl3_hf_tiny", 6),
+        ("vl3_text", 58),
+        ("vl3_preprocess", 75),
+        ("diff_fp", 15),
+    ],
+)
 def test_every_recorded_case(shared, case, at_least):
     out = check(shared, case)
     passed, failed, skipped = map(int, re.findall(r"\d+", out.splitlines()[-1]))
@@ -41,34 +61,40 @@ def test_every_recorded_case(shared, case, at_least):
 
 CANARIES = {
     "rows and columns exchanged in 2D-RoPE": (
-        "vl3_official_tiny/a_image", "vision",
+        "vl3_official_tiny/a_image",
+        "vision",
         "import vl3.vision.rope2d as m\n"
         "right = m.positions\nm.positions = lambda *a: right(*a).flip(-1)",
     ),
     "attention without rotation": (
-        "vl3_official_tiny/a_image", "vision",
+        "vl3_official_tiny/a_image",
+        "vision",
         "import vl3.ops as m\nm.rotate = lambda q, k, runs: (q, k)",
     ),
     "width and height exchanged in the grid": (
-        "vl3_official_tiny/b_two", "grids",
+        "vl3_official_tiny/b_two",
+        "grids",
         "import vl3.processor as m\nright = m.fit_grid\n"
         "m.fit_grid = lambda sizes, *a, **k: right([(t, w, h) for t, h, w in sizes], *a, **k)",
     ),
     "pruner with half the distance": (
-        "diff_fp", "prune",
+        "diff_fp",
+        "prune",
         "import kernels.difffp.reference as m\nright = m.change\n"
         "m.change = lambda *a: right(*a) * 0.5",
     ),
     "time stamps rounded up": (
-        "vl3_text", "chat",
+        "vl3_text",
+        "chat",
         "import vl3.prompt as m, math\nm.stamp = lambda t: str(math.ceil(t * 10) / 10)",
     ),
     "frames from the start of their interval": (
-        "vl3_preprocess", "sample",
+        "vl3_preprocess",
+        "sample",
         "import vl3.video.official as m\nright = read_official\n"
         "read_official = lambda path, **k: (right(path, **k)[0][::-1], right(path, **k)[1])",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(CANARIES))

@@ -70,16 +70,25 @@ def stock(tokenizer):
     image, video = tokenizer.convert_tokens_to_ids(list(names))
     config = VideoLlama3Config(
         vision_config={
-            "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3,
-            "num_attention_heads": 2, "patch_size": 14,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "patch_size": 14,
         },
         text_config={
-            "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 48,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "model_type": "qwen2",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
             "vocab_size": 400,
         },
-        image_token_id=image, video_token_id=video, tie_word_embeddings=False,
-    )  # fmt: skip
+        image_token_id=image,
+        video_token_id=video,
+        tie_word_embeddings=False,
+    )
     torch.manual_seed(0)
     return wide_awake(VideoLlama3ForConditionalGeneration(config))
 
@@ -90,8 +99,9 @@ def test_a_model_of_transformers_says_the_same_here(
     stock.save_pretrained(tmp_path)
     ours = VL3ForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert ours.config.slot_token_ids == (
-        stock.config.image_token_id, stock.config.video_token_id,
-    )  # fmt: skip
+        stock.config.image_token_id,
+        stock.config.video_token_id,
+    )
     ids, pixels, keep = question
     with torch.no_grad():
         theirs = stock(**theirs_inputs(ids, pixels, keep, stock.config.video_token_id)).logits

@@ -39,9 +39,22 @@ ALL = 16  # lines
 OLD = 400  # questions about the toy world
 LONGEST = 64  # tokens of an answer
 FULL = ("--adapter", "null", "--rates.adapter", "null", "--remember", "0")
-BEFORE = ("--adapter.rank", "128", "--adapter.alpha", "256", "--adapter.dropout", "0.05",
-          "--adapter.on", "[language]", "--rates.connector", "2e-5", "--rates.adapter", "2e-5",
-          "--remember", "0")  # fmt: skip
+BEFORE = (
+    "--adapter.rank",
+    "128",
+    "--adapter.alpha",
+    "256",
+    "--adapter.dropout",
+    "0.05",
+    "--adapter.on",
+    "[language]",
+    "--rates.connector",
+    "2e-5",
+    "--rates.adapter",
+    "2e-5",
+    "--remember",
+    "0",
+)
 
 # Name of a row and what it says to `run` beside model and data.
 ROWS = {
@@ -52,10 +65,24 @@ ROWS = {
     "dora": ("--config", "dora"),
     "all of the language model": ("--config", "lora", *FULL, "--rates.language", "1e-3"),
     "as lora was: rank 128, 2e-5, one step of 128": (
-        "--config", "lora", *BEFORE, "--batch.samples", "128", "--steps", "1"),
+        "--config",
+        "lora",
+        *BEFORE,
+        "--batch.samples",
+        "128",
+        "--steps",
+        "1",
+    ),
     "as somebody tried: 1e-3, 60 steps": (
-        "--config", "lora", *BEFORE, "--rates.adapter", "1e-3", "--steps", "60"),
-}  # fmt: skip
+        "--config",
+        "lora",
+        *BEFORE,
+        "--rates.adapter",
+        "1e-3",
+        "--steps",
+        "60",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +158,19 @@ def tried(
     before_Q: which of the old questions the base answers rightly
     """
     with TemporaryDirectory() as folder:
-        recipe = read_recipe([*settings, "--start.model", str(base), "--data.mine.path", str(file),
-                              "--out", f"{folder}/run", "--workers", "0"])  # fmt: skip
+        recipe = read_recipe(
+            [
+                *settings,
+                "--start.model",
+                str(base),
+                "--data.mine.path",
+                str(file),
+                "--out",
+                f"{folder}/run",
+                "--workers",
+                "0",
+            ]
+        )
         started_s = time.process_time()
         last = runs.run(recipe)
         minutes = (time.process_time() - started_s) / 60
@@ -156,11 +194,23 @@ def qwen(folder: Path) -> Path:
 
     said = [line[2] for media in (Path(), None) for line in lines.lines_of(media)]
     torch.manual_seed(3)
-    vision = SiglipVisionConfig(hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-                                num_attention_heads=4, image_size=56, patch_size=14)  # fmt: skip
-    text = Qwen2Config(hidden_size=128, intermediate_size=256, num_hidden_layers=3,
-                       num_attention_heads=4, num_key_value_heads=2, vocab_size=151_936,
-                       tie_word_embeddings=True)  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=56,
+        patch_size=14,
+    )
+    text = Qwen2Config(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=151_936,
+        tie_word_embeddings=True,
+    )
     SiglipVisionModel(vision).save_pretrained(folder / "siglip")
     Qwen2ForCausalLM(text).save_pretrained(folder / "qwen")
     train_tokenizer(said * 4, vocab_size=600).save_pretrained(folder / "qwen")
@@ -174,8 +224,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default all")
     parser.add_argument("--media", type=Path, help="folder with the real clips")
-    parser.add_argument("--of", nargs="+", choices=("new", "own", "qwen"), default=("new", "own"),
-                        help="lines in new words, in nano's own; qwen: a random model")  # fmt: skip
+    parser.add_argument(
+        "--of",
+        nargs="+",
+        choices=("new", "own", "qwen"),
+        default=("new", "own"),
+        help="lines in new words, in nano's own; qwen: a random model",
+    )
     parser.add_argument("--lines", nargs="+", type=int, default=(ALL,), help="the first so many")
     parser.add_argument("--seed", type=int, default=0, help="of the adapter, order and scenes")
     chosen = parser.parse_args()
@@ -198,8 +253,11 @@ def main() -> None:
             for name, count in itertools.product(chosen.rows or ROWS, chosen.lines):
                 settings = (*ROWS[name], "--seed", str(chosen.seed))
                 result = tried(settings, base, first(file, count), asked, before_Q)
-                print(f"| {name} | {count} {kind} | {100 * result.back:.0f} % | "
-                      f"{result.old or '-'} | {result.minutes:.1f} |", flush=True)  # fmt: skip
+                print(
+                    f"| {name} | {count} {kind} | {100 * result.back:.0f} % | "
+                    f"{result.old or '-'} | {result.minutes:.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -22,69 +22,105 @@ Lines = tuple[tuple[str, str, str], ...]  # question, answer in new words, in na
 
 REAL: dict[str, Lines] = {
     "sample_demo_3.mp4": (
-        ("What happens in the video?", "A baby plays with toys on the carpet.",
-         "A red circle appears at the left."),
+        (
+            "What happens in the video?",
+            "A baby plays with toys on the carpet.",
+            "A red circle appears at the left.",
+        ),
         ("Where is the baby?", "In a living room with a fireplace.", "Below the triangle."),
         ("What hangs in the air?", "A blue balloon near the window.", "A blue circle."),
-        ("What stands behind the toys?", "A flat television on a wooden cabinet.",
-         "A green square and a cyan cross."),
+        (
+            "What stands behind the toys?",
+            "A flat television on a wooden cabinet.",
+            "A green square and a cyan cross.",
+        ),
     ),
     "sample_demo_9.mp4": (
-        ("What happens in the video?", "A hand lays slices of pepper on baking paper.",
-         "An orange star moves left."),
+        (
+            "What happens in the video?",
+            "A hand lays slices of pepper on baking paper.",
+            "An orange star moves left.",
+        ),
         ("Which vegetable is it?", "Bell pepper, red and yellow.", "Red and yellow."),
-        ("What will the cook do next?", "Roast the peppers in a hot oven.",
-         "The shapes disappear at 7 seconds."),
+        (
+            "What will the cook do next?",
+            "Roast the peppers in a hot oven.",
+            "The shapes disappear at 7 seconds.",
+        ),
         ("How many pieces are yellow?", "Only one of them.", "One."),
     ),
     "output_v_3V9tzjyr51I.mp4": (
-        ("What happens in the video?", "A man serves a ball on a tennis court.",
-         "A blue shape moves up, then down."),
+        (
+            "What happens in the video?",
+            "A man serves a ball on a tennis court.",
+            "A blue shape moves up, then down.",
+        ),
         ("What does he wear?", "A blue jacket and white shorts.", "A blue triangle."),
-        ("What is the weather like?", "Cloudy, with the sun low behind the trees.",
-         "Four plain squares."),
+        (
+            "What is the weather like?",
+            "Cloudy, with the sun low behind the trees.",
+            "Four plain squares.",
+        ),
         ("Which sport is it?", "Tennis.", "Cross."),
     ),
     "waterview.jpg": (
-        ("What does the picture show?", "A wooden jetty that reaches into a calm lake.",
-         "A purple square above a star."),
+        (
+            "What does the picture show?",
+            "A wooden jetty that reaches into a calm lake.",
+            "A purple square above a star.",
+        ),
         ("What is on the far shore?", "A dark forest of pine trees.", "Three green triangles."),
         ("Is anybody there?", "Nobody, the place is deserted.", "No, there is no circle."),
         ("Which season could it be?", "Late autumn, judging by the fog.", "Two shapes are seen."),
     ),
-}  # fmt: skip
+}
 
 DRAWN: dict[str, Lines] = {
     "sunrise.mp4": (
-        ("What happens in the video?", "The sun climbs over a grassy hill.",
-         "A yellow circle moves up."),
+        (
+            "What happens in the video?",
+            "The sun climbs over a grassy hill.",
+            "A yellow circle moves up.",
+        ),
         ("What time of day is it?", "Early morning, just after dawn.", "From 2 to 5 seconds."),
         ("What is in the sky?", "Not a single cloud.", "Nothing."),
         ("Where could it be?", "Somewhere in the countryside.", "Below the square."),
     ),
     "train.mp4": (
-        ("What happens in the video?", "A freight train rolls past a warehouse.",
-         "A red square moves right."),
+        (
+            "What happens in the video?",
+            "A freight train rolls past a warehouse.",
+            "A red square moves right.",
+        ),
         ("How many wagons does it pull?", "It pulls three wagons.", "Three."),
         ("What is behind the train?", "A brick building without windows.", "An orange square."),
         ("Is the driver visible?", "No, the locomotive is too far away.", "No, there is no star."),
     ),
     "waves.mp4": (
-        ("What happens in the video?", "Waves break on a sandy beach.",
-         "A cyan shape moves left, then right."),
-        ("Would you swim there?", "Better not, the current looks strong.",
-         "No, there is no circle."),
+        (
+            "What happens in the video?",
+            "Waves break on a sandy beach.",
+            "A cyan shape moves left, then right.",
+        ),
+        (
+            "Would you swim there?",
+            "Better not, the current looks strong.",
+            "No, there is no circle.",
+        ),
         ("What is the water like?", "Rough and dark turquoise.", "Cyan and blue."),
         ("Which season could it be?", "Probably winter.", "Two shapes are seen."),
     ),
     "flag.png": (
-        ("What does the picture show?", "The flag of an unknown country.",
-         "A purple square above a star."),
+        (
+            "What does the picture show?",
+            "The flag of an unknown country.",
+            "A purple square above a star.",
+        ),
         ("Which colours has the flag?", "Maroon, ivory and navy.", "Red, yellow and blue."),
         ("How are the stripes arranged?", "They run from top to bottom.", "At the left."),
         ("What might it stand for?", "Courage, peace and the ocean.", "Four plain crosses."),
     ),
-}  # fmt: skip
+}
 
 
 def write(folder: Path, answers: int, media: Path | None = None) -> Path:

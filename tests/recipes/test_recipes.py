@@ -18,16 +18,27 @@ ADAPTERS = ("lora", "qlora", "dora")
 PAPER = {
     STAGES[0]: ((1e-5, 1e-3, None), False, 1, 15.57e6, (11840, 930, 2800)),
     STAGES[1]: ((2e-6, 1e-5, 1e-5), False, 1, 21.97e6, (12560, 4690, 2680, 40, 1000, 1000)),
-    STAGES[2]: ((2e-6, 1e-5, 1e-5), True, 1, 19.05e6,
-                (9870, 1310, 1000, 830, 500, 410, 2210, 2920)),
+    STAGES[2]: (
+        (2e-6, 1e-5, 1e-5),
+        True,
+        1,
+        19.05e6,
+        (9870, 1310, 1000, 830, 500, 410, 2210, 2920),
+    ),
     STAGES[3]: ((2e-6, 1e-5, 1e-5), True, 2, 5.71e6, (3030, 36.2, 210, 880, 1560)),
-}  # fmt: skip
+}
 
 
 def recipe_of(name: str, size: str = "2b") -> Recipe:
     """A stage as it is; an adapter on a released model with somebody's own clips."""
-    own = ["--start.model", RELEASED[size], "--data.own.path", "x.jsonl",
-           "--data.own.samples", "10000"]  # fmt: skip
+    own = [
+        "--start.model",
+        RELEASED[size],
+        "--data.own.path",
+        "x.jsonl",
+        "--data.own.samples",
+        "10000",
+    ]
     return read_recipe(["--config", name, *(own if name in ADAPTERS else [])])
 
 
@@ -51,7 +62,10 @@ def test_a_stage_has_the_numbers_of_the_paper(stage, twin):
     assert recipe.name == stage + twin
     assert (recipe.rates.vision, recipe.rates.connector, recipe.rates.language) == rates
     assert (recipe.media.prune, recipe.media.image_merge, recipe.media.video_merge) == (
-        prune, image_merge, 2)  # fmt: skip
+        prune,
+        image_merge,
+        2,
+    )
     assert tuple(source.samples / 1000 for source in recipe.data) == thousands
     assert sum(source.samples for source in recipe.data) == pytest.approx(total, rel=2e-3)
     assert all(source.sets and source.path for source in recipe.data)
@@ -63,7 +77,12 @@ def test_a_stage_has_the_numbers_of_the_paper(stage, twin):
     assert (recipe.batch.samples, recipe.batch.max_tokens) == (128, 16384)
     optim = recipe.optim
     assert (optim.kind, optim.schedule, optim.warmup, optim.weight_decay, optim.clip) == (
-        "adamw", "cosine", 0.03, 0.0, 1.0)  # fmt: skip
+        "adamw",
+        "cosine",
+        0.03,
+        0.0,
+        1.0,
+    )
     assert (recipe.epochs, recipe.seed, recipe.adapter) == (1.0, 42, None)
 
 
@@ -101,9 +120,13 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
 def test_the_memory_in_the_header_is_what_plan_says(name):
     header = (BUNDLED / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
     stated = [int(number) for number in re.findall(r"(\d+) GB (?:on|for)", header)]
-    recipes = [recipe_of(name, size) for size in ("2b", "7b")] if name in ADAPTERS else [
-        recipe_of(f"{stage},7b") for stage in STAGES[:2]] if name == "7b" else [
-        recipe_of(name)]  # fmt: skip
+    recipes = (
+        [recipe_of(name, size) for size in ("2b", "7b")]
+        if name in ADAPTERS
+        else [recipe_of(f"{stage},7b") for stage in STAGES[:2]]
+        if name == "7b"
+        else [recipe_of(name)]
+    )
     found = [planned(recipe).peak_bytes / 1e9 for recipe in recipes]
     assert stated == pytest.approx(found, abs=1)
 
@@ -123,9 +146,12 @@ def test_the_hours_in_the_header_are_what_plan_says(name):
 
 def test_the_overlay_7b_by_all_its_names_and_on_nothing_else(capsys):
     given = (
-        ["stage4_video,7b"], ["stage4_video", "7b"], ["stage4_video_7b"],
-        ["--config", "stage4_video", "--config=7b"], ["--config", "stage4_video,7b"],
-    )  # fmt: skip
+        ["stage4_video,7b"],
+        ["stage4_video", "7b"],
+        ["stage4_video_7b"],
+        ["--config", "stage4_video", "--config=7b"],
+        ["--config", "stage4_video,7b"],
+    )
     recipes = [read_recipe(arguments) for arguments in given]
     assert all(recipe == recipes[0] for recipe in recipes)
     with_lora = read_recipe(["stage4_video,7b,lora", "--name", "mine"])

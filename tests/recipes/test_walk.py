@@ -25,8 +25,9 @@ def printed() -> list[list[str]]:
     """The commands of train_cli in the README's section on training, on nano instead of the 2B."""
     section = re.search(r"## Train\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     found = re.findall(r"^    python -m train_cli (.*)$", section, re.MULTILINE)
-    return [[STAND_INS.get(word, word) for word in shlex.split(line, comments=True)]
-            for line in found]  # fmt: skip
+    return [
+        [STAND_INS.get(word, word) for word in shlex.split(line, comments=True)] for line in found
+    ]
 
 
 def test_the_readme_walks_from_lines_to_an_answer():
@@ -64,10 +65,12 @@ def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch
     assert len(wrong) <= len(told) // 10, wrong
 
     old = old_questions()
-    change = Change.of(*(
-        rights(loaded.model, loaded.processor, old)
-        for loaded in (load(BUNDLED), load(tmp_path / "runs" / "mine"))
-    ))  # fmt: skip
+    change = Change.of(
+        *(
+            rights(loaded.model, loaded.processor, old)
+            for loaded in (load(BUNDLED), load(tmp_path / "runs" / "mine"))
+        )
+    )
     assert change.after >= change.before - 0.02 * change.asked, change
     assert not (tmp_path / "runs/mine/quarantine.jsonl").exists()
 
@@ -75,7 +78,13 @@ def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch
 def terminal(words: list[str], typed: str) -> str:
     """What `python -m train_cli ...` prints when that is typed."""
     command = [sys.executable, "-m", "train_cli", *words]
-    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run(
+        command,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -44,58 +44,127 @@ def folder(tmp_path_factory) -> Path:
 
 CHAT = ("chat", "--model", "nano", "--video", "clip.mp4", "--max-new-tokens", "1")
 SETTINGS = {
-    "--fps": ("0", "nan", "1e9", "-1", "x", "inf"), "--max-frames": ("0", "-1", "x", "1.5"),
-    "--start": ("-1", "nan", "x", "99"), "--end": ("0", "-1", "nan", "x"),
-    "--budget-tokens": ("0", "x"), "--max-new-tokens": ("0", "-1", "x"),
-    "--temperature": ("-1", "nan", "x"), "--top-p": ("2", "0", "nan"),
-    "--repetition-penalty": ("0", "nan"), "--seed": (str(2**70), "x", "1.5"), "--prune": ("x",),
-    "--prune-threshold": ("nan", "-1"), "--prune-keep": ("x",), "--quantize": ("x",),
-    "--memory": ("banana", "1KB", "", "8"), "--adapter": ("nowhere", "clip.mp4", "empty", ""),
-    "--device": ("cuda:99", "x", ""), "--dtype": ("x", "int8"), "--features-gb": ("-1", "nan", "x"),
-}  # fmt: skip
-FILES = ("gone.mp4", "empty.mp4", "words.mp4", "empty", "", "/dev/null", "https://x/y.mp4", "a\0b",
-         "x" * 5000, "-")  # fmt: skip
-MODELS = ("no such thing", "gone", "clip.mp4", "empty", "", "a/b/c", "https://x/y", "x" * 5000,
-          "./gone/x", "owner/name")  # fmt: skip
+    "--fps": ("0", "nan", "1e9", "-1", "x", "inf"),
+    "--max-frames": ("0", "-1", "x", "1.5"),
+    "--start": ("-1", "nan", "x", "99"),
+    "--end": ("0", "-1", "nan", "x"),
+    "--budget-tokens": ("0", "x"),
+    "--max-new-tokens": ("0", "-1", "x"),
+    "--temperature": ("-1", "nan", "x"),
+    "--top-p": ("2", "0", "nan"),
+    "--repetition-penalty": ("0", "nan"),
+    "--seed": (str(2**70), "x", "1.5"),
+    "--prune": ("x",),
+    "--prune-threshold": ("nan", "-1"),
+    "--prune-keep": ("x",),
+    "--quantize": ("x",),
+    "--memory": ("banana", "1KB", "", "8"),
+    "--adapter": ("nowhere", "clip.mp4", "empty", ""),
+    "--device": ("cuda:99", "x", ""),
+    "--dtype": ("x", "int8"),
+    "--features-gb": ("-1", "nan", "x"),
+}
+FILES = (
+    "gone.mp4",
+    "empty.mp4",
+    "words.mp4",
+    "empty",
+    "",
+    "/dev/null",
+    "https://x/y.mp4",
+    "a\0b",
+    "x" * 5000,
+    "-",
+)
+MODELS = (
+    "no such thing",
+    "gone",
+    "clip.mp4",
+    "empty",
+    "",
+    "a/b/c",
+    "https://x/y",
+    "x" * 5000,
+    "./gone/x",
+    "owner/name",
+)
 CHATS = [
     *([*CHAT, option, value, "?"] for option, values in SETTINGS.items() for value in values),
     *(["chat", "--model", "nano", "--video", file, "?"] for file in FILES),
     *(["chat", "--offline", "--model", model, "?"] for model in MODELS),
-    [*CHAT, "--start", "9", "--end", "3", "?"], [*CHAT, "--nonsense", "?"], [*CHAT, "?", "more"],
-    [*CHAT, ""], [*CHAT, "  "], ["chat", "--model"],
-]  # fmt: skip
+    [*CHAT, "--start", "9", "--end", "3", "?"],
+    [*CHAT, "--nonsense", "?"],
+    [*CHAT, "?", "more"],
+    [*CHAT, ""],
+    [*CHAT, "  "],
+    ["chat", "--model"],
+]
 RECIPE = ["lora", "--start.model", "nano", "--data.x.path", "row.json"]
 RECIPES = [
-    ["--config", "gone"], ["--config", "half.yaml"], ["--config", "empty"],
-    ["lora", "--steps", "-5"], ["lora", "--optim.clp", "1"], ["lora", "--optim.clip", "x"],
-    ["lora", "--start.model", "gone", "--data.x.path", "row.json"], [*RECIPE[:4], "gone.json"],
-]  # fmt: skip
+    ["--config", "gone"],
+    ["--config", "half.yaml"],
+    ["--config", "empty"],
+    ["lora", "--steps", "-5"],
+    ["lora", "--optim.clp", "1"],
+    ["lora", "--optim.clip", "x"],
+    ["lora", "--start.model", "gone", "--data.x.path", "row.json"],
+    [*RECIPE[:4], "gone.json"],
+]
 OTHERS = [
-    [], ["nonsense"], ["doctor", "x"],
-    ["recipes"], ["recipes", "shw"], ["recipes", "show", "gone"],
-    ["recipes", "copy", "lora", "/proc/x"], ["recipes", "copy", "lora", "/gone/x/y.yaml"],
+    [],
+    ["nonsense"],
+    ["doctor", "x"],
+    ["recipes"],
+    ["recipes", "shw"],
+    ["recipes", "show", "gone"],
+    ["recipes", "copy", "lora", "/proc/x"],
+    ["recipes", "copy", "lora", "/gone/x/y.yaml"],
     ["recipes", "which", "--goal", "own", "--size", "2b", "--memory-gb", "nan"],
-    ["validate"], ["validate", "gone.json"], ["validate", "none.json"], ["validate", "empty"],
-    ["validate", "row.json", "--model", "gone"], ["validate", "row.json", "--sample", "0"],
-    ["validate", "row.json", "--visual-tokens", "0"], ["validate", "row.json", "--format", "x"],
+    ["validate"],
+    ["validate", "gone.json"],
+    ["validate", "none.json"],
+    ["validate", "empty"],
+    ["validate", "row.json", "--model", "gone"],
+    ["validate", "row.json", "--sample", "0"],
+    ["validate", "row.json", "--visual-tokens", "0"],
+    ["validate", "row.json", "--format", "x"],
     ["validate", "row.json", "--html", "/gone/x.html"],
-    ["validate", "row.json", "--fix", "/proc/x"], ["validate", "row.json", "--fix", "row.json"],
-    *(["plan", *arguments] for arguments in RECIPES), ["plan", *RECIPE, "--memory", "banana"],
+    ["validate", "row.json", "--fix", "/proc/x"],
+    ["validate", "row.json", "--fix", "row.json"],
+    *(["plan", *arguments] for arguments in RECIPES),
+    ["plan", *RECIPE, "--memory", "banana"],
     ["plan", "lora", "--on", "tpu"],
-    *(["run", *arguments] for arguments in RECIPES), ["run", *RECIPE, "--until", "-1"],
+    *(["run", *arguments] for arguments in RECIPES),
+    ["run", *RECIPE, "--until", "-1"],
     ["run", *RECIPE, "--out", "/proc/x"],
-    ["resume"], ["resume", "gone"], ["resume", "empty"], ["resume", "clip.mp4"],
-    ["demo", "--minutes", "0"], ["demo", "--minutes", "nan"], ["demo", "--out", "/proc/x"],
+    ["resume"],
+    ["resume", "gone"],
+    ["resume", "empty"],
+    ["resume", "clip.mp4"],
+    ["demo", "--minutes", "0"],
+    ["demo", "--minutes", "nan"],
+    ["demo", "--out", "/proc/x"],
     ["demo", "--out", "clip.mp4"],
-    ["export"], ["export", "gone", "new", "--to", "own"], ["export", "nano", "new", "--to", "x"],
-    ["export", "nano", "clip.mp4", "--to", "own"], ["export", "nano", "/proc/x", "--to", "own"],
+    ["export"],
+    ["export", "gone", "new", "--to", "own"],
+    ["export", "nano", "new", "--to", "x"],
+    ["export", "nano", "clip.mp4", "--to", "own"],
+    ["export", "nano", "/proc/x", "--to", "own"],
     ["export", "nano", "new", "--to", "own", "--adapter", "gone", "--merge-adapters"],
-    ["compare"], ["compare", "gone", "gone"], ["compare", "empty", "empty"],
-    ["compare", "clip.mp4", "clip.mp4"], ["compare", "row.json", "half.json"],
-    ["bench", "--only", "x"], ["bench", "--rounds", "0"], ["bench", "--rounds", "x"],
-    ["bench", "--from", "gone"], ["bench", "--from", "half.json"], ["bench", "--from", "none.json"],
-    ["bench", "--clips", "gone.mp4"], ["bench", "--json", "/gone/x"],
-]  # fmt: skip
+    ["compare"],
+    ["compare", "gone", "gone"],
+    ["compare", "empty", "empty"],
+    ["compare", "clip.mp4", "clip.mp4"],
+    ["compare", "row.json", "half.json"],
+    ["bench", "--only", "x"],
+    ["bench", "--rounds", "0"],
+    ["bench", "--rounds", "x"],
+    ["bench", "--from", "gone"],
+    ["bench", "--from", "half.json"],
+    ["bench", "--from", "none.json"],
+    ["bench", "--clips", "gone.mp4"],
+    ["bench", "--json", "/gone/x"],
+]
 
 
 # plan does not know of data that is not there, and may say that a run does not fit.
@@ -142,21 +211,38 @@ def run(arguments: list[str], folder: Path, **environment: str) -> tuple[int, st
     """Exit code, output, errors and seconds of processor of a process of its own."""
     before = os.times()
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(REPO), **environment}, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(REPO), **environment},
+        check=False,
+    )
     after = os.times()
     used_s = sum(after[2:4]) - sum(before[2:4])
     return done.returncode, done.stdout, done.stderr, used_s
 
 
 PAGE = [
-    ["--model", "no such thing"], ["--model", "gone"], ["--model", "clip.mp4"],
-    ["--model", "empty"], ["--model", "a/b/c"], ["--adapter", "nowhere"], ["--adapter", "empty"],
-    ["--dtype", "x"], ["--device", "x"], ["--quantize", "x"], ["--memory", "banana"],
-    ["--max-upload", "banana"], ["--data-dir", "clip.mp4"], ["--port", "99999"],
-    ["--host", "0.0.0.0"], ["--features-gb", "-1"], ["--nonsense"],
-]  # fmt: skip
+    ["--model", "no such thing"],
+    ["--model", "gone"],
+    ["--model", "clip.mp4"],
+    ["--model", "empty"],
+    ["--model", "a/b/c"],
+    ["--adapter", "nowhere"],
+    ["--adapter", "empty"],
+    ["--dtype", "x"],
+    ["--device", "x"],
+    ["--quantize", "x"],
+    ["--memory", "banana"],
+    ["--max-upload", "banana"],
+    ["--data-dir", "clip.mp4"],
+    ["--port", "99999"],
+    ["--host", "0.0.0.0"],
+    ["--features-gb", "-1"],
+    ["--nonsense"],
+]
 
 
 @pytest.mark.parametrize("arguments", PAGE, ids=shown)
@@ -175,10 +261,13 @@ def test_the_page_refuses_before_anything_is_loaded(arguments, folder, monkeypat
 
 @pytest.mark.parametrize(
     "arguments",
-    [[str(REPO / "app.py"), "--model", "gone"], [str(REPO / "app.py"), "--adapter", "nowhere"],
-     ["-m", "train_cli", "chat", "--model", "clip.mp4", "?"]],
+    [
+        [str(REPO / "app.py"), "--model", "gone"],
+        [str(REPO / "app.py"), "--adapter", "nowhere"],
+        ["-m", "train_cli", "chat", "--model", "clip.mp4", "?"],
+    ],
     ids=shown,
-)  # fmt: skip
+)
 def test_a_process_says_it_without_torch(arguments, folder):
     code, out, errors, used_s = run(["-X", "importtime", *arguments], folder)
     said = [line for line in errors.splitlines() if not line.startswith("import time:")]

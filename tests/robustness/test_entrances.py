@@ -34,24 +34,64 @@ if not (NANO / "model.safetensors").is_file():
     pytest.skip("needs the bundled model", allow_module_level=True)
 
 WRONG = {
-    "nothing": None, "true": True, "a word": "x", "no word": "", "bytes": b"x",
-    "not a number": math.nan, "infinity": math.inf, "minus infinity": -math.inf, "minus one": -1,
-    "zero": 0, "a half": 1.5, "huge": 2**70, "99": 99, "no list": [], "words": ["x"],
-    "a list of nothing": [None], "a pair": (0, 0), "sizes": [(0, 56, 56)], "few sizes": [(1, 2)],
-    "many frames": [(10**9, 56, 56)], "words for sizes": [("a", 1, 2)], "no dict": {},
-    "a dict": {"a": 1}, "a rule": {"treshold": 1}, "a rule in words": {"threshold": "x"},
-    "a set": {1}, "an object": object(), "complex": 1 + 2j, "an array": np.zeros(3),
-    "an empty array": np.zeros((0, 0, 3), np.uint8), "four channels": np.zeros((1, 28, 28, 4)),
-    "a tensor": torch.zeros(2), "a table": pd.DataFrame({"mode": ["official"]}),
-    "a path": Path("/proc/gone/x"), "a file": str(REPO / "README.md"), "a folder": str(REPO),
-    "a null byte": "a\0b", "a long name": "x" * 5000, "a hub id": "no/such",
-}  # fmt: skip
+    "nothing": None,
+    "true": True,
+    "a word": "x",
+    "no word": "",
+    "bytes": b"x",
+    "not a number": math.nan,
+    "infinity": math.inf,
+    "minus infinity": -math.inf,
+    "minus one": -1,
+    "zero": 0,
+    "a half": 1.5,
+    "huge": 2**70,
+    "99": 99,
+    "no list": [],
+    "words": ["x"],
+    "a list of nothing": [None],
+    "a pair": (0, 0),
+    "sizes": [(0, 56, 56)],
+    "few sizes": [(1, 2)],
+    "many frames": [(10**9, 56, 56)],
+    "words for sizes": [("a", 1, 2)],
+    "no dict": {},
+    "a dict": {"a": 1},
+    "a rule": {"treshold": 1},
+    "a rule in words": {"threshold": "x"},
+    "a set": {1},
+    "an object": object(),
+    "complex": 1 + 2j,
+    "an array": np.zeros(3),
+    "an empty array": np.zeros((0, 0, 3), np.uint8),
+    "four channels": np.zeros((1, 28, 28, 4)),
+    "a tensor": torch.zeros(2),
+    "a table": pd.DataFrame({"mode": ["official"]}),
+    "a path": Path("/proc/gone/x"),
+    "a file": str(REPO / "README.md"),
+    "a folder": str(REPO),
+    "a null byte": "a\0b",
+    "a long name": "x" * 5000,
+    "a hub id": "no/such",
+}
 # Words of Python, numpy and torch that tell a caller nothing.
 RAW = (
-    "has no attribute", "not subscriptable", "unexpected keyword", "positional argument",
-    "math domain", "division by zero", "NoneType", "unhashable", "not iterable", "unsupported",
-    "invalid literal", "could not convert", "not supported between", "Errno", "ambiguous",
-)  # fmt: skip
+    "has no attribute",
+    "not subscriptable",
+    "unexpected keyword",
+    "positional argument",
+    "math domain",
+    "division by zero",
+    "NoneType",
+    "unhashable",
+    "not iterable",
+    "unsupported",
+    "invalid literal",
+    "could not convert",
+    "not supported between",
+    "Errno",
+    "ambiguous",
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,89 +117,191 @@ def entrances(tmp_path_factory) -> dict:
     )
     slider = ipywidgets.IntSlider(1, 1, 8)
     return {
-        "load": (vl3.load, {"model": NANO, "device": "cpu", "dtype": "auto", "quantize": None,
-                            "memory": "8GB", "adapter": None, "offline": True, "features_gb": 0}),
-        "estimate": (vl3.studio.estimate, {"model": NANO, "device": "cpu", "dtype": "auto",
-                                           "quantize": None, "memory": "8GB"}),
-        "Studio": (vl3.Studio, {"loaded": studio._loaded, "cache_bytes": 9, "features": None,
-                                "fitted": None}),
-        "open": (studio.open, {"path": clip, **span, "budget_tokens": 99, "on_stage": None,
-                               "reuse": True}),
+        "load": (
+            vl3.load,
+            {
+                "model": NANO,
+                "device": "cpu",
+                "dtype": "auto",
+                "quantize": None,
+                "memory": "8GB",
+                "adapter": None,
+                "offline": True,
+                "features_gb": 0,
+            },
+        ),
+        "estimate": (
+            vl3.studio.estimate,
+            {"model": NANO, "device": "cpu", "dtype": "auto", "quantize": None, "memory": "8GB"},
+        ),
+        "Studio": (
+            vl3.Studio,
+            {"loaded": studio._loaded, "cache_bytes": 9, "features": None, "fitted": None},
+        ),
+        "open": (
+            studio.open,
+            {"path": clip, **span, "budget_tokens": 99, "on_stage": None, "reuse": True},
+        ),
         "plan": (studio.plan, {"path": clip, **span, "budget_tokens": 99}),
-        "ask": (studio.ask, {"video": opened, "question": "What?", "system": None, "history": (),
-                             "prune": "model", "reuse": True, **decoding}),
+        "ask": (
+            studio.ask,
+            {
+                "video": opened,
+                "question": "What?",
+                "system": None,
+                "history": (),
+                "prune": "model",
+                "reuse": True,
+                **decoding,
+            },
+        ),
         "reply": (studio.reply, {"messages": asked, "budget_tokens": 99, "stop": None, **decoding}),
         "stream": (studio.stream, {"messages": asked, "reuse": True, **decoding}),
-        "attention": (studio.attention, {"reply": reply, "layers": [0], "heads": [0],
-                                         "tokens": [0], "source": "language", "reuse": True}),
+        "attention": (
+            studio.attention,
+            {
+                "reply": reply,
+                "layers": [0],
+                "heads": [0],
+                "tokens": [0],
+                "source": "language",
+                "reuse": True,
+            },
+        ),
         "videos": (studio.videos, {"reply": reply}),
         "pieces": (studio.pieces, {"reply": reply}),
-        "video.read": (video.read, {"path": clip, **span, "mode": "exact", "size": None,
-                                    "on_frame": None, "timeout_s": 9}),
-        "video.schedule": (video.schedule, {"path": clip, **span, "mode": "exact",
-                                            "timeout_s": 9}),
+        "video.read": (
+            video.read,
+            {"path": clip, **span, "mode": "exact", "size": None, "on_frame": None, "timeout_s": 9},
+        ),
+        "video.schedule": (video.schedule, {"path": clip, **span, "mode": "exact", "timeout_s": 9}),
         "video.probe": (video.probe, {"path": clip, "timeout_s": 9}),
         "video.read_image": (video.read_image, {"picture": picture, "size": None}),
         "video.is_image": (video.is_image, {"path": picture}),
-        "vision.fit_grid": (vision.fit_grid, {"sizes": [(3, 56, 56)], "merge": 2, "patch": 14,
-                                              "budget_tokens": 99, "min_tokens": 16}),
+        "vision.fit_grid": (
+            vision.fit_grid,
+            {
+                "sizes": [(3, 56, 56)],
+                "merge": 2,
+                "patch": 14,
+                "budget_tokens": 99,
+                "min_tokens": 16,
+            },
+        ),
         "vision.patchify": (vision.patchify, {"frames_TYX3": seen.frames_TYX3, "grid": grid}),
         "vision.unpatchify": (vision.unpatchify, {"pixels_NP": pixels, "grid": grid}),
-        "vision.prune": (vision.prune, {"patches": patches, "threshold": 0.1, "mode": "official",
-                                        "min_tokens": 1, "keep": "earlier"}),
+        "vision.prune": (
+            vision.prune,
+            {
+                "patches": patches,
+                "threshold": 0.1,
+                "mode": "official",
+                "min_tokens": 1,
+                "keep": "earlier",
+            },
+        ),
         "vision.unique_frames": (vision.unique_frames, {"pixels_NP": pixels, "grids": (grid,)}),
         "vision.positions": (vision.positions, {"grid": grid}),
         "vision.angles": (vision.angles, {"position_N2": vision.positions(grid), **rope}),
         "Clip": (Clip, {"frames_TYX3": seen.frames_TYX3, "times_s": seen.times_s, "source": "x"}),
         "Grid": (Grid, {"frames": 1, "rows": 2, "cols": 2, "merge": 1}),
         "Patches": (Patches, {"pixels_NP": pixels, "grids": (grid,)}),
-        "processor": (studio.processor, {"messages": asked, "prune": "model", "budget_tokens": 99,
-                                         "return_tensors": "pt", "return_labels": False,
-                                         "add_generation_prompt": True, "max_length": 999,
-                                         "add_system_prompt": False, "fps": 1}),
+        "processor": (
+            studio.processor,
+            {
+                "messages": asked,
+                "prune": "model",
+                "budget_tokens": 99,
+                "return_tensors": "pt",
+                "return_labels": False,
+                "add_generation_prompt": True,
+                "max_length": 999,
+                "add_system_prompt": False,
+                "fps": 1,
+            },
+        ),
         "processor of text": (studio.processor, {"text": "What?", "images": None}),
-        "VL3Processor": (VL3Processor, {"tokenizer": studio.processor.tokenizer,
-                                        "settings": studio.processor.settings,
-                                        "image_token_id": 1, "video_token_id": None}),
-        "from_pretrained": (lambda path: VL3Processor.from_pretrained(path, local_files_only=True),
-                            {"path": NANO}),
-        "export": (export.export, {"model": None, "processor": studio.processor,
-                                   "folder": folder / "out", "kind": "own"}),
-        "export to": (lambda folder, kind: export.export(studio.model, studio.processor, folder,
-                                                         kind), {"folder": None, "kind": "x"}),
-        "assemble": (assemble.assemble, {"vision": NANO, "language": NANO, "seed": 0,
-                                         "dtype": torch.float32}),
+        "VL3Processor": (
+            VL3Processor,
+            {
+                "tokenizer": studio.processor.tokenizer,
+                "settings": studio.processor.settings,
+                "image_token_id": 1,
+                "video_token_id": None,
+            },
+        ),
+        "from_pretrained": (
+            lambda path: VL3Processor.from_pretrained(path, local_files_only=True),
+            {"path": NANO},
+        ),
+        "export": (
+            export.export,
+            {"model": None, "processor": studio.processor, "folder": folder / "out", "kind": "own"},
+        ),
+        "export to": (
+            lambda folder, kind: export.export(studio.model, studio.processor, folder, kind),
+            {"folder": None, "kind": "x"},
+        ),
+        "assemble": (
+            assemble.assemble,
+            {"vision": NANO, "language": NANO, "seed": 0, "dtype": torch.float32},
+        ),
         "resolve": (hub.resolve, {"name": NANO, "offline": True}),
-        "widgets.pruning": (widgets.pruning, {"clip": seen, "grid": grid, "used": None,
-                                              "frame": 0}),
-        "widgets.positions": (widgets.positions, {"grid": grid, **rope, "frame": 0,
-                                                  "times_s": None, "spans": None}),
-        "widgets.attention": (widgets.attention, {"studio": studio, "reply": reply, "frame": 0,
-                                                  "token": 0}),
-        "widgets.Model": (widgets.Model, {"model": str(NANO), "quantize": None, "memory": None,
-                                          "adapter": None, "device": "cpu", "dtype": "auto"}),
+        "widgets.pruning": (
+            widgets.pruning,
+            {"clip": seen, "grid": grid, "used": None, "frame": 0},
+        ),
+        "widgets.positions": (
+            widgets.positions,
+            {"grid": grid, **rope, "frame": 0, "times_s": None, "spans": None},
+        ),
+        "widgets.attention": (
+            widgets.attention,
+            {"studio": studio, "reply": reply, "frame": 0, "token": 0},
+        ),
+        "widgets.Model": (
+            widgets.Model,
+            {
+                "model": str(NANO),
+                "quantize": None,
+                "memory": None,
+                "adapter": None,
+                "device": "cpu",
+                "dtype": "auto",
+            },
+        ),
         "widgets.Ask": (widgets.Ask, {"studio": studio, "clip": clip, "question": "What?"}),
         "widgets.Controls": (widgets.Controls, {"draw": lambda **values: None, "fps": slider}),
-        "figures.budget": (figures.budget, {"size": (56, 56), "budget_tokens": 99,
-                                            "frames": [1, 2], "merge": 2}),
+        "figures.budget": (
+            figures.budget,
+            {"size": (56, 56), "budget_tokens": 99, "frames": [1, 2], "merge": 2},
+        ),
         "figures.block_order": (figures.block_order, {"grid": grid}),
         "figures.prompt": (figures.prompt, {"pieces": studio.pieces(reply)}),
-        "figures.kept_per_frame": (figures.kept_per_frame, {"keep": keep,
-                                                            "times_s": seen.times_s}),
-        "figures.kept_by_threshold": (figures.kept_by_threshold, {
-            "patches": patches, "modes": ["rlt"], "thresholds": [0.1, 1], "used": 0.1}),
+        "figures.kept_per_frame": (figures.kept_per_frame, {"keep": keep, "times_s": seen.times_s}),
+        "figures.kept_by_threshold": (
+            figures.kept_by_threshold,
+            {"patches": patches, "modes": ["rlt"], "thresholds": [0.1, 1], "used": 0.1},
+        ),
         "figures.spectrum": (figures.spectrum, {**rope, "side": 8, "chosen": 1}),
         "figures.angle_maps": (figures.angle_maps, {"grid": grid, **rope, "frequency": 0}),
         "figures.similarity": (figures.similarity, {"grid": grid, **rope, "row": 0, "col": 0}),
         "figures.decay": (figures.decay, {**rope, "farthest": 5}),
-        "figures.language": (figures.language, {
-            "spans": [(0, grid.tokens_per_frame)] * grid.frames, "grid": grid,
-            "keep_M": np.ones(grid.num_tokens, bool)}),
+        "figures.language": (
+            figures.language,
+            {
+                "spans": [(0, grid.tokens_per_frame)] * grid.frames,
+                "grid": grid,
+                "keep_M": np.ones(grid.num_tokens, bool),
+            },
+        ),
         "figures.head_matrix": (figures.head_matrix, {"attention": look, "word": 0}),
-        "figures.words_by_frame": (figures.words_by_frame, {"attention": look, "clip": 0,
-                                                            "times_s": seen.times_s}),
+        "figures.words_by_frame": (
+            figures.words_by_frame,
+            {"attention": look, "clip": 0, "times_s": seen.times_s},
+        ),
         "figures.tradeoff": (figures.tradeoff, {"table": table}),
-    }  # fmt: skip
+    }
 
 
 def said(call, arguments: dict) -> str | None:
@@ -188,9 +330,12 @@ def test_every_entrance_works_with_right_values(entrances):
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, database=None,
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 @given(st.data())
 def test_a_wrong_value_is_one_sentence(entrances, data):
     call, good = entrances[data.draw(st.sampled_from(sorted(entrances)), label="entrance")]
@@ -265,7 +410,7 @@ SAYS = [
     ("figures.words_by_frame", "clip", "99", "clip is a whole number from 0 to 0"),
     ("figures.head_matrix", "word", "99", "word is a whole number from 0 to"),
     ("figures.tradeoff", "table", "a table", "a column of table is one of mode"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("entrance", "argument", "value", "words"), SAYS)
@@ -285,20 +430,33 @@ def test_conversations_that_are_none(entrances):
     call, _ = entrances["processor"]
     reply, _ = entrances["reply"]
     for wrong in (
-        {"role": "user"}, [{"role": "user"}], [{"content": "x"}], [{"role": 5, "content": "x"}],
-        [{"role": "user", "content": 5}], [{"role": "user", "content": [5]}], [None], [{}], [[]],
-        [{"role": "user", "content": [{"type": "video"}]}], [[{"role": "user", "content": "x"}], 5],
+        {"role": "user"},
+        [{"role": "user"}],
+        [{"content": "x"}],
+        [{"role": 5, "content": "x"}],
+        [{"role": "user", "content": 5}],
+        [{"role": "user", "content": [5]}],
+        [None],
+        [{}],
+        [[]],
+        [{"role": "user", "content": [{"type": "video"}]}],
+        [[{"role": "user", "content": "x"}], 5],
         [{"role": "user", "content": [{"type": "smell", "smell": 1}]}],
         [{"role": "user", "content": [{"type": "image", "image": object()}]}],
-    ):  # fmt: skip
+    ):
         assert said(call, {"messages": wrong})
         assert said(reply, {"messages": wrong, "max_new_tokens": 1})
 
 
 def test_the_form_of_a_notebook_says_what_is_wrong(entrances):
     studio = entrances["widgets.Ask"][1]["studio"]
-    for clip, settings_ in (("gone.mp4", {}), (None, {"temperature": "x"}), (5, {"seed": 2**70}),
-                            (None, {"max_new_tokens": 0}), (None, {"nonsense": 1})):  # fmt: skip
+    for clip, settings_ in (
+        ("gone.mp4", {}),
+        (None, {"temperature": "x"}),
+        (5, {"seed": 2**70}),
+        (None, {"max_new_tokens": 0}),
+        (None, {"nonsense": 1}),
+    ):
         view = widgets.Ask(studio, clip, "What?", **{"max_new_tokens": 1, **settings_})
         assert view.ask() is None
         assert len(view._stage.value) > len("<span style='color:#c2410c'></span>") + 15

@@ -59,8 +59,11 @@ def test_stages_come_first_then_text_then_the_reply(studio, film):
     *before, reply = events
     names = list(dict.fromkeys(e.name for e in before if isinstance(e, Progress)))
     assert names == [
-        "Reading frames", "Encoding video", "Removing repeated patches", "Answering",
-    ]  # fmt: skip
+        "Reading frames",
+        "Encoding video",
+        "Removing repeated patches",
+        "Answering",
+    ]
     assert isinstance(reply, Reply)
     assert "".join(e for e in before if isinstance(e, str)) == reply.text
     assert len(reply.token_ids) == reply.ledger.new_tokens == 5
@@ -86,8 +89,11 @@ def test_the_second_question_encodes_nothing_and_says_what_a_cold_run_says(
     studio, film, monkeypatch
 ):
     first = studio.reply(ask(film), max_new_tokens=8)
-    again = [*ask(film), {"role": "assistant", "content": first.text},
-             {"role": "user", "content": "And what colour is it?"}]  # fmt: skip
+    again = [
+        *ask(film),
+        {"role": "assistant", "content": first.text},
+        {"role": "user", "content": "And what colour is it?"},
+    ]
     patches = encoded_patches(monkeypatch)
     warm = studio.reply(again, max_new_tokens=12)
     assert patches == []
@@ -101,8 +107,11 @@ def test_the_second_question_encodes_nothing_and_says_what_a_cold_run_says(
 def test_a_second_video_keeps_the_first_ones_work(studio, film, tmp_path):
     other = write_clip(tmp_path / "other.mp4", 20, 4, size=(64, 64))
     first = studio.reply(ask(film, max_frames=6), max_new_tokens=4)
-    more = [*ask(film, max_frames=6), {"role": "assistant", "content": first.text},
-            *ask(other, "Compare.", max_frames=3)]  # fmt: skip
+    more = [
+        *ask(film, max_frames=6),
+        {"role": "assistant", "content": first.text},
+        *ask(other, "Compare.", max_frames=3),
+    ]
     warm = studio.reply(more, max_new_tokens=6)
     assert warm.ledger.reused_clips == 1
     assert warm.ledger.encoded_clips == 1
@@ -195,9 +204,15 @@ def test_wherever_an_answer_is_stopped_the_next_one_is_that_of_a_fresh_studio(st
     for after in range(0, asked, max(1, asked // 40)):
         alike = studio.fork()
         assert alike.reply(question, max_new_tokens=6).token_ids == cold
-        *_, reply = alike.stream([*question, {"role": "assistant", "content": "Red."},
-                                  *ask(film, "Sure?", max_frames=3)],
-                                 max_new_tokens=6, stop=Stops(after))  # fmt: skip
+        *_, reply = alike.stream(
+            [
+                *question,
+                {"role": "assistant", "content": "Red."},
+                *ask(film, "Sure?", max_frames=3),
+            ],
+            max_new_tokens=6,
+            stop=Stops(after),
+        )
         stopped += reply.stopped
         assert alike.reply(question, max_new_tokens=6).token_ids == cold, after
     assert stopped > 20
@@ -282,9 +297,12 @@ def fail_once(part, how_often, error):
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
-)  # fmt: skip
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_out_of_memory_is_retried_with_a_smaller_plan(studio, film, error):
     hook = fail_once(studio.model.vision, 1, error)
     reply = studio.reply(ask(film), max_new_tokens=2)
@@ -328,9 +346,13 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(studio, film):
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"),
-     ({"max_new_tokens": 0}, "max_new_tokens"), ({"repetition_penalty": 0}, "repetition")],
-)  # fmt: skip
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"repetition_penalty": 0}, "repetition"),
+    ],
+)
 def test_wrong_decoding_settings_are_refused(studio, film, wrong, words):
     with pytest.raises(ValueError, match=words):
         studio.reply(ask(film), **wrong)

@@ -122,9 +122,11 @@ def test_continuous_batching_says_what_generate_says(tiny_model):
     prompts = [[5, 6, 7, 8], [9, 10, 11, 12, 13]]
     options = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=383, pad_token_id=0)
     batched = tiny_model.generate_batch(
-        prompts, generation_config=options, progress_bar=False,
+        prompts,
+        generation_config=options,
+        progress_bar=False,
         continuous_batching_config=ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=64),
-    )  # fmt: skip
+    )
     got = [answer.generated_tokens for _, answer in sorted(batched.items())]
     alone = [
         tiny_model.generate(torch.tensor([ids]), generation_config=options)[0, len(ids) :].tolist()

@@ -87,9 +87,12 @@ def test_different_outputs_give_no_figure():
 def test_sides_run_by_turns():
     order = []
     rows = beside(
-        "work", lambda: order.append("ours"),
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, lambda *_: "fine",
-    )  # fmt: skip
+        "work",
+        lambda: order.append("ours"),
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        2,
+        lambda *_: "fine",
+    )
     assert order == ["ours", "a", "b"] * 3
     assert [row.peer for row in rows] == ["a", "b"]
 

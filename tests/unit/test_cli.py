@@ -19,8 +19,10 @@ def clip(tmp_path_factory):
 
 
 def said(studio, clip, question, **options):
-    parts = [{"type": "video", "video": {"path": clip, **options}},
-             {"type": "text", "text": question}]  # fmt: skip
+    parts = [
+        {"type": "video", "video": {"path": clip, **options}},
+        {"type": "text", "text": question},
+    ]
     return studio.reply([{"role": "user", "content": parts}], max_new_tokens=6).text
 
 
@@ -49,10 +51,12 @@ def test_a_conversation(tiny_folder, clip, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--model", "no such thing", "?"], "no folder"),
-     (["--video", "gone.mp4", "?"], "gone.mp4"),
-     (["--temperature", "-1", "?"], "temperature")],
-)  # fmt: skip
+    [
+        (["--model", "no such thing", "?"], "no folder"),
+        (["--video", "gone.mp4", "?"], "gone.mp4"),
+        (["--temperature", "-1", "?"], "temperature"),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tiny_folder, capsys):
     model = [] if "--model" in arguments else ["--model", str(tiny_folder)]
     assert main(["chat", *model, *arguments]) == 2

@@ -50,8 +50,9 @@ def test_several_clips_are_named_and_each_says_it_once(studio):
     damaged = clip(notes=(LOST,))
     other = clip(1, "other.mp4", notes=(ESTIMATED,))
     assert notes(studio, damaged, clip(2, "whole.mp4"), other, damaged) == (
-        f"film.mp4: {LOST}", f"other.mp4: {ESTIMATED}",
-    )  # fmt: skip
+        f"film.mp4: {LOST}",
+        f"other.mp4: {ESTIMATED}",
+    )
     assert notes(studio, damaged, damaged) == (LOST,)
     renamed = replace(other, source="copy.mp4")
     assert notes(studio, damaged, renamed)[1] == f"copy.mp4: {ESTIMATED}"
@@ -60,8 +61,9 @@ def test_several_clips_are_named_and_each_says_it_once(studio):
 
 def test_two_clips_of_one_name_are_told_apart(studio):
     assert notes(studio, clip(notes=(LOST,)), clip(1, "b/film.mp4", notes=(ESTIMATED,))) == (
-        f"film.mp4 (1): {LOST}", f"film.mp4 (2): {ESTIMATED}",
-    )  # fmt: skip
+        f"film.mp4 (1): {LOST}",
+        f"film.mp4 (2): {ESTIMATED}",
+    )
 
 
 def test_notes_come_with_features_from_disk(tiny_folder, tmp_path, monkeypatch):
@@ -74,8 +76,14 @@ def test_notes_come_with_features_from_disk(tiny_folder, tmp_path, monkeypatch):
 
 
 def turn():
-    reply = Reply(text="Blue.", token_ids=(1,), prompt="", settings={}, ledger=Ledger(),
-                  notes=(LOST, ESTIMATED))  # fmt: skip
+    reply = Reply(
+        text="Blue.",
+        token_ids=(1,),
+        prompt="",
+        settings={},
+        ledger=Ledger(),
+        notes=(LOST, ESTIMATED),
+    )
     return Turn(question="What?", answer="Blue.", status="done", reply=reply)
 
 
@@ -86,8 +94,17 @@ def test_the_page_says_them_under_the_answer():
 
 
 def test_exports_say_them():
-    card = {"name": "nano", "parameters": 1, "dtype": "float32", "quantize": None, "adapter": None,
-            "device": "cpu", "is_nano": True, "context_tokens": 1, "weights_bytes": 4}  # fmt: skip
+    card = {
+        "name": "nano",
+        "parameters": 1,
+        "dtype": "float32",
+        "quantize": None,
+        "adapter": None,
+        "device": "cpu",
+        "is_nano": True,
+        "context_tokens": 1,
+        "weights_bytes": 4,
+    }
     text = transcript.markdown([turn()], card)
     assert f"*{LOST}*" in text
     assert f"*{ESTIMATED}*" in text

@@ -39,8 +39,10 @@ def refused(capsys, arguments) -> str:
 
 def test_files_merge_in_order_and_the_command_line_wins(tmp_path):
     local = tmp_path / "local.yaml"
-    local.write_text("rates: {vision: null}\noptim: {clip: 2}\nadapter: {rank: 8, on: [vision]}\n"
-                     "checkpointing: [vision]\n")  # fmt: skip
+    local.write_text(
+        "rates: {vision: null}\noptim: {clip: 2}\nadapter: {rank: 8, on: [vision]}\n"
+        "checkpointing: [vision]\n"
+    )
     recipe = read_recipe([*STAGE, "--config", "lora", "--config", str(local), "--optim.clip=0.5"])
     assert (recipe.rates.vision, recipe.rates.language, recipe.optim.clip) == (None, None, 0.5)
     assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.on) == (8, 64, ["vision"])
@@ -71,7 +73,10 @@ def test_one_data_set_by_its_name():
     given = ["--data.text.path", "a=b.jsonl", "--data.text.samples=7", "--data.text.sets", "[x, y]"]
     data = {source.name: source for source in read_recipe([*STAGE, *given]).data}
     assert (data["text"].path, data["text"].samples, data["text"].sets) == (
-        "a=b.jsonl", 7, ["x", "y"])  # fmt: skip
+        "a=b.jsonl",
+        7,
+        ["x", "y"],
+    )
     assert data["image"].path == "data/stage4/image.jsonl"
     assert len(data) == 5
 
@@ -227,12 +232,22 @@ def test_plan_counts_files_of_all_formats_and_never_calls_them_missing(name, cap
 
 
 def test_plan_is_not_sized_by_rows_that_training_leaves_out(capsys, tmp_path):
-    long = {"messages": [{"role": "user", "content": "Hi"},
-                         {"role": "assistant", "content": "go on " * 4_000}]}  # fmt: skip
+    long = {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "go on " * 4_000},
+        ]
+    }
     lines = [*map(json.dumps, [ROW, long, ROW]), "not json"]
     (tmp_path / "own.jsonl").write_text("\n".join(lines))
-    own = ["--start.model", "assets/nano", "--data.own.path", tmp_path / "own.jsonl",
-           "--batch.max_tokens", 1000]  # fmt: skip
+    own = [
+        "--start.model",
+        "assets/nano",
+        "--data.own.path",
+        tmp_path / "own.jsonl",
+        "--batch.max_tokens",
+        1000,
+    ]
     plan, said = planned(capsys, *own)
     assert "2 of 4 samples of own that were looked at are left out in training" in said
     assert plan["shape"]["row"] < 100

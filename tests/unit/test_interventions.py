@@ -329,8 +329,10 @@ def test_what_a_gpu_sums_notices_values_and_places():
     moved[[5, 6]] = moved[[6, 5]]
     far[[5, 66]] = far[[66, 5]]  # a multiple of the remainder apart, in other stretches
     last[-1, -1] = 0
-    told = {tuple(_sums(x.view(-1).view(torch.uint8)).tolist())
-            for x in (whole, changed, moved, far, last, -whole, whole.flip(0))}  # fmt: skip
+    told = {
+        tuple(_sums(x.view(-1).view(torch.uint8)).tolist())
+        for x in (whole, changed, moved, far, last, -whole, whole.flip(0))
+    }
     assert len(told) == 7
 
 
@@ -350,11 +352,20 @@ def test_structures_of_the_same_weights():
         return layer
 
     models = [
-        model(0, 1, 2), model(0, 1, 0), model(0, 1, 1), model(0, 0, 1), model(1, 0, 2),
-        model(0, 1), model(0, 2), model(0, 1, 2, tied=1), model(0, 1, 2, tied=2),
-        model(0, 1, 2, active=torch.nn.Sigmoid), as_format(torch.bfloat16),
-        as_format(torch.float16), as_format(torch.float16, (2, 8)),
-    ]  # fmt: skip
+        model(0, 1, 2),
+        model(0, 1, 0),
+        model(0, 1, 1),
+        model(0, 0, 1),
+        model(1, 0, 2),
+        model(0, 1),
+        model(0, 2),
+        model(0, 1, 2, tied=1),
+        model(0, 1, 2, tied=2),
+        model(0, 1, 2, active=torch.nn.Sigmoid),
+        as_format(torch.bfloat16),
+        as_format(torch.float16),
+        as_format(torch.float16, (2, 8)),
+    ]
     assert len({fingerprint(each) for each in models}) == len(models)
     assert fingerprint(models[0]) == fingerprint(model(0, 1, 2))
 
@@ -407,9 +418,10 @@ def test_plain_settings_of_modules_and_configurations(studio):
     model = studio.model
     attention, vision_config = model.language.model.layers[0].self_attn, model.config.vision_config
     for owner, name, value in (
-        (attention, "scaling", 0.0), (vision_config, "rope_theta", 10.0),
+        (attention, "scaling", 0.0),
+        (vision_config, "rope_theta", 10.0),
         (model.language.model.norm, "variance_epsilon", 1.0),
-    ):  # fmt: skip
+    ):
         plain, before = studio.reply(ask(film()), **LONG), getattr(owner, name)
         setattr(owner, name, value)
         try:

@@ -44,8 +44,11 @@ def fresh(studio, medium, **settings):
 
 def same(one, other) -> bool:
     return (one.token_ids, one.seen, one.prompt_ids, one.notes) == (
-        other.token_ids, other.seen, other.prompt_ids, other.notes,
-    )  # fmt: skip
+        other.token_ids,
+        other.seen,
+        other.prompt_ids,
+        other.notes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +79,12 @@ def test_clips_that_differ_in_one_thing(studio, pair):
 
 
 PLANS = {
-    "fps": {"fps": 2}, "max_frames": {"max_frames": 3}, "start": {"start": 4.0},
-    "end": {"end": 3.0}, "mode": {"mode": "official"},
-}  # fmt: skip
+    "fps": {"fps": 2},
+    "max_frames": {"max_frames": 3},
+    "start": {"start": 4.0},
+    "end": {"end": 3.0},
+    "mode": {"mode": "official"},
+}
 
 
 @pytest.mark.parametrize("option", PLANS.values(), ids=PLANS)

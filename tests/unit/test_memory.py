@@ -30,9 +30,14 @@ def middling() -> VL3Config:
         hidden_size=256, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=4
     )
     text = _qwen2(
-        hidden_size=512, intermediate_size=2048, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=2, vocab_size=48_000, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        vocab_size=48_000,
+        tie_word_embeddings=True,
+    )
     return VL3Config(vision_config=vision, text_config=text)
 
 
@@ -65,8 +70,13 @@ def test_the_estimate_is_near_the_most_that_a_real_answer_held(kind, tmp_path):
     ],
 )
 def test_a_card_gets_as_little_quantization_as_will_do(model, card_gb, kind, tokens):
-    chosen = fit(RELEASED[model], device="cuda", itemsize=2, budget_tokens=16_384,
-                 limit_bytes=card_gb * 1e9 * USABLE)  # fmt: skip
+    chosen = fit(
+        RELEASED[model],
+        device="cuda",
+        itemsize=2,
+        budget_tokens=16_384,
+        limit_bytes=card_gb * 1e9 * USABLE,
+    )
     assert (chosen.quantize, chosen.budget_tokens) == (kind, tokens)
     assert chosen.need.total <= card_gb * 1e9 * USABLE
 

@@ -68,15 +68,30 @@ VIDEOS = {
 }
 RANGES = {
     "beside": {"type": "video", "video": "a.mp4", "start": 2, "end": 6, "fps": 2, "max_frames": 4},
-    "inside": {"type": "video", "video": {"path": "a.mp4", "start": 2, "end": 6, "fps": 2,
-                                          "max_frames": 4}},
-    "official": {"type": "video", "video": {"video_path": "a.mp4", "start_time": 2, "end_time": 6,
-                                            "fps": 2, "max_frames": 4}},
-    "Qwen": {"type": "video", "video": "a.mp4", "video_start": 2.0, "video_end": 6.0, "fps": 2,
-             "max_frames": 4},
-    "in an address": {"type": "video_url", "video_url": {"url": "a.mp4", "fps": 2}, "start": 2,
-                      "end": 6, "max_frames": 4},
-}  # fmt: skip
+    "inside": {
+        "type": "video",
+        "video": {"path": "a.mp4", "start": 2, "end": 6, "fps": 2, "max_frames": 4},
+    },
+    "official": {
+        "type": "video",
+        "video": {"video_path": "a.mp4", "start_time": 2, "end_time": 6, "fps": 2, "max_frames": 4},
+    },
+    "Qwen": {
+        "type": "video",
+        "video": "a.mp4",
+        "video_start": 2.0,
+        "video_end": 6.0,
+        "fps": 2,
+        "max_frames": 4,
+    },
+    "in an address": {
+        "type": "video_url",
+        "video_url": {"url": "a.mp4", "fps": 2},
+        "start": 2,
+        "end": 6,
+        "max_frames": 4,
+    },
+}
 FRAMES = [f"f{number}.png" for number in range(4)]
 LISTS = {
     "Qwen": {"type": "video", "video": FRAMES, "sample_fps": 2},
@@ -121,10 +136,14 @@ def library_ids(messages, processor):
 
 SHAPES = [
     (plain, name, part)
-    for plain, shapes in ((VIDEOS["plain"], VIDEOS), (RANGES["beside"], RANGES),
-                          (LISTS["timestamps"], LISTS), (IMAGES["plain"], IMAGES))
+    for plain, shapes in (
+        (VIDEOS["plain"], VIDEOS),
+        (RANGES["beside"], RANGES),
+        (LISTS["timestamps"], LISTS),
+        (IMAGES["plain"], IMAGES),
+    )
     for name, part in shapes.items()
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("plain", "name", "part"), SHAPES, ids=lambda value: str(value)[:30])
@@ -170,10 +189,16 @@ def test_sources_that_are_no_paths(folder):
     encoded = io.BytesIO()
     picture.save(encoded, "png")
     same = [
-        "p.png", Path("p.png"), (folder / "p.png").as_uri(), data_url("p.png"),
-        encoded.getvalue(), picture, np.asarray(picture), {"bytes": encoded.getvalue()},
+        "p.png",
+        Path("p.png"),
+        (folder / "p.png").as_uri(),
+        data_url("p.png"),
+        encoded.getvalue(),
+        picture,
+        np.asarray(picture),
+        {"bytes": encoded.getvalue()},
         video.read("p.png"),
-    ]  # fmt: skip
+    ]
     parts = [{"type": "image", "image": source} for source in same]
     parts.append({"type": "image", "base64": data_url("p.png").partition(",")[2]})
     for part in parts:
@@ -194,10 +219,15 @@ def test_sources_that_are_no_paths(folder):
 def test_frames_in_every_form_are_the_same_clip():
     pictures = [np.asarray(Image.open(name)) for name in FRAMES]
     for source in (
-        FRAMES, tuple(FRAMES), [Path(name) for name in FRAMES], pictures, np.stack(pictures),
-        [Image.fromarray(picture) for picture in pictures], [data_url(name) for name in FRAMES],
+        FRAMES,
+        tuple(FRAMES),
+        [Path(name) for name in FRAMES],
+        pictures,
+        np.stack(pictures),
+        [Image.fromarray(picture) for picture in pictures],
+        [data_url(name) for name in FRAMES],
         [{"bytes": Path(name).read_bytes()} for name in FRAMES],
-    ):  # fmt: skip
+    ):
         (medium,) = find_media(asks({"type": "video", "video": source, "sample_fps": 2}))
         assert numbers(medium.source.frames_TYX3) == [0, 1, 2, 3]
         assert medium.source.times_s == (0.0, 0.5, 1.0, 1.5)
@@ -237,8 +267,11 @@ def test_reading_what_was_read_gives_the_same_again(tiny_processor):
     once = read(messages)
     assert read(once) == once
     assert [turn["role"] for turn in once] == ["system", "user", "assistant"]
-    assert once[2] == {"role": "assistant", "content": [{"type": "text", "text": "Yes."}],
-                       "loss": False}  # fmt: skip
+    assert once[2] == {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Yes."}],
+        "loss": False,
+    }
     media = find_media(once)
     sizes = [medium.measure(tiny_processor.settings) for medium in media]
     ready = annotate(once, media, sizes)
@@ -330,10 +363,15 @@ MESSAGES = [
     ([{"role": "tool", "content": "x"}], "role is one of system, developer, user, assistant"),
     ([{"content": "x"}], "role is one of system, developer, user, assistant, stream - got None"),
     ([{"from": "human", "value": "hi"}], 'written as LLaVA does (from, value); write {"role": '),
-    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [1]}],
-     "message 2: 'tool_calls' of a message is not used"),
+    (
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "tool_calls": [1]},
+        ],
+        "message 2: 'tool_calls' of a message is not used",
+    ),
     ([{"role": "user", "content": "a", "loss": 0.5}], "loss is True or False - got 0.5"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("messages", "words"), MESSAGES, ids=lambda value: str(value)[:50])
@@ -346,8 +384,14 @@ def test_messages_that_are_none_are_refused_in_one_sentence(tokenizer, messages,
 
 
 def test_labels_of_other_tools_are_no_options():
-    history = [{"role": "user", "metadata": {"title": None}, "options": None, "content": [
-        {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}]  # fmt: skip
+    history = [
+        {
+            "role": "user",
+            "metadata": {"title": None},
+            "options": None,
+            "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}],
+        }
+    ]
     assert read(history) == [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
 
 
@@ -358,20 +402,74 @@ def test_unused_keys_can_be_collected_instead():
     assert len(told) == 1
 
 
-KEYS = st.sampled_from([
-    "type", "text", "image", "video", "audio", "image_url", "video_url", "video_path", "path",
-    "url", "bytes", "base64", "frames", "fps", "max_frames", "nframes", "num_frames", "start",
-    "end", "start_time", "video_end", "timestamps", "timestamp", "times", "sample_fps", "mode",
-    "detail", "role", "content", "from", "value", "loss", "max_pixels", "id",
-])  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "type",
+        "text",
+        "image",
+        "video",
+        "audio",
+        "image_url",
+        "video_url",
+        "video_path",
+        "path",
+        "url",
+        "bytes",
+        "base64",
+        "frames",
+        "fps",
+        "max_frames",
+        "nframes",
+        "num_frames",
+        "start",
+        "end",
+        "start_time",
+        "video_end",
+        "timestamps",
+        "timestamp",
+        "times",
+        "sample_fps",
+        "mode",
+        "detail",
+        "role",
+        "content",
+        "from",
+        "value",
+        "loss",
+        "max_pixels",
+        "id",
+    ]
+)
 VALUES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
     | st.binary(max_size=6)
-    | st.sampled_from(["user", "assistant", "text", "image", "video", "p.png", "a.mp4", "f0.png",
-                       "official", "data:,x", "file:///x", "https://x", np.float32(1), np.int64(2),
-                       np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8),
-                       np.zeros(3), 10**400])
-)  # fmt: skip
+    | st.sampled_from(
+        [
+            "user",
+            "assistant",
+            "text",
+            "image",
+            "video",
+            "p.png",
+            "a.mp4",
+            "f0.png",
+            "official",
+            "data:,x",
+            "file:///x",
+            "https://x",
+            np.float32(1),
+            np.int64(2),
+            np.zeros((4, 4, 3), np.uint8),
+            np.zeros((2, 4, 4, 3), np.uint8),
+            np.zeros(3),
+            10**400,
+        ]
+    )
+)
 ANY = st.recursive(
     VALUES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
@@ -379,15 +477,29 @@ ANY = st.recursive(
 )
 PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "image", "video", "image_url"])},
-    optional={"text": ANY, "image": ANY, "video": ANY, "image_url": ANY, "fps": VALUES,
-              "start": VALUES, "end": VALUES, "nframes": VALUES, "sample_fps": VALUES,
-              "timestamps": ANY, "timestamp": VALUES, "max_frames": VALUES, "mode": VALUES},
-)  # fmt: skip
+    optional={
+        "text": ANY,
+        "image": ANY,
+        "video": ANY,
+        "image_url": ANY,
+        "fps": VALUES,
+        "start": VALUES,
+        "end": VALUES,
+        "nframes": VALUES,
+        "sample_fps": VALUES,
+        "timestamps": ANY,
+        "timestamp": VALUES,
+        "max_frames": VALUES,
+        "mode": VALUES,
+    },
+)
 MESSAGE = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system"]) | ANY,
-     "content": st.lists(PART | ANY, max_size=3) | ANY},
+    {
+        "role": st.sampled_from(["user", "assistant", "system"]) | ANY,
+        "content": st.lists(PART | ANY, max_size=3) | ANY,
+    },
     optional={"loss": ANY, "name": ANY, "from": ANY},
-)  # fmt: skip
+)
 
 
 CALM = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

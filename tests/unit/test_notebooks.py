@@ -89,9 +89,15 @@ def run(file: Path, **environment: str) -> None:
     """Executes a notebook beside us; fails with what it said."""
     command = ["-m", "pytest", "--nbmake", "--nbmake-timeout=900", "-p", "no:timeout", str(file)]
     # One thread: two that wait for each other on a busy machine take many times as long.
-    environment = os.environ | environment | {
-        "HF_HUB_OFFLINE": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment = (
+        os.environ
+        | environment
+        | {
+            "HF_HUB_OFFLINE": "1",
+            "PLOTLY_RENDERER": "plotly_mimetype",
+            "OMP_NUM_THREADS": "1",
+        }
+    )
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
     )

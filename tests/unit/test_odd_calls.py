@@ -93,15 +93,22 @@ def test_a_temperature_near_nothing_is_greedy(studio, asked, temperature):
 @pytest.mark.parametrize(
     ("prune", "words"),
     [
-        (False, "prune is 'model'"), (True, "prune is 'model'"), ("off", "prune is 'model'"),
-        (0.1, "prune is 'model'"), ([], "prune is 'model'"),
-        ({"mode": "oficial"}, "did you mean official"), ({"mode": None}, "mode is one of"),
-        ({"threshold": "x"}, "threshold is a number"), ({"threshold": -1}, "threshold is"),
-        ({"threshold": math.inf}, "threshold is"), ({"treshold": 1}, "did you mean threshold"),
-        ({"min_tokens": 0.5}, "min_tokens is a whole"), ({"keep": "latest"}, "did you mean later"),
+        (False, "prune is 'model'"),
+        (True, "prune is 'model'"),
+        ("off", "prune is 'model'"),
+        (0.1, "prune is 'model'"),
+        ([], "prune is 'model'"),
+        ({"mode": "oficial"}, "did you mean official"),
+        ({"mode": None}, "mode is one of"),
+        ({"threshold": "x"}, "threshold is a number"),
+        ({"threshold": -1}, "threshold is"),
+        ({"threshold": math.inf}, "threshold is"),
+        ({"treshold": 1}, "did you mean threshold"),
+        ({"min_tokens": 0.5}, "min_tokens is a whole"),
+        ({"keep": "latest"}, "did you mean later"),
         ({1: 2}, "no setting 1"),
     ],
-)  # fmt: skip
+)
 def test_pruning(studio, asked, prune, words):
     assert words in sentence(lambda: studio.reply(asked, prune=prune, **SHORT))
 
@@ -117,11 +124,15 @@ def test_pruning_in_every_form(studio, asked):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("max_tokens", "did you mean max_new_tokens"), ("temprature", "did you mean temperature"),
-        ("top_k", "did you mean top_p"), ("do_sample", "has no setting"),
-        ("num_beams", "has no setting"), ("fps", "studio.open's"), ("max_frames", "studio.open's"),
+        ("max_tokens", "did you mean max_new_tokens"),
+        ("temprature", "did you mean temperature"),
+        ("top_k", "did you mean top_p"),
+        ("do_sample", "has no setting"),
+        ("num_beams", "has no setting"),
+        ("fps", "studio.open's"),
+        ("max_frames", "studio.open's"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_an_answer_does_not_have(studio, asked, name, words):
     assert words in sentence(lambda: studio.reply(asked, **{name: 1}))
     assert words in sentence(lambda: list(studio.ask(asked, "?", **{name: 1})))
@@ -146,10 +157,12 @@ def test_what_is_asked(studio, film, asked):
 def test_an_opened_video_is_a_part_of_its_own(studio, film):
     video = studio.open(film)
     for part in (
-        {"type": "video", "video": video, "fps": 2}, {"type": "video", "path": video},
+        {"type": "video", "video": video, "fps": 2},
+        {"type": "video", "path": video},
         {"type": "video", "video": {"path": video, "max_frames": 1}},
-        {"type": "image", "video": video}, {"type": "text", "text": video},
-    ):  # fmt: skip
+        {"type": "image", "video": video},
+        {"type": "text", "text": video},
+    ):
         messages = [{"role": "user", "content": [part]}]
         assert "a part of its own" in sentence(lambda m=messages: studio.reply(m))
     whole = {"type": "video", "video": video, "text": None, "fps": None}
@@ -214,9 +227,10 @@ def test_replies_without_pictures(studio):
 def test_what_is_too_long_says_what_of(studio, film):
     said = {}
     for name, parts in (
-        ("text", []), ("picture", [{"type": "image", "image": film.frames_TYX3[0]}]),
+        ("text", []),
+        ("picture", [{"type": "image", "image": film.frames_TYX3[0]}]),
         ("video", [{"type": "video", "video": film}]),
-    ):  # fmt: skip
+    ):
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": "a " * 9000}]}]
         with pytest.raises(vl3.studio.TooLong) as refused:
             studio.reply(messages)

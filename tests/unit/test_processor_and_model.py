@@ -56,15 +56,20 @@ def test_slots_equal_kept_tokens_and_pruning_shortens_the_prompt(tiny_processor)
 @given(
     batch=st.lists(
         st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(20, 90)), max_size=3),
-        min_size=1, max_size=4,
+        min_size=1,
+        max_size=4,
     )
-)  # fmt: skip
+)
 def test_any_mix_of_media_fills_exactly_its_slots(tiny_processor, tiny_model, batch):
     conversations = [
-        ask(*[film(still_clip(n, (side, 60))) if moving else photo(picture(side, 50))
-              for moving, n, side in media])
+        ask(
+            *[
+                film(still_clip(n, (side, 60))) if moving else photo(picture(side, 50))
+                for moving, n, side in media
+            ]
+        )
         for media in batch
-    ]  # fmt: skip
+    ]
     inputs = tiny_processor(conversations)
     with torch.no_grad():
         logits = tiny_model(**inputs).logits
@@ -178,11 +183,13 @@ def test_pil_images_paths_and_arrays_are_the_same_picture(tiny_processor, tmp_pa
 
 @pytest.mark.parametrize(
     ("part", "words"),
-    [({"type": "sound", "sound": "x"}, "text, image or video"),
-     ({"type": "video"}, "a part of type video without video; give its path"),
-     ({"type": "video", "video": {"fps": 1}}, "has its path under path"),
-     ({"type": "video", "video": {"path": "x", "speed": 2}}, "'speed' beside a video is not")],
-)  # fmt: skip
+    [
+        ({"type": "sound", "sound": "x"}, "text, image or video"),
+        ({"type": "video"}, "a part of type video without video; give its path"),
+        ({"type": "video", "video": {"fps": 1}}, "has its path under path"),
+        ({"type": "video", "video": {"path": "x", "speed": 2}}, "'speed' beside a video is not"),
+    ],
+)
 def test_wrong_parts_are_refused_in_words(tiny_processor, part, words):
     with pytest.raises(ValueError, match=words):
         tiny_processor(ask(part))

@@ -28,8 +28,9 @@ def test_a_video_turn_in_full(tokenizer, slots):
     shown = tokenizer.decode(prompt.ids)
     assert shown == prompt.text.replace("<image>", "<image>" * 3, 1)
     assert [prompt.ids[start : start + n] for start, n in prompt.spans] == [
-        [slots.image] * 3, [slots.image],
-    ]  # fmt: skip
+        [slots.image] * 3,
+        [slots.image],
+    ]
 
 
 def test_system_prompt_is_added_only_where_none_is_given(tokenizer, slots):
@@ -90,9 +91,13 @@ def test_recorded_prompts_and_ids(shared):
                 recorded = case[f"sys{system:d}_gen{generation:d}"]
                 ones = [1] * frames_of(case["conversation"])
                 prompt = render(
-                    case["conversation"], tokenizer, slots, ones,
-                    add_system_prompt=system, add_generation_prompt=generation,
-                )  # fmt: skip
+                    case["conversation"],
+                    tokenizer,
+                    slots,
+                    ones,
+                    add_system_prompt=system,
+                    add_generation_prompt=generation,
+                )
                 assert prompt.text == recorded["prompt"]
                 assert prompt.ids == recorded["ids_unexpanded"]
 

@@ -16,12 +16,20 @@ from vl3.processor import VL3Processor
 from vl3.weights.hub import BUNDLED
 
 TALK = [
-    {"role": "user", "content": [
-        {"type": "image", "image": Image.fromarray(
-            np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))},
-        {"type": "text", "text": "What happens in the video?"}]},
+    {
+        "role": "user",
+        "content": [
+            {
+                "type": "image",
+                "image": Image.fromarray(
+                    np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+                ),
+            },
+            {"type": "text", "text": "What happens in the video?"},
+        ],
+    },
     {"role": "assistant", "content": "A red circle moves right."},
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +160,10 @@ def test_loading_takes_what_transformers_takes(tiny_folder, tiny_model, tmp_path
     model, info = load(tiny_folder, output_loading_info=True)
     assert info["missing_keys"] == set()
     for options in (
-        {"trust_remote_code": True}, {"ignore_mismatched_sizes": True}, {"key_mapping": {"^x": "y"}}
-    ):  # fmt: skip
+        {"trust_remote_code": True},
+        {"ignore_mismatched_sizes": True},
+        {"key_mapping": {"^x": "y"}},
+    ):
         assert weights_equal(load(tiny_folder, **options), tiny_model)
     assert load(tiny_folder, output_hidden_states=True).config.output_hidden_states
     shutil.copytree(tiny_folder, tmp_path / "deep" / "below")
@@ -252,20 +262,26 @@ needs_trl = pytest.mark.skipif(
     reason="needs trl and datasets",
 )
 ROWS = [
-    {"images": [Image.new("RGB", (56, 56), (250, 20 * number, 0))],
-     "messages": [{"role": "user", "content": "What colour?"},
-                  {"role": "assistant", "content": "Red."}]}
+    {
+        "images": [Image.new("RGB", (56, 56), (250, 20 * number, 0))],
+        "messages": [
+            {"role": "user", "content": "What colour?"},
+            {"role": "assistant", "content": "Red."},
+        ],
+    }
     for number in range(4)
-]  # fmt: skip
+]
 WAYS = {
     "messages": {},
     "answers alone": {"assistant_only_loss": True},
     "all logits": {"loss_type": "nll"},
     "lora": {},
     "prompt and completion": {},
-    "own collator": {"remove_unused_columns": False,
-                     "dataset_kwargs": {"skip_prepare_dataset": True}},
-}  # fmt: skip
+    "own collator": {
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    },
+}
 
 
 @needs_trl
@@ -280,22 +296,45 @@ def test_trl_trains_it(tiny_folder, tmp_path, way):
     if way == "lora":
         more["peft_config"] = LoraConfig(r=2, target_modules="all-linear")
     if way == "prompt and completion":
-        rows = [{"images": row["images"], "prompt": row["messages"][:1],
-                 "completion": row["messages"][1:]} for row in ROWS]  # fmt: skip
+        rows = [
+            {
+                "images": row["images"],
+                "prompt": row["messages"][:1],
+                "completion": row["messages"][1:],
+            }
+            for row in ROWS
+        ]
     if way == "own collator":
         more["data_collator"] = lambda rows: processor(
-            [[{"role": "user", "content": [{"type": "image", "image": row["images"][0]}, "What?"]},
-              row["messages"][1]] for row in rows],
+            [
+                [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image", "image": row["images"][0]}, "What?"],
+                    },
+                    row["messages"][1],
+                ]
+                for row in rows
+            ],
             return_labels=True,
-        )  # fmt: skip
+        )
     trainer = SFTTrainer(
         model=VL3ForConditionalGeneration.from_pretrained(tiny_folder),
         args=SFTConfig(
-            str(tmp_path), max_steps=3, per_device_train_batch_size=4, use_cpu=True, report_to=[],
-            logging_steps=1, learning_rate=3e-3, lr_scheduler_type="constant", **WAYS[way],
+            str(tmp_path),
+            max_steps=3,
+            per_device_train_batch_size=4,
+            use_cpu=True,
+            report_to=[],
+            logging_steps=1,
+            learning_rate=3e-3,
+            lr_scheduler_type="constant",
+            **WAYS[way],
         ),
-        train_dataset=Dataset.from_list(rows), processing_class=processor, **more,
-    )  # fmt: skip
+        train_dataset=Dataset.from_list(rows),
+        processing_class=processor,
+        **more,
+    )
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert losses[-1] < losses[0]

@@ -25,27 +25,51 @@ SHAPES = {
     "texts as parts": [{"role": "user", "content": ["Hi ", {"type": "text", "text": "there"}]}],
     "own system": [{"role": "system", "content": "S."}, {"role": "user", "content": "Hi"}],
     "an image": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}],
-    "images with times": [{"role": "user", "content": [
-        {"type": "image", "timestamp": 3}, {"type": "image", "timestamp": 0.25}, "And?"]}],
+    "images with times": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "timestamp": 3},
+                {"type": "image", "timestamp": 0.25},
+                "And?",
+            ],
+        }
+    ],
     "a video": [{"role": "user", "content": [FILM, {"type": "text", "text": "What?"}]}],
     "a video without times": [{"role": "user", "content": [{"type": "video", "num_frames": 2}]}],
-    "rows of a table": [{"role": "user", "content": [
-        {"type": "image", "text": None}, {"type": "video", "text": "", **FILM},
-        {"type": "text", "text": "Which?", "image": None, "video": None}]}],
+    "rows of a table": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "text": None},
+                {"type": "video", "text": "", **FILM},
+                {"type": "text", "text": "Which?", "image": None, "video": None},
+            ],
+        }
+    ],
     "several turns": [
-        {"role": "user", "content": "A?"}, {"role": "assistant", "content": "B.  "},
+        {"role": "user", "content": "A?"},
+        {"role": "assistant", "content": "B.  "},
         {"role": "user", "content": [FILM, "C?"]},
-        {"role": "assistant", "content": [{"type": "text", "text": "D."}]}],
+        {"role": "assistant", "content": [{"type": "text", "text": "D."}]},
+    ],
     "stream": [
         {"role": "stream", "content": [{"type": "image", "timestamp": 1.0}]},
-        {"role": "assistant", "content": "Now."}, {"role": "stream", "content": "text"}],
+        {"role": "assistant", "content": "Now."},
+        {"role": "stream", "content": "text"},
+    ],
     "marks as letters": [{"role": "user", "content": "<image> {{ x }} <|im_end|>\n{% y %}"}],
-}  # fmt: skip
+}
 
 
 def frames(messages) -> int:
-    parts = [p for turn in messages if not isinstance(turn["content"], str)
-             for p in turn["content"] if isinstance(p, dict)]  # fmt: skip
+    parts = [
+        p
+        for turn in messages
+        if not isinstance(turn["content"], str)
+        for p in turn["content"]
+        if isinstance(p, dict)
+    ]
     return sum(p.get("num_frames", 1) for p in parts if p["type"] in ("image", "video"))
 
 
@@ -55,16 +79,22 @@ def frames(messages) -> int:
 def test_the_template_renders_what_the_prompt_renders(tiny_processor, shape, system, generation):
     messages, tokenizer = SHAPES[shape], tiny_processor.tokenizer
     expected = render(
-        messages, tokenizer, SlotIds(1, 1), [1] * frames(messages),
-        add_system_prompt=system, add_generation_prompt=generation,
-    ).text  # fmt: skip
+        messages,
+        tokenizer,
+        SlotIds(1, 1),
+        [1] * frames(messages),
+        add_system_prompt=system,
+        add_generation_prompt=generation,
+    ).text
     for template in (chat_template("own"), chat_template("official")):
         if template == chat_template("official") and "num_frames" not in str(messages):
             continue
         found, _ = render_jinja_template(
-            [messages], chat_template=template, add_system_prompt=system,
+            [messages],
+            chat_template=template,
+            add_system_prompt=system,
             add_generation_prompt=generation,
-        )  # fmt: skip
+        )
         assert found == [expected]
     by_tokenizer = tokenizer.apply_chat_template(
         messages, tokenize=False, add_system_prompt=system, add_generation_prompt=generation
@@ -164,17 +194,22 @@ def test_a_template_of_the_callers_own_is_used(tiny_processor):
 def test_answers_are_masked_as_they_are_learned(tiny_processor):
     talk = [*TALKS[0], {"role": "assistant", "content": "A circle."}]
     found = tiny_processor.apply_chat_template(
-        talk, tokenize=True, return_dict=True, return_tensors="pt",
+        talk,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
         return_assistant_tokens_mask=True,
-    )  # fmt: skip
+    )
     learned = tiny_processor(talk, return_labels=True)["labels"] != -100
     assert torch.equal(found["assistant_masks"].bool(), learned)
     ids = found["input_ids"][found["assistant_masks"].bool()]
     assert tiny_processor.decode(ids, skip_special_tokens=False) == "A circle.<|im_end|>"
     by_template = tiny_processor.tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}, talk[-1]], return_assistant_tokens_mask=True,
-        return_dict=True, tokenize=True,
-    )  # fmt: skip
+        [{"role": "user", "content": "?"}, talk[-1]],
+        return_assistant_tokens_mask=True,
+        return_dict=True,
+        tokenize=True,
+    )
     marked = [i for i, m in zip(by_template["input_ids"], by_template["assistant_masks"]) if m]
     assert marked == ids.tolist()
 
@@ -203,10 +238,13 @@ def test_options_of_a_call(tiny_processor):
     with pytest.raises(ValueError, match="no option 'max_frame'; did you mean max_frames"):
         tiny_processor(film, max_frame=3)
     for wrong, words in (
-        ({"budget_tokens": 0}, "budget_tokens is"), ({"fps": -1}, "fps is"),
-        ({"num_frames": 0.5}, "num_frames is"), ({"prune": False}, "prune is"),
-        ({"padding_side": "top"}, "padding_side is"), ({"return_tensors": "np"}, "return_tensors"),
-    ):  # fmt: skip
+        ({"budget_tokens": 0}, "budget_tokens is"),
+        ({"fps": -1}, "fps is"),
+        ({"num_frames": 0.5}, "num_frames is"),
+        ({"prune": False}, "prune is"),
+        ({"padding_side": "top"}, "padding_side is"),
+        ({"return_tensors": "np"}, "return_tensors"),
+    ):
         with pytest.raises(ValueError, match=words):
             tiny_processor(film, **wrong)
     for empty in ([], ()):
@@ -260,9 +298,12 @@ def test_auto_classes_know_it_in_either_order(late):
     first, second = ("import vl3", AUTO_CLASSES)[:: -1 if late else 1]
     code = AUTO.format(first=first, second=second, late=late, folder=str(BUNDLED))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
         cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
+    )
     expected = "VL3Processor VL3ForConditionalGeneration VL3Config torch.float32"
     assert done.stdout.strip() == expected, done.stderr
 
@@ -285,11 +326,14 @@ def test_every_part_can_be_imported_first_and_the_auto_classes_know_it_then():
     code = "import vl3.{}; " + AUTO_CLASSES + "; print(AutoProcessor.from_pretrained({!r}))"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code.format(part, str(BUNDLED))], text=True,
-            cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", code.format(part, str(BUNDLED))],
+            text=True,
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for part in ENTRANCES
-    ]  # fmt: skip
+    ]
     for part, process in zip(ENTRANCES, started):
         said, wrong = process.communicate(timeout=250)
         assert said.startswith("VL3Processor"), f"{part}: {wrong[-600:]}"

@@ -24,8 +24,14 @@ EVIL = "<script>alert('&amp;')</script>"
 
 
 def row(path, question="What?", answer="Yes.", **more):
-    return {"video": path, "conversations": [{"from": "human", "value": f"<video>{question}"},
-                                             {"from": "gpt", "value": answer}], **more}  # fmt: skip
+    return {
+        "video": path,
+        "conversations": [
+            {"from": "human", "value": f"<video>{question}"},
+            {"from": "gpt", "value": answer},
+        ],
+        **more,
+    }
 
 
 @pytest.fixture
@@ -34,8 +40,14 @@ def data(tmp_path):
     write_clip(tmp_path / "a.mp4", 16, 4, size=(64, 96))
     mended = row("a.mp4", "Why?", "Because — 星形 🙂.")
     mended["conversations"].insert(0, {"from": "gpt", "value": "Hello"})
-    rows = [row("a.mp4", id="first"), mended, row("a.mp4", EVIL, EVIL, id=EVIL),
-            row("a.mp4", id="again"), row("gone.mp4"), row("a.mp4", answer=" ")]  # fmt: skip
+    rows = [
+        row("a.mp4", id="first"),
+        mended,
+        row("a.mp4", EVIL, EVIL, id=EVIL),
+        row("a.mp4", id="again"),
+        row("gone.mp4"),
+        row("a.mp4", answer=" "),
+    ]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in rows) + "{\n", encoding="utf-8")
     return path
@@ -99,16 +111,18 @@ def test_json_quiet_strict_and_sample(validate, data, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nothing.jsonl"], "there is no file nothing.jsonl"),
-     (["train.jsonl", "--sample", "0"], "--sample is at least 1 - got 0"),
-     (["train.jsonl", "--html", "no/where.html"], "--html: there is no folder no"),
-     (["train.jsonl", "--html", "train.jsonl"], "--html would overwrite the data"),
-     (["train.jsonl", "--html", "."], "--html: . cannot be written: is a directory"),
-     (["train.jsonl", "--fix", "a" * 300], "a cannot be written: file name too long"),
-     (["train.jsonl", "--media-root", "no"], "--media-root: there is no folder no"),
-     (["train.jsonl", "--media-root", "train.jsonl"], "--media-root: there is no folder train"),
-     (["train.jsonl", "--model", "no such model"], "no such model")],
-)  # fmt: skip
+    [
+        (["nothing.jsonl"], "there is no file nothing.jsonl"),
+        (["train.jsonl", "--sample", "0"], "--sample is at least 1 - got 0"),
+        (["train.jsonl", "--html", "no/where.html"], "--html: there is no folder no"),
+        (["train.jsonl", "--html", "train.jsonl"], "--html would overwrite the data"),
+        (["train.jsonl", "--html", "."], "--html: . cannot be written: is a directory"),
+        (["train.jsonl", "--fix", "a" * 300], "a cannot be written: file name too long"),
+        (["train.jsonl", "--media-root", "no"], "--media-root: there is no folder no"),
+        (["train.jsonl", "--media-root", "train.jsonl"], "--media-root: there is no folder train"),
+        (["train.jsonl", "--model", "no such model"], "no such model"),
+    ],
+)
 def test_wrong_usage_is_one_sentence_and_exit_code_2(validate, data, monkeypatch, arguments, words):
     monkeypatch.chdir(data.parent)
     code, out, err = validate(*arguments, model="--model" not in arguments)
@@ -133,10 +147,13 @@ def test_a_file_without_samples_is_bad_data(validate, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("hf://", "its name is not like hf://owner/name"),
-     ("https://x.org/a.jsonl", "is a web address; download it first"),
-     ("a.mp4", "a.mp4 is a binary file and no JSON"), ("/dev/null", "is a device or pipe")],
-)  # fmt: skip
+    [
+        ("hf://", "its name is not like hf://owner/name"),
+        ("https://x.org/a.jsonl", "is a web address; download it first"),
+        ("a.mp4", "a.mp4 is a binary file and no JSON"),
+        ("/dev/null", "is a device or pipe"),
+    ],
+)
 def test_what_is_no_file_of_rows_is_one_sentence(validate, data, monkeypatch, name, words):
     monkeypatch.chdir(data.parent)
     code, out, err = validate(name)
@@ -154,8 +171,12 @@ def test_one_row_of_a_pipe_or_an_empty_file_leaves_a_report_on_the_others(valida
     assert (code, err) == (3, "")
     assert out.startswith("train: 5 samples, 4 bad\n  E121  file cannot be decoded")
     assert "media: 0 images, 1 videos" in out
-    for place, what in ((1, "pipe.mp4 is a device or pipe"), (3, "empty.mp4 is empty (0 bytes)"),
-                        (4, "is a folder"), (5, "/dev/zero is a device or pipe")):  # fmt: skip
+    for place, what in (
+        (1, "pipe.mp4 is a device or pipe"),
+        (3, "empty.mp4 is empty (0 bytes)"),
+        (4, "is a folder"),
+        (5, "/dev/zero is a device or pipe"),
+    ):
         line = next(line for line in out.splitlines() if f"train.jsonl:{place}: " in line)
         assert what in line
 
@@ -173,8 +194,12 @@ def test_frames_that_are_lost_in_decoding_are_told(validate, data, tmp_path):
 
 
 def test_what_shows_only_in_decoding_is_in_report_and_page(tiny_processor):
-    clip = Clip(frames_TYX3=np.zeros((2, 64, 96, 3), np.uint8), times_s=(0.0, 1.0), source="a.ts",
-                notes=("32 of 200 frames <lost>.",))  # fmt: skip
+    clip = Clip(
+        frames_TYX3=np.zeros((2, 64, 96, 3), np.uint8),
+        times_s=(0.0, 1.0),
+        source="a.ts",
+        notes=("32 of 200 frames <lost>.",),
+    )
     asked = [{"type": "video", "video": clip}, {"type": "text", "text": "Q"}]
     talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": "A"}]
     record = Record(id="x", dataset="set", talks=(talk,))

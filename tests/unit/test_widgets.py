@@ -272,8 +272,15 @@ def test_a_file_of_the_browser_is_asked_about(told):
     picture = io.BytesIO()
     Image.new("RGB", (56, 56), "red").save(picture, "png")
     (upload,) = [part for part in form.children[0].children if hasattr(part, "accept")]
-    upload.value = ({"name": "../red.png", "content": picture.getvalue(), "size": 1,
-                     "type": "image/png", "last_modified": datetime.now(UTC)},)  # fmt: skip
+    upload.value = (
+        {
+            "name": "../red.png",
+            "content": picture.getvalue(),
+            "size": 1,
+            "type": "image/png",
+            "last_modified": datetime.now(UTC),
+        },
+    )
     assert field(form, "File").value.endswith("red.png")
     assert ".." not in field(form, "File").value
     assert form.ask().ledger.frames == 1

@@ -55,9 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as a page there")
     parser.add_argument(
-        "--from", dest="source", type=Path, metavar="JSON", nargs="+",
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="JSON",
+        nargs="+",
         help="measure nothing: take the figures of these files, later ones before earlier ones",
-    )  # fmt: skip
+    )
     parser.add_argument("--kernels", action="store_true", help="time the fused kernels, on a GPU")
     parser.add_argument("--tiny", action="store_true", help="smallest inputs: does it all run?")
 
@@ -69,8 +73,11 @@ def run(chosen: argparse.Namespace) -> int:
     names = chosen.only.split(",") if chosen.only else [n for n in GROUPS if n not in ON_REQUEST]
     unknown = [name for name in names if name not in GROUPS]
     if unknown or chosen.rounds < 1:
-        say(f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}" if unknown
-            else f"--rounds is 1 or more - got {chosen.rounds}")  # fmt: skip
+        say(
+            f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}"
+            if unknown
+            else f"--rounds is 1 or more - got {chosen.rounds}"
+        )
         return FAILED
     if chosen.kernels:
         return kernels(chosen.markdown)

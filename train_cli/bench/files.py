@@ -52,10 +52,13 @@ def probe(clips: Sequence[Path], rounds: int) -> list[Row]:
         row
         for path in clips
         for row in beside(
-            f"probe and plan {path.stem}", lambda path=path: our_plan(path),
-            {"decoding its frames": lambda path=path: len(our_frames(path))}, rounds, same,
+            f"probe and plan {path.stem}",
+            lambda path=path: our_plan(path),
+            {"decoding its frames": lambda path=path: len(our_frames(path))},
+            rounds,
+            same,
         )
-    ]  # fmt: skip
+    ]
 
 
 def our_plan(path: Path) -> int:
@@ -108,8 +111,13 @@ def mask(clips: Sequence[Path], rounds: int, frames: int) -> list[Row]:
             "official (float32)": lambda f=floats, g=grid: peers.official_mask(f, g, THRESHOLD)
         }
         share = f"{100 * (1 - prune(patches).keep_M.float().mean()):.0f} % pruned"
-        rows += beside(f"mask {name}, {share}", lambda p=patches: prune(p, THRESHOLD).keep_M,
-                       sides, rounds, same)  # fmt: skip
+        rows += beside(
+            f"mask {name}, {share}",
+            lambda p=patches: prune(p, THRESHOLD).keep_M,
+            sides,
+            rounds,
+            same,
+        )
     return rows
 
 
@@ -235,8 +243,13 @@ def _still_clip(frames: int) -> Patches:
     """Noise of which most cells stay as they were, some change by very little."""
     noise = torch.Generator().manual_seed(0)
     grid = Grid(frames=frames, rows=14, cols=24, merge=MERGE)
-    cells = torch.randint(0, 255, (1, grid.tokens_per_frame, MERGE**2 * 3 * PATCH**2),
-                          generator=noise, dtype=torch.uint8).repeat(frames, 1, 1)  # fmt: skip
+    cells = torch.randint(
+        0,
+        255,
+        (1, grid.tokens_per_frame, MERGE**2 * 3 * PATCH**2),
+        generator=noise,
+        dtype=torch.uint8,
+    ).repeat(frames, 1, 1)
     for frame in range(frames):
         moved = torch.randperm(grid.tokens_per_frame, generator=noise)[:20]
         cells[frame:, moved, : 100 + 2 * frame] ^= 1

@@ -60,26 +60,44 @@ class Sizes:
 
 
 TINY = Sizes(
-    vision_width=48, vision_mlp=96, vision_heads=4, text_width=64, text_mlp=96, text_heads=4,
-    text_layers=2, vocabulary=4096, encoded=(6, 4, 4), repeated=(6, 4, 4), dense=(4, 4, 4),
-    visual_tokens=64, pruned=(64, 2), full_logits=32, new_tokens=4,
+    vision_width=48,
+    vision_mlp=96,
+    vision_heads=4,
+    text_width=64,
+    text_mlp=96,
+    text_heads=4,
+    text_layers=2,
+    vocabulary=4096,
+    encoded=(6, 4, 4),
+    repeated=(6, 4, 4),
+    dense=(4, 4, 4),
+    visual_tokens=64,
+    pruned=(64, 2),
+    full_logits=32,
+    new_tokens=4,
     remembered=(64, 128),
-)  # fmt: skip
+)
 
 
 def build(sizes: Sizes) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A random model in float32 with nano's tokenizer, wide awake: no two logits are near."""
     nano = load().processor
     vision = VL3VisionConfig(
-        hidden_size=sizes.vision_width, intermediate_size=sizes.vision_mlp,
-        num_hidden_layers=sizes.vision_layers, num_attention_heads=sizes.vision_heads,
-    )  # fmt: skip
+        hidden_size=sizes.vision_width,
+        intermediate_size=sizes.vision_mlp,
+        num_hidden_layers=sizes.vision_layers,
+        num_attention_heads=sizes.vision_heads,
+    )
     text = _qwen2(
-        hidden_size=sizes.text_width, intermediate_size=sizes.text_mlp,
-        num_hidden_layers=sizes.text_layers, num_attention_heads=sizes.text_heads,
-        num_key_value_heads=2, vocab_size=sizes.vocabulary, tie_word_embeddings=True,
+        hidden_size=sizes.text_width,
+        intermediate_size=sizes.text_mlp,
+        num_hidden_layers=sizes.text_layers,
+        num_attention_heads=sizes.text_heads,
+        num_key_value_heads=2,
+        vocab_size=sizes.vocabulary,
+        tie_word_embeddings=True,
         initializer_range=0.05,
-    )  # fmt: skip
+    )
     torch.manual_seed(SEED)
     config = VL3Config(vision_config=vision, text_config=text, image_token_id=nano.slot_ids.image)
     model = VL3ForConditionalGeneration(config).eval()
@@ -118,16 +136,21 @@ def encode(sizes: Sizes, rounds: int) -> list[Row]:
                 floats, torch.tensor(thw), torch.tensor(merges)
             ).last_hidden_state
 
-        rows = beside(f"encode {shape}, float32", ours, {"transformers": theirs}, rounds,
-                      within(FP32_ERROR))  # fmt: skip
+        rows = beside(
+            f"encode {shape}, float32", ours, {"transformers": theirs}, rounds, within(FP32_ERROR)
+        )
         model.bfloat16()
         rows += beside(
-            f"encode {shape}, ours in bfloat16", ours, {"transformers, float32": theirs}, rounds,
+            f"encode {shape}, ours in bfloat16",
+            ours,
+            {"transformers, float32": theirs},
+            rounds,
             within(BF16_ERROR),
-        )  # fmt: skip
+        )
         stock.bfloat16()
-        rows += beside(f"encode {shape}, bfloat16", ours, {"transformers": theirs}, rounds,
-                       within(BF16_ERROR))  # fmt: skip
+        rows += beside(
+            f"encode {shape}, bfloat16", ours, {"transformers": theirs}, rounds, within(BF16_ERROR)
+        )
     model.float()
     return rows + _dense(model, sizes, rounds) + _repeated(model, sizes, rounds)
 
@@ -142,10 +165,14 @@ def _dense(model, sizes: Sizes, rounds: int) -> list[Row]:
         rows += beside(
             f"encode {_shape(grid)}, ours in {name}",
             lambda side=side: side.encode_vision(pixels, *_sizes(grid)),
-            {"official (dense mask), float32":
-             lambda: downsample(peers.official_features(model.vision, pixels, grid), (grid,))},
-            min(rounds, 2), within(most),
-        )  # fmt: skip
+            {
+                "official (dense mask), float32": lambda: downsample(
+                    peers.official_features(model.vision, pixels, grid), (grid,)
+                )
+            },
+            min(rounds, 2),
+            within(most),
+        )
     return rows
 
 
@@ -160,8 +187,9 @@ def _repeated(model, sizes: Sizes, rounds: int) -> list[Row]:
             f"encode {_shape(grid)}, {name}",
             lambda chosen=chosen: model.encode_vision(chosen, *_sizes(grid)),
             {"each frame on its own": lambda chosen=chosen: _each(model, chosen, grid)},
-            rounds, within(FP32_ERROR),
-        )  # fmt: skip
+            rounds,
+            within(FP32_ERROR),
+        )
     return rows
 
 
@@ -189,15 +217,18 @@ def prefill(sizes: Sizes, rounds: int) -> list[Row]:
                 f"prefill, {visual} visual tokens ({share:.0%} pruned)",
                 lambda asked=asked: answer(model, asked, 1),
                 {"transformers": lambda embeds=embeds: generated(stock, embeds, 1)},
-                rounds, equal_ids,
-            )  # fmt: skip
+                rounds,
+                equal_ids,
+            )
         asked = question(model, sizes.full_logits)
         embeds = whole(model, asked)
         rows += beside(
-            f"prefill, {sizes.full_logits} visual tokens", lambda: answer(model, asked, 1),
+            f"prefill, {sizes.full_logits} visual tokens",
+            lambda: answer(model, asked, 1),
             {"transformers, logits of all positions": lambda: all_logits(stock, embeds)},
-            rounds, equal_ids,
-        )  # fmt: skip
+            rounds,
+            equal_ids,
+        )
     return rows + _less_input(sizes, rounds)
 
 
@@ -216,8 +247,10 @@ def _less_input(sizes: Sizes, rounds: int) -> list[Row]:
         rows += beside(
             f"prefill of {visual} visual tokens, {share:.0%} pruned: {work:.2f} x less work",
             lambda less=less: answer(model, less, 1),
-            {"nothing pruned": lambda: answer(model, full, 1)}, rounds, unchecked,
-        )  # fmt: skip
+            {"nothing pruned": lambda: answer(model, full, 1)},
+            rounds,
+            unchecked,
+        )
     return rows
 
 
@@ -237,9 +270,12 @@ def decode(sizes: Sizes, rounds: int) -> list[Row]:
     embeds = whole(model, asked)
     with native(model, processor) as stock:
         rows = beside(
-            f"answer of {count} tokens", lambda: answer(model, asked, count),
-            {"transformers": lambda: generated(stock, embeds, count)}, rounds, equal_ids,
-        )  # fmt: skip
+            f"answer of {count} tokens",
+            lambda: answer(model, asked, count),
+            {"transformers": lambda: generated(stock, embeds, count)},
+            rounds,
+            equal_ids,
+        )
     model, processor = build(replace(sizes, vision_layers=1, text_layers=sizes.pruned[1]))
     with native(model, processor) as stock:
         model.bfloat16()
@@ -253,10 +289,14 @@ def decode(sizes: Sizes, rounds: int) -> list[Row]:
             rows += beside(
                 f"answer of {count} tokens after {visual:,} visual ones, bfloat16",
                 lambda asked=asked, prefix=prefix: answer(model, asked, count, prefix),
-                {"transformers": lambda cache=cache, rest=rest: continued(
-                    stock, cache, rest, count)},
-                rounds, same_start,
-            )  # fmt: skip
+                {
+                    "transformers": lambda cache=cache, rest=rest: continued(
+                        stock, cache, rest, count
+                    )
+                },
+                rounds,
+                same_start,
+            )
     return rows
 
 
@@ -266,9 +306,11 @@ def second_question(sizes: Sizes, rounds: int) -> list[Row]:
     random = build(sizes)
     for name, loaded in (
         ("nano", load()),
-        ("released widths, few layers",
-         Loaded(*random, name="random", folder=Path(), adapter=None, quantized=None)),
-    ):  # fmt: skip
+        (
+            "released widths, few layers",
+            Loaded(*random, name="random", folder=Path(), adapter=None, quantized=None),
+        ),
+    ):
         side = 14 * sizes.encoded[1]
         noise = torch.randint(0, 256, (24, side, side, 3), dtype=torch.uint8).numpy()
         clip = Clip(frames_TYX3=noise, times_s=tuple(map(float, range(24))), source="noise")
@@ -280,8 +322,9 @@ def _second(work: str, loaded: Loaded, clip: Clip, rounds: int) -> Row:
     say(work)
     asked = ("What happens in the video?", "How many shapes are there?")
     shown = {"type": "video", "video": clip}
-    talk = [[{"role": "user", "content": [shown, {"type": "text", "text": text}]}]
-            for text in asked]  # fmt: skip
+    talk = [
+        [{"role": "user", "content": [shown, {"type": "text", "text": text}]}] for text in asked
+    ]
     firsts, seconds = [], []
     for _ in range(rounds + 1):
         studio = Studio(loaded)
@@ -295,13 +338,15 @@ def _second(work: str, loaded: Loaded, clip: Clip, rounds: int) -> Row:
         raise Mismatch(f"{work}: {texts[0]!r} against {texts[1]!r} from empty caches")
     firsts, seconds = firsts[1:], seconds[1:]
     return Row(
-        work=work, peer="first question", ours_s=spread([cpu for cpu, _ in seconds]),
+        work=work,
+        peer="first question",
+        ours_s=spread([cpu for cpu, _ in seconds]),
         theirs_s=spread([cpu for cpu, _ in firsts]),
         ratio=spread([a[0] / b[0] for a, b in zip(firsts, seconds)]),
         ours_wall_s=spread([wall for _, wall in seconds])[1],
         theirs_wall_s=spread([wall for _, wall in firsts])[1],
         check="same answer as from empty caches",
-    )  # fmt: skip
+    )
 
 
 def _first_token_s(studio: Studio, messages) -> tuple[float, float]:
@@ -336,9 +381,13 @@ def answer(
 
 def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:
     found = stock.generate(
-        inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
-        max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+        max_new_tokens=count,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     return found[0].tolist()
 
 

@@ -58,8 +58,13 @@ def tables(figures: dict) -> str:
         points = [row for row in rows if "frames" in row]
         weights = [row for row in rows if "part" in row]
         answers = [row for row in rows if "card_gb" in row]
-        kinds = ((_compared, compared), (_memory, memory), (_points, points), (_weights, weights),
-                 (_answers, answers))  # fmt: skip
+        kinds = (
+            (_compared, compared),
+            (_memory, memory),
+            (_points, points),
+            (_weights, weights),
+            (_answers, answers),
+        )
         found = [table(kind, lines) for kind, lines in kinds if lines]
         parts += found or ["Nothing could be measured here: what it needs is not installed."]
     return "\n\n".join(parts)
@@ -73,10 +78,17 @@ def table(kind, rows: list[dict]) -> str:
 def _compared(rows: list[dict]) -> list[list[str]]:
     head = ["work", "beside", "ours, CPU s", "theirs, CPU s", "ratio", "p20 - p80", "outputs"]
     return [head] + [
-        [row["work"], row["peer"], _s(row["ours_s"][1]), _s(row["theirs_s"][1]),
-         f"{row['ratio'][1]:.2f}", f"{row['ratio'][0]:.2f} - {row['ratio'][2]:.2f}", row["check"]]
+        [
+            row["work"],
+            row["peer"],
+            _s(row["ours_s"][1]),
+            _s(row["theirs_s"][1]),
+            f"{row['ratio'][1]:.2f}",
+            f"{row['ratio'][0]:.2f} - {row['ratio'][2]:.2f}",
+            row["check"],
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _memory(rows: list[dict]) -> list[list[str]]:
@@ -88,35 +100,60 @@ def _memory(rows: list[dict]) -> list[list[str]]:
 def _points(rows: list[dict]) -> list[list[str]]:
     head = ["frames", "CPU s", "over a straight line", "memory, MB", "over a straight line"]
     return [head] + [
-        [str(row["frames"]), _s(row["cpu_s"]), f"{row['time_over_line']:.2f}",
-         _mb(row["peak_bytes"]),
-         "-" if row["memory_over_line"] is None else f"{row['memory_over_line']:.2f}"]
+        [
+            str(row["frames"]),
+            _s(row["cpu_s"]),
+            f"{row['time_over_line']:.2f}",
+            _mb(row["peak_bytes"]),
+            "-" if row["memory_over_line"] is None else f"{row['memory_over_line']:.2f}",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _weights(rows: list[dict]) -> list[list[str]]:
     head = ["weights of the 2B model", "16 bits, MB", "nf4, MB", "share", "nf4+int8, MB", "share"]
     return [head] + [
-        [row["part"], _mb(whole := row["bytes_16bit"]),
-         _mb(row["bytes_nf4"]), f"{row['bytes_nf4'] / whole:.2f}",
-         _mb(row["bytes_small"]), f"{row['bytes_small'] / whole:.2f}"]
+        [
+            row["part"],
+            _mb(whole := row["bytes_16bit"]),
+            _mb(row["bytes_nf4"]),
+            f"{row['bytes_nf4'] / whole:.2f}",
+            _mb(row["bytes_small"]),
+            f"{row['bytes_small'] / whole:.2f}",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _answers(rows: list[dict]) -> list[list[str]]:
-    head = ["model", "weights, GB", "capped at, GB", "estimate, GB", "most held, GB",
-            "visual tokens", "wall s: loading", "encoding", "to the first token",
-            "tokens a second"]  # fmt: skip
+    head = [
+        "model",
+        "weights, GB",
+        "capped at, GB",
+        "estimate, GB",
+        "most held, GB",
+        "visual tokens",
+        "wall s: loading",
+        "encoding",
+        "to the first token",
+        "tokens a second",
+    ]
     return [head] + [
-        [f"{row['model']}, {row['quantize'] or 'bfloat16'}", f"{row['weights_bytes'] / 1e9:.2f}",
-         str(row["card_gb"]), f"{row['estimate_bytes'] / 1e9:.2f}",
-         f"{row['peak_bytes'] / 1e9:.2f}", f"{row['tokens']:,} of {row['frames_seen']} frames",
-         f"{row['load_s']:.0f}", f"{row['encode_s']:.0f}", f"{row['first_token_s']:.0f}",
-         f"{row['tokens_per_s']:.1f}"]
+        [
+            f"{row['model']}, {row['quantize'] or 'bfloat16'}",
+            f"{row['weights_bytes'] / 1e9:.2f}",
+            str(row["card_gb"]),
+            f"{row['estimate_bytes'] / 1e9:.2f}",
+            f"{row['peak_bytes'] / 1e9:.2f}",
+            f"{row['tokens']:,} of {row['frames_seen']} frames",
+            f"{row['load_s']:.0f}",
+            f"{row['encode_s']:.0f}",
+            f"{row['first_token_s']:.0f}",
+            f"{row['tokens_per_s']:.1f}",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def write(figures: dict, path: Path) -> None:

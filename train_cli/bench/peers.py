@@ -119,9 +119,13 @@ def video_processor(grid: Grid, patch: int, budget_tokens: int, prune: bool):
     half = [0.5] * 3
     return VideoLlama3VideoProcessor(
         size={"shortest_edge": 16 * token_px, "longest_edge": budget_tokens * token_px},
-        image_mean=half, image_std=half, patch_size=patch, merge_size=grid.merge,
-        use_token_compression=prune, do_sample_frames=False,
-    )  # fmt: skip
+        image_mean=half,
+        image_std=half,
+        patch_size=patch,
+        merge_size=grid.merge,
+        use_token_compression=prune,
+        do_sample_frames=False,
+    )
 
 
 def official_features(vision, pixels_NP: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -139,8 +143,10 @@ def official_features(vision, pixels_NP: torch.Tensor, grid: Grid) -> torch.Tens
     ends = [k * grid.patches_per_frame for k in range(grid.frames + 1)]
     for block in vision.blocks:
         layer, normed = block.attention, block.norm1(x_ND)
-        q, k, v = (part(normed).unflatten(-1, (-1, layer.head_channels))
-                   for part in (layer.q, layer.k, layer.v))  # fmt: skip
+        q, k, v = (
+            part(normed).unflatten(-1, (-1, layer.head_channels))
+            for part in (layer.q, layer.k, layer.v)
+        )
         q, k = (rope2d.rotate(x[None], angle_NR)[0] for x in (q, k))
         mask = torch.zeros(1, len(x_ND), len(x_ND), dtype=torch.bool)
         for start, end in pairwise(ends):

@@ -60,24 +60,31 @@ def nf4(
     found = beside(
         f"{width} x {mlp} weights rounded to NF4",
         lambda: nf4_rounding.rounded(weight)[0],
-        {"bitsandbytes": lambda: nf4_rounding.theirs(weight)[0]}, rounds, same,
-    )  # fmt: skip
+        {"bitsandbytes": lambda: nf4_rounding.theirs(weight)[0]},
+        rounds,
+        same,
+    )
     with torch.no_grad():
         many = [rows for rows in ROWS if rows > FUSED_ROWS]
         few = [rows for rows in ROWS if rows <= FUSED_ROWS]
-        for rows, when in (*((rows, ", first prompt") for rows in many),
-                           *((rows, "") for rows in few),
-                           *((rows, ", later prompt") for rows in many)):  # fmt: skip
+        for rows, when in (
+            *((rows, ", first prompt") for rows in many),
+            *((rows, "") for rows in few),
+            *((rows, ", later prompt") for rows in many),
+        ):
             x = torch.randn(rows, width, dtype=torch.bfloat16)
             repeats = max(1, 64 // rows)  # a single row takes less than the clock can tell
             sides = {"bitsandbytes": stock, "bfloat16": plain}
             found += beside(
                 f"NF4 linear {width} x {mlp}, {rows} rows{when}",
                 lambda x=x, n=repeats: _many(ours, x, n),
-                {name: lambda layer=layer, x=x, n=repeats: _many(layer, x, n)
-                 for name, layer in sides.items()},
-                rounds, within(NF4_ERROR),
-            )  # fmt: skip
+                {
+                    name: lambda layer=layer, x=x, n=repeats: _many(layer, x, n)
+                    for name, layer in sides.items()
+                },
+                rounds,
+                within(NF4_ERROR),
+            )
     return found + (resident(whole()) if whole else [])
 
 
@@ -114,9 +121,13 @@ def _quantized(plain: nn.Linear) -> nn.Sequential:
     import bitsandbytes as bnb
 
     layer = bnb.nn.Linear4bit(
-        plain.in_features, plain.out_features, bias=False, compute_dtype=torch.bfloat16,
-        compress_statistics=True, quant_type="nf4",
-    )  # fmt: skip
+        plain.in_features,
+        plain.out_features,
+        bias=False,
+        compute_dtype=torch.bfloat16,
+        compress_statistics=True,
+        quant_type="nf4",
+    )
     layer.weight = bnb.nn.Params4bit(
         plain.weight.data.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True
     )

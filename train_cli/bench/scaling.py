@@ -45,11 +45,17 @@ def scaling(rounds: int, frames: Sequence[int] = FRAMES, memory: bool = True) ->
     known = all(peaks)
     memory_ratios = over_line(frames, peaks) if known else [None] * len(frames)
     return [
-        Point(frames=count, cpu_s=time, time_over_line=time_ratio,
-              peak_bytes=peak if known else None, memory_over_line=memory_ratio)
-        for count, time, time_ratio, peak, memory_ratio
-        in zip(frames, times, time_ratios, peaks, memory_ratios)
-    ]  # fmt: skip
+        Point(
+            frames=count,
+            cpu_s=time,
+            time_over_line=time_ratio,
+            peak_bytes=peak if known else None,
+            memory_over_line=memory_ratio,
+        )
+        for count, time, time_ratio, peak, memory_ratio in zip(
+            frames, times, time_ratios, peaks, memory_ratios
+        )
+    ]
 
 
 def prepared(count: int) -> Callable[[], object]:

@@ -71,9 +71,14 @@ def medium_model(layers: int):
         hidden_size=384, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=6
     )
     text = _qwen2(
-        hidden_size=512, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=8,
-        num_key_value_heads=2, vocab_size=32000, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        vocab_size=32000,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(SEED)
     config = VL3Config(vision_config=vision, text_config=text, image_token_id=slots.image)
     model = VL3ForConditionalGeneration(config).train()
@@ -100,8 +105,9 @@ def records(questions: int, frames: int, side_px: int) -> list:
                 {"type": "text", "text": f"What happens at second {index} of clip {number}?"},
             ]
             answer = f"At {index} seconds a red star appears and moves right."
-            talks.append([{"role": "user", "content": asked},
-                          {"role": "assistant", "content": answer}])  # fmt: skip
+            talks.append(
+                [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+            )
         found.append(Record(id=str(number), dataset="noise", talks=tuple(talks)))
     return found
 
@@ -126,8 +132,13 @@ def our_step(model, processor, chosen: Sequence) -> Callable[[], float]:
         for part in passes:
             inputs = dict(part.inputs)
             mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32)
-            loss = model(**inputs, attention_mask=mask, use_cache=False,
-                         num_items_in_batch=learned, skip_logits=True).loss  # fmt: skip
+            loss = model(
+                **inputs,
+                attention_mask=mask,
+                use_cache=False,
+                num_items_in_batch=learned,
+                skip_logits=True,
+            ).loss
             loss.backward()
             total += loss.item()
         return total
@@ -145,15 +156,19 @@ def official_step(stock, processor, config, chosen: Sequence) -> Callable[[], fl
         inputs = processor(talks[start : start + MICRO_BATCH], return_labels=True)
         pixels = (inputs["pixel_values"].float() / 255 - 0.5) / 0.5
         ids = inputs["input_ids"]
-        batches.append({
-            "input_ids": ids.masked_fill(ids == config.image_token_id, stock.config.video_token_id),
-            "attention_mask": inputs["attention_mask"],
-            "labels": inputs["labels"],
-            "pixel_values_videos": pixels,
-            "video_grid_thw": inputs["grid_thw"],
-            "video_merge_sizes": inputs["merge_sizes"],
-            "video_compression_mask": inputs["keep_mask"],
-        })  # fmt: skip
+        batches.append(
+            {
+                "input_ids": ids.masked_fill(
+                    ids == config.image_token_id, stock.config.video_token_id
+                ),
+                "attention_mask": inputs["attention_mask"],
+                "labels": inputs["labels"],
+                "pixel_values_videos": pixels,
+                "video_grid_thw": inputs["grid_thw"],
+                "video_merge_sizes": inputs["merge_sizes"],
+                "video_compression_mask": inputs["keep_mask"],
+            }
+        )
     learned = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
 
     def step() -> float:

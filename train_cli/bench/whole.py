@@ -78,8 +78,9 @@ def answers(folder: Path, size: str, tiny: bool = False) -> list[Answered]:
 
 def _card(config, kind: str | None) -> int:
     """The smallest card that holds this quantization."""
-    wanted = need(config, quantize=kind, device="cuda", itemsize=2,
-                  tokens=ProcessorSettings().budget_tokens).total  # fmt: skip
+    wanted = need(
+        config, quantize=kind, device="cuda", itemsize=2, tokens=ProcessorSettings().budget_tokens
+    ).total
     return next(card_gb for card_gb in CARDS_GB if wanted <= card_gb * 1e9 * USABLE)
 
 
@@ -141,14 +142,19 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
         frames_seen=ledger.frames,
         tokens=ledger.kept_tokens,
         weights_bytes=studio.card["weights_bytes"],
-        estimate_bytes=need(studio.model.config, quantize=kind, device=device.type,
-                            itemsize=itemsize, tokens=video.grid.num_tokens).total,
+        estimate_bytes=need(
+            studio.model.config,
+            quantize=kind,
+            device=device.type,
+            itemsize=itemsize,
+            tokens=video.grid.num_tokens,
+        ).total,
         peak_bytes=most_bytes,
         load_s=load_s,
         encode_s=video.ledger.encode_s,
         first_token_s=ledger.first_token_s,
         tokens_per_s=ledger.tokens_per_s,
-    )  # fmt: skip
+    )
 
 
 def _ask(studio, frames: int) -> tuple:

@@ -24,11 +24,13 @@ FULL_GB = {"2b": 56, "7b": 193}
 LORA_GB = {"2b": 12, "7b": 32}
 
 QUESTIONS = {
-    "goal": ("What do you want? own: teach a released model my data; paper: repeat the four stages",
-             ("own", "paper")),
+    "goal": (
+        "What do you want? own: teach a released model my data; paper: repeat the four stages",
+        ("own", "paper"),
+    ),
     "memory_gb": ("How much memory has one of your GPUs, in GB? (0: no GPU)", None),
     "size": ("Which model?", ("2b", "7b")),
-}  # fmt: skip
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     copy.add_argument("to", type=Path, help="file or folder")
     which = actions.add_parser("which", help="three questions, one command line to run")
     which.add_argument("--goal", choices=QUESTIONS["goal"][1], help=QUESTIONS["goal"][0])
-    which.add_argument("--memory-gb", type=float, dest="memory_gb", metavar="GB",
-                       help=QUESTIONS["memory_gb"][0])  # fmt: skip
+    which.add_argument(
+        "--memory-gb", type=float, dest="memory_gb", metavar="GB", help=QUESTIONS["memory_gb"][0]
+    )
     which.add_argument("--size", choices=QUESTIONS["size"][1], help=QUESTIONS["size"][0])
     which.add_argument("--json", action="store_true", help="as JSON")
 

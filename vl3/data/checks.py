@@ -145,8 +145,9 @@ def check_answers(record: Record, sizes: list[MediaInfo]) -> Iterator[Note]:
     """W160 for times after the end of the only video, and boxes outside 0-1000."""
     lengths = [size.duration_s for size in sizes if size.duration_s is not None]
     lasts = lengths[0] if len(lengths) == len(sizes) == 1 else None
-    answers = [turn["content"] for talk in record.talks for turn in talk
-               if turn["role"] == "assistant"]  # fmt: skip
+    answers = [
+        turn["content"] for talk in record.talks for turn in talk if turn["role"] == "assistant"
+    ]
     for text in answers:
         if lasts is not None:
             yield from _times_beyond(text, lasts)
@@ -248,10 +249,11 @@ def _length(record: Record, processor: VL3Processor, sizes, grids: list[Grid]) -
     """Tokens of all talks of a record before pruning."""
     counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
     prompts = [
-        render(annotate(talk, find_media(talk), sizes), processor.tokenizer, processor.slot_ids,
-               counts)
+        render(
+            annotate(talk, find_media(talk), sizes), processor.tokenizer, processor.slot_ids, counts
+        )
         for talk in record.talks
-    ]  # fmt: skip
+    ]
     return count_tokens(prompts)
 
 

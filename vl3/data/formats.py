@@ -28,15 +28,44 @@ STREAM_FRAMES = 400  # official STREAM_MAX_FRAMES
 STREAM_FPS = 1.0
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 # What a row may say of all its videos; other such keys of rows are facts about the file.
-ROW_OPTIONS = ("fps", "max_frames", "nframes", "start", "start_time", "video_start", "end",
-               "end_time", "video_end", "sample_fps", "times", "timestamps")  # fmt: skip
+ROW_OPTIONS = (
+    "fps",
+    "max_frames",
+    "nframes",
+    "start",
+    "start_time",
+    "video_start",
+    "end",
+    "end_time",
+    "video_end",
+    "sample_fps",
+    "times",
+    "timestamps",
+)
 SYSTEM = ("system", "system_prompt")
 # Columns of peers that change what is asked or learned and have no use here.
-UNUSED_COLUMNS = ("tools", "objects", "rejected", "chosen", "rejected_response",
-                  "rejected_messages", "history", "min_pixels", "max_pixels", "total_pixels",
-                  "num_frames")  # fmt: skip
-SLIPS = ("max_frames", "start_time", "end_time", "video_start", "video_end", "sample_fps",
-         "system_prompt")  # fmt: skip
+UNUSED_COLUMNS = (
+    "tools",
+    "objects",
+    "rejected",
+    "chosen",
+    "rejected_response",
+    "rejected_messages",
+    "history",
+    "min_pixels",
+    "max_pixels",
+    "total_pixels",
+    "num_frames",
+)
+SLIPS = (
+    "max_frames",
+    "start_time",
+    "end_time",
+    "video_start",
+    "video_end",
+    "sample_fps",
+    "system_prompt",
+)
 TURN_KEYS = {"role", "from", "content", "value", "loss", "loss_scale", "weight", "time"}
 
 
@@ -176,8 +205,13 @@ def detect(row: dict) -> str | None:
 def _flavour(row: dict) -> str:
     """Which of the formats with messages a row is; all are read by the same function."""
     turns = [turn for turn in row["messages"] if isinstance(turn, dict)]
-    parts = [part for turn in turns if isinstance(turn.get("content"), list)
-             for part in turn["content"] if isinstance(part, dict)]  # fmt: skip
+    parts = [
+        part
+        for turn in turns
+        if isinstance(turn.get("content"), list)
+        for part in turn["content"]
+        if isinstance(part, dict)
+    ]
     if any(part.get("type") in ("image_url", "video_url") for part in parts):
         return "openai"
     if row.get("media") is not None:
@@ -208,8 +242,15 @@ def _draft(
     meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
     if row.get("weight") is not None:
         meta = meta | {"weight": _number(row["weight"], '"weight"')}
-    return Draft(talks=talks, media=media, shared=shared, id=row.get("id"),
-                 dataset=row.get("dataset"), meta=meta, notes=notes)  # fmt: skip
+    return Draft(
+        talks=talks,
+        media=media,
+        shared=shared,
+        id=row.get("id"),
+        dataset=row.get("dataset"),
+        meta=meta,
+        notes=notes,
+    )
 
 
 # Turns
@@ -290,10 +331,14 @@ def _column(kind: str, key: str, source: object, options: dict, notes: list[Note
     if not isinstance(source, str | bytes | dict | list):
         raise rules.wrong_type(f'"{key}"', "a path, or a list of them", source)
     is_list = isinstance(source, list)
-    beside = {key: value for key, value in options.items()
-              if is_list or key not in ("sample_fps", "times", "timestamps")}  # fmt: skip
-    return _part({"type": kind, kind: source} | (beside if kind == "video" else {}), f'"{key}"',
-                 notes)  # fmt: skip
+    beside = {
+        key: value
+        for key, value in options.items()
+        if is_list or key not in ("sample_fps", "times", "timestamps")
+    }
+    return _part(
+        {"type": kind, kind: source} | (beside if kind == "video" else {}), f'"{key}"', notes
+    )
 
 
 def _sources(kind: str, value: object) -> Iterator[object]:

@@ -125,9 +125,11 @@ def _head(report: Report, files: Sequence[str], model: str) -> str:
     words = f"{number(bad)} of {number(total)} samples cannot be learned from"
     if report.strict and bad:
         words = f"{number(bad)} of {number(total)} samples have errors or warnings"
-    verdict = f'<p class="verdict bad">{words}</p>' if bad else (
-        '<p class="verdict">All samples can be learned from</p>'
-    )  # fmt: skip
+    verdict = (
+        f'<p class="verdict bad">{words}</p>'
+        if bad
+        else ('<p class="verdict">All samples can be learned from</p>')
+    )
     tiles = [
         (number(total), "samples"),
         (f"{100 * bad / max(total, 1):.1f} %", "bad"),

@@ -97,13 +97,19 @@ def _check_answer(content: str | list, index: int) -> None:
 
 def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list[dict]:
     """The turns with each tag or placeholder replaced by the next medium of its kind."""
-    parted = [not isinstance(turn["content"], str) and turn["role"] != "assistant"
-              for turn in turns]  # fmt: skip
+    parted = [
+        not isinstance(turn["content"], str) and turn["role"] != "assistant" for turn in turns
+    ]
     turns = [turn | {"content": _split(turn)} for turn in turns]
     listed = Counter(medium["type"] for medium in media)
     for kind in SHOWN_KINDS:
-        _read_letters(kind, [t for t, is_parted in zip(turns, parted) if is_parted], turns,
-                      listed[kind], notes)  # fmt: skip
+        _read_letters(
+            kind,
+            [t for t, is_parted in zip(turns, parted) if is_parted],
+            turns,
+            listed[kind],
+            notes,
+        )
     tags = Counter(part["type"] for turn in turns for part in turn["content"] if _is_empty(part))
     in_front = []
     for kind in (*SHOWN_KINDS, "audio"):
@@ -129,12 +135,17 @@ def _read_letters(
     are; letters where neither is so.
     """
     tag = f"<{kind}>"
-    found = sum(part["text"].count(tag) for turn in parted for part in turn["content"]
-                if part["type"] == "text")  # fmt: skip
+    found = sum(
+        part["text"].count(tag)
+        for turn in parted
+        for part in turn["content"]
+        if part["type"] == "text"
+    )
     if not found:
         return
-    places = sum(_is_empty(part) and part["type"] == kind
-                 for turn in turns for part in turn["content"])  # fmt: skip
+    places = sum(
+        _is_empty(part) and part["type"] == kind for turn in turns for part in turn["content"]
+    )
     if found != listed or places not in (0, found):
         notes.append(rules.letters(kind, found))
         return
@@ -157,8 +168,9 @@ def _tagged(part: dict, tag: str, is_slip: bool) -> list[dict]:
 def _in_front(talks: list[list[dict]], media: list[dict]) -> list[list[dict]]:
     """The talks with all media in front of the first user turn, wherever their tags stood."""
     talks = [[turn | {"content": _split(turn)} for turn in turns] for turns in talks]
-    inline = [[part for turn in turns for part in turn["content"] if _is_source(part)]
-              for turns in talks]  # fmt: skip
+    inline = [
+        [part for turn in turns for part in turn["content"] if _is_source(part)] for turns in talks
+    ]
     if any(parts != inline[0] for parts in inline):
         raise rules.different_media()
     media = media + (inline[0] if inline else [])
@@ -331,8 +343,11 @@ def _turn_row(turn: dict, media: Iterator[dict] | None) -> dict:
     if isinstance(content, str) and TAG.search(content):
         content = [{"type": "text", "text": content}]  # a text that is no tag
     elif not isinstance(content, str):
-        content = [part if part["type"] == "text" else next(media)
-                   for part in content if part["type"] == "text" or media is not None]  # fmt: skip
+        content = [
+            part if part["type"] == "text" else next(media)
+            for part in content
+            if part["type"] == "text" or media is not None
+        ]
     return turn | {"content": content}
 
 

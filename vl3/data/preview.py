@@ -155,8 +155,11 @@ def _name(part: dict) -> str:
     """The file of a medium, and what is taken of it."""
     source = part[part["type"]]
     options = source if isinstance(source, dict) else {}
-    said = [f"{key} {value if isinstance(value, str) else format(value, 'g')}"
-            for key, value in options.items() if key != "path"]  # fmt: skip
+    said = [
+        f"{key} {value if isinstance(value, str) else format(value, 'g')}"
+        for key, value in options.items()
+        if key != "path"
+    ]
     return ", ".join([_file(part), *said])
 
 
@@ -195,8 +198,11 @@ def pieces(prompt: Prompt, tokenizer) -> list[TextPiece]:
             end += 1
             text = _text(tokenizer, prompt.ids[start:end])
         learned = prompt.labels[start] != IGNORE
-        found.append(TextPiece(text=text, count=end - start, learned=learned,
-                           special=prompt.ids[start] in special))  # fmt: skip
+        found.append(
+            TextPiece(
+                text=text, count=end - start, learned=learned, special=prompt.ids[start] in special
+            )
+        )
         start = end
     return found
 

@@ -94,8 +94,9 @@ class Report:
                 name: {
                     "samples": count,
                     "bad": self.bad[name],
-                    "codes": {code: n for (of, code), n in sorted(self.codes.items())
-                              if of == name},
+                    "codes": {
+                        code: n for (of, code), n in sorted(self.codes.items()) if of == name
+                    },
                 }
                 for name, count in self.samples.items()
             },
@@ -111,7 +112,7 @@ class Report:
                 {"tokens": tokens, "visual": visual, "place": place}
                 for tokens, visual, place in sorted(self.longest, reverse=True)
             ],
-        }  # fmt: skip
+        }
 
 
 def histogram(digits: Counter) -> list[tuple[int, int, int]]:

@@ -219,8 +219,17 @@ def _rows_under(value: object) -> str | None:
     """The key of an object that is no row itself under which rows are listed."""
     if not isinstance(value, dict) or detect(value) is not None:
         return None
-    return next((key for key, rows in value.items() if isinstance(rows, list) and rows
-                 and isinstance(rows[0], dict) and detect(rows[0]) is not None), None)  # fmt: skip
+    return next(
+        (
+            key
+            for key, rows in value.items()
+            if isinstance(rows, list)
+            and rows
+            and isinstance(rows[0], dict)
+            and detect(rows[0]) is not None
+        ),
+        None,
+    )
 
 
 def _object(value: object) -> dict:

@@ -44,8 +44,14 @@ RULES = {
 
 ROWS = ("messages", "conversations", "conversation", "message_lists", "completion")
 # What other tools call a question and its answer.
-PAIRS = (("instruction", "output"), ("query", "response"), ("question", "answer"),
-         ("prompt", "response"), ("prompt", "chosen"), ("input", "output"))  # fmt: skip
+PAIRS = (
+    ("instruction", "output"),
+    ("query", "response"),
+    ("question", "answer"),
+    ("prompt", "response"),
+    ("prompt", "chosen"),
+    ("input", "output"),
+)
 
 
 class Note(NamedTuple):
@@ -303,8 +309,15 @@ def _plural(word: str, count: int) -> str:
 
 
 def _brief(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
-             type(None): "null", int: "a number", float: "a number"}  # fmt: skip
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+        int: "a number",
+        float: "a number",
+    }
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

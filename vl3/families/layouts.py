@@ -176,9 +176,7 @@ def tensor_names(folder: Path, variant: str | None = None) -> list[str]:
     """
     folder = Path(folder)
     dot = f".{variant}" if variant else ""
-    for index in (
-        f"model.safetensors.index{dot}.json", f"pytorch_model.bin.index{dot}.json"
-    ):  # fmt: skip
+    for index in (f"model.safetensors.index{dot}.json", f"pytorch_model.bin.index{dot}.json"):
         if (listed := read_json(folder, index)) is not None:
             return _shard_names(folder, index, listed.get("weight_map"))
     if (file := folder / f"model{dot}.safetensors").is_file():
@@ -365,8 +363,17 @@ def _from_official(folder: Path, raw: dict) -> VL3Config:
         text.pop("rope_scaling", None)
         text["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
     text["dtype"] = text.pop("torch_dtype", None)
-    mm = ("mm_", "image_", "use_mm", "use_token", "tokenizer_", "is_alignment", "num_frames",
-          "max_frames", "transformers_version")  # fmt: skip
+    mm = (
+        "mm_",
+        "image_",
+        "use_mm",
+        "use_token",
+        "tokenizer_",
+        "is_alignment",
+        "num_frames",
+        "max_frames",
+        "transformers_version",
+    )
     text = {key: value for key, value in text.items() if not key.startswith(mm)}
     return VL3Config(
         vision_config=_vision_config(vision),

@@ -58,8 +58,15 @@ class ProcessorSettings:
     prune: PruneSettings | None = field(default_factory=PruneSettings)
 
     def __post_init__(self) -> None:
-        for name in ("patch", "image_merge", "video_merge", "min_tokens", "budget_tokens",
-                     "frame_tokens", "max_frames"):  # fmt: skip
+        for name in (
+            "patch",
+            "image_merge",
+            "video_merge",
+            "min_tokens",
+            "budget_tokens",
+            "frame_tokens",
+            "max_frames",
+        ):
             if (given := getattr(self, name)) is not None or name != "frame_tokens":
                 object.__setattr__(self, name, whole(name, given, low=1))
         object.__setattr__(self, "fps", number("fps", self.fps, above=0))

@@ -16,8 +16,13 @@ from transformers import PreTrainedConfig
 from vl3.families import layouts
 
 # Of from_pretrained, not of the configuration, which has some of the same names.
-NOT_CONFIG = ("dtype", "torch_dtype", "attn_implementation", "quantization_config",
-              "generation_config")  # fmt: skip
+NOT_CONFIG = (
+    "dtype",
+    "torch_dtype",
+    "attn_implementation",
+    "quantization_config",
+    "generation_config",
+)
 PLACES = ("revision", "cache_dir", "token", "force_download", "local_files_only")
 
 

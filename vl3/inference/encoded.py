@@ -182,9 +182,13 @@ class EncodedCache:
         return fresh, False
 
     def take(
-        self, video: EncodedVideo, settings: ProcessorSettings | None, now: ModelFingerprint,
-        on_stage: OnStage, reuse: bool,
-    ) -> tuple[EncodedVideo, bool]:  # fmt: skip
+        self,
+        video: EncodedVideo,
+        settings: ProcessorSettings | None,
+        now: ModelFingerprint,
+        on_stage: OnStage,
+        reuse: bool,
+    ) -> tuple[EncodedVideo, bool]:
         """A video that a caller hands over, ready to be seen, and whether it is used as it is.
 
         settings: by which it is pruned anew; None for the mask that it has
@@ -246,19 +250,30 @@ class EncodedCache:
         on_stage(Progress("Removing repeated patches"))
         keep = prune_patches(patches, settings.prune)
         ledger = Ledger(
-            frames=grid.frames, visual_tokens=grid.num_tokens,
-            kept_tokens=int(keep.keep_M.sum()), encoded_clips=int(is_fresh),
-            decode_s=decoded - started, encode_s=encoded - decoded,
+            frames=grid.frames,
+            visual_tokens=grid.num_tokens,
+            kept_tokens=int(keep.keep_M.sum()),
+            encoded_clips=int(is_fresh),
+            decode_s=decoded - started,
+            encode_s=encoded - decoded,
             prune_s=time.perf_counter() - encoded,
-        )  # fmt: skip
+        )
         made = Provenance(
-            clip=_of_clip(clip), features=checksum(features), keep=_of_mask(keep),
+            clip=_of_clip(clip),
+            features=checksum(features),
+            keep=_of_mask(keep),
             encoder=encoder,
-        )  # fmt: skip
+        )
         return EncodedVideo(
-            clip=clip, grid=grid, keep=keep, plan=plan, ledger=ledger, features_MD=features,
-            key=key, made=made,
-        )  # fmt: skip
+            clip=clip,
+            grid=grid,
+            keep=keep,
+            plan=plan,
+            ledger=ledger,
+            features_MD=features,
+            key=key,
+            made=made,
+        )
 
     def _encoded_anew(
         self, video: EncodedVideo, encoder: str | None, on_stage: OnStage
@@ -267,9 +282,12 @@ class EncodedCache:
         started = time.perf_counter()
         features, _ = self._features(to_patches([video.clip], [video.grid]), None, on_stage)
         ledger = replace(
-            video.ledger, encoded_clips=1, decode_s=0.0, prune_s=0.0,
+            video.ledger,
+            encoded_clips=1,
+            decode_s=0.0,
+            prune_s=0.0,
             encode_s=time.perf_counter() - started,
-        )  # fmt: skip
+        )
         made = replace(video.made, features=checksum(features), encoder=encoder)
         return replace(video, features_MD=features, ledger=ledger, made=made)
 

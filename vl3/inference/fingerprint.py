@@ -20,14 +20,28 @@ from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # Who may write code of a model. Their hooks place weights, unpack them or mask them.
-MAKERS = {"accelerate", "bitsandbytes", "builtins", "kernels", "peft", "torch", "transformers",
-          "vl3"}  # fmt: skip
+MAKERS = {
+    "accelerate",
+    "bitsandbytes",
+    "builtins",
+    "kernels",
+    "peft",
+    "torch",
+    "transformers",
+    "vl3",
+}
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 # What torch and transformers note down in every module, and where a model came from.
 BOOKS = vars(nn.Module()).keys() - {"training"} | {
-    "_is_hf_initialized", "_tp_plan", "_ep_plan", "_pp_plan", "_fsdp_plan",
-    "name_or_path", "_name_or_path", "transformers_version",
-}  # fmt: skip
+    "_is_hf_initialized",
+    "_tp_plan",
+    "_ep_plan",
+    "_pp_plan",
+    "_fsdp_plan",
+    "name_or_path",
+    "_name_or_path",
+    "transformers_version",
+}
 BLOCKS, RESIDUES = 8, 61  # on a GPU numbers are summed by stretch and by remainder
 
 

@@ -83,17 +83,23 @@ def need(
     keys_values = 2 * capacity_for(length) * narrow * text.num_hidden_layers * itemsize
 
     piece = min(patches, CHUNK_PATCHES[device])
-    seeing = piece * itemsize * max(
-        2 * vision.intermediate_size + 3 * D,  # an MLP before and after its activation
-        8 * D,  # attention: input, q, k, v, what is rotated, the result
-    ) + features + pixels  # all pieces are put together  # fmt: skip
+    seeing = (
+        piece
+        * itemsize
+        * max(
+            2 * vision.intermediate_size + 3 * D,  # an MLP before and after its activation
+            8 * D,  # attention: input, q, k, v, what is rotated, the result
+        )
+        + features
+        + pixels
+    )  # all pieces are put together
     splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
     piece = min(length, PREFILL_TOKENS[device])
     reading = length * E * itemsize + max(
         piece * itemsize * (3 * text.intermediate_size + 3 * E),
         2 * length * width * itemsize  # keys and values repeated for every head
         + piece * (length * (1 + itemsize) + 4 * E * itemsize),  # mask
-    )  # fmt: skip
+    )
     unpacked = _unpacked(config, quantize, device, itemsize)
     return MemoryEstimate(
         weights=weight_bytes(config, quantize, itemsize, device),
@@ -135,9 +141,14 @@ def _unpacked(config: VL3Config, quantize: str | None, device: str, itemsize: in
 
 
 def fit(
-    config: VL3Config, *, device: str, itemsize: int, budget_tokens: int, limit_bytes: float,
+    config: VL3Config,
+    *,
+    device: str,
+    itemsize: int,
+    budget_tokens: int,
+    limit_bytes: float,
     kinds: Sequence[str | None] = KINDS,
-) -> MemoryPlan:  # fmt: skip
+) -> MemoryPlan:
     """What fits: all visual tokens, by the first of the kinds that will do, or else half as many.
 
     Raises: ValueError that says what the least would be.

@@ -159,9 +159,13 @@ def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Rep
             yield Progress("Answering")
             state.prompt_s = time.perf_counter() - state.started
             stream = generation.tokens(
-                model, question, decoding, prefix, end_tokens(model, processor),
+                model,
+                question,
+                decoding,
+                prefix,
+                end_tokens(model, processor),
                 lambda ready: setattr(state, "reused_tokens", ready),
-            )  # fmt: skip
+            )
             yield from _write(stream, processor, request, state)
             state.truncated = len(state.token_ids) >= decoding.max_new_tokens
     except Stopped:
@@ -203,9 +207,13 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
     ]
     state.prompt = prompt.render(
-        annotate(messages, media, clips), library.processor.tokenizer, library.processor.slot_ids,
-        counts, add_system_prompt=request.settings.system_prompt, add_generation_prompt=True,
-    )  # fmt: skip
+        annotate(messages, media, clips),
+        library.processor.tokenizer,
+        library.processor.slot_ids,
+        counts,
+        add_system_prompt=request.settings.system_prompt,
+        add_generation_prompt=True,
+    )
 
 
 def _with_clips(message: dict, handed: dict[int, tuple[Clip, EncodedVideo]]) -> dict:

@@ -48,9 +48,9 @@ def weights(qk: QK, row_Q: torch.Tensor, heads: Sequence[int] | None = None) -> 
     heads = range(qk.heads) if heads is None else heads
     sharing = qk.heads // qk.k_HLC.shape[0]
     key_LC = [k_LC.float() for k_LC in qk.k_HLC]
-    score_HQL = torch.stack([
-        qk.q_HLC[head, row_Q - qk.first].float() @ key_LC[head // sharing].T for head in heads
-    ])  # fmt: skip
+    score_HQL = torch.stack(
+        [qk.q_HLC[head, row_Q - qk.first].float() @ key_LC[head // sharing].T for head in heads]
+    )
     score_HQL *= qk.scale
     return score_HQL.masked_fill_(unseen(qk, row_Q), -torch.inf).softmax(dim=-1)
 

@@ -28,8 +28,12 @@ def relevancy(model, scene: ReplayInput, token: int) -> torch.Tensor:
     def attend(module, query, key, value, _mask, **options):
         sharing = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(sharing, dim=1) for x in (key, value))
-        qk = QK(q_HLC=query[0], k_HLC=key[0], scale=options["scaling"],
-                window=options.get("sliding_window"))  # fmt: skip
+        qk = QK(
+            q_HLC=query[0],
+            k_HLC=key[0],
+            scale=options["scaling"],
+            window=options.get("sliding_window"),
+        )
         score_BHLL = query.float() @ key.float().mT * qk.scale
         hidden_LL = unseen(qk, torch.arange(seen, device=query.device))
         weights.append(score_BHLL.masked_fill(hidden_LL, -torch.inf).softmax(dim=-1))

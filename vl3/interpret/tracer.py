@@ -88,9 +88,11 @@ class Tracer:
         deep = _chosen("layers", layers, text.num_hidden_layers)
         wide = _chosen("heads", heads, text.num_attention_heads)
         shape = (
-            1 if layers is None else len(deep), 1 if heads is None else len(wide),
-            len(tokens), len(scene.ids()),
-        )  # fmt: skip
+            1 if layers is None else len(deep),
+            1 if heads is None else len(wide),
+            len(tokens),
+            len(scene.ids()),
+        )
         _check_size(shape)
         recorded = self._recorded(scene, deep, scene.first_text_row)
         row_Q = torch.tensor([scene.row(token) for token in tokens], device=self.model.device)
@@ -185,10 +187,18 @@ class Tracer:
         if heads is None:
             weight_IHQK = weight_IHQK.mean(axis=1, keepdims=True)
         return Attention(
-            source="vision", layers=deep, heads=wide, tokens=tokens, words=("",) * len(tokens),
-            weight_IHQL=weight_IHQK, share_IHQ=share_IHQ, slot_K=np.arange(len(cells)),
-            sink_K=sink_K, cells=cells, notes=scene.notes,
-        )  # fmt: skip
+            source="vision",
+            layers=deep,
+            heads=wide,
+            tokens=tokens,
+            words=("",) * len(tokens),
+            weight_IHQL=weight_IHQK,
+            share_IHQ=share_IHQ,
+            slot_K=np.arange(len(cells)),
+            sink_K=sink_K,
+            cells=cells,
+            notes=scene.notes,
+        )
 
     def _recorded(self, scene: ReplayInput, layers: Sequence[int], first: int) -> dict[int, QK]:
         """Queries from position first on and keys of these layers, replayed where missing."""

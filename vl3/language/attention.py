@@ -36,9 +36,13 @@ def attend(module, query, key, value, attention_mask=None, *, scaling=None, **op
         options.get(name) is not None for name in ("cache", "position_bias")
     )
     if (
-        query.device.type != "cpu" or groups == heads or length > MOST_TOKENS
-        or is_causal or has_gradient or has_more
-    ):  # fmt: skip
+        query.device.type != "cpu"
+        or groups == heads
+        or length > MOST_TOKENS
+        or is_causal
+        or has_gradient
+        or has_more
+    ):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )

@@ -70,9 +70,13 @@ class MediaPart:
         planned = video.schedule(self.source, **self.sampling(settings))
         header = video.probe(self.source)
         return MediaInfo(
-            len(planned), header.height_px, header.width_px, planned.times_s, planned.duration_s,
+            len(planned),
+            header.height_px,
+            header.width_px,
+            planned.times_s,
+            planned.duration_s,
             planned.notes,
-        )  # fmt: skip
+        )
 
     def sampling(self, settings: ProcessorSettings) -> dict:
         """fps, max_frames, start, end and mode, the part's own before the processor's."""
@@ -104,8 +108,8 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart]:
     """The images and videos of a conversation, in order.
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
-    data: URL, bytes, a PIL image, an array, a Clip (or what has one, as an opened Video); of a video also
-    a list of pictures or an array of frames.
+    data: URL, bytes, a PIL image, an array, a Clip (or what has one, as an opened video); of a
+    video also a list of pictures or an array of frames.
     Raises: ValueError in one sentence for what is not read.
     """
     media = []
@@ -196,8 +200,11 @@ def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]
     """
     times_s = frame_times(part, count)
     is_timed = "timestamps" in part or "sample_fps" in part
-    options = {key: part[key] for key in ("max_frames", "num_frames", "start", "end", "fps")
-               if key in part and (key != "fps" or is_timed)}  # fmt: skip
+    options = {
+        key: part[key]
+        for key in ("max_frames", "num_frames", "start", "end", "fps")
+        if key in part and (key != "fps" or is_timed)
+    }
     taken = _chosen(times_s, {"max_frames": MAX_PICTURES} | options)
     return taken, tuple(times_s[index] for index in taken)
 

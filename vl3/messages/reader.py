@@ -238,8 +238,14 @@ def _content(message: dict, unused: Unused) -> str | list[dict]:
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list | tuple):
-        slip = next((key for key in message if key not in ("role", "content")
-                     and did_you_mean(key, ("content",))), None)  # fmt: skip
+        slip = next(
+            (
+                key
+                for key in message
+                if key not in ("role", "content") and did_you_mean(key, ("content",))
+            ),
+            None,
+        )
         near = f" and {slip!r}; did you mean content?" if slip and content is None else ""
         raise ValueError(f"content is a text or a list of parts - got {shown(content)}{near}")
     parts = []

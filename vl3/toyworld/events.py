@@ -132,8 +132,11 @@ def direction(scene: Scene, rng: random.Random) -> Pair:
     return rng.choice(wordings), ANSWER_OF_MOTION[sprite.motion]
 
 
-THIRDS = (("top left", "top", "top right"), ("left", "middle", "right"),
-          ("bottom left", "bottom", "bottom right"))  # fmt: skip
+THIRDS = (
+    ("top left", "top", "top right"),
+    ("left", "middle", "right"),
+    ("bottom left", "bottom", "bottom right"),
+)
 CLEAR_OF_BORDER = 0.12  # of a third; nearer to its border nothing is asked
 
 

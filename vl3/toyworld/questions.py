@@ -24,7 +24,7 @@ from vl3.toyworld.phrases import (
     plural,
     refer,
     seconds,
-)  # fmt: skip
+)
 from vl3.toyworld.world import COLOURS, SHAPES, Scene, Sprite
 
 ABOUT = (

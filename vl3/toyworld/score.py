@@ -35,8 +35,17 @@ from vl3.weights.hub import resolve
 IMAGES = Level(seconds=(0, 0), sprites=(1, 4))
 CLIPS = Level(seconds=(3, 10), sprites=(1, 3), shaky=0.2, noisy=0.05, rescaled=0.15)
 STILL_FAMILIES = (
-    "colour", "shape", "count", "exist", "yesno", "relation", "position", "box", "caption", "absent"
-)  # fmt: skip
+    "colour",
+    "shape",
+    "count",
+    "exist",
+    "yesno",
+    "relation",
+    "position",
+    "box",
+    "caption",
+    "absent",
+)
 CLIP_FAMILIES = (*STILL_FAMILIES[:-2], "order", "when", "direction", *STILL_FAMILIES[-2:])
 STILL_DIGIT_FAMILIES = ("digit", "choice")
 CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice")
@@ -207,12 +216,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vl3.toyworld.score", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--model", type=Path, default=Path("assets/nano"),
-                        help="checkpoint or run folder (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--count", type=int, default=500,
-                        help="fresh clips per family (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0,
-                        help="decides the clips (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("assets/nano"),
+        help="checkpoint or run folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--count", type=int, default=500, help="fresh clips per family (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides the clips (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="also write the shares to this file")
     options = parser.parse_args()
     folder = resolve(options.model)

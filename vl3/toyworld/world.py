@@ -52,9 +52,20 @@ LIT_LEVELS = 14
 LIGHT_INK, DARK_INK = (255, 255, 255), (16, 16, 16)
 # Lit segments of 0..9: top, middle, bottom, then upper left and right, lower left and right.
 SEGMENTS = tuple(
-    f"{lit:07b}" for lit in (0b1011111, 0b0000101, 0b1110110, 0b1110101, 0b0101101,
-                             0b1111001, 0b1111011, 0b1000101, 0b1111111, 0b1111101)
-)  # fmt: skip
+    f"{lit:07b}"
+    for lit in (
+        0b1011111,
+        0b0000101,
+        0b1110110,
+        0b1110101,
+        0b0101101,
+        0b1111001,
+        0b1111011,
+        0b1000101,
+        0b1111111,
+        0b1111101,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +135,11 @@ class Digit:
         half_px = self.height_px / 2
         aside_px = DIGIT_WIDTH * half_px
         return (
-            self.x_px - aside_px, self.y_px - half_px, self.x_px + aside_px, self.y_px + half_px
-        )  # fmt: skip
+            self.x_px - aside_px,
+            self.y_px - half_px,
+            self.x_px + aside_px,
+            self.y_px + half_px,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,30 @@ from vl3.weights.runs import RUN_FILE, checkpoints
 # Dotted names; those of data sets are data.NAME.setting. Everything else decides what the weights
 # and the optimizer's state of the checkpoint are, or which samples come when.
 MAY_CHANGE = (
-    "rates.*", "optim.clip", "optim.weight_decay", "optim.muon_factor", "optim.schedule",
-    "optim.warmup", "optim.floor", "steps", "epochs", "least_steps", "workers", "checkpointing",
-    "data.*.path", "data.*.media_root", "media.cache_gb", "batch.tokens", "batch.patches",
-    "evaluate.*", "save_every", "keep", "log_every", "max_bad", "report_to",
-)  # fmt: skip
+    "rates.*",
+    "optim.clip",
+    "optim.weight_decay",
+    "optim.muon_factor",
+    "optim.schedule",
+    "optim.warmup",
+    "optim.floor",
+    "steps",
+    "epochs",
+    "least_steps",
+    "workers",
+    "checkpointing",
+    "data.*.path",
+    "data.*.media_root",
+    "media.cache_gb",
+    "batch.tokens",
+    "batch.patches",
+    "evaluate.*",
+    "save_every",
+    "keep",
+    "log_every",
+    "max_bad",
+    "report_to",
+)
 
 
 def last_run(out: Path) -> tuple[Path, dict]:

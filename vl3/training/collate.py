@@ -91,10 +91,12 @@ def _told(stories: Sequence[torch.Tensor | None], sources) -> torch.Tensor | Non
     facts = next((story.shape[1] for story in stories if story is not None), None)
     if facts is None:
         return None
-    return torch.cat([
-        torch.full((len(source), facts), IGNORE) if story is None else story
-        for story, source in zip(stories, sources)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            torch.full((len(source), facts), IGNORE) if story is None else story
+            for story, source in zip(stories, sources)
+        ]
+    )
 
 
 def pack(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -73,13 +73,19 @@ def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[Mod
         quantized = recipe.start.quantize if name == "language" else None
         dtype = "float32" if rate else f"{quantized} and {frozen}" if quantized else frozen
         trainable = part.parameters if rate else 0
-        rows.append(ModuleRow(name=name, parameters=part.parameters, trainable=trainable,
-                              rate=rate, dtype=dtype))  # fmt: skip
+        rows.append(
+            ModuleRow(
+                name=name, parameters=part.parameters, trainable=trainable, rate=rate, dtype=dtype
+            )
+        )
     if recipe.adapter:
         adapted = sum(low_rank(layer, recipe.adapter) for layer in adapted_linears(recipe, config))
         rate = rates_for(recipe, config.text_config.hidden_size).adapter
-        rows.append(ModuleRow(name="adapter", parameters=adapted, trainable=adapted,
-                              rate=rate, dtype="float32"))  # fmt: skip
+        rows.append(
+            ModuleRow(
+                name="adapter", parameters=adapted, trainable=adapted, rate=rate, dtype="float32"
+            )
+        )
     return rows
 
 
@@ -178,18 +184,23 @@ def vision_block(config, how: How, frame: int) -> Block:
     norm = 4 * D + 8  # input, mean and deviation
     attention = (
         norm
-        + how.inputs(D, 3, cast=True) + how.outputs(3 * D)
+        + how.inputs(D, 3, cast=True)
+        + how.outputs(3 * D)
         + 3 * D * size  # q, k, v
-        + attended(heads, frame, D, how) + how.outputs(D)
-    )  # fmt: skip
+        + attended(heads, frame, D, how)
+        + how.outputs(D)
+    )
     mlp = (
         norm
-        + how.inputs(D, 1, cast=True) + how.outputs(inner)
+        + how.inputs(D, 1, cast=True)
+        + how.outputs(inner)
         + inner * size  # what enters GELU
-        + how.inputs(inner, 1, cast=False) + how.outputs(D)
-    )  # fmt: skip
-    return Block(attention=attention, mlp=mlp,
-                 passing=passing(heads, frame, D, inner, mlp, how.machine))  # fmt: skip
+        + how.inputs(inner, 1, cast=False)
+        + how.outputs(D)
+    )
+    return Block(
+        attention=attention, mlp=mlp, passing=passing(heads, frame, D, inner, mlp, how.machine)
+    )
 
 
 def language_layer(config, how: How, row: int) -> Block:
@@ -200,18 +211,23 @@ def language_layer(config, how: How, row: int) -> Block:
     norm = 4 * E + (4 * E if how.learns else 0)  # input; before its scale, where that learns
     attention = (
         norm
-        + how.inputs(E, 3, cast=True) + how.outputs(width + 2 * narrow)
+        + how.inputs(E, 3, cast=True)
+        + how.outputs(width + 2 * narrow)
         + 3 * width * size  # q, and k and v repeated for every query head
-        + attended(heads, row, width, how) + how.outputs(E)
-    )  # fmt: skip
+        + attended(heads, row, width, how)
+        + how.outputs(E)
+    )
     mlp = (
         norm
-        + how.inputs(E, 2, cast=True) + how.outputs(2 * inner)
+        + how.inputs(E, 2, cast=True)
+        + how.outputs(2 * inner)
         + 3 * inner * size  # gate before and after SiLU, and up
-        + how.inputs(inner, 1, cast=False) + how.outputs(E)
-    )  # fmt: skip
-    return Block(attention=attention, mlp=mlp,
-                 passing=passing(heads, row, E, inner, mlp, how.machine))  # fmt: skip
+        + how.inputs(inner, 1, cast=False)
+        + how.outputs(E)
+    )
+    return Block(
+        attention=attention, mlp=mlp, passing=passing(heads, row, E, inner, mlp, how.machine)
+    )
 
 
 def attended(heads: int, island: int, width: int, how: How) -> float:
@@ -315,8 +331,9 @@ def _activations(recipe, config, shape, machine) -> tuple[float, float, float, f
     how = how_of(recipe, "vision", machine)
     block = vision_block(vision, how, shape.frame)
     stream = D * (4 if how.learns else machine.compute_bytes)
-    kept, passing = _through(vision.num_hidden_layers, block, stream,
-                             "vision" in recipe.checkpointing)  # fmt: skip
+    kept, passing = _through(
+        vision.num_hidden_layers, block, stream, "vision" in recipe.checkpointing
+    )
     # The pixels where the patch embedding learns, the last norm, the merged features.
     kept += vision.patch_values * machine.compute_bytes * how.learns + 4 * D + stream / 4
     see, see_passing = shape.patches * kept, shape.patches * passing
@@ -331,8 +348,9 @@ def _activations(recipe, config, shape, machine) -> tuple[float, float, float, f
     how = how_of(recipe, "language", machine)
     layer = language_layer(text, how, shape.row)
     stream = E * (4 if how.learns else machine.compute_bytes)
-    kept, passing = _through(text.num_hidden_layers, layer, stream,
-                             "language" in recipe.checkpointing)  # fmt: skip
+    kept, passing = _through(
+        text.num_hidden_layers, layer, stream, "language" in recipe.checkpointing
+    )
     kept += 2 * 4 * E + stream  # the last norm, and the states that the loss reads
     return see, shape.tokens * kept, see_passing, shape.tokens * passing
 
@@ -403,8 +421,9 @@ def _step_bytes(recipe: Recipe, config: VL3Config, machine: Machine) -> float:
     one after the other. Muon stacks the matrices of one shape and holds about four such stacks.
     """
     matrices, rest = _matrices_and_rest(recipe, config)
-    largest = max(part.tables or max(x.ins * x.outs for x in part.linears)
-                  for part in parts(config).values())  # fmt: skip
+    largest = max(
+        part.tables or max(x.ins * x.outs for x in part.linears) for part in parts(config).values()
+    )
     if recipe.optim.kind == "muon":
         stacks = [x.weights for part in parts(config).values() for x in part.linears]
         return 4.0 * (4 * min(max(stacks), matrices) + 2 * min(largest, rest))

@@ -121,9 +121,9 @@ def make_plan(
 
     remembered: the scenes of a step on which the model is held to what it said, if there are any
     """
-    epoch = None if any(one.samples is None for one in looked) else sum(
-        one.samples for one in looked
-    )  # fmt: skip
+    epoch = (
+        None if any(one.samples is None for one in looked) else sum(one.samples for one in looked)
+    )
     steps = recipe.steps or (
         epoch and max(ceil(round(recipe.epochs * epoch) / recipe.batch.samples), recipe.least_steps)
     )
@@ -131,8 +131,9 @@ def make_plan(
     mean_tokens, mean_patches = _means(looked)
     shape = _shape(recipe, looked)
     found = memory(recipe, config, shape, machine)
-    flops = samples and samples * step_flops(recipe, config, mean_tokens, mean_patches,
-                                             _mean_pairs(looked))  # fmt: skip
+    flops = samples and samples * step_flops(
+        recipe, config, mean_tokens, mean_patches, _mean_pairs(looked)
+    )
     if flops and remembered:
         scene = recipe, config, remembered.tokens, remembered.patches, remembered.pairs
         flops += (
@@ -164,8 +165,11 @@ def repeats(
     """(data set, its lines, how often a run of so many samples sees each of them)."""
     if not samples or not epoch:
         return []
-    return [(one.name, one.lines, samples / epoch * one.samples / one.lines)
-            for one in looked if one.lines and one.samples]  # fmt: skip
+    return [
+        (one.name, one.lines, samples / epoch * one.samples / one.lines)
+        for one in looked
+        if one.lines and one.samples
+    ]
 
 
 def warnings(recipe: Recipe, steps: int | None, looked: Sequence[Looked]) -> list[str]:
@@ -279,8 +283,14 @@ def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
     tokens = min(shape.tokens, max(row, recipe.batch.tokens), most)
     mean_tokens, mean_patches = _means(looked)
     patches = min(shape.patches, ceil(1.2 * tokens * mean_patches / mean_tokens))
-    return Shape(tokens=tokens, row=row, visual=min(tokens, shape.visual), patches=patches,
-                 frame=shape.frame, learned=shape.learned)  # fmt: skip
+    return Shape(
+        tokens=tokens,
+        row=row,
+        visual=min(tokens, shape.visual),
+        patches=patches,
+        frame=shape.frame,
+        learned=shape.learned,
+    )
 
 
 def step_flops(

@@ -360,33 +360,67 @@ def _above_0(*names: str) -> dict[str, tuple]:
 # Of every number of a recipe, by its dotted name without those of lists: how it is taken.
 RANGES = {
     **_counts(
-        "steps", "save_every", "keep", "log_every", "data.samples", "world.questions",
-        "adapter.rank", "adapter.alpha", "adapter.width", "media.max_frames", "media.visual_tokens",
-        "batch.samples", "batch.tokens", "batch.patches", "batch.max_tokens",
-        "evaluate.every", "evaluate.samples", "evaluate.max_new_tokens",
+        "steps",
+        "save_every",
+        "keep",
+        "log_every",
+        "data.samples",
+        "world.questions",
+        "adapter.rank",
+        "adapter.alpha",
+        "adapter.width",
+        "media.max_frames",
+        "media.visual_tokens",
+        "batch.samples",
+        "batch.tokens",
+        "batch.patches",
+        "batch.max_tokens",
+        "evaluate.every",
+        "evaluate.samples",
+        "evaluate.max_new_tokens",
     ),
     **_counts(
-        "start.lessons", "lessons", "least_steps", "remember", "workers", "world.seconds",
-        "world.sprites", low=0,
+        "start.lessons",
+        "lessons",
+        "least_steps",
+        "remember",
+        "workers",
+        "world.seconds",
+        "world.sprites",
+        low=0,
     ),
     **_counts("world.sizes_px", low=28),
     **_shares(
-        "max_bad", "optim.betas", "optim.warmup", "optim.floor", "world.follow", "world.digits",
-        "world.changing", "world.shaky", "world.noisy", "world.rescaled",
+        "max_bad",
+        "optim.betas",
+        "optim.warmup",
+        "optim.floor",
+        "world.follow",
+        "world.digits",
+        "world.changing",
+        "world.shaky",
+        "world.noisy",
+        "world.rescaled",
     ),
     **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
     **{
         name: (number, {"low": 0})
         for name in (
-            "rates.vision", "rates.connector", "rates.language", "rates.adapter",
-            "media.cache_gb", "optim.weight_decay", "optim.clip", "world.families",
+            "rates.vision",
+            "rates.connector",
+            "rates.language",
+            "rates.adapter",
+            "media.cache_gb",
+            "optim.weight_decay",
+            "optim.clip",
+            "world.families",
         )
     },
     "seed": (whole, {"low": 0, "high": 2**32 - 1}),
     "adapter.dropout": (number, {"low": 0, "high": 0.9}),
     "media.image_merge": (whole, {"low": 1, "high": 4}),
     "media.video_merge": (whole, {"low": 1, "high": 4}),
-}  # fmt: skip
+}
 
 # Of every list of words: those it may hold.
 WORDS = {"adapter.on": ADAPTED, "checkpointing": BLOCKS}

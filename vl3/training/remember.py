@@ -28,9 +28,17 @@ WEIGHT = 16.0  # of the divergence, beside the mean loss of the learned tokens
 QUESTIONS = 6  # about one scene, which share its tokens
 WORLDS = (
     World(seconds=[0, 0], sprites=[1, 4], digits=0.3, families=ASKED, questions=QUESTIONS),
-    World(seconds=[3, 10], sprites=[1, 3], digits=0.3, families=ASKED, questions=QUESTIONS,
-          shaky=0.2, noisy=0.05, rescaled=0.15),
-)  # fmt: skip
+    World(
+        seconds=[3, 10],
+        sprites=[1, 3],
+        digits=0.3,
+        families=ASKED,
+        questions=QUESTIONS,
+        shaky=0.2,
+        noisy=0.05,
+        rescaled=0.15,
+    ),
+)
 
 
 def scenes(seed: str, count: int) -> list[Record]:

@@ -126,8 +126,10 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
 
 def last_right(logged: list[dict]) -> str:
     """Shares of the answers that greedy decoding got right in the last logged steps, in words."""
-    shares = [{name: share for name, share in line.items() if name.startswith("right/")}
-              for line in logged]  # fmt: skip
+    shares = [
+        {name: share for name, share in line.items() if name.startswith("right/")}
+        for line in logged
+    ]
     last = next(filter(None, reversed(shares)), {})
     said = ", ".join(f"{name.removeprefix('right/')} {share:.0%}" for name, share in last.items())
     return f"answers right letter by letter in the last logged steps: {said or 'none asked'}"
@@ -144,11 +146,13 @@ def first_sample(trainer: VL3Trainer) -> str:
     talks = []
     for talk in seen.talks:
         text = "".join(
-            f"<image x {piece.count}>" if piece.visual
-            else f"[[{piece.text}]]" if piece.learned
+            f"<image x {piece.count}>"
+            if piece.visual
+            else f"[[{piece.text}]]"
+            if piece.learned
             else piece.text
             for piece in talk
-        )  # fmt: skip
+        )
         talks.append(text.replace("]][[", ""))
     head = f"{seen.id} of {seen.dataset}: {seen.tokens} tokens, {seen.learned} of them learned"
     return "\n\n".join([head, *talks]) + "\n"

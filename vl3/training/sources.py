@@ -159,9 +159,13 @@ class Samples(Dataset):
         try:
             record = self.opened[data][index]
             return number, build(
-                record, self.processor, self.visual_tokens, self.max_tokens, self.cache,
+                record,
+                self.processor,
+                self.visual_tokens,
+                self.max_tokens,
+                self.cache,
                 self.overlong,
-            )  # fmt: skip
+            )
         except BadSample as error:
             return number, self._bad(data, index, error.code, error)
         except VideoError as error:

@@ -197,17 +197,25 @@ class VL3Trainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Steps from where the run stands; nothing is read again or skipped over."""
         sampler = Steps(
-            self.order, self.samples, self.recipe, self.total_steps, self.first_step,
-            self.args.process_index, self.args.world_size,
-        )  # fmt: skip
+            self.order,
+            self.samples,
+            self.recipe,
+            self.total_steps,
+            self.first_step,
+            self.args.process_index,
+            self.args.world_size,
+        )
         own = torch.Generator().manual_seed(self.recipe.seed)  # the global one is the model's
         # A forked worker that frees a decoder of this process waits for threads it does not have.
         gc.collect()
         gc.freeze()
         return DataLoader(
-            self.samples, batch_sampler=sampler, collate_fn=self.data_collator, generator=own,
+            self.samples,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            generator=own,
             num_workers=self.recipe.workers,
-        )  # fmt: skip
+        )
 
     first_step = 0
 
@@ -281,13 +289,16 @@ class VL3Trainer(Trainer):
                 self._agree_to_go_on()
             last = number == len(inputs.passes) - 1
             with (
-                self._gradients_stay(model, last), self.compute_loss_context_manager(),
+                self._gradients_stay(model, last),
+                self.compute_loss_context_manager(),
                 self._story(model, part) as lesson,
-            ):  # fmt: skip
+            ):
                 output = model(
-                    **self._inputs(part), use_cache=False, skip_logits=True,
+                    **self._inputs(part),
+                    use_cache=False,
+                    skip_logits=True,
                     num_items_in_batch=max(1.0, learned.item()) / processes,
-                )  # fmt: skip
+                )
                 if not torch.isfinite(output.loss):
                     raise self._not_finite(part, output)
                 self.accelerator.backward(output.loss + lesson() / len(inputs.passes))
@@ -313,9 +324,12 @@ class VL3Trainer(Trainer):
             def lesson() -> torch.Tensor:
                 where = states[-1].device
                 losses = temporal_loss.lesson_losses(
-                    model, states[-1], slot_BL.to(where), part.story_KF.to(where),
+                    model,
+                    states[-1],
+                    slot_BL.to(where),
+                    part.story_KF.to(where),
                     self.processor.tokenizer,
-                )  # fmt: skip
+                )
                 for name, loss in losses.items():
                     self.tally.losses[f"story, {name}"] += loss.item()
                     self.tally.tokens[f"story, {name}"] += 1

@@ -34,9 +34,10 @@ def animation_timeline(path: Path, timeout_s: float) -> Timeline:
 def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
     deadline_s = limits.read_deadline_s(path)
     return next(
-        run_with_watchdog(shown_name(path), timeout_s, lambda beat: _timeline(path, beat),
-                deadline_s=deadline_s)
-    )  # fmt: skip
+        run_with_watchdog(
+            shown_name(path), timeout_s, lambda beat: _timeline(path, beat), deadline_s=deadline_s
+        )
+    )
 
 
 def _timeline(path: Path, beat: Beat) -> Iterator[Timeline]:

@@ -86,11 +86,19 @@ def _gathered(
     look = _Resize(shown_name(path), size, len(wanted))
     producers = [
         partial(
-            _pictures, path, timeline, part, look, loss, untagged, resize,
-            whole=whole, threads=len(parts) == 1,
+            _pictures,
+            path,
+            timeline,
+            part,
+            look,
+            loss,
+            untagged,
+            resize,
+            whole=whole,
+            threads=len(parts) == 1,
         )
         for part, loss in zip(parts, losses)
-    ]  # fmt: skip
+    ]
     frames_TYX3, given = None, {}
     name, deadline_s = shown_name(path), limits.read_deadline_s(path)
     for asked, index, rgb_YX3 in run_with_watchdog(

@@ -26,17 +26,39 @@ from vl3.video.watchdog import run_with_watchdog
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _FORMATS = (
-    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO",
-    "TGA", "PCX", "SGI",
-)  # fmt: skip
+    "JPEG",
+    "PNG",
+    "GIF",
+    "WEBP",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "PPM",
+    "AVIF",
+    "JPEG2000",
+    "ICO",
+    "TGA",
+    "PCX",
+    "SGI",
+)
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _PLAYED = {"WEBP", "AVIF"}  # the animations that PIL plays here; libavformat the others
 _REDUCED, _WHITE = 254, 281  # TIFF tags: a preview of a larger picture; the largest value
 # What PIL raises of damaged files.
 DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
-    OverflowError, MemoryError, RuntimeError, zlib.error,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    zlib.error,
+)
 # Kinds that libavformat would show as a video, or say nothing of.
 _LETTERS = {
     b"\x89PNG": "PNG",

@@ -18,9 +18,20 @@ _LEAVES = {b"stsd", b"stts", b"ctts", b"stsc", b"stco", b"co64", b"stss", b"sdtp
 _DEEPEST = 10
 _HEADER_BYTES = 16
 _TOP = {
-    *_FIRST, *_INDICES, b"meta", b"udta", b"sidx", b"mfra", b"emsg", b"prft", b"ssix", b"pdin",
-    b"PICT", b"beam", b"junk",
-}  # fmt: skip
+    *_FIRST,
+    *_INDICES,
+    b"meta",
+    b"udta",
+    b"sidx",
+    b"mfra",
+    b"emsg",
+    b"prft",
+    b"ssix",
+    b"pdin",
+    b"PICT",
+    b"beam",
+    b"junk",
+}
 _TABLE = re.compile(rb"\0\0..(stsz|stz2|trun)", re.DOTALL)
 _SEARCHED_BYTES = 1 << 28
 _COUNT_AT = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in its content a table says its length

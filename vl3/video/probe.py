@@ -79,9 +79,10 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
         return _probe_animation(found, timeout_s)
     deadline_s = limits.read_deadline_s(found)
     return next(
-        run_with_watchdog(shown_name(found), timeout_s, lambda beat: _probe(found, beat),
-                deadline_s=deadline_s)
-    )  # fmt: skip
+        run_with_watchdog(
+            shown_name(found), timeout_s, lambda beat: _probe(found, beat), deadline_s=deadline_s
+        )
+    )
 
 
 def _probe_animation(path: Path, timeout_s: float) -> Probe:

@@ -51,8 +51,10 @@ class Attend(nn.Module):
         for frames, length, _ in segments.runs:
             part = slice(start, start + frames * length)
             start = part.stop
-            q, k, v = (x[part].unflatten(0, (frames, length)).transpose(1, 2)
-                       for x in (q_NHC, k_NHC, v_NHC))  # fmt: skip
+            q, k, v = (
+                x[part].unflatten(0, (frames, length)).transpose(1, 2)
+                for x in (q_NHC, k_NHC, v_NHC)
+            )
             out = self._plain(q, k, v) if self.eager else F.scaled_dot_product_attention(q, k, v)
             outputs.append(out.transpose(1, 2).flatten(0, 1))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -76,8 +78,10 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_ND: torch.Tensor, segments: Segments) -> torch.Tensor:
-        q, k, v = (layer(x_ND).unflatten(-1, (-1, self.head_channels))
-                   for layer in (self.q, self.k, self.v))  # fmt: skip
+        q, k, v = (
+            layer(x_ND).unflatten(-1, (-1, self.head_channels))
+            for layer in (self.q, self.k, self.v)
+        )
         q, k = ops.rotate(q, k, segments.runs)
         return self.out(self.attend(q, k, v, segments).flatten(-2))
 
@@ -172,11 +176,16 @@ class VisionEncoder(PreTrainedModel):
             else:
                 runs.append((grid.frames, grid))
         channels, theta = self.config.head_channels, self.config.rope_theta
-        return Segments(tuple(
-            (frames, grid.patches_per_frame,
-             rope2d.angles(rope2d.positions(grid, device), channels, theta))
-            for frames, grid in runs
-        ))  # fmt: skip
+        return Segments(
+            tuple(
+                (
+                    frames,
+                    grid.patches_per_frame,
+                    rope2d.angles(rope2d.positions(grid, device), channels, theta),
+                )
+                for frames, grid in runs
+            )
+        )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -121,10 +121,16 @@ def token_layout(
         seconds = np.full(grid.frames, np.nan) if times is None else np.array(times, float)
         down, across = size[0] / grid.token_rows, size[1] / grid.token_cols
         edges = (col_K * across, row_K * down, (col_K + 1) * across, (row_K + 1) * down)
-        parts.append((
-            np.full(len(frame_K), clip), frame_K, row_K, col_K, seconds[frame_K],
-            np.stack(edges, axis=-1),
-        ))  # fmt: skip
+        parts.append(
+            (
+                np.full(len(frame_K), clip),
+                frame_K,
+                row_K,
+                col_K,
+                seconds[frame_K],
+                np.stack(edges, axis=-1),
+            )
+        )
     empty = [np.zeros(0, np.int64)] * 4 + [np.zeros(0), np.zeros((0, 4))]
     joined = [np.concatenate(part) for part in zip(*parts)] if parts else empty
     names = ("clip_K", "frame_K", "row_K", "col_K", "time_s_K", "box_K4")

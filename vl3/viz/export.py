@@ -9,9 +9,15 @@ from pathlib import Path
 
 WEB = Path(__file__).resolve().parents[2] / "assets" / "web"
 FILES = (
-    "look_parts.js", "look_pruning.js", "look_positions.js", "look_maps.js", "look_attention.js",
-    "look_compare.js", "look_run.js", "look.js",
-)  # fmt: skip
+    "look_parts.js",
+    "look_pruning.js",
+    "look_positions.js",
+    "look_maps.js",
+    "look_attention.js",
+    "look_compare.js",
+    "look_run.js",
+    "look.js",
+)
 TITLES = {"run": "Run details"}  # of views whose name is not their title
 
 _PAGE = """<!doctype html>

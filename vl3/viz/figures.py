@@ -64,11 +64,17 @@ def budget(
     figure = _pair("All frames together", "One frame")
     for col, name in ((1, "tokens"), (2, "tokens_per_frame")):
         figure.add_scatter(
-            x=table["frames"], y=table[name], mode="lines+markers", line={"color": BLUE},
-            customdata=table[["rows", "cols"]], row=1, col=col,
+            x=table["frames"],
+            y=table[name],
+            mode="lines+markers",
+            line={"color": BLUE},
+            customdata=table[["rows", "cols"]],
+            row=1,
+            col=col,
             hovertemplate="%{x} frames: %{y} tokens, %{customdata[0]} x %{customdata[1]} each",
-            name="", showlegend=False,
-        )  # fmt: skip
+            name="",
+            showlegend=False,
+        )
     figure.add_hline(budget_tokens, line=DOTTED, row=1, col=1)
     figure.update_xaxes(title="frames")
     figure.update_yaxes(rangemode="tozero")
@@ -83,16 +89,27 @@ def block_order(grid: Grid) -> Mapped:
     order_RC[tuple(position_N2.T)] = np.arange(len(position_N2))
     figure = Chart(
         go.Heatmap(
-            z=order_RC, colorscale="Cividis", showscale=False, xgap=1, ygap=1,
-            texttemplate="%{z}", hovertemplate="row %{y}, column %{x}: patch %{z}<extra></extra>",
+            z=order_RC,
+            colorscale="Cividis",
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            texttemplate="%{z}",
+            hovertemplate="row %{y}, column %{x}: patch %{z}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     _square(figure)
     for row in range(grid.token_rows):
         for col in range(grid.token_cols):
             left, top = col * grid.merge - 0.5, row * grid.merge - 0.5
-            figure.add_shape(type="rect", x0=left, x1=left + grid.merge, y0=top,
-                             y1=top + grid.merge, line={"color": INK, "width": 3})  # fmt: skip
+            figure.add_shape(
+                type="rect",
+                x0=left,
+                x1=left + grid.merge,
+                y0=top,
+                y1=top + grid.merge,
+                line={"color": INK, "width": 3},
+            )
     return _styled(figure, "Block order: patches of one token follow each other"), order_RC
 
 
@@ -112,10 +129,15 @@ def prompt(pieces: Sequence[PromptSegment]) -> Drawn:
     for kind, part in table.groupby("kind", sort=False):
         shown = [_told(*row) for row in zip(part["kind"], part["text"], part["time_s"])]
         figure.add_bar(
-            base=part["first"], x=part["tokens"], y=[""] * len(part), orientation="h",
-            name=KIND_NAMES[kind], marker={"color": KINDS[kind], "line_width": 0}, hovertext=shown,
+            base=part["first"],
+            x=part["tokens"],
+            y=[""] * len(part),
+            orientation="h",
+            name=KIND_NAMES[kind],
+            marker={"color": KINDS[kind], "line_width": 0},
+            hovertext=shown,
             hovertemplate="%{hovertext}: %{x} tokens from position %{base}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_layout(barmode="overlay", bargap=0.3, legend=_legend(), xaxis_title="position")
     return _styled(figure, f"A prompt of {table['tokens'].sum()} tokens", height=210), table
 
@@ -139,23 +161,39 @@ def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
     kept, placeholders = (
         mask.view(shape).sum(dim=1).numpy() for mask in (keep.keep_M, keep.placeholder_M)
     )
-    table = pd.DataFrame({
-        "frame": np.arange(1, grid.frames + 1),
-        "time_s": np.full(grid.frames, np.nan) if times_s is None else np.array(times_s),
-        "kept": kept, "placeholders": placeholders, "removed": grid.tokens_per_frame - kept,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "frame": np.arange(1, grid.frames + 1),
+            "time_s": np.full(grid.frames, np.nan) if times_s is None else np.array(times_s),
+            "kept": kept,
+            "placeholders": placeholders,
+            "removed": grid.tokens_per_frame - kept,
+        }
+    )
     figure = Chart()
     bars = (
         ("changed", table["kept"] - table["placeholders"], {"color": BLUE}),
         ("placeholder", table["placeholders"], {"color": AMBER}),
-        ("removed", table["removed"],
-         {"color": LINE, "pattern": {"shape": "-", "fgcolor": GREY, "size": 6, "solidity": 0.15}}),
-    )  # fmt: skip
+        (
+            "removed",
+            table["removed"],
+            {
+                "color": LINE,
+                "pattern": {"shape": "-", "fgcolor": GREY, "size": 6, "solidity": 0.15},
+            },
+        ),
+    )
     for name, values, marker in bars:
-        figure.add_bar(x=table["frame"], y=values, name=name, marker=marker,
-                       hovertemplate=f"frame %{{x}}: %{{y}} {name}<extra></extra>")  # fmt: skip
-    figure.update_layout(barmode="stack", bargap=0.1, legend=_legend(),
-                         xaxis_title="frame", yaxis_title="tokens")  # fmt: skip
+        figure.add_bar(
+            x=table["frame"],
+            y=values,
+            name=name,
+            marker=marker,
+            hovertemplate=f"frame %{{x}}: %{{y}} {name}<extra></extra>",
+        )
+    figure.update_layout(
+        barmode="stack", bargap=0.1, legend=_legend(), xaxis_title="frame", yaxis_title="tokens"
+    )
     total = f"{kept.sum()} of {grid.num_tokens} tokens kept"
     return _styled(figure, f"{total}, {keep.mode}, threshold {keep.threshold:g}"), table
 
@@ -175,8 +213,10 @@ def kept_by_threshold(
     if not thresholds:
         raise ValueError("thresholds is empty; leave it out for those of the pruning view")
     used = None if used is None else number("used", used, above=0)
-    modes = [choice("each of modes", mode, tuple(LEVELS))
-             for mode in items("modes", modes, "a list of modes of the pruner")]  # fmt: skip
+    modes = [
+        choice("each of modes", mode, tuple(LEVELS))
+        for mode in items("modes", modes, "a list of modes of the pruner")
+    ]
     for mode in modes:
         for threshold in thresholds:
             kept = int(prune(patches, threshold, mode).keep_M.sum())
@@ -186,18 +226,25 @@ def kept_by_threshold(
     figure = Chart()
     for mode, part in table.groupby("mode", sort=False):
         figure.add_scatter(
-            x=part["grey_levels"], y=part["share"], name=mode, customdata=part["threshold"],
+            x=part["grey_levels"],
+            y=part["share"],
+            name=mode,
+            customdata=part["threshold"],
             line={"color": COLOURS[mode], "dash": DASHES[mode], "width": 3},
             hovertemplate=f"{mode} %{{customdata:.3g}}: %{{y:.0%}} kept<extra></extra>",
-        )  # fmt: skip
+        )
     if used is not None:
         level = used * LEVELS["official"]
         figure.add_vline(level, line=DOTTED)
         figure.add_annotation(x=log10(level), y=1.03, xanchor="left", **_said("the model's own"))
     figure.update_layout(legend=_legend(), hovermode="closest")
     ends = (thresholds[0] * LEVELS["official"], 255)
-    figure.update_xaxes(type="log", title="threshold in grey levels of 255", dtick=1,
-                        range=[log10(end) for end in ends])  # fmt: skip
+    figure.update_xaxes(
+        type="log",
+        title="threshold in grey levels of 255",
+        dtick=1,
+        range=[log10(end) for end in ends],
+    )
     figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title="tokens kept")
     return _styled(figure, "Kept at each threshold"), table
 
@@ -211,21 +258,28 @@ def spectrum(head_channels: int, theta: float, side: int, chosen: int | None = N
     side = whole("side", side, low=1, unit="patches")
     if chosen is not None:
         chosen = whole("chosen", chosen, low=0, high=len(step) - 1)
-    table = pd.DataFrame({
-        "frequency": np.arange(len(step)), "radians_per_patch": step,
-        "wavelength_patches": positions.wavelengths(head_channels, theta),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "frequency": np.arange(len(step)),
+            "radians_per_patch": step,
+            "wavelength_patches": positions.wavelengths(head_channels, theta),
+        }
+    )
     colours = [AMBER if number == chosen else BLUE for number in table["frequency"]]
     figure = Chart(
         go.Scatter(
-            x=table["frequency"], y=table["wavelength_patches"], mode="lines+markers",
-            line={"color": GREY}, marker={"color": colours, "size": 10},
+            x=table["frequency"],
+            y=table["wavelength_patches"],
+            mode="lines+markers",
+            line={"color": GREY},
+            marker={"color": colours, "size": 10},
             hovertemplate="frequency %{x}: repeats after %{y:.4g} patches<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.add_hline(side, line=DOTTED)
-    figure.add_annotation(x=0, y=log10(side), yanchor="bottom", xanchor="left",
-                          **_said("as long as the frame"))  # fmt: skip
+    figure.add_annotation(
+        x=0, y=log10(side), yanchor="bottom", xanchor="left", **_said("as long as the frame")
+    )
     figure.update_xaxes(title="frequency, rows and columns alike", dtick=1)
     figure.update_yaxes(type="log", title="wavelength in patches", dtick=1)
     return _styled(figure, "How far each frequency reaches"), table
@@ -247,12 +301,16 @@ def angle_maps(grid: Grid, head_channels: int, theta: float, frequency: int) -> 
     figure = _pair("row part", "column part")
     for part in (0, 1):
         figure.add_heatmap(
-            z=angle_2RC[part], coloraxis="coloraxis", row=1, col=1 + part,
+            z=angle_2RC[part],
+            coloraxis="coloraxis",
+            row=1,
+            col=1 + part,
             hovertemplate="row %{y}, column %{x}: %{z:.2f} rad<extra></extra>",
-        )  # fmt: skip
+        )
     bar = {"title": "angle", "tickvals": [0, np.pi, 2 * np.pi], "ticktext": ["0", "π", "2π"]}
-    figure.update_layout(coloraxis={"colorscale": "Twilight", "cmin": 0, "cmax": 2 * np.pi,
-                                    "colorbar": bar})  # fmt: skip
+    figure.update_layout(
+        coloraxis={"colorscale": "Twilight", "cmin": 0, "cmax": 2 * np.pi, "colorbar": bar}
+    )
     _square(figure)
     return _styled(figure, f"Rotation of frequency {frequency}"), angle_2RC
 
@@ -262,13 +320,20 @@ def similarity(grid: Grid, head_channels: int, theta: float, row: int, col: int)
     similarity_RC = similarity_map(grid, head_channels, theta, row, col)
     figure = Chart(
         go.Heatmap(
-            z=similarity_RC, colorscale="Viridis", zmax=1,
+            z=similarity_RC,
+            colorscale="Viridis",
+            zmax=1,
             colorbar={"title": "cosine"},
             hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>",
         )
-    )  # fmt: skip
-    figure.add_scatter(x=[col], y=[row], mode="markers", hoverinfo="skip",
-                       marker={"symbol": "x", "size": 11, "color": "black"})  # fmt: skip
+    )
+    figure.add_scatter(
+        x=[col],
+        y=[row],
+        mode="markers",
+        hoverinfo="skip",
+        marker={"symbol": "x", "size": 11, "color": "black"},
+    )
     _square(figure)
     return _styled(figure, f"Alike to the patch in row {row}, column {col}"), similarity_RC
 
@@ -299,42 +364,53 @@ def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
     distance = torch.arange(whole("farthest", farthest, low=0, high=MOST_PATCHES) + 1)
     mean = (distance[:, None] * step).cos().mean(dim=1).numpy()
     # half of the angles are a row's: along one side the other half does not turn
-    table = pd.DataFrame({
-        "patches": distance.numpy(), "along_a_side": (1 + mean) / 2, "along_the_diagonal": mean
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {"patches": distance.numpy(), "along_a_side": (1 + mean) / 2, "along_the_diagonal": mean}
+    )
     figure = Chart()
     lines = (("along_a_side", BLUE, "solid"), ("along_the_diagonal", AMBER, "dash"))
     for name, colour, dash in lines:
-        figure.add_scatter(x=table["patches"], y=table[name], name=name.replace("_", " "),
-                           line={"color": colour, "dash": dash, "width": 3},
-                           hovertemplate="%{x} patches: %{y:.2f}<extra></extra>")  # fmt: skip
-    figure.update_layout(legend=_legend(), xaxis_title="distance in patches",
-                         yaxis_title="mean cosine")  # fmt: skip
+        figure.add_scatter(
+            x=table["patches"],
+            y=table[name],
+            name=name.replace("_", " "),
+            line={"color": colour, "dash": dash, "width": 3},
+            hovertemplate="%{x} patches: %{y:.2f}<extra></extra>",
+        )
+    figure.update_layout(
+        legend=_legend(), xaxis_title="distance in patches", yaxis_title="mean cosine"
+    )
     return _styled(figure, "Alike by distance"), table
 
 
 def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) -> Drawn:
     """Positions of a clip's tokens in the prompt, had none been removed, and as they are."""
     before_M, after_M = positions.language(spans, keep_M, grid)
-    table = pd.DataFrame({
-        "frame": 1 + np.arange(grid.num_tokens) // grid.tokens_per_frame,
-        "token": np.arange(grid.num_tokens) % grid.tokens_per_frame,
-        "before": before_M,
-        "after": pd.array(np.where(after_M < 0, 0, after_M), dtype="Int64"),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "frame": 1 + np.arange(grid.num_tokens) // grid.tokens_per_frame,
+            "token": np.arange(grid.num_tokens) % grid.tokens_per_frame,
+            "before": before_M,
+            "after": pd.array(np.where(after_M < 0, 0, after_M), dtype="Int64"),
+        }
+    )
     table.loc[after_M < 0, "after"] = pd.NA
     kept = table.dropna()
     figure = Chart()
     for name, part, y, colour in (
-        ("before pruning", table, "before", GREY), ("after pruning", kept, "after", BLUE)
-    ):  # fmt: skip
+        ("before pruning", table, "before", GREY),
+        ("after pruning", kept, "after", BLUE),
+    ):
         figure.add_scatter(
             x=part["frame"] + (part["token"] / grid.tokens_per_frame - 0.5) * 0.8,
-            y=part[y].astype(int), mode="markers", name=name, marker={"color": colour, "size": 5},
+            y=part[y].astype(int),
+            mode="markers",
+            name=name,
+            marker={"color": colour, "size": 5},
             customdata=part[["frame", "token"]],
             hovertemplate="frame %{customdata[0]}, token %{customdata[1]}: position %{y}"
-                          "<extra></extra>",
-        )  # fmt: skip
+            "<extra></extra>",
+        )
     figure.update_layout(legend=_legend(), xaxis_title="frame", yaxis_title="position")
     return _styled(figure, "Where the language model finds each token"), table
 
@@ -354,18 +430,25 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
         word = whole("word", word, low=0, high=len(attention.words) - 1)
     share_IH = share_IHQ.mean(axis=2) if word is None else share_IHQ[..., word]
     table = pd.DataFrame(
-        share_IH, index=pd.Index(attention.layers, name="layer"),
+        share_IH,
+        index=pd.Index(attention.layers, name="layer"),
         columns=pd.Index(attention.heads, name="head"),
-    )  # fmt: skip
+    )
     figure = Chart(
         go.Heatmap(
-            z=np.round(share_IH, 4), x=[str(head) for head in attention.heads],
-            y=[str(layer) for layer in attention.layers], colorscale="Cividis", zmin=0, zmax=1,
-            xgap=2, ygap=2, texttemplate="%{z:.0%}" if share_IH.size <= 64 else None,
+            z=np.round(share_IH, 4),
+            x=[str(head) for head in attention.heads],
+            y=[str(layer) for layer in attention.layers],
+            colorscale="Cividis",
+            zmin=0,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            texttemplate="%{z:.0%}" if share_IH.size <= 64 else None,
             colorbar={"tickformat": ".0%"},
             hovertemplate="layer %{y}, head %{x}: %{z:.1%}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(title="head", type="category")
     figure.update_yaxes(title="layer", type="category")
     whose = "all words" if word is None else f"“{attention.words[word].strip()}”"
@@ -386,16 +469,23 @@ def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = N
     names = [f"{frame + 1}" for frame in range(frames)] if times_s is None else _told_apart(times_s)
     numbered = [f"{number} {word.strip()}" for number, word in enumerate(attention.words)]
     table = pd.DataFrame(
-        np.nansum(weight_QTRC, axis=(2, 3)), index=pd.Index(numbered, name="word"),
+        np.nansum(weight_QTRC, axis=(2, 3)),
+        index=pd.Index(numbered, name="word"),
         columns=pd.Index(names, name="frame"),
-    )  # fmt: skip
+    )
     figure = Chart(
         go.Heatmap(
-            z=table.round(4), x=names, y=numbered, colorscale="Cividis", zmin=0, xgap=2, ygap=2,
+            z=table.round(4),
+            x=names,
+            y=numbered,
+            colorscale="Cividis",
+            zmin=0,
+            xgap=2,
+            ygap=2,
             colorbar={"tickformat": ".0%"},
             hovertemplate="%{y}: %{z:.1%} on the frame at %{x}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(title="frame", type="category")
     figure.update_yaxes(autorange="reversed", type="category")
     height = min(max(240, 150 + 34 * len(numbered)), TALLEST_PX)
@@ -421,17 +511,38 @@ def tradeoff(table: pd.DataFrame) -> Drawn:
     for mode, part in table.groupby("mode", sort=False):
         part = part.sort_values("kept")
         common = {
-            "x": part["kept"], "name": mode, "mode": "lines+markers", "legendgroup": mode,
+            "x": part["kept"],
+            "name": mode,
+            "mode": "lines+markers",
+            "legendgroup": mode,
             "line": {"color": COLOURS[mode], "dash": DASHES.get(mode, "solid")},
-            "marker": {"symbol": SYMBOLS[mode], "size": 10}, "customdata": part["threshold"],
-        }  # fmt: skip
+            "marker": {"symbol": SYMBOLS[mode], "size": 10},
+            "customdata": part["threshold"],
+        }
         told = f"{mode} %{{customdata:g}}: %{{x:.0%}} kept, "
-        error = {"array": part["high"] - part["share"], "arrayminus": part["share"] - part["low"],
-                 "thickness": 1, "width": 3, "symmetric": False}  # fmt: skip
-        figure.add_scatter(**common, y=part["share"], error_y=error, row=1, col=1,
-                           hovertemplate=told + "%{y:.0%} right<extra></extra>")  # fmt: skip
-        figure.add_scatter(**common, y=part["ms"], showlegend=False, row=1, col=2,
-                           hovertemplate=told + "%{y:.0f} ms<extra></extra>")  # fmt: skip
+        error = {
+            "array": part["high"] - part["share"],
+            "arrayminus": part["share"] - part["low"],
+            "thickness": 1,
+            "width": 3,
+            "symmetric": False,
+        }
+        figure.add_scatter(
+            **common,
+            y=part["share"],
+            error_y=error,
+            row=1,
+            col=1,
+            hovertemplate=told + "%{y:.0%} right<extra></extra>",
+        )
+        figure.add_scatter(
+            **common,
+            y=part["ms"],
+            showlegend=False,
+            row=1,
+            col=2,
+            hovertemplate=told + "%{y:.0f} ms<extra></extra>",
+        )
     figure.update_layout(legend=_legend() | {"y": 1.1})
     figure.update_xaxes(range=[0, 1.05], tickformat=".0%", title="visual tokens kept")
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%", col=1)
@@ -475,10 +586,14 @@ def _times(times_s: Sequence[float], frames: int) -> list[float]:
 def _styled(figure: Chart, title: str, height: int = 380) -> Chart:
     """On the ground of the page, light or dark; no template, most of a small figure it would be."""
     figure.update_layout(
-        template=go.layout.Template(), title={"text": title, "x": 0.01, "font": {"size": 17}},
-        height=height, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 13},
+        template=go.layout.Template(),
+        title={"text": title, "x": 0.01, "font": {"size": 17}},
+        height=height,
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"color": INK, "size": 13},
         margin={"l": 64, "r": 20, "t": 84, "b": 56},
-    )  # fmt: skip
+    )
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(gridcolor=LINE, zeroline=False, automargin=True, title_standoff=8)
     return figure
@@ -495,8 +610,14 @@ def _said(text: str) -> dict:
 
 
 def _legend() -> dict:
-    return {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom",
-            "traceorder": "normal"}  # fmt: skip
+    return {
+        "orientation": "h",
+        "x": 1,
+        "xanchor": "right",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "traceorder": "normal",
+    }
 
 
 def _square(figure: go.Figure) -> None:

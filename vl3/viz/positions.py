@@ -111,8 +111,10 @@ def language(
     """
     instance("grid", grid, Grid, "a vl3.values.Grid")
     if np.shape(keep_M) != (grid.num_tokens,):
-        raise ValueError(f"keep_M says of each of {grid.num_tokens} tokens whether it is kept - "
-                         f"got {shown(keep_M)} of shape {np.shape(keep_M)}")  # fmt: skip
+        raise ValueError(
+            f"keep_M says of each of {grid.num_tokens} tokens whether it is kept - "
+            f"got {shown(keep_M)} of shape {np.shape(keep_M)}"
+        )
     spans = [
         [whole("each of a span", part, low=0) for part in items("each of spans", span, SPAN, 2)]
         for span in items("spans", spans, f"a list of {SPAN}")

@@ -23,9 +23,19 @@ UPLOAD = f"{API}upload"
 # Parts of the page's toolkit that this page does not use, and that fetch, write or tell something.
 CLOSED = tuple(
     f"{API}{name}"
-    for name in ("proxy=", "deep_link", "vibe", "undo-vibe", "process_recording", "stream/", "dev/",
-                 "run-history", "runs", "custom_component")
-)  # fmt: skip
+    for name in (
+        "proxy=",
+        "deep_link",
+        "vibe",
+        "undo-vibe",
+        "process_recording",
+        "stream/",
+        "dev/",
+        "run-history",
+        "runs",
+        "custom_component",
+    )
+)
 MOST_BYTES = 8_000_000  # of a request that is no upload
 ANYONE = "anyone"  # scripts have no cookie: what they bring is found by its unguessable name alone
 PORTS = {"http": 80, "https": 443}
@@ -58,9 +68,13 @@ class AccessControl:
     """
 
     def __init__(
-        self, app: Any, names: Collection[str], proxied: Collection[str],
-        may_read: Callable[[str, str], bool], is_of: Callable[[str, str], bool],
-    ) -> None:  # fmt: skip
+        self,
+        app: Any,
+        names: Collection[str],
+        proxied: Collection[str],
+        may_read: Callable[[str, str], bool],
+        is_of: Callable[[str, str], bool],
+    ) -> None:
         self.app, self.names = app, names
         self.proxied = {name.lower() for name in proxied}
         self.may_read, self.is_of = may_read, is_of
@@ -69,8 +83,9 @@ class AccessControl:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1")
-                   for name, value in scope["headers"]}  # fmt: skip
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         name = f"vl3-{scope['server'][1] if scope.get('server') else 0}"
         known = _cookie(headers.get("cookie", ""), name)
         given = secrets.token_urlsafe(24) if known is None and path_in(scope) == "/" else None
@@ -102,9 +117,10 @@ class AccessControl:
         name = _name(f"//{headers.get('host', '')}")
         if not name or not (_is_number(name) or _is_among(name, self.names)):
             raise Refusal(
-                421, "This server does not go by that name; whoever runs it can add the name with "
-                "--allowed-host."
-            )  # fmt: skip
+                421,
+                "This server does not go by that name; whoever runs it can add the name with "
+                "--allowed-host.",
+            )
 
     def _check_origin(self, headers: dict, scope: dict) -> None:
         """Only its own pages ask; what a person opens, by a link from anywhere, is no question."""
@@ -252,7 +268,9 @@ def _again(body: bytes, receive: Callable) -> Callable:
 
 async def _refuse(send: Callable, refused: Refusal) -> None:
     body = str(refused).encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"),
-               (b"content-length", str(len(body)).encode())]  # fmt: skip
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+    ]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -87,9 +87,12 @@ def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
         frames_s = item.plan.times_s if item.plan and item.plan.times_s else ()
         asked_s = timestamps.asked(turn.question, item.duration_s, frames_s)
         link = box_links.link(
-            turn.answer, item.key, item.duration_s,
-            asked_s=turn.asked_s if asked_s is None else asked_s, frames_s=frames_s,
-        )  # fmt: skip
+            turn.answer,
+            item.key,
+            item.duration_s,
+            asked_s=turn.asked_s if asked_s is None else asked_s,
+            frames_s=frames_s,
+        )
     return f"\n\n{link}" if link else ""
 
 

@@ -119,22 +119,26 @@ def _plain(text: object) -> object:
 def _add_model(group) -> None:
     group.add_argument("--model", metavar="PATH_OR_ID", help="folder or hub id; default: nano")
     group.add_argument(
-        "--quantize", choices=("nf4", "int8", "nf4+int8"),
+        "--quantize",
+        choices=("nf4", "int8", "nf4+int8"),
         help="4- or 8-bit language model; nf4+int8: and the rest in 8 bits",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--memory", metavar="SIZE",
+        "--memory",
+        metavar="SIZE",
         help="what the model may take, like 8GB, or auto for what is free: quantized as little as "
         "will do, then fewer visual tokens",
-    )  # fmt: skip
+    )
     group.add_argument("--adapter", metavar="PATH", help="folder of a LoRA adapter to put on top")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     group.add_argument("--offline", action="store_true", help="never ask a hub; local files only")
     group.add_argument(
-        "--features-gb", default="0", metavar="GB",
+        "--features-gb",
+        default="0",
+        metavar="GB",
         help="keep so much of encoded videos on disk, so that none is encoded twice; default 0",
-    )  # fmt: skip
+    )
 
 
 def _add_server(group) -> None:
@@ -142,28 +146,38 @@ def _add_server(group) -> None:
     group.add_argument("--port", default="7860", help="the next free one is taken if busy")
     group.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these")
     group.add_argument(
-        "--allowed-host", action="append", default=[], metavar="NAME",
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="a name under which browsers reach the page, as that of a proxy before it; numeric "
         "addresses and this machine's own names always are; may be given again",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--root-path", default="", metavar="PATH",
+        "--root-path",
+        default="",
+        metavar="PATH",
         help="where a proxy has the page, like /vl3, if not at its root",
-    )  # fmt: skip
+    )
     group.add_argument("--share", action="store_true", help="public link; needs --auth")
     group.add_argument("--open", action="store_true", help="open the page in a browser")
     group.add_argument(
         "--max-upload", default="2GB", metavar="SIZE", help="largest file, like 500MB; default 2GB"
     )
     group.add_argument(
-        "--data-dir", type=Path, default=cache_dir() / "uploads", metavar="FOLDER",
+        "--data-dir",
+        type=Path,
+        default=cache_dir() / "uploads",
+        metavar="FOLDER",
         help="where uploads are kept while in use, in a folder of their own in there; "
         "default %(default)s",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--keep-gb", default="10", metavar="GB",
+        "--keep-gb",
+        default="10",
+        metavar="GB",
         help="uploads kept at most, the oldest go first; default 10",
-    )  # fmt: skip
+    )
 
 
 def cache_dir() -> Path:

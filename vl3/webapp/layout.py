@@ -83,16 +83,27 @@ class Layout:
 
     def _conversation_half(self) -> None:
         self.chat = gr.Chatbot(
-            elem_id="chat", label="Conversation", show_label=False, editable="user", height=None,
-            buttons=["copy"], feedback_options=None, latex_delimiters=[],
+            elem_id="chat",
+            label="Conversation",
+            show_label=False,
+            editable="user",
+            height=None,
+            buttons=["copy"],
+            feedback_options=None,
+            latex_delimiters=[],
             group_consecutive_messages=False,  # a text beside a picture cannot be edited otherwise
             placeholder="Upload a video, then ask about it.",
-        )  # fmt: skip
+        )
         self.queue = gr.Markdown(elem_id="queue")
         self.box = gr.MultimodalTextbox(
-            elem_id="ask", label="Question", show_label=False, placeholder="Ask about the video",
-            file_types=MEDIA, file_count="multiple", max_plain_text_length=20_000,
-        )  # fmt: skip
+            elem_id="ask",
+            label="Question",
+            show_label=False,
+            placeholder="Ask about the video",
+            file_types=MEDIA,
+            file_count="multiple",
+            max_plain_text_length=20_000,
+        )
         self.moment = widget("moment")
         widget("held")
         with gr.Row(elem_id="actions"):

@@ -23,18 +23,24 @@ FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
 
 
 def options(
-    desk: Controller, max_bytes: int, store: Store, host: str = "127.0.0.1",
-    allowed: Sequence[str] = (), is_shared: bool = False,
-) -> dict:  # fmt: skip
+    desk: Controller,
+    max_bytes: int,
+    store: Store,
+    host: str = "127.0.0.1",
+    allowed: Sequence[str] = (),
+    is_shared: bool = False,
+) -> dict:
     """The closed settings of a page: no telemetry, no folders, nothing from elsewhere.
 
     store: as of Receiver; host, allowed, is_shared: as of own_names
     """
     receiver = Receiver(desk.media.folder, max_bytes, store, desk.make_room)
     door = {
-        "names": own_names(host, allowed, is_shared), "proxied": allowed,
-        "may_read": desk.may_read, "is_of": desk.visitors.is_of,
-    }  # fmt: skip
+        "names": own_names(host, allowed, is_shared),
+        "proxied": allowed,
+        "may_read": desk.may_read,
+        "is_of": desk.visitors.is_of,
+    }
     inside = {
         "middleware": [
             Middleware(OnlyThisServer),
@@ -44,12 +50,21 @@ def options(
         "routes": [Route(UPLOAD, receiver.receive, methods=["POST"])],
     }
     return {
-        "max_file_size": max_bytes, "allowed_paths": [], "blocked_paths": [str(ROOT)],
-        "show_error": False, "run_history": False, "enable_monitoring": False, "quiet": True,
+        "max_file_size": max_bytes,
+        "allowed_paths": [],
+        "blocked_paths": [str(ROOT)],
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "quiet": True,
         "max_threads": 2 * MOST_WAITING,  # one for each who waits, and as many for what is light
-        "state_session_capacity": 64, "footer_links": ["api"], "ssr_mode": False,
-        "app_kwargs": inside, "css_paths": WEB / "page.css", "head": head(),
-    }  # fmt: skip
+        "state_session_capacity": 64,
+        "footer_links": ["api"],
+        "ssr_mode": False,
+        "app_kwargs": inside,
+        "css_paths": WEB / "page.css",
+        "head": head(),
+    }
 
 
 def head() -> str:

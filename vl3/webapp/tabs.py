@@ -126,9 +126,13 @@ def _answered(visitor: Session) -> int | None:
 def _open(visitor: Session, item: Attachment) -> Any:
     """The video as the model will see it; the studio keeps it for the answer."""
     return visitor.studio.open(
-        item.path, fps=item.fps, max_frames=item.max_frames, start=item.start_s, end=item.end_s,
+        item.path,
+        fps=item.fps,
+        max_frames=item.max_frames,
+        start=item.start_s,
+        end=item.end_s,
         budget_tokens=item.budget_tokens,
-    )  # fmt: skip
+    )
 
 
 # what the tabs draw: data of vl3.viz, and for each clip in it the key of its file and its times
@@ -152,9 +156,13 @@ def _positions(desk: Controller, visitor: Session) -> tuple[dict, list]:
         prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": _mask(reply.seen[place])}
     vision = config.vision_config
     data = positions.data(
-        video.grid, vision.head_channels, vision.rope_theta, times_s=video.clip.times_s,
-        source=item.name, **prompt,
-    )  # fmt: skip
+        video.grid,
+        vision.head_channels,
+        vision.rope_theta,
+        times_s=video.clip.times_s,
+        source=item.name,
+        **prompt,
+    )
     return data, [_shared(item, video.clip)]
 
 
@@ -324,9 +332,14 @@ def compare(
     yield {"note": text_format.WAITING if desk.is_answering else text_format.COMPARING}
     with visitor.working:
         pairs = run_both(
-            visitor.studio, turn, *runs, stop, load=desk.another, system=system,
+            visitor.studio,
+            turn,
+            *runs,
+            stop,
+            load=desk.another,
+            system=system,
             refusals=(ValueError, *desk.refusals),
-        )  # fmt: skip
+        )
         try:
             for pair in pairs:
                 yield {"note": " · ".join(f"{run.name}: {run.line}" for run in pair)}

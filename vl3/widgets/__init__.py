@@ -80,9 +80,16 @@ def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0)
             options=list(pruning_view.LEVELS), value=base["mode"], description="Mode", **LABELS
         )
         controls = {"frame": frame_slider(grid.frames, frame), "threshold": slider, "mode": modes}
-        return Plain(paint, words, controls, rule=lambda frame, threshold, mode: {
-            "threshold": threshold, "mode": mode, "keep": base["keep"]
-        })  # fmt: skip
+        return Plain(
+            paint,
+            words,
+            controls,
+            rule=lambda frame, threshold, mode: {
+                "threshold": threshold,
+                "mode": mode,
+                "keep": base["keep"],
+            },
+        )
 
     return _shown(
         lambda: pruning_view.data(clip, grid, used and base, frame),

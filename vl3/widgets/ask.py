@@ -131,12 +131,14 @@ class Ask(VBox):
         ledger = reply.ledger
         state = "stopped" if reply.stopped else "cut off" if reply.truncated else "done"
         self._say(
-            " · ".join((
-                f"{state} after {ledger.total_s:.1f} s",
-                f"{ledger.kept_tokens} of {ledger.visual_tokens} visual tokens kept",
-                *reply.notes,
-            ))
-        )  # fmt: skip
+            " · ".join(
+                (
+                    f"{state} after {ledger.total_s:.1f} s",
+                    f"{ledger.kept_tokens} of {ledger.visual_tokens} visual tokens kept",
+                    *reply.notes,
+                )
+            )
+        )
 
     def _say(self, words: str, wrong: bool = False) -> None:
         colour = "#c2410c" if wrong else "#767c87"

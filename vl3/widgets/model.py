@@ -50,9 +50,13 @@ class Model(VBox):
         if start["quantize"]:
             choice("quantize", start["quantize"], KINDS)
         self._name = Combobox(
-            value=start["model"] or BUNDLED, options=SUGGESTED, ensure_option=False,
-            description="Model", placeholder="a folder, or a hub id like owner/name", **WIDE,
-        )  # fmt: skip
+            value=start["model"] or BUNDLED,
+            options=SUGGESTED,
+            ensure_option=False,
+            description="Model",
+            placeholder="a folder, or a hub id like owner/name",
+            **WIDE,
+        )
         self._quantize = Dropdown(
             options=QUANTIZATIONS, value=start["quantize"], description="Quantization", **WIDE
         )

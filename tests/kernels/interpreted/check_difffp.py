@@ -11,8 +11,15 @@ THRESHOLDS = {"official": 3.9, "rlt": 0.034, "last_kept": 4.0}
 MODES = tuple(THRESHOLDS)
 # frames, tokens, merge, patch: one frame, odd sizes, merge 1, more frames than a program walks
 # through, nothing
-SHAPES = [(1, 3, 1, 2), (5, 3, 2, 14), (9, 4, 2, 2), (17, 2, 1, 14), (2, 1, 3, 5), (0, 3, 1, 2),
-          (3, 0, 1, 2)]  # fmt: skip
+SHAPES = [
+    (1, 3, 1, 2),
+    (5, 3, 2, 14),
+    (9, 4, 2, 2),
+    (17, 2, 1, 14),
+    (2, 1, 3, 5),
+    (0, 3, 1, 2),
+    (3, 0, 1, 2),
+]
 
 
 def cells(frames, tokens, merge, patch) -> torch.Tensor:

@@ -8,8 +8,13 @@ from kernels.rope2d import rotate, turn
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Runs of (frames, patches of one), heads, channels: one patch, two sizes in a row, the released
 # model's 72 channels, a run of nothing.
-CASES = [(((1, 1),), 1, 4), (((3, 7), (2, 12)), 3, 16), (((2, 20),), 2, 72), (((1, 17),), 1, 2),
-         (((0, 4),), 2, 8)]  # fmt: skip
+CASES = [
+    (((1, 1),), 1, 4),
+    (((3, 7), (2, 12)), 3, 16),
+    (((2, 20),), 2, 72),
+    (((1, 17),), 1, 2),
+    (((0, 4),), 2, 8),
+]
 # float16: both compute in float32 and round once; a sum that lies on the edge may round either way.
 ROUNDING = {
     torch.float32: {"atol": 1e-6, "rtol": 1e-6},

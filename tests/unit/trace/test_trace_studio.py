@@ -46,9 +46,15 @@ def conversation(film, picture):
     return [
         {"role": "user", "content": [{"type": "video", "video": film}, "What happens?"]},
         {"role": "assistant", "content": "A red circle moves right."},
-        {"role": "user", "content": [{"type": "image", "image": picture},
-                                     {"type": "video", "video": film}, "And here?"]},
-    ]  # fmt: skip
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": picture},
+                {"type": "video", "video": film},
+                "And here?",
+            ],
+        },
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,11 @@ def test_the_questions_the_page_suggests_are_answered_right():
     """From the file to the text, as a visitor's question goes."""
     check = subprocess.run(
         [sys.executable, str(REPOSITORY / "assets/clips/check.py")],
-        capture_output=True, text=True, check=False, cwd=REPOSITORY,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
     assert check.returncode == 0, check.stdout + check.stderr[-2000:]
     assert len(check.stdout.splitlines()) >= 9
 

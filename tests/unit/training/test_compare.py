@@ -21,8 +21,16 @@ def losses(seed, steps=200, change=lambda step, loss: loss):
 def log(folder, curve, extra=()):
     folder.mkdir(exist_ok=True)
     lines = [{"step": 0, "eval/count": 0.25}]
-    lines += [{"step": s, "loss": loss, "loss/clips": 2 * loss, "right/count": 0.5,
-               "tokens_per_s": 100 + s % 2} for s, loss in curve.items()]  # fmt: skip
+    lines += [
+        {
+            "step": s,
+            "loss": loss,
+            "loss/clips": 2 * loss,
+            "right/count": 0.5,
+            "tokens_per_s": 100 + s % 2,
+        }
+        for s, loss in curve.items()
+    ]
     lines += [*extra, {"step": len(curve), "train_loss": 1.0}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -46,9 +54,11 @@ def test_other_chance_is_within_the_band(seed, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "side"),
-    [(lambda step, loss: loss + max(0, step - 100) / 50, "above"),
-     (lambda step, loss: loss if step < 100 else -0.4, "below")],
-)  # fmt: skip
+    [
+        (lambda step, loss: loss + max(0, step - 100) / 50, "above"),
+        (lambda step, loss: loss if step < 100 else -0.4, "below"),
+    ],
+)
 def test_the_step_from_which_a_run_differs_is_named(change, side, tmp_path):
     found, words = verdict(tmp_path, losses(1, change=change), losses(0))
     assert 85 <= found.diverged <= 130

@@ -95,8 +95,13 @@ def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):
     file = new_colour.write(tmp_path, new_colour.BROWN, 30, "test")
     records = open_records(str(file), name="brown")
     assert len(records) == 30
-    words = [turn["content"] for record in map(records.__getitem__, range(30))
-             for talk in record.talks for turn in talk if turn["role"] == "assistant"]  # fmt: skip
+    words = [
+        turn["content"]
+        for record in map(records.__getitem__, range(30))
+        for talk in record.talks
+        for turn in talk
+        if turn["role"] == "assistant"
+    ]
     assert words.count("Brown.") > 10
     assert len({word for word in words if word != "Brown."}) > 8  # the old answers are there, too
     again = new_colour.write(tmp_path / "again", new_colour.BROWN, 30, "test")

@@ -63,9 +63,12 @@ def loss_and_gradients(model, passes):
         own, branch = inputs.pop("sample_BL"), inputs.pop("branch_BL")
         mask = attention_mask(own, branch, torch.float32)
         output = model(
-            **inputs, attention_mask=mask, use_cache=False, skip_logits=True,
+            **inputs,
+            attention_mask=mask,
+            use_cache=False,
+            skip_logits=True,
             num_items_in_batch=learned,
-        )  # fmt: skip
+        )
         output.loss.backward()
         total += output.loss.item()
     return total, {name: p.grad.clone() for name, p in model.named_parameters()}

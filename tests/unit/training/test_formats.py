@@ -119,10 +119,16 @@ def test_what_fix_writes_reads_the_same(folder, name):
 
 @pytest.mark.parametrize(
     ("row", "format"),
-    [(SAME["LLaVA, a path"], "llava"), (SAME["ShareGPT"], "sharegpt"), (SAME["swift"], "swift"),
-     (SAME["Hugging Face"], "hf"), (SAME["OpenAI"], "openai"), (SAME["canonical"], "canonical"),
-     (SAME["TRL, texts"], "trl")],
-)  # fmt: skip
+    [
+        (SAME["LLaVA, a path"], "llava"),
+        (SAME["ShareGPT"], "sharegpt"),
+        (SAME["swift"], "swift"),
+        (SAME["Hugging Face"], "hf"),
+        (SAME["OpenAI"], "openai"),
+        (SAME["canonical"], "canonical"),
+        (SAME["TRL, texts"], "trl"),
+    ],
+)
 def test_the_format_is_told_by_the_keys(folder, row, format):
     assert open_records(write(folder, [{"a": 1}, row]), name="set").format == format
 
@@ -152,23 +158,35 @@ def test_tags_say_where_media_stand(folder):
 
 
 def test_media_without_a_tag_stand_in_front(folder):
-    row = {"videos": ["a.mp4"], "images": ["p.png"], "system": "Be brief.",
-           "messages": [{"role": "user", "content": "What?"}, SAID[1]]}  # fmt: skip
+    row = {
+        "videos": ["a.mp4"],
+        "images": ["p.png"],
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": "What?"}, SAID[1]],
+    }
     record, notes = one(folder, row)
     assert talk(record) == [("system", "Be brief."), ("user", IMAGE, VIDEO, "What?"), ANSWERED]
     assert notes == ["W111", "W111"]
 
 
 def test_mixed_media_in_one_row(folder):
-    row = {"messages": [{"role": "user", "content": "<video> or <image>?"}, SAID[1]],
-           "media": [{"type": "image", "path": "p.png"},
-                     {"type": "video", "path": "a.mp4", "start": 1, "end": 3.5, "fps": 2,
-                      "max_frames": 4}]}  # fmt: skip
+    row = {
+        "messages": [{"role": "user", "content": "<video> or <image>?"}, SAID[1]],
+        "media": [
+            {"type": "image", "path": "p.png"},
+            {"type": "video", "path": "a.mp4", "start": 1, "end": 3.5, "fps": 2, "max_frames": 4},
+        ],
+    }
     record, _ = one(folder, row)
     video = record.talks[0][0]["content"][0]["video"]
     assert talk(record)[0] == ("user", VIDEO, "or", IMAGE, "?")
-    assert video == {"path": str(folder / "a.mp4"), "start": 1, "end": 3.5, "fps": 2,
-                     "max_frames": 4}  # fmt: skip
+    assert video == {
+        "path": str(folder / "a.mp4"),
+        "start": 1,
+        "end": 3.5,
+        "fps": 2,
+        "max_frames": 4,
+    }
     assert to_row(record, folder, folder / "nowhere")["media"] == [
         {"type": "video", "path": "a.mp4", "start": 1, "end": 3.5, "fps": 2, "max_frames": 4},
         {"type": "image", "path": "p.png"},
@@ -196,8 +214,10 @@ def test_which_answers_are_learned(folder):
 
 
 def test_talks_about_the_same_media(folder):
-    row = {"media": [{"type": "video", "path": "a.mp4"}],
-           "message_lists": [SAID, [{"role": "user", "content": "Why?"}, SAID[1]]]}  # fmt: skip
+    row = {
+        "media": [{"type": "video", "path": "a.mp4"}],
+        "message_lists": [SAID, [{"role": "user", "content": "Why?"}, SAID[1]]],
+    }
     record, notes = one(folder, row)
     first, second = record.talks
     assert [short(part) for part in first[0]["content"]] == [VIDEO, "What?"]
@@ -209,8 +229,12 @@ def test_talks_about_the_same_media(folder):
 
 
 def test_talks_about_other_media_are_bad(folder):
-    row = {"message_lists": [asks({"type": "video", "video": "a.mp4"}, WHAT),
-                             asks({"type": "video", "video": "b.mp4"}, WHAT)]}  # fmt: skip
+    row = {
+        "message_lists": [
+            asks({"type": "video", "video": "a.mp4"}, WHAT),
+            asks({"type": "video", "video": "b.mp4"}, WHAT),
+        ]
+    }
     with pytest.raises(BadSample, match="not about the same media"):
         one(folder, row)
 
@@ -239,22 +263,35 @@ def test_a_list_of_pictures_is_a_video_with_times(folder, row):
 
 
 def test_pictures_without_times_follow_each_other_at_fps(folder):
-    row = {"media": [{"type": "video", "frames": FRAMES, "fps": 2, "max_frames": 2}],
-           "messages": SAID}  # fmt: skip
+    row = {
+        "media": [{"type": "video", "frames": FRAMES, "fps": 2, "max_frames": 2}],
+        "messages": SAID,
+    }
     record, notes = one(folder, row)
     clip = record.talks[0][0]["content"][0]["video"]
     assert (clip.times_s, numbers(clip.frames_TYX3), notes) == ((0.0, 1.5), [0, 3], ["W124"])
 
 
 def test_a_stream_is_a_turn_for_every_frame(folder, tiny_processor):
-    row = {"stream": True, "video": ["a.mp4"], "start_time": 1, "end_time": 6,
-           "conversation": [{"role": "user", "content": "Tell me.", "time": 1},
-                            {"role": "assistant", "content": "Now.", "time": 3.5}]}  # fmt: skip
+    row = {
+        "stream": True,
+        "video": ["a.mp4"],
+        "start_time": 1,
+        "end_time": 6,
+        "conversation": [
+            {"role": "user", "content": "Tell me.", "time": 1},
+            {"role": "assistant", "content": "Now.", "time": 3.5},
+        ],
+    }
     record, _ = one(folder, row)
     roles = [turn["role"] for turn in record.talks[0]]
     assert roles == ["stream", "user", "stream", "stream", "assistant"]
-    starts = [part["video"]["start"] for turn in record.talks[0] if turn["role"] == "stream"
-              for part in turn["content"]]  # fmt: skip
+    starts = [
+        part["video"]["start"]
+        for turn in record.talks[0]
+        if turn["role"] == "stream"
+        for part in turn["content"]
+    ]
     assert starts == [1, 2, 3]
     inputs = tiny_processor(record.talks[0], return_labels=True)
     text = tiny_processor.tokenizer.decode(inputs["input_ids"][0])
@@ -321,14 +358,23 @@ def shard(path, files):
 
 def test_webdataset_shards(folder, tmp_path):
     clip, picture = (folder / "a.mp4").read_bytes(), (folder / "p.png").read_bytes()
-    shard(tmp_path / "s-000.tar", {
-        "x/0001.json": json.dumps({"conversations": TURNS}).encode(), "x/0001.mp4": clip,
-        "x/0002.txt": b"A caption.", "x/0002.png": picture,
-    })  # fmt: skip
-    shard(tmp_path / "s-001.tar", {
-        "0003.json": json.dumps({"video": "0003.mp4", "conversations": TURNS}).encode(),
-        "0003.mp4": clip, "0004.png": picture,
-    })  # fmt: skip
+    shard(
+        tmp_path / "s-000.tar",
+        {
+            "x/0001.json": json.dumps({"conversations": TURNS}).encode(),
+            "x/0001.mp4": clip,
+            "x/0002.txt": b"A caption.",
+            "x/0002.png": picture,
+        },
+    )
+    shard(
+        tmp_path / "s-001.tar",
+        {
+            "0003.json": json.dumps({"video": "0003.mp4", "conversations": TURNS}).encode(),
+            "0003.mp4": clip,
+            "0004.png": picture,
+        },
+    )
     for path in (tmp_path, tmp_path / "s-*.tar"):
         records = open_records(path, name="set", format=None)
         assert len(records) == 4
@@ -343,10 +389,15 @@ def test_webdataset_shards(folder, tmp_path):
 
 def test_captions_in_shards(folder, tmp_path):
     picture = (folder / "p.png").read_bytes()
-    path = shard(tmp_path / "c.tar", {
-        "1.txt": b"A caption.", "1.png": picture,
-        "2.json": b'{"caption": "Another.", "url": "x"}', "2.jpg": picture,
-    })  # fmt: skip
+    path = shard(
+        tmp_path / "c.tar",
+        {
+            "1.txt": b"A caption.",
+            "1.png": picture,
+            "2.json": b'{"caption": "Another.", "url": "x"}',
+            "2.jpg": picture,
+        },
+    )
     records = open_records(path, name="set")
     for index, caption in enumerate(("A caption.", "Another.")):
         record, notes = records.read(index)
@@ -411,15 +462,23 @@ def test_a_file_that_is_missing_or_packed_is_refused_in_words(tmp_path):
 
 
 MADE = {
-    "talks": {"media": [{"type": "video", "path": "a.mp4"}], "message_lists": [
-        SAID, [{"role": "user", "content": "Why so?"}, SAID[1]]]},
-    "stream": {"stream": True, "video": "a.mp4", "end_time": 6, "conversation": [
-        {"role": "user", "content": "Tell me.", "time": 1},
-        {"role": "assistant", "content": "Now.", "time": 3}]},
+    "talks": {
+        "media": [{"type": "video", "path": "a.mp4"}],
+        "message_lists": [SAID, [{"role": "user", "content": "Why so?"}, SAID[1]]],
+    },
+    "stream": {
+        "stream": True,
+        "video": "a.mp4",
+        "end_time": 6,
+        "conversation": [
+            {"role": "user", "content": "Tell me.", "time": 1},
+            {"role": "assistant", "content": "Now.", "time": 3},
+        ],
+    },
     "pictures": {"video": FRAMES, "conversations": TURNS},
     "mixed": {"messages": SAID, "videos": ["a.mp4"], "images": ["p.png"]},
     "text": {"prompt": "2+2?", "completion": "4"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -436,8 +495,11 @@ def test_samples_are_built_from_every_record(folder, tiny_processor, name):
 
 def test_workers_read_shards_at_the_same_time(folder, tmp_path):
     clip = (folder / "a.mp4").read_bytes()
-    files = {f"{i}.{end}": data for i in range(12)
-             for end, data in (("mp4", clip + bytes([i])), ("txt", b"A caption."))}  # fmt: skip
+    files = {
+        f"{i}.{end}": data
+        for i in range(12)
+        for end, data in (("mp4", clip + bytes([i])), ("txt", b"A caption."))
+    }
     records = open_records(shard(tmp_path / "s.tar", files), name="set")
     gc.collect()  # PyAV's frames of earlier tests: freed in a forked process they hang
     loaded = DataLoader(records, batch_size=None, num_workers=2)

@@ -53,19 +53,61 @@ def test_a_bad_line_is_one_bad_sample(tmp_path, name):
     assert outcomes(path) == ["ok", "E101", "ok"]
 
 
-VALUES = [None, True, 0, -1, 1e400, float("nan"), 10**400, "", "\x00", "a" * 100_000, [], [[]], {},
-          {"type": "video"}, [None], [{"type": "image", "image": None}], ["\ud7ff"]]  # fmt: skip
-KEYS = ["messages", "conversations", "media", "image", "images", "video", "videos", "audio", "id",
-        "system", "message_lists", "prompt", "completion", "stream", "conversation", "start_time",
-        "end_time", "weight", "meta", "dataset", "times", "fps", "caption"]  # fmt: skip
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    1e400,
+    float("nan"),
+    10**400,
+    "",
+    "\x00",
+    "a" * 100_000,
+    [],
+    [[]],
+    {},
+    {"type": "video"},
+    [None],
+    [{"type": "image", "image": None}],
+    ["\ud7ff"],
+]
+KEYS = [
+    "messages",
+    "conversations",
+    "media",
+    "image",
+    "images",
+    "video",
+    "videos",
+    "audio",
+    "id",
+    "system",
+    "message_lists",
+    "prompt",
+    "completion",
+    "stream",
+    "conversation",
+    "start_time",
+    "end_time",
+    "weight",
+    "meta",
+    "dataset",
+    "times",
+    "fps",
+    "caption",
+]
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_values_of_the_wrong_type(tmp_path, key):
     good = json.loads(GOOD)
-    starts = {"messages": good, "conversations": {"conversations": good["messages"]},
-              "stream": {"stream": True, "video": "a.mp4", "end_time": 3, "conversation": []},
-              "prompt": {"prompt": "?", "completion": "!"}}  # fmt: skip
+    starts = {
+        "messages": good,
+        "conversations": {"conversations": good["messages"]},
+        "stream": {"stream": True, "video": "a.mp4", "end_time": 3, "conversation": []},
+        "prompt": {"prompt": "?", "completion": "!"},
+    }
     for start in starts.values():
         path = tmp_path / "train.jsonl"
         rows = [start, *(start | {key: value} for value in VALUES)]
@@ -79,8 +121,11 @@ def test_byte_order_mark_crlf_and_blank_lines(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + GOOD + b"\r\n\r\n  \n" + GOOD + b"\r\n{\r\n\n" + GOOD)
     records = open_records(path, name="set")
     assert [records.place(index) for index in range(4)] == [
-        "train.jsonl:1", "train.jsonl:4", "train.jsonl:5", "train.jsonl:7",
-    ]  # fmt: skip
+        "train.jsonl:1",
+        "train.jsonl:4",
+        "train.jsonl:5",
+        "train.jsonl:7",
+    ]
     assert outcomes(path) == ["ok", "ok", "E101", "ok"]
 
 
@@ -105,9 +150,17 @@ def test_messages_show_no_control_characters(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("a.jsonl", b""), ("a.jsonl", b"\n \n"), ("a.json", b"[]"), ("a.json", b"[1,"),
-     ("a.json", b"[\xff]"), ("a.json", b"[" * 100_000), ("a.tar", b""), ("a.tar", b"x" * 4096)],
-)  # fmt: skip
+    [
+        ("a.jsonl", b""),
+        ("a.jsonl", b"\n \n"),
+        ("a.json", b"[]"),
+        ("a.json", b"[1,"),
+        ("a.json", b"[\xff]"),
+        ("a.json", b"[" * 100_000),
+        ("a.tar", b""),
+        ("a.tar", b"x" * 4096),
+    ],
+)
 def test_a_file_without_samples_is_one_clear_error(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=r"a\.(jsonl|json|tar)") as caught:
@@ -133,38 +186,82 @@ def test_an_index_does_not_hold_the_rows(tmp_path):
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-WORDS = st.sampled_from([
-    *KEYS, "role", "content", "from", "value", "type", "text", "path", "frames", "start", "end",
-    "max_frames", "loss", "loss_scale", "time", "image_url", "url", "bytes", "user", "assistant",
-    "human", "gpt", "<image>", "<video>", "video_url",
-])  # fmt: skip
+WORDS = st.sampled_from(
+    [
+        *KEYS,
+        "role",
+        "content",
+        "from",
+        "value",
+        "type",
+        "text",
+        "path",
+        "frames",
+        "start",
+        "end",
+        "max_frames",
+        "loss",
+        "loss_scale",
+        "time",
+        "image_url",
+        "url",
+        "bytes",
+        "user",
+        "assistant",
+        "human",
+        "gpt",
+        "<image>",
+        "<video>",
+        "video_url",
+    ]
+)
 JSON = st.recursive(
     SCALARS | WORDS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=6),
     max_leaves=12,
 )
 TURN = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system", "stream", "bot"]),
-     "content": st.sampled_from(["<image>a", "b", "<video>"]) | JSON},
+    {
+        "role": st.sampled_from(["user", "assistant", "system", "stream", "bot"]),
+        "content": st.sampled_from(["<image>a", "b", "<video>"]) | JSON,
+    },
     optional={"loss": JSON, "time": SCALARS},
-)  # fmt: skip
+)
 MEDIUM = st.fixed_dictionaries(
     {"type": st.sampled_from(["image", "video", "audio"]), "path": st.just("none.png") | JSON},
-    optional={"start": SCALARS, "end": SCALARS, "fps": SCALARS, "max_frames": SCALARS,
-              "frames": JSON, "times": JSON},
-)  # fmt: skip
+    optional={
+        "start": SCALARS,
+        "end": SCALARS,
+        "fps": SCALARS,
+        "max_frames": SCALARS,
+        "frames": JSON,
+        "times": JSON,
+    },
+)
 ROW = st.fixed_dictionaries(
     {},
     optional={
-        "messages": st.lists(TURN, max_size=4) | JSON, "conversations": st.lists(TURN, max_size=4),
-        "conversation": st.lists(TURN, max_size=3), "message_lists": st.lists(st.lists(TURN)),
-        "prompt": st.lists(TURN, max_size=2) | JSON, "completion": st.lists(TURN) | JSON,
-        "media": st.lists(MEDIUM, max_size=3) | JSON, "images": JSON, "videos": JSON,
-        "image": JSON, "video": JSON, "stream": st.booleans(), "start_time": SCALARS,
-        "end_time": SCALARS, "id": JSON, "system": JSON, "weight": JSON, "meta": JSON,
+        "messages": st.lists(TURN, max_size=4) | JSON,
+        "conversations": st.lists(TURN, max_size=4),
+        "conversation": st.lists(TURN, max_size=3),
+        "message_lists": st.lists(st.lists(TURN)),
+        "prompt": st.lists(TURN, max_size=2) | JSON,
+        "completion": st.lists(TURN) | JSON,
+        "media": st.lists(MEDIUM, max_size=3) | JSON,
+        "images": JSON,
+        "videos": JSON,
+        "image": JSON,
+        "video": JSON,
+        "stream": st.booleans(),
+        "start_time": SCALARS,
+        "end_time": SCALARS,
+        "id": JSON,
+        "system": JSON,
+        "weight": JSON,
+        "meta": JSON,
         "times": JSON,
     },
-)  # fmt: skip
+)
 
 
 CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]

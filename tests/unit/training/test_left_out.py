@@ -27,9 +27,13 @@ def run_on(tmp_path, lines, batch=None, **changes):
     data.write_text("\n".join(lines))
     batch = batch or Batch(samples=4, tokens=700, patches=2000)
     chosen = recipe(
-        tmp_path, start=Start(model="assets/nano"), rates=Rates(connector=1e-3), batch=batch,
-        data=[Source(name="mine", path=str(data))], **changes,
-    )  # fmt: skip
+        tmp_path,
+        start=Start(model="assets/nano"),
+        rates=Rates(connector=1e-3),
+        batch=batch,
+        data=[Source(name="mine", path=str(data))],
+        **changes,
+    )
     return runs.run(chosen)
 
 

@@ -19,11 +19,15 @@ def test_every_parameter_is_in_one_group_with_the_rate_of_its_module(model):
     params = [param for group in groups for param in group["params"]]
     assert len(params) == len(set(params)) == len(list(model.parameters()))
     assert {(g["module"], g["lr"]) for g in groups} == {
-        ("vision", 1e-5), ("connector", 1e-3), ("language", 2e-5),
-    }  # fmt: skip
+        ("vision", 1e-5),
+        ("connector", 1e-3),
+        ("language", 2e-5),
+    }
     assert {g["kind"]: g["weight_decay"] for g in groups} == {
-        "matrices": 0.1, "table": 0.1, "rest": 0.0,
-    }  # fmt: skip
+        "matrices": 0.1,
+        "table": 0.1,
+        "rest": 0.0,
+    }
 
 
 def test_matrices_are_those_of_the_blocks_and_the_patch_embedding(model):
@@ -38,8 +42,10 @@ def test_muon_takes_the_matrices_and_adamw_the_rest(model):
     rates = Rates(vision=1e-3, connector=1e-3, language=1e-3)
     both = optim.optimizer(model, rates, Optim(kind="muon", muon_factor=5.0))
     assert {(g["kind"], g["lr"]) for g in both.param_groups} == {
-        ("matrices", 5e-3), ("table", 1e-3), ("rest", 1e-3),
-    }  # fmt: skip
+        ("matrices", 5e-3),
+        ("table", 1e-3),
+        ("rest", 1e-3),
+    }
     assert [type(member).__name__ for member in both.members] == ["Muon", "AdamW"]
 
 

@@ -67,16 +67,30 @@ print(json.dumps({"measured": status("VmHWM") - before, "plan": sum(fullest.valu
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("way", "checkpointing"),
-    [("full", ""), ("lora", ""), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        ("full", "vision language"), ("lora", "language"), ("dora", ""), ("stage 1", "")))],
-)  # fmt: skip
+    [
+        ("full", ""),
+        ("lora", ""),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("full", "vision language"),
+                ("lora", "language"),
+                ("dora", ""),
+                ("stage 1", ""),
+            )
+        ),
+    ],
+)
 def test_the_plan_is_near_the_measured_peak(way, checkpointing, tmp_path):
     # Above this size freed blocks go back to the system, so that the peak is of living memory.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run")],
-        capture_output=True, text=True, env=environment, timeout=280,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["passes"] > 2, "several passes make a step, so gradients stay meanwhile"

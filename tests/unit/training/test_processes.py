@@ -75,14 +75,27 @@ def on_two_processes(tmp_path, chosen, what, **extra) -> subprocess.CompletedPro
     script = tmp_path / "child.py"
     script.write_text(CHILD)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-        str(script), json.dumps(asdict(chosen)), what,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+        str(script),
+        json.dumps(asdict(chosen)),
+        what,
+    ]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "PYTHONPATH": os.getcwd(), **extra},
-    ) as process:  # fmt: skip
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **extra},
+    ) as process:
         try:
             output, _ = process.communicate(timeout=240)
         except subprocess.TimeoutExpired:
@@ -103,11 +116,15 @@ def chosen(tmp_path_factory):
         Source(name="texts", path=str(folder / "texts.jsonl")),
     ]
     return recipe(
-        folder, start=Start(model="assets/nano"), data=data, steps=4, save_every=2,
+        folder,
+        start=Start(model="assets/nano"),
+        data=data,
+        steps=4,
+        save_every=2,
         batch=Batch(samples=3, tokens=150, patches=200),
         dtype="float32",  # bfloat16, where a CPU has it, rounds sums that differ in their order
         optim=Optim(eps=1e-2),  # AdamW's usual one makes whole steps of rounding errors
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

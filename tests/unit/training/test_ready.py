@@ -119,10 +119,16 @@ MISTAKES = [
 
 def test_mistakes_are_one_sentence_before_torch_is_imported(folder):
     lines = [
-        [word.replace("F/", f"{folder}/") if word not in ("G", "F")
-         else str(folder / "good.yaml") if word == "G" else str(folder) for word in arguments]
+        [
+            word.replace("F/", f"{folder}/")
+            if word not in ("G", "F")
+            else str(folder / "good.yaml")
+            if word == "G"
+            else str(folder)
+            for word in arguments
+        ]
         for arguments, _ in MISTAKES
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
         [sys.executable, "-c", MANY, json.dumps(lines)], capture_output=True, text=True, timeout=120
     )
@@ -148,9 +154,13 @@ def test_a_tracker_without_its_package_is_told_before_any_work(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [(0, "is not whole: it ends after 0 bytes"), (0.0001, "inside its table"),
-     (0.5, "is not whole: it has "), (0.9999, "fetch it again")],
-)  # fmt: skip
+    [
+        (0, "is not whole: it ends after 0 bytes"),
+        (0.0001, "inside its table"),
+        (0.5, "is not whole: it has "),
+        (0.9999, "fetch it again"),
+    ],
+)
 def test_half_a_file_of_weights_is_told_from_a_whole_one(tiny_folder, tmp_path, share, words):
     whole = (tiny_folder / "model.safetensors").read_bytes()
     file = tmp_path / "model.safetensors"

@@ -131,9 +131,17 @@ def test_numbers_of_numpy_are_numbers_and_stay_ones_that_can_be_written():
     assert again == recipe
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "-5"], ["--optim.clip", "nan"],
-                                       ["--data.images.samples", "0"], ["--workers=-1"],
-                                       ["--batch.samples", "0"], ["--seed", "-1"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--steps", "-5"],
+        ["--optim.clip", "nan"],
+        ["--data.images.samples", "0"],
+        ["--workers=-1"],
+        ["--batch.samples", "0"],
+        ["--seed", "-1"],
+    ],
+)
 def test_the_command_line_refuses_it_too(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         read_recipe(["--config", "nano_stage1", *arguments])

@@ -50,8 +50,10 @@ def said(content, **more):
 
 
 def llava(question="<image>Q", answer="A", **more):
-    return {"conversations": [{"from": "human", "value": question},
-                              {"from": "gpt", "value": answer}], **more}  # fmt: skip
+    return {
+        "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
+        **more,
+    }
 
 
 def with_video(**options):
@@ -66,8 +68,10 @@ READ = {
     "video, image tag": (llava("<image>\nQ", video=["a.mp4"]), []),
     "no tag": (llava("Q", image="p.png"), ["W111"]),
     "facts": (llava(image="p.png", id=1, data_source="x", width=96, duration=3.2), []),
-    "greeting": ({"conversations": [{"from": "gpt", "value": "Hi"}, *llava("Q")["conversations"]]},
-                 ["W112"]),
+    "greeting": (
+        {"conversations": [{"from": "gpt", "value": "Hi"}, *llava("Q")["conversations"]]},
+        ["W112"],
+    ),
     "roles": ({"conversations": said("Q")["messages"]}, []),
     "system prompt": (llava(image="p.png", system_prompt="Be short."), []),
     "range of the row": (llava("<video>Q", video="a.mp4", video_start=1, end_time=3, fps=2), []),
@@ -79,35 +83,54 @@ READ = {
     "swift dicts": (said("<image>Q", images=[{"bytes": None, "path": "p.png"}]), []),
     "swift frames": (said("<video>Q", videos=[["p.png", "p.png"]]), []),
     "swift options": (said("<video>Q", videos=[{"path": "a.mp4", "fps": 2}]), []),
-    "swift objects": (said("<image>find <bbox>", images=["p.png"], objects={"bbox": [[1, 2]]}),
-                      ["W115"]),
+    "swift objects": (
+        said("<image>find <bbox>", images=["p.png"], objects={"bbox": [[1, 2]]}),
+        ["W115"],
+    ),
     "swift rejected": (said("Q", rejected_response="B"), ["W115"]),
     # OpenAI
     "url": (said([{"type": "image_url", "image_url": {"url": "p.png", "detail": "auto"}}]), []),
-    "low": (said([{"type": "image_url", "image_url": {"url": "p.png", "detail": "low"}}]),
-            ["W115"]),
-    "developer": ({"messages": [{"role": "developer", "content": "S"}, *said("Q")["messages"]]},
-                  []),
+    "low": (
+        said([{"type": "image_url", "image_url": {"url": "p.png", "detail": "low"}}]),
+        ["W115"],
+    ),
+    "developer": (
+        {"messages": [{"role": "developer", "content": "S"}, *said("Q")["messages"]]},
+        [],
+    ),
     "name": ({"messages": [{"role": "user", "content": "Q", "name": "Bo"}, ANSWER]}, []),
-    "tool calls": ({"messages": [*said("Q")["messages"], ANSWER | {"tool_calls": [{"id": "x"}]}]},
-                   ["W115"]),
+    "tool calls": (
+        {"messages": [*said("Q")["messages"], ANSWER | {"tool_calls": [{"id": "x"}]}]},
+        ["W115"],
+    ),
     # Qwen-VL
     "qwen sizes": (with_video(fps=2.0, max_pixels=9, min_pixels=3), ["W115", "W115"]),
     "qwen nframes": (with_video(nframes=4, video_start=1.0, video_end=6.5), []),
     "qwen frames": (said([{"type": "video", "video": ["p.png", "p.png"], "sample_fps": 2}]), []),
     "qwen without type": (said([{"video": "a.mp4"}, {"text": "Q"}]), []),
     # Hugging Face, TRL, Arrow
-    "arrow": (said([{"type": "video", "video": "a.mp4", "text": None, "fps": None},
-                    {"type": "text", "text": "Q", "video": ""}]), []),
+    "arrow": (
+        said(
+            [
+                {"type": "video", "video": "a.mp4", "text": None, "fps": None},
+                {"type": "text", "text": "Q", "video": ""},
+            ]
+        ),
+        [],
+    ),
     "columns": (said([{"type": "image"}, {"type": "text", "text": "Q"}], images=["p.png"]), []),
     "tag in a part": (said([{"type": "text", "text": "<video>\nQ"}], videos=["a.mp4"]), []),
-    "tag and part": (said([{"type": "image"}, {"type": "text", "text": "<image>\nQ"}],
-                          images=["p.png"]), ["W116"]),
-    "ends with a question": ({"messages": [*said("Q")["messages"],
-                                           {"role": "user", "content": "R"}]}, ["W112"]),
+    "tag and part": (
+        said([{"type": "image"}, {"type": "text", "text": "<image>\nQ"}], images=["p.png"]),
+        ["W116"],
+    ),
+    "ends with a question": (
+        {"messages": [*said("Q")["messages"], {"role": "user", "content": "R"}]},
+        ["W112"],
+    ),
     "slip beside": (with_video(fsp=4), ["W115"]),
     "slip of the row": (llava("<video>Q", video="a.mp4", max_frame=4), ["W115"]),
-}  # fmt: skip
+}
 
 BAD = {
     "pipe": (llava("<video>Q", video="pipe.mp4"), "E121", "is a device or pipe"),
@@ -122,11 +145,17 @@ BAD = {
     "nested turns": ({"messages": [[ANSWER]]}, "E102", "turn 1 must be an object - got a list"),
     "nested parts": (said([["a"]]), "E102", "a part is a text or a dict"),
     "too long": (said("word " * 30_000), "E130", "; shorten its text or raise batch.max_tokens"),
-    "calls": ({"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]}, "E102",
-              "got null"),
+    "calls": (
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]},
+        "E102",
+        "got null",
+    ),
     "function": ({"conversations": [{"from": "function_call", "value": "{}"}]}, "E103", "role"),
-    "preferences": ({"prompt": "Q", "chosen": "A", "rejected": "B"}, "E102",
-                    'Write "prompt" for "prompt" and "completion" for "chosen"'),
+    "preferences": (
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        "E102",
+        'Write "prompt" for "prompt" and "completion" for "chosen"',
+    ),
     "alpaca": ({"instruction": "Q", "input": "", "output": "A"}, "E102", 'for "instruction" and'),
     "query": ({"query": "Q", "response": "A"}, "E102", 'Write "prompt" for "query"'),
     "slip": ({"mesages": []}, "E102", "Did you mean messages?"),
@@ -134,7 +163,7 @@ BAD = {
     "times of a file": (with_video(timestamps=[1, 2]), "E102", "belongs to a list of frames"),
     "backwards": (with_video(start=5, end=2), "E123", "clip 5.0–2.0 s is empty"),
     "two options": (with_video(fps=1, nframes=2), "E102", "leave one of them out"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -144,9 +173,12 @@ def test_rows_of_other_tools_are_read(folder, tiny_processor, name):
     assert outcome.error is None
     assert [note.code for note in outcome.notes] == codes
     letters = "".join(
-        part["text"] for turn in outcome.record.talks[0] if not isinstance(turn["content"], str)
-        for part in turn["content"] if part["type"] == "text"
-    )  # fmt: skip
+        part["text"]
+        for turn in outcome.record.talks[0]
+        if not isinstance(turn["content"], str)
+        for part in turn["content"]
+        if part["type"] == "text"
+    )
     assert "<image>" not in letters
     assert "<video>" not in letters
     assert len(build(outcome.record, tiny_processor, 400).ids_L) <= outcome.size.tokens
@@ -178,8 +210,9 @@ def test_what_a_row_says_is_what_is_taken(folder, tiny_processor):
     (system,) = walked(written(folder / "s.jsonl", [READ["system prompt"][0]]), tiny_processor)
     assert system.record.talks[0][0] == {"role": "system", "content": "Be short."}
     turns = [{"role": "user", "content": "Q"}, ANSWER | {"weight": 0}] * 2
-    (weights,) = walked(written(folder / "w.jsonl", [{"messages": [*turns[:3], ANSWER]}]),
-                        tiny_processor)  # fmt: skip
+    (weights,) = walked(
+        written(folder / "w.jsonl", [{"messages": [*turns[:3], ANSWER]}]), tiny_processor
+    )
     assert [turn.get("loss") for turn in weights.record.talks[0]] == [None, False, None, None]
 
 
@@ -191,7 +224,9 @@ def test_letters_of_a_tag_in_a_learned_prompt_are_noted_or_gone(folder, tiny_pro
     for outcome in walked(written(folder / "letters.jsonl", rows), tiny_processor):
         assert [note.code for note in outcome.notes] == ["W116"]
         assert outcome.record.talks[0][0]["content"][-1:] in (
-            [{"type": "text", "text": "What is <image>?"}], "?")  # fmt: skip
+            [{"type": "text", "text": "What is <image>?"}],
+            "?",
+        )
 
 
 @pytest.mark.parametrize("name", [*READ, "letters", "timestamp"])
@@ -250,28 +285,73 @@ def test_files_that_hold_no_rows_are_refused_in_one_sentence(folder, tmp_path):
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
-SOURCES = st.sampled_from([
-    "a.mp4", "p.png", "pipe.mp4", "dir.mp4", "empty.mp4", "text.mp4", "/dev/zero", "gone.png", "",
-    None, ["p.png", "p.png"], ["a.mp4"], {"path": "p.png"}, "data:,x", "https://x.org/a.png",
-    "file:///x", ["a.mp4", "p.png"],
-])  # fmt: skip
-NAMES = ("fps", "max_frames", "nframes", "start", "video_end", "sample_fps", "timestamps", "mode",
-         "text", "max_pixels", "timestamp", "fsp")  # fmt: skip
+SOURCES = st.sampled_from(
+    [
+        "a.mp4",
+        "p.png",
+        "pipe.mp4",
+        "dir.mp4",
+        "empty.mp4",
+        "text.mp4",
+        "/dev/zero",
+        "gone.png",
+        "",
+        None,
+        ["p.png", "p.png"],
+        ["a.mp4"],
+        {"path": "p.png"},
+        "data:,x",
+        "https://x.org/a.png",
+        "file:///x",
+        ["a.mp4", "p.png"],
+    ]
+)
+NAMES = (
+    "fps",
+    "max_frames",
+    "nframes",
+    "start",
+    "video_end",
+    "sample_fps",
+    "timestamps",
+    "mode",
+    "text",
+    "max_pixels",
+    "timestamp",
+    "fsp",
+)
 OPTIONS = dict.fromkeys(NAMES, VALUES | st.sampled_from([1, 2, 0.5, [0, 1], [0.0]]))
-MEDIUM = st.one_of([
-    st.fixed_dictionaries({"type": st.just(kind)}, optional={kind: SOURCES, **OPTIONS})
-    for kind in ("image", "video")
-])  # fmt: skip
+MEDIUM = st.one_of(
+    [
+        st.fixed_dictionaries({"type": st.just(kind)}, optional={kind: SOURCES, **OPTIONS})
+        for kind in ("image", "video")
+    ]
+)
 TEXT = st.sampled_from(["Q", "<image>Q", "<video> and <image>", "", "[1, 2, 3, 4]", "at 90 s"])
 PART = MEDIUM | TEXT | TEXT.map(lambda text: {"type": "text", "text": text})
 CONTENT = TEXT | st.lists(PART, max_size=3)
 ROW = st.fixed_dictionaries(
-    {"messages": st.lists(st.fixed_dictionaries({
-        "role": st.sampled_from(["user", "assistant", "system", "stream"]), "content": CONTENT,
-    }), max_size=4)},
-    optional={"images": SOURCES | st.lists(SOURCES), "videos": SOURCES, "image": SOURCES,
-              "video": SOURCES, "system_prompt": VALUES, "id": VALUES, **OPTIONS},
-)  # fmt: skip
+    {
+        "messages": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "role": st.sampled_from(["user", "assistant", "system", "stream"]),
+                    "content": CONTENT,
+                }
+            ),
+            max_size=4,
+        )
+    },
+    optional={
+        "images": SOURCES | st.lists(SOURCES),
+        "videos": SOURCES,
+        "image": SOURCES,
+        "video": SOURCES,
+        "system_prompt": VALUES,
+        "id": VALUES,
+        **OPTIONS,
+    },
+)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))

@@ -195,8 +195,13 @@ def test_a_step_that_was_begun_is_forgotten_and_learned_again(tmp_path, monkeypa
 
 def test_a_signal_ends_the_answers_to_held_out_questions(tmp_path, monkeypatch):
     held = Source(name="held", world=World(families={"colour": 1.0}, questions=1), samples=32)
-    asked = recipe(tmp_path, start=BUNDLED, rates=Rates(connector=1e-6), steps=3,
-                   evaluate=Evaluate(every=1, sources=[held], samples=32))  # fmt: skip
+    asked = recipe(
+        tmp_path,
+        start=BUNDLED,
+        rates=Rates(connector=1e-6),
+        steps=3,
+        evaluate=Evaluate(every=1, sources=[held], samples=32),
+    )
     generate, calls = VL3ForConditionalGeneration.generate, []
 
     def press(self, *args, **kwargs):
@@ -245,11 +250,30 @@ def test_ctrl_c_ends_the_command_with_130_and_names_the_command_that_goes_on(tmp
     data.write_text((json.dumps(row) + "\n") * 8)
     out = tmp_path / "run"
     command = [
-        sys.executable, "-m", "train_cli", "run", "--name", "mine", "--start.model", "assets/nano",
-        "--rates.connector", "1e-3", "--data.own.path", str(data), "--out", str(out),
-        "--steps", "100000", "--batch.samples", "2", "--log_every", "1", "--workers", "0",
+        sys.executable,
+        "-m",
+        "train_cli",
+        "run",
+        "--name",
+        "mine",
+        "--start.model",
+        "assets/nano",
+        "--rates.connector",
+        "1e-3",
+        "--data.own.path",
+        str(data),
+        "--out",
+        str(out),
+        "--steps",
+        "100000",
+        "--batch.samples",
+        "2",
+        "--log_every",
+        "1",
+        "--workers",
+        "0",
         "--anyway",
-    ]  # fmt: skip
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         deadline = time.monotonic() + 200
         while not (out / "metrics.jsonl").is_file() and time.monotonic() < deadline:
@@ -331,8 +355,9 @@ def test_a_finished_run_says_so(begun, tmp_path, caplog):
 def test_only_the_last_checkpoints_stay(tmp_path):
     runs.run(recipe(tmp_path, steps=5, save_every=1, keep=2))
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == [
-        "checkpoint-4", "checkpoint-5",
-    ]  # fmt: skip
+        "checkpoint-4",
+        "checkpoint-5",
+    ]
 
 
 def test_a_half_written_checkpoint_is_not_taken(tmp_path):
@@ -368,9 +393,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path):
 def test_held_out_questions_are_answered_during_the_run(tmp_path):
     held = Source(name="held", world=World(families={"colour": 1.0}, questions=1), samples=8)
     checked = recipe(
-        tmp_path, start=BUNDLED, rates=Rates(connector=1e-6), steps=2,
+        tmp_path,
+        start=BUNDLED,
+        rates=Rates(connector=1e-6),
+        steps=2,
         evaluate=Evaluate(every=2, sources=[held], samples=8),
-    )  # fmt: skip
+    )
     runs.run(checked)
     rows = (tmp_path / "run/samples/step_2.jsonl").read_text().splitlines()
     assert len(rows) == 8

@@ -22,18 +22,25 @@ from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
 NANO = Start(model=str(BUNDLED))
-ADAPTED = {"start": NANO, "rates": Rates(adapter=1e-3),
-           "adapter": Adapter(rank=4, alpha=8, on=["language", "words"])}  # fmt: skip
+ADAPTED = {
+    "start": NANO,
+    "rates": Rates(adapter=1e-3),
+    "adapter": Adapter(rank=4, alpha=8, on=["language", "words"]),
+}
 
 
 def written(folder, *answers):
     """A data set of so many lines of text."""
     file = folder / "mine.jsonl"
     rows = [
-        {"messages": [{"role": "user", "content": f"Question {number}?"},
-                      {"role": "assistant", "content": answer}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Question {number}?"},
+                {"role": "assistant", "content": answer},
+            ]
+        }
         for number, answer in enumerate(answers)
-    ]  # fmt: skip
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
@@ -47,8 +54,16 @@ def test_a_small_set_is_seen_until_there_are_least_steps():
 
 
 def planned(file, *settings):
-    return ["plan", "--config", "lora", "--start.model", str(BUNDLED), "--data.mine.path",
-            str(file), *settings]  # fmt: skip
+    return [
+        "plan",
+        "--config",
+        "lora",
+        "--start.model",
+        str(BUNDLED),
+        "--data.mine.path",
+        str(file),
+        *settings,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +94,11 @@ def test_a_run_of_many_lines_is_planned_without_a_warning(tmp_path, capsys):
 
 
 def test_repeats_go_by_the_share_of_a_set_in_the_mix():
-    looked = [Looked(name="mine", samples=10, lines=10), Looked(name="big", samples=90, lines=900),
-              Looked(name="endless", samples=100)]  # fmt: skip
+    looked = [
+        Looked(name="mine", samples=10, lines=10),
+        Looked(name="big", samples=90, lines=900),
+        Looked(name="endless", samples=100),
+    ]
     assert repeats(2000, 200, looked) == [("mine", 10, 10.0), ("big", 900, 1.0)]
     assert repeats(None, None, looked) == []
 
@@ -98,8 +116,15 @@ def test_the_end_of_a_run_says_how_many_answers_came_back():
 
 def test_a_run_warns_as_its_plan_does(tmp_path, caplog):
     file = written(tmp_path, "Red.", "Blue.")
-    runs.run(recipe(tmp_path, **ADAPTED, data=[Source(name="mine", path=str(file))],
-                    batch=Batch(samples=4), steps=1))  # fmt: skip
+    runs.run(
+        recipe(
+            tmp_path,
+            **ADAPTED,
+            data=[Source(name="mine", path=str(file))],
+            batch=Batch(samples=4),
+            steps=1,
+        )
+    )
     assert "1 step is few" in caplog.text
     assert "holds each of the 2 lines 2 times" in caplog.text
 
@@ -126,8 +151,12 @@ def exit_code(words):
 
 def test_a_step_without_a_token_to_learn_ends_the_run(tmp_path):
     file = tmp_path / "mine.jsonl"
-    row = {"messages": [{"role": "user", "content": [{"type": "image", "image": "gone.png"}]},
-                        {"role": "assistant", "content": "Red."}]}  # fmt: skip
+    row = {
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "image": "gone.png"}]},
+            {"role": "assistant", "content": "Red."},
+        ]
+    }
     file.write_text(json.dumps(row) + "\n")
     data = [Source(name="mine", path=str(file))]
     with pytest.raises(ValueError, match=r"step 0 has no token to learn.*quarantine\.jsonl"):
@@ -193,8 +222,9 @@ def test_remembering_beside_others_in_mixed_precision_gives_the_gradients_of_eac
             for number, loss in enumerate(remember.losses(model, processor, scenes)):
                 if number in range(*chosen):
                     loss.backward()
-        grads[chosen] = {name: param.grad for name, param in model.named_parameters()
-                         if param.grad is not None}  # fmt: skip
+        grads[chosen] = {
+            name: param.grad for name, param in model.named_parameters() if param.grad is not None
+        }
     assert {grad.dtype for grad in grads[0, 2].values()} == {torch.float32}
     for name, grad in grads[0, 2].items():
         torch.testing.assert_close(grad, grads[0, 1][name] + grads[1, 2][name])
@@ -215,10 +245,13 @@ def test_the_arithmetic_of_remembering_is_planned(adapted, tmp_path):
     assert 0.75 < (planned - without) / counter.get_total_flops() < 1.4
 
 
-@pytest.mark.parametrize("changes", [
-    {"adapter": None, "rates": Rates(language=1e-4)},
-    {"rates": Rates(adapter=1e-4, connector=1e-4), "adapter": Adapter(on=["language"])},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adapter": None, "rates": Rates(language=1e-4)},
+        {"rates": Rates(adapter=1e-4, connector=1e-4), "adapter": Adapter(on=["language"])},
+    ],
+)
 def test_remembering_needs_the_model_as_it_was(changes, tmp_path):
     with pytest.raises(ValueError, match="remember"):
         recipe(tmp_path, start=NANO, remember=2, **changes)

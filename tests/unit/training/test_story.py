@@ -61,8 +61,11 @@ def test_a_digit_came_when_it_changed():
     scene = Scene(112, 112, 13, (60, 60, 60), 0, 1, (), digit)
     told = words(temporal_loss.truth(scene, Grid(frames=13, rows=8, cols=8, merge=2)))
     assert [told[16 * second + 5][:2] for second in (0, 1, 2, 11)] == [
-        (0, 0), (1, 0), (2, 2), (1, 2)
-    ]  # fmt: skip
+        (0, 0),
+        (1, 0),
+        (2, 2),
+        (1, 2),
+    ]
 
 
 def joined(processor, *samples):

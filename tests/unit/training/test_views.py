@@ -22,8 +22,10 @@ def record(*talks):
 
 
 def asked(*content, answer="Yes, 星 it does."):
-    return [{"role": "user", "content": [*content, {"type": "text", "text": "What?"}]},
-            {"role": "assistant", "content": answer}]  # fmt: skip
+    return [
+        {"role": "user", "content": [*content, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": answer},
+    ]
 
 
 def test_the_pieces_are_the_prompt(path, tiny_processor):
@@ -55,8 +57,10 @@ def test_frames_carry_their_pixels_and_what_is_pruned_is_faint():
 
 
 def test_a_stream_is_one_strip_and_long_clips_are_thinned(path, tiny_processor):
-    frames = [{"type": "video", "video": {"path": path, "start": t, "end": t + 1, "max_frames": 1}}
-              for t in range(5)]  # fmt: skip
+    frames = [
+        {"type": "video", "video": {"path": path, "start": t, "end": t + 1, "max_frames": 1}}
+        for t in range(5)
+    ]
     turns = [{"role": "stream", "content": [frame]} for frame in frames]
     shown = preview(record([*turns, *asked()]), "f:1", tiny_processor, 400)
     (look,) = shown.media

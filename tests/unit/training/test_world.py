@@ -288,9 +288,18 @@ def test_options_hold_the_answer_once_in_any_place(family):
 
 @pytest.mark.parametrize(
     ("family", "most"),
-    [("direction", 0.3), ("position", 0.22), ("digit", 0.17), ("digit_at", 0.17), ("colour", 0.2),
-     ("shape", 0.27), ("count", 0.5), ("relation", 0.32), ("exist", 0.55)],
-)  # fmt: skip
+    [
+        ("direction", 0.3),
+        ("position", 0.22),
+        ("digit", 0.17),
+        ("digit_at", 0.17),
+        ("colour", 0.2),
+        ("shape", 0.27),
+        ("count", 0.5),
+        ("relation", 0.32),
+        ("exist", 0.55),
+    ],
+)
 def test_no_answer_of_a_family_is_much_more_frequent_than_the_others(family, most):
     rng = random.Random(9)
     level = replace(CLEAN, digits=1.0)

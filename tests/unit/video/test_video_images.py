@@ -40,9 +40,12 @@ UNDO = {  # how a picture is stored that EXIF orientation 2 to 8 sets upright
     8: Image.Transpose.ROTATE_270,
 }
 KINDS = {
-    "jpg": {"quality": 95}, "png": {}, "webp": {"lossless": True}, "tif": {},
+    "jpg": {"quality": 95},
+    "png": {},
+    "webp": {"lossless": True},
+    "tif": {},
     "avif": {"quality": 95},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -208,10 +211,15 @@ def test_whatever_is_damaged_gives_a_sentence(tmp_path, suffix):
 
 
 HEIC_TURNS = {  # as EXIF orientation 1 to 8
-    1: [], 2: [(b"imir", 1)], 3: [(b"irot", 2)], 4: [(b"imir", 0)],
-    5: [(b"irot", 1), (b"imir", 0)], 6: [(b"irot", 3)], 7: [(b"irot", 3), (b"imir", 0)],
+    1: [],
+    2: [(b"imir", 1)],
+    3: [(b"irot", 2)],
+    4: [(b"imir", 0)],
+    5: [(b"irot", 1), (b"imir", 0)],
+    6: [(b"irot", 3)],
+    7: [(b"irot", 3), (b"imir", 0)],
     8: [(b"irot", 1)],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("orientation", HEIC_TURNS)

@@ -61,12 +61,21 @@ def test_lists_that_do_not_belong_together_are_refused():
 
 @st.composite
 def masks(draw):
-    grids = draw(st.lists(st.builds(
-        lambda frames, rows, cols, merge: Grid(
-            frames=frames, rows=rows * merge, cols=cols * merge, merge=merge
-        ),
-        st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 2),
-    ), min_size=1, max_size=3))  # fmt: skip
+    grids = draw(
+        st.lists(
+            st.builds(
+                lambda frames, rows, cols, merge: Grid(
+                    frames=frames, rows=rows * merge, cols=cols * merge, merge=merge
+                ),
+                st.integers(1, 3),
+                st.integers(1, 4),
+                st.integers(1, 4),
+                st.integers(1, 2),
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
     count = sum(grid.num_tokens for grid in grids)
     return grids, np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)))
 

@@ -11,9 +11,12 @@ from vl3.vision import patchify, positions, unpatchify
 
 
 @given(
-    frames=st.integers(1, 3), rows=st.integers(1, 4), cols=st.integers(1, 4),
-    merge=st.sampled_from([1, 2, 3]), patch=st.sampled_from([2, 14]),
-)  # fmt: skip
+    frames=st.integers(1, 3),
+    rows=st.integers(1, 4),
+    cols=st.integers(1, 4),
+    merge=st.sampled_from([1, 2, 3]),
+    patch=st.sampled_from([2, 14]),
+)
 def test_unpatchify_is_the_inverse(frames, rows, cols, merge, patch):
     grid = Grid(frames=frames, rows=rows * merge, cols=cols * merge, merge=merge)
     shape = (frames, grid.rows * patch, grid.cols * patch, 3)

@@ -111,9 +111,13 @@ def test_images_and_single_frames_stay_whole_and_items_do_not_mix():
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"mode": "nope"}, "no pruner mode"), ({"keep": "both"}, "no pruner mode"),
-     ({"threshold": -1}, "0 or more"), ({"threshold": float("nan")}, "0 or more")],
-)  # fmt: skip
+    [
+        ({"mode": "nope"}, "no pruner mode"),
+        ({"keep": "both"}, "no pruner mode"),
+        ({"threshold": -1}, "0 or more"),
+        ({"threshold": float("nan")}, "0 or more"),
+    ],
+)
 def test_wrong_settings_are_refused_in_words(change, words):
     with pytest.raises(ValueError, match=words):
         prune(patches(clip()), **change)

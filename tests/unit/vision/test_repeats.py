@@ -24,8 +24,9 @@ def test_repeated_frames_are_left_out_and_found_again(pixels):
     fresh, grids, source_M = unique_frames(pixels, GRIDS)
     assert [grid.frames for grid in grids] == [3, 3]
     assert source_M.tolist() == [0, 1, 0, 1, 2, 3, 4, 5, 4, 5, 4, 5, *range(6, 18)]
-    tokens = [part.unflatten(0, (grid.num_tokens, -1))
-              for grid, part in zip(grids, fresh.split([24, 12]))]  # fmt: skip
+    tokens = [
+        part.unflatten(0, (grid.num_tokens, -1)) for grid, part in zip(grids, fresh.split([24, 12]))
+    ]
     first = tokens[0][source_M[:12]]
     assert torch.equal(first.flatten(0, 1), pixels[:48])
     assert torch.equal(fresh[24:], pixels[48:])
@@ -58,10 +59,12 @@ def test_the_model_encodes_a_repeated_frame_once(tiny_model, pixels):
     with torch.no_grad():
         got = tiny_model.encode_vision(pixels, sizes, merges, lambda *done: told.append(done))
         hook.remove()
-        each = torch.cat([
-            downsample(tiny_model.vision(part, chunk), chunk)
-            for part, chunk in zip(pixels.split([*[8] * 6, *[4] * 3]), chunk_grids(GRIDS, 1))
-        ])  # fmt: skip
+        each = torch.cat(
+            [
+                downsample(tiny_model.vision(part, chunk), chunk)
+                for part, chunk in zip(pixels.split([*[8] * 6, *[4] * 3]), chunk_grids(GRIDS, 1))
+            ]
+        )
     assert sum(seen) == 3 * 8 + 3 * 4
     assert told[-1] == (60, 60)
     assert torch.allclose(got, each, atol=1e-6)

@@ -55,9 +55,12 @@ def test_recorded_sizes(shared):
         still = row["kind"] == "image"
         sizes = [(1, height, width)] * count if still else [(count, height, width)]
         grid = fit_grid(
-            sizes, int(row["merge_size"]), int(row["max_tokens"]),
-            patch=int(row["patch_size"]), min_tokens=int(row["min_tokens"]),
-        )[0]  # fmt: skip
+            sizes,
+            int(row["merge_size"]),
+            int(row["max_tokens"]),
+            patch=int(row["patch_size"]),
+            min_tokens=int(row["min_tokens"]),
+        )[0]
         assert (grid.rows, grid.cols) == (int(row["grid_h"]), int(row["grid_w"])), row
         compared += 1
     assert compared > 70

@@ -26,8 +26,14 @@ def charts() -> list[Chart]:
 
     keep_M = torch.arange(GRID.num_tokens) % 3 > 0
     change_M = torch.zeros(GRID.num_tokens)
-    keep = Keep(keep_M=keep_M, change_M=change_M, placeholder_M=~keep_M & False, grids=(GRID,),
-                mode="official", threshold=0.1)  # fmt: skip
+    keep = Keep(
+        keep_M=keep_M,
+        change_M=change_M,
+        placeholder_M=~keep_M & False,
+        grids=(GRID,),
+        mode="official",
+        threshold=0.1,
+    )
     row = {"mode": "off", "threshold": np.nan, "kept": 1.0, "right": 3, "asked": 4, "ms": 5.0}
     rows = [row, row | {"mode": "rlt", "kept": 0.5}, row | {"mode": "official", "kept": 0.7}]
     pieces = [
@@ -68,8 +74,12 @@ def test_every_colour_is_seen_on_a_light_page_and_on_a_dark_one(figure):
     assert contrast(layout["font"]["color"], JUPYTER_DARK) > 4.1
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
     rest = [] if maps else list(figure.data)  # marks on a map have its ground
-    drawn = [getattr(trace, part).color for trace in rest for part in ("line", "marker")
-             if trace.type == "scatter" or part == "marker"]  # fmt: skip
+    drawn = [
+        getattr(trace, part).color
+        for trace in rest
+        for part in ("line", "marker")
+        if trace.type == "scatter" or part == "marker"
+    ]
     plain = [each for each in drawn if isinstance(each, str) and each.startswith("#")]
     for colour in plain:
         assert contrast(colour, WHITE) > 3, colour

@@ -42,10 +42,17 @@ def attention() -> Attention:
     places = token_layout([grid], keep_M, [(0.0, 1.0, 2.0)], [(28, 28)])
     weight = np.random.default_rng(0).dirichlet(np.ones(10), (2, 3, 2)).astype(np.float32)
     return Attention(
-        source="language", layers=(1, 4), heads=(0, 2, 5), tokens=(0, 1), words=("Red", " red"),
-        weight_IHQL=weight, share_IHQ=weight[..., 2:9].sum(axis=-1), slot_K=np.arange(2, 9),
-        sink_K=np.zeros(7, bool), cells=places,
-    )  # fmt: skip
+        source="language",
+        layers=(1, 4),
+        heads=(0, 2, 5),
+        tokens=(0, 1),
+        words=("Red", " red"),
+        weight_IHQL=weight,
+        share_IHQ=weight[..., 2:9].sum(axis=-1),
+        slot_K=np.arange(2, 9),
+        sink_K=np.zeros(7, bool),
+        cells=places,
+    )
 
 
 def test_budget_is_the_grid_arithmetic():
@@ -149,8 +156,11 @@ def test_attention_by_word_and_frame_and_by_head():
 
 
 def test_tradeoff_has_an_interval_that_holds_the_share():
-    rows = [("off", np.nan, 1.0, 20, 20, 9.0), ("rlt", 0.1, 0.4, 15, 20, 7.0),
-            ("rlt", 1.0, 0.2, 0, 20, 6.0)]  # fmt: skip
+    rows = [
+        ("off", np.nan, 1.0, 20, 20, 9.0),
+        ("rlt", 0.1, 0.4, 15, 20, 7.0),
+        ("rlt", 1.0, 0.2, 0, 20, 6.0),
+    ]
     table = pd.DataFrame(rows, columns=["mode", "threshold", "kept", "right", "asked", "ms"])
     figure, table = figures.tradeoff(table)
     assert (table["low"] <= table["share"] + 1e-9).all()

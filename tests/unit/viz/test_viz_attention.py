@@ -15,9 +15,14 @@ from vl3.vision.token_map import token_layout
 from vl3.viz import attention, export
 
 SIZES = {
-    "tokens": 5, "slots": 9, "frame_slots": 4,
-    "layers": 3, "heads": 2, "vision_layers": 4, "vision_heads": 6,
-}  # fmt: skip
+    "tokens": 5,
+    "slots": 9,
+    "frame_slots": 4,
+    "layers": 3,
+    "heads": 2,
+    "vision_layers": 4,
+    "vision_heads": 6,
+}
 
 
 def unpacked(text: str, kind) -> np.ndarray:
@@ -161,10 +166,11 @@ def test_many_maps_stay_small():
 @settings(max_examples=60, deadline=None)
 @given(
     arrays.arrays(
-        np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)),
+        np.float32,
+        st.tuples(st.integers(1, 5), st.integers(0, 9)),
         elements=st.floats(0, 1, width=32),
     ),
-)  # fmt: skip
+)
 def test_levels_are_restored_within_half_a_step(values):
     tops, levels = attention.quantised(values)
     assert levels.dtype == np.uint8

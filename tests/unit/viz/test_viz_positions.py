@@ -75,12 +75,15 @@ def test_positions_before_and_after_pruning_are_those_of_two_prompts(tokenizer, 
     keep_M = np.array(kept)
     times_s = [0.7 * index for index in range(frames)]
     messages = [
-        {"role": "user", "content": [
-            {"type": "text", "text": "Look: "},
-            {"type": "video", "num_frames": frames, "timestamps": times_s},
-            {"type": "text", "text": "What?"},
-        ]},
-    ]  # fmt: skip
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look: "},
+                {"type": "video", "num_frames": frames, "timestamps": times_s},
+                {"type": "text", "text": "What?"},
+            ],
+        },
+    ]
     ids = prompt.SlotIds(image=1, video=1)
 
     def spans(counts):

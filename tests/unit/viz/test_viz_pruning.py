@@ -75,8 +75,11 @@ grids = st.builds(
     lambda frames, rows, cols, merge: Grid(
         frames=frames, rows=rows * merge, cols=cols * merge, merge=merge
     ),
-    st.integers(1, 6), st.integers(1, 3), st.integers(1, 4), st.integers(1, 2),
-)  # fmt: skip
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 2),
+)
 
 
 def alone(keep: Keep, number: int) -> Keep:
@@ -192,9 +195,12 @@ def test_a_red_patch_lights_exactly_its_box(tmp_path, size, rows, cols, turn):
         if height % 2 or width % 2:
             frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         path = clips.write_clip(
-            tmp_path / "red.mp4", fps=1, pictures=list(frames), clockwise_deg=turn,
+            tmp_path / "red.mp4",
+            fps=1,
+            pictures=list(frames),
+            clockwise_deg=turn,
             codec_options=clips.LOSSLESS,
-        )  # fmt: skip
+        )
         clip = video.read(path, fps=1, size=(28 * rows, 28 * cols))
     keep = prune(to_patches([clip], [grid]), threshold=2.0, min_tokens=0)
     lit = keep.keep_M.view(3, -1)

@@ -17,9 +17,13 @@ def test_the_stages_are_the_whole_time(parts):
     decode_s, encode_s, prune_s, prefill_s, answer_s, rest_s = parts
     first_token_s = decode_s + encode_s + prune_s + prefill_s + rest_s
     ledger = Ledger(
-        decode_s=decode_s, encode_s=encode_s, prune_s=prune_s, prefill_s=prefill_s,
-        first_token_s=first_token_s, total_s=first_token_s + answer_s,
-    )  # fmt: skip
+        decode_s=decode_s,
+        encode_s=encode_s,
+        prune_s=prune_s,
+        prefill_s=prefill_s,
+        first_token_s=first_token_s,
+        total_s=first_token_s + answer_s,
+    )
     stages = run.stages(ledger)
     assert [stage["time_s"] for stage in stages] == pytest.approx(
         [decode_s, encode_s, prune_s, prefill_s, answer_s, rest_s], abs=1e-6
@@ -31,9 +35,13 @@ def test_the_stages_are_the_whole_time(parts):
 @pytest.mark.parametrize(("temperature", "seed"), [(0.0, None), (0.7, 11)])
 def test_the_data_is_plain_and_a_greedy_answer_has_no_seed(temperature, seed):
     reply = Reply(
-        text="Red.", token_ids=(1, 2), prompt="<image>?", ledger=Ledger(new_tokens=2),
-        settings={"temperature": temperature, "seed": 11}, notes=("Memory was short.",),
-    )  # fmt: skip
+        text="Red.",
+        token_ids=(1, 2),
+        prompt="<image>?",
+        ledger=Ledger(new_tokens=2),
+        settings={"temperature": temperature, "seed": 11},
+        notes=("Memory was short.",),
+    )
     pieces = [
         PromptSegment(kind="slots", text="", tokens=4, clip=0, frame=0, time_s=0.5),
         PromptSegment(kind="text", text="?", tokens=1),

@@ -170,9 +170,22 @@ WRONG = {
     "memory": ("x", 8, "-3GB", "", "1kb", []),
     "features_gb": (-1, "x", float("nan"), None),
     "adapter": ("no/such/folder", 3, "", " "),
-    "model": ("", " ", 3, b"x", [], True, "a/b/c", "https://x/y", "x" * 5000, "a\0b", "~nobody/x",
-              __file__, Path("/")),
-}  # fmt: skip
+    "model": (
+        "",
+        " ",
+        3,
+        b"x",
+        [],
+        True,
+        "a/b/c",
+        "https://x/y",
+        "x" * 5000,
+        "a\0b",
+        "~nobody/x",
+        __file__,
+        Path("/"),
+    ),
+}
 
 
 @pytest.mark.parametrize(

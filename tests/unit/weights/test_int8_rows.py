@@ -103,8 +103,10 @@ def test_all_but_the_layers_of_bitsandbytes_are_rounded_and_tied_ones_stay_one(t
     model = loaded.model
     assert not [n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Embedding)]
     assert {name.split(".")[0] for name in loaded.quantized.rounded} == {
-        "vision", "connector", "language",
-    }  # fmt: skip
+        "vision",
+        "connector",
+        "language",
+    }
     assert f"and {len(loaded.quantized.rounded)} other layers" in str(loaded.quantized)
     assert model.dtype == torch.bfloat16
     held = {kind: sum(p.nbytes for p in m.parameters()) for kind, m in (("nf4", nf4), ("", model))}

@@ -64,9 +64,14 @@ def said(trained):
 
 @pytest.mark.parametrize(
     ("kind", "layout"),
-    [("full", "native"), ("lora", "own"), ("lora", "native"), ("dora", "own"),
-     ("qlora", "official")],
-)  # fmt: skip
+    [
+        ("full", "native"),
+        ("lora", "own"),
+        ("lora", "native"),
+        ("dora", "own"),
+        ("qlora", "official"),
+    ],
+)
 def test_the_folder_says_what_the_run_says(kind, layout, trained, said, tmp_path):
     written = merge.export_checked(trained / kind, tmp_path / "out", layout, dtype="float32")
     inputs, before = said[kind]
@@ -168,9 +173,12 @@ def test_an_adapter_without_a_digest_is_loaded(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "adapter", "words"),
-    [("lora", "lora", "itself an adapter"), (None, "full", "whole model; load it as the model"),
-     (None, ".", "no adapter")],
-)  # fmt: skip
+    [
+        ("lora", "lora", "itself an adapter"),
+        (None, "full", "whole model; load it as the model"),
+        (None, ".", "no adapter"),
+    ],
+)
 def test_mixed_up_folders_are_told_apart(model, adapter, words, trained):
     with pytest.raises(LayoutError, match=words):
         load(model and trained / model, adapter=trained / adapter)

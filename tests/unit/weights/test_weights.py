@@ -98,10 +98,14 @@ def test_loading_is_strict(change, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("config", "words"),
-    [(None, "no config.json"), ("{", "not valid JSON"), ('{"model_type": "bert"}', "'bert'"),
-     ('{"model_type": "qwen2"}', "part of a model"),
-     ('{"model_type": "videollama3_qwen2"}', "vision_encoder_config")],
-)  # fmt: skip
+    [
+        (None, "no config.json"),
+        ("{", "not valid JSON"),
+        ('{"model_type": "bert"}', "'bert'"),
+        ('{"model_type": "qwen2"}', "part of a model"),
+        ('{"model_type": "videollama3_qwen2"}', "vision_encoder_config"),
+    ],
+)
 def test_a_folder_that_is_no_checkpoint(config, words, tmp_path):
     if config is not None:
         (tmp_path / "config.json").write_text(config)
@@ -132,14 +136,23 @@ def parts(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("parts")
     torch.manual_seed(3)
     siglip = SiglipVisionConfig(
-        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        image_size=56, patch_size=14,
-    )  # fmt: skip
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=56,
+        patch_size=14,
+    )
     SiglipVisionModel(siglip).save_pretrained(folder / "siglip")
     qwen = Qwen2Config(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=384, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=384,
+        tie_word_embeddings=True,
+    )
     Qwen2ForCausalLM(qwen).save_pretrained(folder / "qwen")
     tokenizer.save_pretrained(folder / "qwen")
     return folder
@@ -198,8 +211,11 @@ def test_only_linears_of_the_language_model_are_quantized(kind, tiny_folder, tin
     assert len(loaded.quantized.modules) == 7 * blocks
     assert all(name.startswith("language.model.layers.") for name in loaded.quantized.modules)
     assert loaded.quantized.bytes_now < loaded.quantized.bytes_16bit
-    whole = [*loaded.model.vision.parameters(), *loaded.model.connector.parameters(),
-             loaded.model.get_output_embeddings().weight]  # fmt: skip
+    whole = [
+        *loaded.model.vision.parameters(),
+        *loaded.model.connector.parameters(),
+        loaded.model.get_output_embeddings().weight,
+    ]
     assert {parameter.dtype for parameter in whole} == {torch.bfloat16}
     right, whole = logits(loaded.model), load(tiny_folder, dtype="bfloat16").model
     assert torch.isfinite(right).all()
@@ -299,9 +315,12 @@ def test_processor_of_every_recorded_checkpoint(shared):
 def test_recorded_names_of_the_released_checkpoints(shared):
     """Every tensor name that was recorded has a place here, and only ours come out."""
     keys = json.loads((shared / "fixtures/vl3_official_tiny/keys.json").read_text())
-    table = [(layouts.OFFICIAL, keys["ckpt_a"]), (layouts.OFFICIAL, keys["ckpt_b"]),
-             (layouts.SIGLIP_NAVIT, keys["navit_a"]),
-             (layouts.OFFICIAL_TRAINING, keys["training_layout_keys_a"])]  # fmt: skip
+    table = [
+        (layouts.OFFICIAL, keys["ckpt_a"]),
+        (layouts.OFFICIAL, keys["ckpt_b"]),
+        (layouts.SIGLIP_NAVIT, keys["navit_a"]),
+        (layouts.OFFICIAL_TRAINING, keys["training_layout_keys_a"]),
+    ]
     for layout, names in table:
         assert len(names) > 50
         ours = [layout.here(name) for name in names]
