@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import fields, replace
+
+import torch
 
 from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
 from vl3.families.settings import ProcessorSettings, PruneSettings
@@ -17,14 +19,15 @@ from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
 from vl3.inference.disk_cache import FeatureCache, features_dir
-from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage
-from vl3.inference.generation import Decoding, PrefixCache, Stopped
+from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage, Opening
+from vl3.inference.engine import Engine
+from vl3.inference.generation import Decoding, PrefixCache
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
-from vl3.weights.load import Loaded, count_parameters, pick_device
+from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.load import load as load_weights
 from vl3.weights.number_format import LARGE, pick_dtype
 from vl3.weights.quantize.bnb import KINDS as QUANTIZED
@@ -41,87 +44,65 @@ SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU tak
 
 
 class Studio:
-    """A loaded model with its own memory of encoded clips.
+    """One session of an engine: its encoded clips, the key/value prefix of its last prompt, and
+    its looks into answers.
 
-    Studios made by fork share the weights and nothing else; one of them computes at a time.
+    Sessions of one engine share the weights and nothing else. They compute by turns, a piece of a
+    clip, a piece of a prompt or a token at a time, and an answer that is not read on holds up
+    nobody.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
+        engine: Engine,
         *,
         cache_bytes: int = CACHE_BYTES,
         features: FeatureCache | None = None,
         fitted: memories.MemoryPlan | None = None,
     ) -> None:
-        instance("loaded", loaded, Loaded, "a loaded checkpoint, as vl3.load makes a studio of it")
-        instance(
-            "features",
-            features,
-            FeatureCache | None,
-            "vl3.inference.disk_cache.FeatureCache, or None",
-        )
-        instance(
-            "fitted",
-            fitted,
-            memories.MemoryPlan | None,
-            "a vl3.inference.memory.MemoryPlan, or None",
-        )
+        instance("engine", engine, Engine, "vl3.inference.engine.Engine, as vl3.load makes one")
+        disk = "vl3.inference.disk_cache.FeatureCache, or None"
+        instance("features", features, FeatureCache | None, disk)
+        plan = "a vl3.inference.memory.MemoryPlan, or None"
+        instance("fitted", fitted, memories.MemoryPlan | None, plan)
         cache_bytes = whole("cache_bytes", cache_bytes, low=0)
-        self.model, self.processor = loaded.model, loaded.processor
-        self._loaded, self._fitted = loaded, fitted
-        self._library = EncodedCache(loaded.model, loaded.processor, cache_bytes, features)
-        self._prefix = PrefixCache()
-        self._tracer = Tracer(loaded.model)
-        self._busy = threading.Lock()
+        self.engine, self.model, self.processor = engine, engine.model, engine.processor
+        self._fitted = fitted
+        self._encoded = EncodedCache(engine, cache_bytes, features)
+        self._prefix: PrefixCache | None = PrefixCache()
+        self._tracer = Tracer(engine.model)
 
-    def fork(self) -> Studio:
-        """Another studio on the same weights, with empty caches."""
-        kept = self._library
+    def new_session(self, share_encoded: bool = False) -> Studio:
+        """Another session on the same weights.
+
+        share_encoded: with this one's encoded clips, and it needs no release; else with empty
+        caches. Nothing that it answers shows here.
+        """
+        kept = self._encoded
         other = Studio(
-            self._loaded, cache_bytes=kept.cache_bytes, features=kept.files, fitted=self._fitted
+            self.engine, cache_bytes=kept.cache_bytes, features=kept.files, fitted=self._fitted
         )
-        other._busy = self._busy
+        if switch("share_encoded", share_encoded):
+            other._encoded = kept
         return other
-
-    def beside(self) -> Studio:
-        """Another studio on the same weights and encoded clips, without this one's last prompt.
-
-        Nothing that it answers shows here, and it needs no release.
-        """
-        other = self.fork()
-        other._library = self._library
-        return other
-
-    @contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """Within it the weights wait in the computer's memory, and nobody computes with them.
-
-        So another model can have the GPU. Quantised weights stay where they are, and so do those
-        of a model that runs on the CPU.
-        """
-        with self._busy:
-            device = self.model.device
-            is_moved = device.type != "cpu" and self._loaded.quantized is None
-            try:
-                if is_moved:
-                    self.model.to("cpu")
-                    replies.give_back_memory()
-                yield
-            finally:
-                if is_moved:
-                    replies.give_back_memory()
-                    self.model.to(device)
 
     def release(self) -> None:
-        """Forgets every encoded clip and every look at an answer, and frees their memory."""
-        self._tracer.clear()
-        replies.release(self._library, self._prefix)
+        """Forgets every encoded clip and every look at an answer, and frees their memory.
+
+        What is being answered meanwhile goes on with what it has, and leaves nothing behind.
+        """
+        kept = self._encoded
+        self._encoded = EncodedCache(self.engine, kept.cache_bytes, kept.files)
+        self._prefix = PrefixCache()
+        self._tracer = Tracer(self.model)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def cached_bytes(self) -> int:
         """Memory held by encoded clips, the last prompt's key/value cache and looks at answers."""
-        return self._library.nbytes + self._prefix.nbytes + self._tracer.nbytes
+        prefix = self._prefix.nbytes if self._prefix else 0
+        return self._encoded.nbytes + prefix + self._tracer.nbytes
 
     @property
     def settings(self) -> ProcessorSettings:
@@ -140,7 +121,7 @@ class Studio:
     @property
     def card(self) -> dict:
         """What is loaded, in plain values: name, size, format, device, limits, defaults."""
-        settings, loaded = self.settings, self._loaded
+        settings, loaded = self.settings, self.engine.loaded
         notes = [str(note) for note in (loaded.quantized, self._fitted) if note]
         return {
             "name": loaded.name,
@@ -170,7 +151,7 @@ class Studio:
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
         medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
-        return self._library.plan(medium, self._chosen(budget_tokens))
+        return self._encoded.plan(medium, self._chosen(budget_tokens))
 
     def open(
         self,
@@ -194,14 +175,10 @@ class Studio:
         medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
         if on_stage is not None and not callable(on_stage):
             raise ValueError(f"on_stage is a function of one Stage - got {shown(on_stage)}")
-        with self._busy:
-            video, _ = self._library.open(
-                medium,
-                self._chosen(budget_tokens),
-                self._library.now(),
-                on_stage or (lambda stage: None),
-                switch("reuse", reuse),
-            )
+        opening = Opening(
+            self._encoded.now(), switch("reuse", reuse), on_stage or (lambda stage: None)
+        )
+        video, _ = self._encoded.open(medium, self._chosen(budget_tokens), opening)
         return video
 
     def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
@@ -272,7 +249,7 @@ class Studio:
             is_prune_asked=not _is_models(prune),
             reuse=switch("reuse", reuse),
         )
-        return self._in_turn(request, stop)
+        return self._answered(request)
 
     def attention(
         self,
@@ -301,10 +278,10 @@ class Studio:
         or with hooks, these are the maps of the model so changed, and Attention.notes says so.
         Raises: ValueError in one sentence.
         """
-        with self._busy:
-            scene = replay.replay_input(self._library, reply)
-            if not switch("reuse", reuse):
-                scene = replace(scene, is_lasting=False)
+        scene = replay.replay_input(self._encoded, reply)
+        if not switch("reuse", reuse):
+            scene = replace(scene, is_lasting=False)
+        with self.engine.turn():
             return self._tracer.look(scene, layers, heads, tokens, source)
 
     def videos(self, reply: Reply) -> tuple[EncodedVideo, ...]:
@@ -312,38 +289,27 @@ class Studio:
 
         Raises: ValueError in one sentence when one is no longer in this studio's memory.
         """
-        with self._busy:
-            return replay.videos(self._library, reply)
+        return replay.videos(self._encoded, reply)
 
     def pieces(self, reply: Reply) -> tuple[PromptSegment, ...]:
         """The prompt of a reply as the model read it: words, template tokens, slots of frames."""
-        return replay.pieces(self._library, reply)
+        return replay.pieces(self._encoded, reply)
 
-    def _in_turn(self, request: Request, stop) -> Iterator[Progress | str | Reply]:
+    def _answered(self, request: Request) -> Iterator[Progress | str | Reply]:
+        encoded, kept = self._encoded, self._prefix
+        # While one answer of this session is written another one has a prefix of its own.
+        prefix, self._prefix = kept or PrefixCache(), None
         try:
-            with (
-                self._turn(stop),
-                closing(replies.generate(self._library, self._prefix, request)) as events,
-            ):
+            with closing(replies.generate(encoded, prefix, request)) as events:
                 for event in events:
                     if isinstance(event, Reply):
                         reply = event
                     else:
                         yield event
-        except Stopped:  # while it waited; later stops end in a reply of their own
-            reply = replies.unanswered(self.model, request)
-        yield reply  # after its turn, so that whoever gets it may look into it at once
-
-    @contextmanager
-    def _turn(self, stop: threading.Event) -> Iterator[None]:
-        """Waits for the model while another studio computes; stop ends the waiting."""
-        while not self._busy.acquire(timeout=0.05):
-            if stop.is_set():
-                raise Stopped
-        try:
-            yield
         finally:
-            self._busy.release()
+            if self._encoded is encoded and self._prefix is None:  # not released meanwhile
+                self._prefix = prefix
+        yield reply  # when all is kept, so that whoever gets it may look into it at once
 
     def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
         settings = self.settings
@@ -399,7 +365,7 @@ def load(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
     cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
-    return Studio(loaded, cache_bytes=cache_bytes, features=files, fitted=fitted)
+    return Studio(Engine(loaded), cache_bytes=cache_bytes, features=files, fitted=fitted)
 
 
 def estimate(

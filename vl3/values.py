@@ -291,8 +291,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a reply: what is being done and how far it is (done of total)."""
+    """Progress of a reply: what is being done, in words and by kind, and how far it is.
+
+    kind: "reading" (frames), "encoding", "pruning", "reused" (encoded before, in memory), "loading"
+    (encoded before, on disk) or "answering"
+    """
 
     name: str
     done: int = 0
     total: int = 0
+    kind: str = ""

@@ -64,13 +64,10 @@ class FakeStudio:
         self.released = 0
         self.running = threading.Event()
 
-    def fork(self) -> FakeStudio:
+    def new_session(self, share_encoded: bool = False) -> FakeStudio:
         fork = FakeStudio(self.script, f"fork{len(self.script.log)}", self.card)
         self.script.log.append(("fork", fork))
         return fork
-
-    def beside(self) -> FakeStudio:
-        return self.fork()
 
     def release(self) -> None:
         self.caches.clear()
@@ -207,7 +204,7 @@ class FakeStudio:
                 return
             yield Progress(name)
         if not new:
-            yield Progress("Video already encoded, reused")
+            yield Progress("Video already encoded, reused", kind="reused")
         yield Progress("Answering")
 
 

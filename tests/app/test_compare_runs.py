@@ -46,7 +46,7 @@ def test_both_answers_are_those_of_the_settings_and_the_clip_is_encoded_once(stu
     assert [run.turn.reply.ledger.encoded_clips for run in runs] == [1, 0]
     asked = messages((), turn)
     for run, settings in zip(runs, (OFF, ON), strict=True):
-        alone = studio.fork().reply(asked, **settings)
+        alone = studio.new_session().reply(asked, **settings)
         assert run.turn.reply.token_ids == alone.token_ids
         assert run.side.reply.ledger.kept_tokens == alone.ledger.kept_tokens
         kept = run.side.keeps[0].kept_per_frame[0]
@@ -104,7 +104,6 @@ def test_another_model_is_loaded_for_its_run_and_gone_afterwards(studio, turn, t
     models, wanted = [], []
 
     def load(**chosen):
-        assert studio._busy.locked()  # nobody computes with the weights that wait elsewhere
         assert not any(model() for model in models)
         wanted.append(chosen)
         other = vl3.load(tiny_folder)
@@ -118,7 +117,7 @@ def test_another_model_is_loaded_for_its_run_and_gone_afterwards(studio, turn, t
     assert wanted == [named, named]
     gc.collect()
     assert not any(model() for model in models)
-    assert not studio._busy.locked()
+    assert not studio.engine.is_busy
     asked = messages((), turn)
     for run, settings in zip(runs, (OFF, ON), strict=True):
         assert run.turn.reply.token_ids == studio.reply(asked, **settings).token_ids
@@ -134,7 +133,7 @@ def test_models_are_loaded_only_where_that_is_allowed_and_failures_are_told(stud
 
     refused, done = both(studio, turn, other, ON, load=load)[-1]
     assert (refused.line, done.line) == ("No such folder: nowhere.", "Done")
-    assert not studio._busy.locked()
+    assert not studio.engine.is_busy
 
 
 def test_closing_the_runs_lets_go_of_the_model(studio, turn, tiny_folder):
@@ -145,7 +144,7 @@ def test_closing_the_runs_lets_go_of_the_model(studio, turn, tiny_folder):
     while next(stream)[0].line != "Answering":
         pass
     stream.close()
-    assert not studio._busy.locked()
+    assert not studio.engine.is_busy
 
 
 @pytest.mark.parametrize(

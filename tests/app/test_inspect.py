@@ -275,7 +275,7 @@ def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, rea
     rule = {"mode": "last_kept", "threshold": 25.1, "min_tokens": 1, "keep": "later"}
     assert reply.settings["prune"] == rule
     assert reply.ledger.kept_tokens == second == kept_in(readout.inner_text())
-    video = nano.fork().open(CLIP, fps=1, max_frames=180)
+    video = nano.new_session().open(CLIP, fps=1, max_frames=180)
     assert int(prune(to_patches([video.clip], [video.grid]), **rule).keep_M.sum()) == second
 
     page.reload()
@@ -312,7 +312,7 @@ def test_what_is_saved_is_the_mask_of_the_shown_settings(page, nano, tmp_path, o
     open_tab(page, "Pruning")
     view(page, "pruning")
     drag(page, "Threshold", 300)  # 10
-    video = nano.fork().open(CLIP, fps=1, max_frames=180)
+    video = nano.new_session().open(CLIP, fps=1, max_frames=180)
     keep = prune(to_patches([video.clip], [video.grid]), threshold=10.0)
     saved = {}
     for name in ("PNG", "GIF", "MP4", "Mask"):

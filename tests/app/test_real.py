@@ -77,7 +77,7 @@ def test_the_answer_is_the_studios_and_the_second_reuses_the_video(page, clip, s
     video = {"type": "video", "video": str(clip)}
     question = {"type": "text", "text": "What happens in the video?"}
     asked = [{"role": "user", "content": [video, question]}]
-    expected = studio.fork().reply(asked, max_new_tokens=12)
+    expected = studio.new_session().reply(asked, max_new_tokens=12)
     assert re.sub(r"\s", "", expected.text) in re.sub(r"\s", "", shown.replace("\u200b", ""))
     open_tab(page, "Run details")
     details = page.locator("#panel-run")
@@ -108,7 +108,7 @@ def test_stop_is_quick_and_the_next_question_works(new_page, talkative, clip):
 
 
 def test_closing_a_page_frees_its_clips_without_a_collection(studio, clip):
-    fork = studio.fork()
+    fork = studio.new_session()
     video = fork.open(clip)
     held = weakref.ref(video.clip.frames_TYX3)
     question = [
@@ -187,7 +187,7 @@ def test_every_door_gives_the_same_text(real, clip, studio):
     video = {"type": "video", "video": {"path": str(clip), "fps": 2.0, "max_frames": 6}}
     question = {"type": "text", "text": "What happens in the video?"}
     asked = [{"role": "user", "content": [video, question]}]
-    assert text == studio.fork().reply(asked, max_new_tokens=9).text
+    assert text == studio.new_session().reply(asked, max_new_tokens=9).text
     assert Path(clip).is_file()
 
 

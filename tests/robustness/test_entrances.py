@@ -136,7 +136,7 @@ def entrances(tmp_path_factory) -> dict:
         ),
         "Studio": (
             vl3.Studio,
-            {"loaded": studio._loaded, "cache_bytes": 9, "features": None, "fitted": None},
+            {"engine": studio.engine, "cache_bytes": 9, "features": None, "fitted": None},
         ),
         "open": (
             studio.open,
@@ -349,7 +349,7 @@ SAYS = [
     ("load", "memory", "a word", "is no size; give one like 24GB"),
     ("estimate", "model", "a list of nothing", "a checkpoint folder or a hub id"),
     ("estimate", "quantize", "a word", "quantize is one of nf4, int8"),
-    ("Studio", "loaded", "nothing", "loaded is a loaded checkpoint"),
+    ("Studio", "engine", "nothing", "engine is vl3.inference.engine.Engine"),
     ("Studio", "cache_bytes", "minus one", "cache_bytes is a whole number"),
     ("open", "fps", "not a number", "fps is a number above 0"),
     ("open", "max_frames", "zero", "max_frames is a whole number, 1 or more"),

@@ -99,7 +99,7 @@ def test_the_second_question_encodes_nothing_and_says_what_a_cold_run_says(
     assert patches == []
     assert warm.ledger.reused_clips == 1
     assert warm.ledger.reused_tokens > warm.ledger.kept_tokens
-    cold = studio.fork().reply(again, max_new_tokens=12)
+    cold = studio.new_session().reply(again, max_new_tokens=12)
     assert cold.ledger.reused_tokens == 0
     assert warm.token_ids == cold.token_ids
 
@@ -116,7 +116,7 @@ def test_a_second_video_keeps_the_first_ones_work(studio, film, tmp_path):
     assert warm.ledger.reused_clips == 1
     assert warm.ledger.encoded_clips == 1
     assert warm.ledger.reused_tokens > 0
-    assert warm.token_ids == studio.fork().reply(more, max_new_tokens=6).token_ids
+    assert warm.token_ids == studio.new_session().reply(more, max_new_tokens=6).token_ids
 
 
 def test_work_before_the_first_token_of_a_second_question(studio, film, monkeypatch):
@@ -196,13 +196,13 @@ class Stops:
 
 def test_wherever_an_answer_is_stopped_the_next_one_is_that_of_a_fresh_studio(studio, film):
     question = ask(film, "And what colour is it?", max_frames=4)
-    cold = studio.fork().reply(question, max_new_tokens=6).token_ids
+    cold = studio.new_session().reply(question, max_new_tokens=6).token_ids
     checks = Stops(10**6)
-    list(studio.fork().stream(question, max_new_tokens=6, stop=checks))
+    list(studio.new_session().stream(question, max_new_tokens=6, stop=checks))
     asked = 10**6 - checks.left
     stopped = 0
     for after in range(0, asked, max(1, asked // 40)):
-        alike = studio.fork()
+        alike = studio.new_session()
         assert alike.reply(question, max_new_tokens=6).token_ids == cold
         *_, reply = alike.stream(
             [
@@ -222,7 +222,7 @@ def test_closing_the_stream_frees_the_model(studio, film):
     stream = studio.stream(ask(film, max_frames=4), max_new_tokens=500)
     next(piece for piece in stream if isinstance(piece, str))
     stream.close()
-    cold = studio.fork().reply(ask(film, max_frames=4), max_new_tokens=6).token_ids
+    cold = studio.new_session().reply(ask(film, max_frames=4), max_new_tokens=6).token_ids
     assert studio.reply(ask(film, max_frames=4), max_new_tokens=6).token_ids == cold
 
 
@@ -231,7 +231,7 @@ def test_a_waiting_question_can_be_stopped(studio, film):
     next(running)
     stop = threading.Event()
     stop.set()
-    (reply,) = studio.fork().stream(ask(film), stop=stop)
+    (reply,) = studio.new_session().stream(ask(film), stop=stop)
     assert reply.stopped
     assert reply.text == ""
     running.close()
@@ -239,7 +239,7 @@ def test_a_waiting_question_can_be_stopped(studio, film):
 
 def test_forks_share_weights_and_nothing_else(studio, film):
     studio.reply(ask(film, max_frames=3), max_new_tokens=2)
-    other = studio.fork()
+    other = studio.new_session()
     assert studio.cached_bytes > 0
     assert other.cached_bytes == 0
     assert other.model is studio.model
@@ -248,12 +248,12 @@ def test_forks_share_weights_and_nothing_else(studio, film):
 
 
 def test_the_cache_of_clips_is_bounded(studio, film):
-    small = studio.fork()
+    small = studio.new_session()
     video = small.open(film, max_frames=4)
-    small._library.cache_bytes = int(2.5 * video.nbytes)
+    small._encoded.cache_bytes = int(2.5 * video.nbytes)
     for start in range(6):
         small.open(film, start=start, max_frames=4)
-    assert len(small._library) == 2
+    assert len(small._encoded) == 2
 
 
 def test_a_visitor_who_leaves_while_a_clip_is_opened_disturbs_nobody(studio, film, monkeypatch):

@@ -1,5 +1,6 @@
 """Attention by groups of heads: the same numbers as transformers' own, and where it is taken."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,11 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vl3.inference import generation
+from vl3.inference.engine import Engine
 from vl3.language import attention
 from vl3.language.attention import MOST_TOKENS, NAME, attend, use_grouped_attention
 from vl3.model import VL3ForConditionalGeneration
+from vl3.weights.load import Loaded
 
 HEADS, GROUPS, CHANNELS = 6, 2, 16
 MODULE = SimpleNamespace(num_key_value_groups=HEADS // GROUPS, is_causal=True)
@@ -82,10 +85,14 @@ def test_answers_take_it_and_are_the_same_without(tiny_model, products, monkeypa
         ids=[5, 6, 7, 8], ends=(), media_keys=(), embeds=lambda _: None
     )
 
+    engine = Engine(
+        Loaded(tiny_model, None, name="tiny", folder=Path(), adapter=None, quantized=None)
+    )
+
     def said() -> list[int]:
         products.clear()
         chosen = generation.Decoding(max_new_tokens=6)
-        return list(generation.tokens(tiny_model, asked, chosen, generation.PrefixCache(), ()))
+        return list(generation.tokens(engine, asked, chosen, generation.PrefixCache(), ()))
 
     grouped = said()
     after_the_prompt = products[text.num_hidden_layers :]

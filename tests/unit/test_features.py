@@ -36,7 +36,7 @@ def test_another_program_encodes_nothing_and_says_the_same(tiny_folder, film, fo
     again.open(film, on_stage=lambda stage: stages.append(stage.name))
     assert "Encoded before, read from disk" in stages
     assert "Encoding video" not in stages
-    reply = again.fork().reply(ask(film), max_new_tokens=8)
+    reply = again.new_session().reply(ask(film), max_new_tokens=8)
     assert (reply.ledger.encoded_clips, reply.ledger.reused_clips) == (0, 0)
     assert reply.token_ids == first.token_ids
     assert folder.stat().st_mode & 0o077 == 0  # nobody else may look

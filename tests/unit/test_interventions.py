@@ -50,7 +50,7 @@ def ask(*media, question="What happens?"):
 
 def cold(studio, messages, **settings):
     """What a studio without a past says."""
-    return studio.fork().reply(messages, **LONG, **settings).token_ids
+    return studio.new_session().reply(messages, **LONG, **settings).token_ids
 
 
 def maps(studio, reply, **asked):
@@ -267,7 +267,7 @@ def test_edited_weights_answer_as_a_studio_that_never_knew_others(studio, part, 
     changed = studio.attention(reply)
     assert "as it is now" in changed.notes[0]
     assert np.abs(changed.weight_IHQL - looked.weight_IHQL).max() > 1e-4
-    other = studio.fork()
+    other = studio.new_session()
     other.open(film())
     assert np.array_equal(maps(other, reply), changed.weight_IHQL)
 
@@ -279,7 +279,7 @@ def test_looks_straight_after_an_edit(studio):
     studio.open(film()).features_MD[:5] = 0
     assert np.array_equal(maps(studio, reply, reuse=False), before)
     by_data(vision(studio.model))
-    changed, other = maps(studio, reply), studio.fork()
+    changed, other = maps(studio, reply), studio.new_session()
     other.open(film())
     assert np.array_equal(maps(other, reply), changed)
     assert np.abs(changed - before).max() > 1e-4
@@ -626,7 +626,7 @@ def test_a_hook_whose_mind_changes(studio, part):
         assert reply.token_ids == studio.reply(ask(film()), **LONG).token_ids
         said.add(reply.token_ids)
     strength[0] = 2.0
-    opened, anew = studio.open(film()), studio.fork().open(film())
+    opened, anew = studio.open(film()), studio.new_session().open(film())
     handle.remove()
     assert torch.equal(opened.features_MD, anew.features_MD)
     assert len(said) == len(looked) == 3

@@ -39,7 +39,7 @@ def ask(*media, question="What happens?"):
 
 def fresh(studio, medium, **settings):
     """What a studio without a past makes of it."""
-    return studio.fork().reply(ask(medium), **LONG, **settings)
+    return studio.new_session().reply(ask(medium), **LONG, **settings)
 
 
 def same(one, other) -> bool:
@@ -141,7 +141,7 @@ def test_one_content_under_two_names(studio, files, tmp_path):
     other.write_bytes((files / "0.bmp").read_bytes())
     for path in (files / "0.bmp", other):
         assert studio.open(path).clip.source == str(path)
-    assert len(studio._library) == 1
+    assert len(studio._encoded) == 1
     for name in ("one", "two"):
         assert studio.open(clip(source=name)).clip.source == name
 
@@ -185,14 +185,14 @@ def test_the_same_clip_after_other_words(studio):
     for word in words:
         asked = [{"role": "system", "content": word}, *ask(clip())]
         reply = studio.reply(asked, **LONG)
-        assert reply.token_ids == studio.fork().reply(asked, **LONG).token_ids
+        assert reply.token_ids == studio.new_session().reply(asked, **LONG).token_ids
         assert reply.ledger.reused_tokens == 0
 
 
 def test_the_second_of_two_clips(studio):
     for pair in ((clip(0), clip(1)), (clip(0), clip(2)), (clip(1), clip(2)), (clip(0), clip(1))):
         reply = studio.reply(ask(*pair), **LONG)
-        assert reply.token_ids == studio.fork().reply(ask(*pair), **LONG).token_ids
+        assert reply.token_ids == studio.new_session().reply(ask(*pair), **LONG).token_ids
 
 
 def looked(studio, reply, **asked):
@@ -212,7 +212,7 @@ def test_looks_into_replies_that_differ_in_one_thing(studio):
     plain = looked(studio, one)
     for name, variant in variants.items():
         assert np.abs(looked(studio, variant) - plain).max() > 1e-6, name
-        beside = studio.beside()
+        beside = studio.new_session(share_encoded=True)
         assert np.array_equal(looked(beside, variant), looked(studio, variant)), name
     assert np.array_equal(looked(studio, one), plain)
 
@@ -223,18 +223,19 @@ def test_looks_into_two_frames_and_two_clips(studio):
     slots = [0, per_frame, 4 * per_frame]  # the same place: of two frames, of two clips
     for slot in slots * 2:
         asked = {"source": "vision", "tokens": [slot], "layers": [1], "heads": [0]}
-        anew = looked(studio.beside(), reply, **asked)
+        anew = looked(studio.new_session(share_encoded=True), reply, **asked)
         assert np.array_equal(looked(studio, reply, **asked), anew)
     for layer in (1, 0):
         asked = {"source": "vision", "tokens": [0], "layers": [layer]}
-        anew = looked(studio.beside(), reply, **asked)
+        anew = looked(studio.new_session(share_encoded=True), reply, **asked)
         assert np.array_equal(looked(studio, reply, **asked), anew)
 
 
 def test_looks_at_some_layers_and_then_at_others(studio):
     reply = studio.reply(ask(clip()), **LONG)
     for asked in ({"layers": [0]}, {"layers": [1]}, {"source": "rollout"}, {}):
-        known, anew = studio.attention(reply, **asked), studio.beside().attention(reply, **asked)
+        known = studio.attention(reply, **asked)
+        anew = studio.new_session(share_encoded=True).attention(reply, **asked)
         assert np.array_equal(known.weight_IHQL, anew.weight_IHQL)
         assert np.array_equal(known.sink_K, anew.sink_K)
 

@@ -110,8 +110,8 @@ def test_a_studio_stays_within_the_memory_it_was_given():
     tight = vl3.load(memory=f"{wanted.need.total / 2e6:.0f}MB", device="cpu")
     assert tight.settings.budget_tokens < 16_384
     assert "visual tokens" in tight.card["note"]
-    assert tight.fork().settings == tight.settings
-    assert tight._library.cache_bytes < 2e8, "what was encoded before has to fit as well"
+    assert tight.new_session().settings == tight.settings
+    assert tight._encoded.cache_bytes < 2e8, "what was encoded before has to fit as well"
     ample = vl3.load(memory="8 GB", device="cpu")
     assert ample.settings == vl3.load(device="cpu").settings
     assert ample.card["quantize"] is None

@@ -191,7 +191,7 @@ def test_what_is_no_reply_of_this_studio(studio, reply, method):
     call = getattr(studio, method)
     for wrong in (None, "text", 5, [], {}, reply.seen[0], object()):
         assert "a reply is what" in sentence(lambda w=wrong: call(w))
-    forgotten = studio.fork()
+    forgotten = studio.new_session()
     if method != "pieces":
         assert "no longer in memory" in sentence(lambda: getattr(forgotten, method)(reply))
     if method != "videos":
@@ -206,7 +206,7 @@ def test_what_is_no_reply_of_this_studio(studio, reply, method):
 
 
 def test_a_released_studio_answers_and_says_what_it_forgot(studio, asked):
-    other = studio.fork()
+    other = studio.new_session()
     reply = other.reply(asked, **SHORT)
     other.release()
     assert "no longer in memory" in sentence(lambda: other.attention(reply))

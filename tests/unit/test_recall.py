@@ -71,7 +71,7 @@ def test_a_studio_beside_has_the_clips_and_its_own_last_prompt(studio, film):
     studio.release()
     studio.reply(ask(film), max_new_tokens=1)
     held = studio.cached_bytes
-    other = studio.beside()
+    other = studio.new_session(share_encoded=True)
     reply = other.reply(ask(film), prune=None, max_new_tokens=1)
     assert reply.ledger.reused_clips == 1
     assert reply.ledger.reused_tokens == 0
@@ -82,7 +82,7 @@ def test_a_studio_beside_has_the_clips_and_its_own_last_prompt(studio, film):
 
 def test_a_studio_set_aside_answers_again_afterwards(studio, film):
     before = studio.reply(ask(film), max_new_tokens=3).token_ids
-    with studio.set_aside():
+    with studio.engine.offloaded():
         assert studio.model.device.type == "cpu"
     assert studio.reply(ask(film), max_new_tokens=3).token_ids == before
 

@@ -21,6 +21,7 @@ from train_cli.bench import peers
 from train_cli.bench.measure import Mismatch, Row, beside, cpu_s, say, spread
 from vl3.config import VL3Config, VL3VisionConfig, _qwen2
 from vl3.families.settings import ProcessorSettings
+from vl3.inference.engine import Engine
 from vl3.inference.generation import PREFILL_TOKENS, Decoding, PrefixCache, PreparedPrompt, tokens
 from vl3.model import CHUNK_PATCHES, VL3ForConditionalGeneration, chunk_grids
 from vl3.processor import VL3Processor
@@ -327,11 +328,11 @@ def _second(work: str, loaded: Loaded, clip: Clip, rounds: int) -> Row:
     ]
     firsts, seconds = [], []
     for _ in range(rounds + 1):
-        studio = Studio(loaded)
+        studio = Studio(Engine(loaded))
         times = [_first_token_s(studio, messages) for messages in talk]
         firsts.append(times[0])
         seconds.append(times[1])
-    warm, cold = Studio(loaded), Studio(loaded)
+    warm, cold = Studio(Engine(loaded)), Studio(Engine(loaded))
     warm.reply(talk[0], max_new_tokens=1)
     texts = [studio.reply(talk[1], max_new_tokens=8).text for studio in (warm, cold)]
     if texts[0] != texts[1]:
@@ -376,7 +377,9 @@ def whole(model, asked: PreparedPrompt) -> torch.Tensor:
 def answer(
     model, asked: PreparedPrompt, count: int, prefix: PrefixCache | None = None
 ) -> list[int]:
-    return list(tokens(model, asked, Decoding(max_new_tokens=count), prefix or PrefixCache(), ()))
+    bare = Loaded(model, None, name="bench", folder=Path(), adapter=None, quantized=None)
+    chosen = Decoding(max_new_tokens=count)
+    return list(tokens(Engine(bare), asked, chosen, prefix or PrefixCache(), ()))
 
 
 def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import xxhash
 
 from vl3.families.settings import ProcessorSettings
 from vl3.inference.disk_cache import FeatureCache
+from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.messages.media import MediaPart, content_digest
 from vl3.processor import prune_patches, to_patches
@@ -52,6 +54,20 @@ class ModelFingerprint:
 
     encoder: str | None
     model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a clip is opened.
+
+    now: what the model is; reuse: whether what is kept, here and on disk, may be used and added to
+    on disk; on_stage: is told of progress, outside of the engine's turns; stopped: whether to end
+    """
+
+    now: ModelFingerprint
+    reuse: bool = True
+    on_stage: OnStage = lambda stage: None
+    stopped: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -103,11 +119,9 @@ class EncodedCache:
     files: where clips that leave the memory, or the program, are found encoded; None for nowhere
     """
 
-    def __init__(
-        self, model, processor, cache_bytes: int, files: FeatureCache | None = None
-    ) -> None:
-        self.model, self.processor, self.cache_bytes = model, processor, cache_bytes
-        self.files = files
+    def __init__(self, engine: Engine, cache_bytes: int, files: FeatureCache | None = None) -> None:
+        self.engine, self.model, self.processor = engine, engine.model, engine.processor
+        self.cache_bytes, self.files = cache_bytes, files
         self._videos: OrderedDict[str, EncodedVideo] = OrderedDict()
 
     def __len__(self) -> int:
@@ -138,7 +152,7 @@ class EncodedCache:
                 )
             return known
         if has_changed or not known.made.is_by(now.encoder):
-            known = self._encoded_anew(known, now.encoder, lambda stage: None)
+            known = self._encoded_anew(known, Opening(now))
             self._remember(known)
         return known
 
@@ -158,36 +172,23 @@ class EncodedCache:
         )
 
     def open(
-        self,
-        medium: MediaPart,
-        settings: ProcessorSettings,
-        now: ModelFingerprint,
-        on_stage: OnStage,
-        reuse: bool,
+        self, medium: MediaPart, settings: ProcessorSettings, opening: Opening
     ) -> tuple[EncodedVideo, bool]:
-        """The encoded medium, and whether it was known already.
-
-        reuse: whether what is kept, here and on disk, may be used and added to on disk
-        """
+        """The encoded medium, and whether it was known already."""
         plan = self.plan(medium, settings)
-        key, encoder = _key(medium, settings, plan), now.encoder
+        key, encoder = _key(medium, settings, plan), opening.now.encoder
         known = self._videos.get(key)
-        if known is not None and reuse and self._is_as_made(known, encoder):
+        if known is not None and opening.reuse and self._is_as_made(known, encoder):
             self._use(key)
-            on_stage(Progress("Video already encoded, reused"))
+            opening.on_stage(Progress("Video already encoded, reused", kind="reused"))
             clip = replace(known.clip, source=_source(medium, known.clip))
             return replace(self.repruned(known, settings), plan=plan, clip=clip), True
-        fresh = self._encode(medium, settings, plan, key, encoder, on_stage, reuse)
+        fresh = self._encode(medium, settings, plan, key, opening)
         self._remember(fresh)
         return fresh, False
 
     def take(
-        self,
-        video: EncodedVideo,
-        settings: ProcessorSettings | None,
-        now: ModelFingerprint,
-        on_stage: OnStage,
-        reuse: bool,
+        self, video: EncodedVideo, settings: ProcessorSettings | None, opening: Opening
     ) -> tuple[EncodedVideo, bool]:
         """A video that a caller hands over, ready to be seen, and whether it is used as it is.
 
@@ -203,7 +204,7 @@ class EncodedCache:
             )
         made, features_MD = video.made, video.features_MD.to(self.model.device)
         is_own = made.encoder == HANDED_OVER or checksum(video.features_MD) != made.features
-        is_ready = is_own or (reuse and made.is_by(now.encoder))
+        is_ready = is_own or (opening.reuse and made.is_by(opening.now.encoder))
         if is_own:
             features_MD = features_MD.to(self.model.dtype)
             made = replace(made, features=checksum(features_MD), encoder=HANDED_OVER)
@@ -212,9 +213,9 @@ class EncodedCache:
         elif is_ready:
             video = replace(video, features_MD=features_MD)
         else:
-            video = self._encoded_anew(video, now.encoder, on_stage)
+            video = self._encoded_anew(video, opening)
         if is_ready:
-            on_stage(Progress("Video already encoded, reused"))
+            opening.on_stage(Progress("Video already encoded, reused", kind="reused"))
         self._remember(video)
         if settings is not None:
             return self.repruned(video, settings), is_ready
@@ -232,22 +233,24 @@ class EncodedCache:
         return replace(known, keep=keep, ledger=ledger, made=made)
 
     def _encode(
-        self, medium, settings, plan: Plan, key: str, encoder: str | None, on_stage, reuse: bool
+        self, medium: MediaPart, settings: ProcessorSettings, plan: Plan, key: str, opening: Opening
     ) -> EncodedVideo:
         started = time.perf_counter()
-        on_stage(Progress("Reading frames", 0, plan.num_frames))
+        reading = partial(Progress, "Reading frames", kind="reading")
+        opening.on_stage(reading(0, plan.num_frames))
         clip = medium.read(
             settings,
             plan.grid,
-            lambda done, total: on_stage(Progress("Reading frames", done, total)),
+            lambda done, total: opening.on_stage(reading(done, total)),
         )
         grid = replace(plan.grid, frames=len(clip))
         patches = to_patches([clip], [grid])
         decoded = time.perf_counter()
-        written_as = self._written_as(key, encoder) if reuse else None
-        features, is_fresh = self._features(patches, written_as, on_stage)
+        encoder = opening.now.encoder
+        written_as = self._written_as(key, encoder) if opening.reuse else None
+        features, is_fresh = self._features(patches, written_as, opening)
         encoded = time.perf_counter()
-        on_stage(Progress("Removing repeated patches"))
+        opening.on_stage(Progress("Removing repeated patches", kind="pruning"))
         keep = prune_patches(patches, settings.prune)
         ledger = Ledger(
             frames=grid.frames,
@@ -275,12 +278,10 @@ class EncodedCache:
             made=made,
         )
 
-    def _encoded_anew(
-        self, video: EncodedVideo, encoder: str | None, on_stage: OnStage
-    ) -> EncodedVideo:
+    def _encoded_anew(self, video: EncodedVideo, opening: Opening) -> EncodedVideo:
         """The same frames and mask with the features that the encoder gives them now."""
         started = time.perf_counter()
-        features, _ = self._features(to_patches([video.clip], [video.grid]), None, on_stage)
+        features, _ = self._features(to_patches([video.clip], [video.grid]), None, opening)
         ledger = replace(
             video.ledger,
             encoded_clips=1,
@@ -288,11 +289,11 @@ class EncodedCache:
             prune_s=0.0,
             encode_s=time.perf_counter() - started,
         )
-        made = replace(video.made, features=checksum(features), encoder=encoder)
+        made = replace(video.made, features=checksum(features), encoder=opening.now.encoder)
         return replace(video, features_MD=features, ledger=ledger, made=made)
 
     def _features(
-        self, patches: Patches, written_as: str | None, on_stage: OnStage
+        self, patches: Patches, written_as: str | None, opening: Opening
     ) -> tuple[torch.Tensor, bool]:
         """Features of the clip, and whether they were computed rather than found on disk.
 
@@ -300,27 +301,34 @@ class EncodedCache:
         """
         (grid,) = patches.grids
         if written_as and (found := self.files.get(written_as)) is not None:
-            on_stage(Progress("Encoded before, read from disk"))
+            opening.on_stage(Progress("Encoded before, read from disk", kind="loading"))
             return found.to(self.model.device), False
 
-        def progress(done: int, _total: int) -> None:
-            on_stage(Progress("Encoding video", done // grid.patches_per_frame, grid.frames))
+        def tell(patches_done: int) -> None:
+            done = patches_done // grid.patches_per_frame
+            opening.on_stage(Progress("Encoding video", done, grid.frames, kind="encoding"))
 
-        on_stage(Progress("Encoding video", 0, grid.frames))
+        tell(0)
         size, merge = [grid.frames, grid.rows, grid.cols], grid.merge
-        with torch.no_grad():
+        with self.engine.turn(opening.stopped) as turn, torch.no_grad():
+
+            def progress(done: int, _total: int) -> None:
+                with turn.paused():
+                    tell(done)
+
             fresh = self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
         if written_as:
             self.files.put(written_as, fresh)
         return fresh, True
 
-    def now(self) -> ModelFingerprint:
+    def now(self, stopped: Callable[[], bool] = never) -> ModelFingerprint:
         """What the model is now; it is asked once for every question."""
         model, vision = self.model, self.model.vision
-        is_own = has_own_code(model)
-        is_own_encoder = is_own and has_own_code(vision, model.encode_vision)
-        encoder = None if is_own_encoder else fingerprint(vision)
-        rest = None if is_own else fingerprint(model, without=vision)
+        with self.engine.turn(stopped):
+            is_own = has_own_code(model)
+            is_own_encoder = is_own and has_own_code(vision, model.encode_vision)
+            encoder = None if is_own_encoder else fingerprint(vision)
+            rest = None if is_own else fingerprint(model, without=vision)
         return ModelFingerprint(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
 
     def _is_as_made(self, known: EncodedVideo, encoder: str | None) -> bool:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import torch
-from torch import nn
 from transformers import Cache, LogitsProcessorList
 from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
@@ -23,15 +21,12 @@ from transformers.generation.logits_process import (
 )
 
 from vl3.arguments import number, whole
+from vl3.inference.engine import Engine, Turn, never
 from vl3.language.kv_cache import growing_cache
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
 COLDEST = 1e-5  # logits divided by less leave the range of their format
-
-
-class Stopped(Exception):
-    """The work was stopped from outside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,19 +141,22 @@ class PreparedPrompt:
 
 
 def tokens(
-    model,
+    engine: Engine,
     question: PreparedPrompt,
     decoding: Decoding,
     prefix: PrefixCache,
     eos_token_ids: Sequence[int],
     on_prefilled: Callable[[int], None] | None = None,
+    stopped: Callable[[], bool] = never,
 ) -> Iterator[int]:
-    """New token ids, one at a time, without the end token.
+    """New token ids, one at a time, without the end token; a turn of the engine for each.
 
     prefix is extended for the next question; on_prefilled gets the number of tokens it had ready.
+    Raises: vl3.inference.engine.Stopped.
     """
+    model = engine.model
     prompt_ids = torch.tensor([question.ids], device=model.device)
-    logits = _prefill(model, question, prompt_ids, prefix, on_prefilled)
+    logits = _prefill(engine, question, prompt_ids, prefix, on_prefilled, stopped)
     chooser = torch.Generator(device=model.device).manual_seed(decoding.seed)
     processors = decoding.processors(len(question.ids))
     sequence = prompt_ids
@@ -174,17 +172,18 @@ def tokens(
             yield int(token.item())
             if step + 1 < decoding.max_new_tokens:
                 sequence = torch.cat([sequence, token], dim=1)
-                logits = _step(model, prefix.cache, model.get_input_embeddings()(token))
+                with engine.turn(stopped):
+                    logits = _step(model, prefix.cache, model.get_input_embeddings()(token))
     finally:
         prefix.drop_rest()
 
 
 @torch.no_grad()
 def _prefill(
-    model, question: PreparedPrompt, ids_BL, prefix: PrefixCache, on_prefilled
+    engine: Engine, question: PreparedPrompt, ids_BL, prefix: PrefixCache, on_prefilled, stopped
 ) -> torch.Tensor:
     """Logits after the whole prompt; prefix then holds all media of this prompt."""
-    keys = question.keys()
+    model, keys = engine.model, question.keys()
     ready = prefix.crop_to(keys)
     if on_prefilled is not None:
         on_prefilled(ready)
@@ -192,18 +191,24 @@ def _prefill(
     for index in range(len(prefix.keys), len(question.ends)):
         end = question.ends[index]
         part = ids_BL[:, start:end]
-        embeds = model.splice(part, model.get_input_embeddings()(part), question.embeds(index))
-        _fill(model, prefix.cache, embeds)
+        with engine.turn(stopped) as turn:
+            embeds = model.splice(part, model.get_input_embeddings()(part), question.embeds(index))
+            _fill(turn, model, prefix.cache, embeds)
         prefix.keys, prefix.ends = keys[: index + 1], question.ends[: index + 1]
         start = end
-    rest = model.get_input_embeddings()(ids_BL[:, start:])
-    return _fill(model, prefix.cache, rest)
+    with engine.turn(stopped) as turn:
+        rest = model.get_input_embeddings()(ids_BL[:, start:])
+        return _fill(turn, model, prefix.cache, rest)
 
 
-def _fill(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
-    """Runs a piece of the prompt through the language model in bounded steps; last logits."""
+def _fill(turn: Turn, model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:
+    """Runs a piece of the prompt through the language model in bounded steps, between which others
+    have their turn; last logits."""
     logits = None
     for part in embeds_BLE.split(PREFILL_TOKENS[model.device.type], dim=1):
+        if logits is not None:
+            with turn.paused():
+                pass
         logits = _step(model, cache, part)
     return logits
 
@@ -214,23 +219,6 @@ def _step(model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor:
         inputs_embeds=embeds_BLE, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
     return output.logits[:, -1]
-
-
-@contextmanager
-def interruptible(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[None]:
-    """Within it, a pass through the model raises Stopped at its next layer once stopped() holds."""
-
-    def check(*_) -> None:
-        if stopped():
-            raise Stopped
-
-    layers = [*model.vision.blocks, *model.language.model.layers]
-    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def stream_text(token_ids: Iterator[int], decode: Callable[[list[int]], str]) -> Iterator[tuple]:

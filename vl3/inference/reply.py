@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import queue
 import threading
 import time
@@ -18,8 +17,15 @@ import torch
 from vl3 import prompt
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import generation
-from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
-from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt, Stopped
+from vl3.inference.encoded import (
+    HANDED_OVER,
+    EncodedCache,
+    EncodedVideo,
+    ModelFingerprint,
+    Opening,
+)
+from vl3.inference.engine import Stopped, give_back_memory
+from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt
 from vl3.messages.media import annotate, find_media
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
@@ -102,11 +108,6 @@ def generate(
     ) from failure
 
 
-def unanswered(model, request: Request) -> Reply:
-    """The reply to a request that was stopped before its turn came."""
-    return _reply(model, request, ReplyState(stopped=True))
-
-
 def shrunk(settings: ProcessorSettings) -> ProcessorSettings:
     """Settings that need about half the memory."""
     return replace(
@@ -134,40 +135,30 @@ def release(library: EncodedCache, prefix: PrefixCache) -> None:
         torch.cuda.empty_cache()
 
 
-def give_back_memory() -> None:
-    """Hands memory that nothing refers to any more back to the device.
-
-    Looks at every object there is: for the rare moments when that is worth it.
-    """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Reply]:
     model, processor, state = library.model, library.processor, ReplyState()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        state.now = library.now()
+        state.now = library.now(request.stopped)
         if not request.reuse:
             prefix.clear()
-        with generation.interruptible(model, request.stopped):
-            yield from _open_media(library, request, state)
-            question = _question(model, processor, request, state)
-            decoding = _within_context(model, question, request.decoding)
-            yield Progress("Answering")
-            state.prompt_s = time.perf_counter() - state.started
-            stream = generation.tokens(
-                model,
-                question,
-                decoding,
-                prefix,
-                end_tokens(model, processor),
-                lambda ready: setattr(state, "reused_tokens", ready),
-            )
-            yield from _write(stream, processor, request, state)
-            state.truncated = len(state.token_ids) >= decoding.max_new_tokens
+        yield from _open_media(library, request, state)
+        question = _question(model, processor, request, state)
+        decoding = _within_context(model, question, request.decoding)
+        yield Progress("Answering", kind="answering")
+        state.prompt_s = time.perf_counter() - state.started
+        stream = generation.tokens(
+            library.engine,
+            question,
+            decoding,
+            prefix,
+            end_tokens(model, processor),
+            lambda ready: setattr(state, "reused_tokens", ready),
+            request.stopped,
+        )
+        yield from _write(stream, processor, request, state)
+        state.truncated = len(state.token_ids) >= decoding.max_new_tokens
     except Stopped:
         state.stopped = True
     yield _reply(model, request, state)
@@ -196,10 +187,11 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
     for medium in media:
         _, video = handed.get(id(medium.source), (None, None))
 
-        def opened(on_stage, medium=medium, video=video):
+        def opened(on_stage, stopped, medium=medium, video=video):
+            opening = Opening(state.now, request.reuse, on_stage, stopped)
             if video is None:
-                return library.open(medium, request.settings, state.now, on_stage, request.reuse)
-            return library.take(video, prune_anew, state.now, on_stage, request.reuse)
+                return library.open(medium, request.settings, opening)
+            return library.take(video, prune_anew, opening)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
     clips = [video.clip for video, _ in state.videos]
@@ -264,18 +256,22 @@ def _opened_in(part) -> list[str]:
 
 
 def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, object]:
-    """Runs work(on_stage) beside us, yields its stages, returns its value or raises its error."""
+    """Runs work(on_stage, stopped) beside us, yields its stages, returns its value or raises its
+    error."""
     events: queue.SimpleQueue = queue.SimpleQueue()
     closed = threading.Event()
 
+    def is_over() -> bool:
+        return closed.is_set() or stopped()
+
     def on_stage(stage: Progress) -> None:
-        if closed.is_set() or stopped():
+        if is_over():
             raise Stopped
         events.put(stage)
 
     def run() -> None:
         try:
-            events.put(("done", work(on_stage)))
+            events.put(("done", work(on_stage, is_over)))
         except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
             events.put(("failed", error))
 

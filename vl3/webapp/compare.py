@@ -100,13 +100,13 @@ def _run(studio, run: Run, settings: Mapping, stop, load, system, refusals) -> I
         **options,
     }
     if chosen is None:
-        yield from _answered(studio.beside(), run, request, refusals)
+        yield from _answered(studio.new_session(share_encoded=True), run, request, refusals)
         return
     if load is None:
         yield _failed(run, "The model is chosen by whoever started this page.")
         return
     yield replace(run, turn=replace(run.turn, stage=LOADING))
-    with studio.set_aside():
+    with studio.engine.offloaded():
         other = None
         try:
             other = load(**chosen)

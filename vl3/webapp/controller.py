@@ -464,7 +464,7 @@ class Controller:
             deque(place.wait(left.is_set), maxlen=0)
             if left.is_set():
                 return ""
-            studio = self.visitors.studio.fork()
+            studio = self.visitors.studio.new_session()
             try:
                 return studio.reply(messages((), turn), stop=left, **options).text
             finally:

@@ -191,7 +191,8 @@ def follow(
             turn = finish(turn, event)
         elif isinstance(event, Progress):
             urgent, name = event.name != name, event.name
-            turn = replace(turn, stage=stage_line(event), reused=turn.reused or _is_reuse(event))
+            reused = turn.reused or event.kind == "reused"
+            turn = replace(turn, stage=stage_line(event), reused=reused)
         else:
             urgent = not turn.answer
             turn = replace(turn, answer=turn.answer + event, stage="")
@@ -206,7 +207,3 @@ def finish(turn: Turn, reply: Reply) -> Turn:
     """The turn with its reply."""
     status = "stopped" if reply.stopped else "done"
     return replace(turn, answer=reply.text, reply=reply, status=status, stage="")
-
-
-def _is_reuse(stage: Progress) -> bool:
-    return "reused" in stage.name

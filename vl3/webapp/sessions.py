@@ -165,10 +165,10 @@ class SessionStore:
                 raise ValueError("This page was opened in another browser. Reload it.")
             visitor = self._visitors.get(key)
             if visitor is None:
-                visitor = Session(self.studio.fork(), self.model_number, owner)
+                visitor = Session(self.studio.new_session(), self.model_number, owner)
                 self._visitors[key] = visitor
             elif visitor.model_number != self.model_number:
-                visitor.studio, visitor.model_number = self.studio.fork(), self.model_number
+                visitor.studio, visitor.model_number = self.studio.new_session(), self.model_number
                 visitor.foreseen = None
             visitor.used_s, visitor.left_s, visitor.is_resting = monotonic(), None, False
             return visitor

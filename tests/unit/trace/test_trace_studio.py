@@ -68,7 +68,7 @@ def reply(studio, film, picture):
 
 @pytest.fixture(scope="module")
 def scene(studio, reply):
-    return replay.replay_input(studio._library, reply)
+    return replay.replay_input(studio._encoded, reply)
 
 
 def eager(model, scene, length=None):
@@ -148,7 +148,7 @@ def test_answers_are_bit_identical_with_and_without_looks(studio, reply, film, p
     """Logits of every step of a warm conversation, looked into at each turn or not."""
 
     def run(look):
-        other, said = studio.fork(), []
+        other, said = studio.new_session(), []
         hook = other.model.get_output_embeddings().register_forward_hook(
             lambda _module, _inputs, logits: said.append(logits[0, -1].clone())
         )
@@ -254,7 +254,7 @@ def test_in_four_bits(tiny_folder, film, picture):
     assert np.abs(got.weight_IHQL.sum(-1) - 1).max() < 1e-5
     relevant = studio.attention(reply, tokens=[1], source="relevancy")
     assert relevant.weight_IHQL.sum() == pytest.approx(1, abs=1e-4)
-    again = studio.fork().reply(conversation(film, picture), max_new_tokens=3)
+    again = studio.new_session().reply(conversation(film, picture), max_new_tokens=3)
     assert again.token_ids == reply.token_ids
 
 
@@ -275,7 +275,7 @@ def test_memory_is_a_small_part_of_eager_attention_and_stays_bounded(studio, tmp
     ask = [{"role": "user", "content": [{"type": "video", "video": {"path": path}}, "What?"]}]
     reply = studio.reply(ask, max_new_tokens=8, prune=None)
     assert reply.ledger.frames == 16
-    other = replay.replay_input(studio._library, reply)
+    other = replay.replay_input(studio._encoded, reply)
     attentions, _ = eager(studio.model, other)
     allowed = 0.1 * sum(weight.nbytes for weight in attentions)
     tracer = Tracer(studio.model)
@@ -290,12 +290,12 @@ def test_memory_is_a_small_part_of_eager_attention_and_stays_bounded(studio, tmp
     shorter = studio.reply(ask, max_new_tokens=2, prune=None)
     small = Tracer(studio.model, memory_bytes=only.nbytes + 1)
     for one in (reply, shorter):
-        small.look(replay.replay_input(studio._library, one), layers=[1])
+        small.look(replay.replay_input(studio._encoded, one), layers=[1])
     assert len(small._known) == 1
 
 
 def test_looks_are_freed_with_the_clips_and_come_back_with_them(studio, film, picture):
-    other = studio.fork()
+    other = studio.new_session()
     reply = other.reply(conversation(film, picture), max_new_tokens=2)
     before = other.cached_bytes
     expected = other.attention(reply)
