@@ -39,9 +39,8 @@ from vl3.hf import from_pretrained
 from vl3.hf.chat_template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
 from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
 from vl3.messages.reader import conversations, read
-from vl3.values import Clip, Grid, Keep, Patches
-from vl3.vision import fit_grid, patchify
-from vl3.vision.prune import keep_all, prune
+from vl3.pipeline import Planned, plan, prepare
+from vl3.values import Clip, Keep, Patches
 
 # What stands for a medium in a rendered text, and for which kind.
 MARKS = {
@@ -203,12 +202,12 @@ class VL3Processor(ProcessorMixin):
         else:
             batch = conversations(messages)
         for conversation in batch:
-            rendered, patches, keep = self._conversation(
+            rendered, prepared = self._conversation(
                 conversation, settings, num_frames, add_generation_prompt, add_system_prompt
             )
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
-            if patches is not None:
-                packed.append((patches, keep))
+            if prepared.media:
+                packed.append((prepared.patches, prepared.keep))
         found = self._pad(prompts, return_labels, **padding)
         if return_tensors is None:
             found = {name: tensor.tolist() for name, tensor in found.items()}
@@ -364,44 +363,49 @@ class VL3Processor(ProcessorMixin):
         media = find_media(messages)
         if num_frames is not None:
             media = [_sampled(medium, num_frames) for medium in media]
-        patches = keep = None
-        annotated, counts = messages, []
-        if media:
-            grids = self.grids(media, [medium.measure(settings) for medium in media], settings)
-            clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
-            grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
-            patches = to_patches(clips, grids)
-            keep = prune_patches(patches, settings.prune)
-            annotated = annotate(messages, media, clips)
-            counts = [n for frames in keep.kept_per_frame for n in frames]
+        prepared = prepare(plan(media, settings))
         if text is not None:
-            parts = annotated[0]["content"]
+            parts = annotate(messages, media, prepared.shown)[0]["content"]
+            counts = prepared.counts
             rendered = prompt.render_text(text, self.tokenizer, self.slot_ids, parts, counts, MARKS)
         else:
-            rendered = prompt.render(
-                annotated,
-                self.tokenizer,
-                self.slot_ids,
-                counts,
+            rendered = self.render(
+                messages,
+                prepared.shown,
+                prepared.counts,
                 add_system_prompt=add_system_prompt,
                 add_generation_prompt=add_generation_prompt,
             )
-        return rendered, patches, keep
+        return rendered, prepared
 
-    def grids(
-        self, media: Sequence[MediaPart], measured: Sequence[MediaInfo], settings: ProcessorSettings
-    ) -> list[Grid]:
-        """Grids of the media of one prompt under their common budget."""
-        budget_tokens = settings.budget_tokens
-        if settings.frame_tokens is not None:
-            num_frames = sum(size.frames for size in measured)
-            budget_tokens = min(budget_tokens, settings.frame_tokens * num_frames)
-        return fit_grid(
-            [(size.frames, size.height_px, size.width_px) for size in measured],
-            [settings.image_merge if medium.is_image else settings.video_merge for medium in media],
-            budget_tokens,
-            patch=settings.patch,
-            min_tokens=settings.min_tokens,
+    def plan(self, messages: Sequence[dict], settings: ProcessorSettings | None = None) -> Planned:
+        """What the media of a conversation cost, from headers alone.
+
+        settings: in place of the checkpoint's own
+        """
+        return plan(find_media(messages), settings or self.settings)
+
+    def render(
+        self,
+        messages: Sequence[dict],
+        shown: Sequence[Clip | MediaInfo],
+        counts: Sequence[int],
+        *,
+        add_system_prompt: bool = False,
+        add_generation_prompt: bool = False,
+    ) -> prompt.Prompt:
+        """Token ids of a conversation, with slots for the visual tokens of each frame.
+
+        shown: of each of its media the clip, or what headers say; counts: tokens of each frame, as
+        a plan (all of them) or what was prepared (the kept ones) has them
+        """
+        return prompt.render(
+            annotate(messages, find_media(messages), shown),
+            self.tokenizer,
+            self.slot_ids,
+            counts,
+            add_system_prompt=add_system_prompt,
+            add_generation_prompt=add_generation_prompt,
         )
 
     def _pad(
@@ -498,7 +502,7 @@ def _as_template(messages: Sequence[dict]) -> list[dict]:
 
 def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
     """The medium with so many frames, unless its own part says how many."""
-    if medium.is_image or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
+    if medium.kind == "image" or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
         return medium
     return replace(medium, options=medium.options | {"num_frames": num_frames})
 
@@ -512,18 +516,6 @@ def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
             f"max_length {max_length} cuts; raise max_length, or lower budget_tokens or max_frames"
         )
     return replace(rendered, ids=rendered.ids[:max_length], labels=rendered.labels[:max_length])
-
-
-def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
-    """Patches of decoded clips whose frames already have the size of their grids."""
-    pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
-    joined = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-    return Patches(pixels_NP=joined, grids=tuple(grids))
-
-
-def prune_patches(patches: Patches, settings: PruneSettings | None) -> Keep:
-    """The pruner's mask, or one that keeps everything when pruning is off."""
-    return keep_all(patches.grids) if settings is None else prune(patches, **asdict(settings))
 
 
 def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Tensor]:

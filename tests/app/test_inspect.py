@@ -19,7 +19,7 @@ from test_view_models import WRONG_RULES
 
 import vl3
 import vl3.video
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import VisualContext
 from vl3.vision.prune import prune
 from vl3.webapp import tabs, text_format

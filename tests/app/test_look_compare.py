@@ -8,7 +8,7 @@ from look_steps import HOSTILE, drag, texts_of, with_module
 from steps import serious
 from test_look_inside import GRIDS, noisy
 
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid, Ledger, PromptSegment, Reply
 from vl3.vision.prune import keep_all, prune
 from vl3.viz import compare, run

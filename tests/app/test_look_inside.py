@@ -12,7 +12,7 @@ import torch
 from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 from steps import serious
 
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision.prune import prune
 from vl3.vision.rope2d import angles

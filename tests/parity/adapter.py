@@ -5,14 +5,15 @@ hold one slot per visual token *before* pruning; ours hold the kept ones, so `_p
 others.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vl3.messages.media import annotate, find_media
 from vl3.model import VL3ForConditionalGeneration, to_grids
-from vl3.processor import VL3Processor, to_patches
+from vl3.pipeline import prepare
+from vl3.processor import VL3Processor
 from vl3.prompt import render
 from vl3.values import Clip, Patches
 from vl3.video.official import read_official
@@ -31,24 +32,16 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
     def preprocess(self, model, conversation, template_kwargs, frames=None):
         processor, settings = model.processor, model.processor.settings
         messages = [_message(turn, frames or {}) for turn in conversation]
-        media = find_media(messages)
-        sizes = [medium.measure(settings) for medium in media]
-        grids = processor.grids(media, sizes, settings) if media else []
-        clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
-        rendered = render(
-            annotate(messages, media, clips),
-            processor.tokenizer,
-            processor.slot_ids,
-            [n for g in grids for n in [g.tokens_per_frame] * g.frames],
-            **template_kwargs,
-        )
+        prepared = prepare(processor.plan(messages, replace(settings, prune=None)))
+        rendered = processor.render(messages, prepared.shown, prepared.counts, **template_kwargs)
         out = {"prompt": rendered.text, "input_ids": np.array(rendered.ids)}
-        if media:
+        if prepared.media:
+            grids = prepared.grids
             out |= {
-                "pixel_values": _normalised(to_patches(clips, grids).pixels_NP).numpy(),
+                "pixel_values": _normalised(prepared.patches.pixels_NP).numpy(),
                 "grid_sizes": np.array([[g.frames, g.rows, g.cols] for g in grids]),
                 "merge_sizes": np.array([g.merge for g in grids]),
-                "modals": ["image" if m.is_image else "video" for m in media],
+                "modals": [medium.kind for medium in prepared.media],
             }
         return out
 

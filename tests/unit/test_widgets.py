@@ -12,7 +12,7 @@ from PIL import Image
 
 import vl3
 from vl3 import widgets
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision.prune import prune
 from vl3.viz import export as pages

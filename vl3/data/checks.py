@@ -20,9 +20,10 @@ from vl3.data.readers import Records
 from vl3.data.records import BadSample, Record
 from vl3.data.rules import Note
 from vl3.families.settings import ProcessorSettings
-from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
-from vl3.processor import VL3Processor, prune_patches, to_patches
-from vl3.prompt import Prompt, render
+from vl3.messages.media import MediaInfo, MediaPart, find_media
+from vl3.pipeline import Planned, fit, prepare, read_medium
+from vl3.processor import VL3Processor
+from vl3.prompt import Prompt
 from vl3.values import Clip, Grid
 from vl3.video import VideoError
 
@@ -74,17 +75,15 @@ def check_medium(medium: MediaPart, settings: ProcessorSettings, notes: list[Not
 
     Raises: BadSample E121, E122, E123.
     """
-    kind = "image" if medium.is_image else "video"
     try:
         measured = medium.measure(settings)
-        if not isinstance(medium.source, Clip) and not medium.is_image:
+        if not isinstance(medium.source, Clip) and medium.kind == "video":
             check_range(medium.options, measured)
             notes += check_frames(medium, measured, settings)
     except VideoError as error:
         raise _unreadable(medium, error) from None
     notes += as_read(medium, measured.notes)
-    merge = settings.image_merge if medium.is_image else settings.video_merge
-    check_shape(kind, measured, settings.patch * merge)
+    check_shape(medium.kind, measured, settings.patch * settings.merge_of(medium.kind))
     return measured
 
 
@@ -206,23 +205,23 @@ def check_length(
     """
     media = _found(record)
     sizes = [check_medium(medium, settings, notes) for medium in media]
-    grids = processor.grids(media, sizes, settings) if media else []
-    visual = sum(grid.num_tokens for grid in grids)
-    if media:
-        wanted = _without_budget(processor, media, sizes, settings)
-        if wanted > visual:
-            notes.append(rules.reduced(wanted, visual))
-    tokens = _length(record, processor, sizes, grids)
+    planned = fit(media, sizes, settings)
+    visual = planned.num_tokens
+    wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
+    if wanted > visual:
+        notes.append(rules.reduced(wanted, visual))
+    prompts = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
+    tokens = count_tokens(prompts)
     size = Size(
         text=tokens - visual,
         visual=visual,
-        images=sum(medium.is_image for medium in media),
-        videos=sum(not medium.is_image for medium in media),
+        images=sum(medium.kind == "image" for medium in media),
+        videos=sum(medium.kind == "video" for medium in media),
         seconds=sum(size.duration_s or 0.0 for size in sizes),
     )
     if tokens > max_tokens:
         # the pruner may save the sample; only then are frames worth decoding
-        kept = _kept(media, grids, settings, notes) if media and settings.prune else visual
+        kept = _kept(planned, notes) if media and settings.prune else visual
         if tokens - visual + kept > max_tokens:
             raise rules.too_long(tokens - visual + kept, kept, max_tokens)
     return size, sizes
@@ -239,24 +238,6 @@ def _found(record: Record) -> list[MediaPart]:
         raise rules.refused("", error) from None
 
 
-def _without_budget(processor, media, sizes, settings: ProcessorSettings) -> int:
-    """Visual tokens if the media of a sample had all the room they want."""
-    roomy = replace(settings, budget_tokens=NO_BUDGET)
-    return sum(grid.num_tokens for grid in processor.grids(media, sizes, roomy))
-
-
-def _length(record: Record, processor: VL3Processor, sizes, grids: list[Grid]) -> int:
-    """Tokens of all talks of a record before pruning."""
-    counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
-    prompts = [
-        render(
-            annotate(talk, find_media(talk), sizes), processor.tokenizer, processor.slot_ids, counts
-        )
-        for talk in record.talks
-    ]
-    return count_tokens(prompts)
-
-
 def count_tokens(prompts: Sequence[Prompt]) -> int:
     """Tokens of the talks of a sample, what stands before the end of their media counted once."""
     if len(prompts) == 1:
@@ -265,20 +246,18 @@ def count_tokens(prompts: Sequence[Prompt]) -> int:
     return shared + sum(len(prompt.ids) - shared for prompt in prompts)
 
 
-def _kept(
-    media: list[MediaPart], grids: list[Grid], settings: ProcessorSettings, notes: list[Note]
-) -> int:
+def _kept(planned: Planned, notes: list[Note]) -> int:
     """Visual tokens that pruning leaves; notes gets what decoding tells of the media."""
-    clips = []
-    for medium, grid in zip(media, grids):
+
+    def read(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
         try:
-            clip = medium.read(settings, grid, None)
+            clip = read_medium(medium, settings, grid)
         except VideoError as error:
             raise rules.undecodable(str(medium.source), str(error)) from None
-        clips.append(clip)
-        notes += as_read(medium, clip.notes)
-    grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
-    return int(prune_patches(to_patches(clips, grids), settings.prune).keep_M.sum())
+        notes.extend(as_read(medium, clip.notes))
+        return clip
+
+    return sum(prepare(planned, read).counts)
 
 
 # A data set

@@ -14,10 +14,10 @@ from PIL import Image
 from vl3.data.checks import count_tokens
 from vl3.data.normalize import media_parts
 from vl3.data.records import Record
-from vl3.messages.media import annotate, find_media
-from vl3.processor import VL3Processor, prune_patches, to_patches
-from vl3.prompt import IGNORE, Prompt, render
-from vl3.values import Clip, Grid
+from vl3.pipeline import Prepared, prepare
+from vl3.processor import VL3Processor
+from vl3.prompt import IGNORE, Prompt
+from vl3.values import Clip
 from vl3.video.sample import thin
 
 MOST_FRAMES = 24  # shown of one medium; a report stays a file that opens
@@ -81,35 +81,23 @@ def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: 
     Raises: vl3.video.VideoError.
     """
     settings = replace(processor.settings, budget_tokens=visual_tokens)
-    media, clips, grids, keep, counts = find_media(record.talks[0]), [], [], None, []
-    if media:
-        measured = [medium.measure(settings) for medium in media]
-        grids = processor.grids(media, measured, settings)
-        clips = [medium.read(settings, grid, None) for medium, grid in zip(media, grids)]
-        grids = [replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips)]
-        keep = prune_patches(to_patches(clips, grids), settings.prune)
-        counts = [count for frames in keep.kept_per_frame for count in frames]
-    prompts = [
-        render(
-            annotate(talk, find_media(talk), clips), processor.tokenizer, processor.slot_ids, counts
-        )
-        for talk in record.talks
-    ]
+    prepared = prepare(processor.plan(record.talks[0], settings))
+    prompts = [processor.render(talk, prepared.shown, prepared.counts) for talk in record.talks]
     return Preview(
         place=place,
         id=record.id,
         dataset=record.dataset,
-        media=tuple(_joined(_looks(media_parts(record.talks[0]), clips, grids, keep))),
+        media=tuple(_joined(_looks(media_parts(record.talks[0]), prepared))),
         talks=tuple(tuple(pieces(prompt, processor.tokenizer)) for prompt in prompts),
         learned=sum(label != IGNORE for prompt in prompts for label in prompt.labels),
         tokens=count_tokens(prompts),
     )
 
 
-def _looks(parts: list[dict], clips: list[Clip], grids: list[Grid], keep) -> Iterator[MediaPreview]:
+def _looks(parts: list[dict], prepared: Prepared) -> Iterator[MediaPreview]:
     start = 0
-    for part, clip, grid in zip(parts, clips, grids):
-        kept = keep.keep_M[start : start + grid.num_tokens]
+    for part, clip, grid in zip(parts, prepared.shown, prepared.grids):
+        kept = prepared.keep.keep_M[start : start + grid.num_tokens]
         start += grid.num_tokens
         kept_TRC = kept.view(grid.frames, grid.token_rows, grid.token_cols)
         yield MediaPreview(

@@ -57,6 +57,10 @@ class ProcessorSettings:
     system_prompt: bool = True  # chats start with the official system prompt
     prune: PruneSettings | None = field(default_factory=PruneSettings)
 
+    def merge_of(self, kind: str) -> int:
+        """How many patches a side make a token of an "image" or a "video"."""
+        return self.image_merge if kind == "image" else self.video_merge
+
     def __post_init__(self) -> None:
         for name in (
             "patch",

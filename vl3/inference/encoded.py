@@ -24,7 +24,7 @@ from vl3.inference.disk_cache import FeatureCache
 from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.messages.media import MediaPart, content_digest
-from vl3.processor import prune_patches, to_patches
+from vl3.pipeline import Planned, plan, prepare, prune_patches, to_patches
 from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress
 
 OnStage = Callable[[Progress], None]
@@ -158,32 +158,22 @@ class EncodedCache:
 
     def plan(self, medium: MediaPart, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
-        measured = medium.measure(settings)
-        (grid,) = self.processor.grids([medium], [measured], settings)
-        path = medium.source if isinstance(medium.source, str | Path) else None
-        return Plan(
-            source=Path(path).name if path else getattr(medium.source, "source", "picture"),
-            times_s=measured.times_s,
-            height_px=measured.height_px,
-            width_px=measured.width_px,
-            grid=grid,
-            duration_s=measured.duration_s,
-            notes=measured.notes,
-        )
+        return _as_plan(medium, plan([medium], settings))
 
     def open(
         self, medium: MediaPart, settings: ProcessorSettings, opening: Opening
     ) -> tuple[EncodedVideo, bool]:
         """The encoded medium, and whether it was known already."""
-        plan = self.plan(medium, settings)
-        key, encoder = _key(medium, settings, plan), opening.now.encoder
+        planned = plan([medium], settings)
+        told = _as_plan(medium, planned)
+        key, encoder = _key(medium, settings, told), opening.now.encoder
         known = self._videos.get(key)
         if known is not None and opening.reuse and self._is_as_made(known, encoder):
             self._use(key)
             opening.on_stage(Progress("Video already encoded, reused", kind="reused"))
             clip = replace(known.clip, source=_source(medium, known.clip))
-            return replace(self.repruned(known, settings), plan=plan, clip=clip), True
-        fresh = self._encode(medium, settings, plan, key, opening)
+            return replace(self.repruned(known, settings), plan=told, clip=clip), True
+        fresh = self._encode(planned, told, key, opening)
         self._remember(fresh)
         return fresh, False
 
@@ -232,26 +222,25 @@ class EncodedCache:
         made = replace(known.made, keep=_of_mask(keep))
         return replace(known, keep=keep, ledger=ledger, made=made)
 
-    def _encode(
-        self, medium: MediaPart, settings: ProcessorSettings, plan: Plan, key: str, opening: Opening
-    ) -> EncodedVideo:
-        started = time.perf_counter()
+    def _encode(self, planned: Planned, told: Plan, key: str, opening: Opening) -> EncodedVideo:
+        started, prune = time.perf_counter(), planned.settings.prune
         reading = partial(Progress, "Reading frames", kind="reading")
-        opening.on_stage(reading(0, plan.num_frames))
-        clip = medium.read(
-            settings,
-            plan.grid,
-            lambda done, total: opening.on_stage(reading(done, total)),
-        )
-        grid = replace(plan.grid, frames=len(clip))
-        patches = to_patches([clip], [grid])
+        opening.on_stage(reading(0, told.num_frames))
+
+        def read(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
+            return medium.read(settings, grid, lambda *done: opening.on_stage(reading(*done)))
+
+        # Every token is encoded, so that other settings of the pruner need no encoder.
+        whole = replace(planned, settings=replace(planned.settings, prune=None))
+        prepared = prepare(whole, read)
+        (clip,), (grid,), patches = prepared.shown, prepared.grids, prepared.patches
         decoded = time.perf_counter()
         encoder = opening.now.encoder
         written_as = self._written_as(key, encoder) if opening.reuse else None
         features, is_fresh = self._features(patches, written_as, opening)
         encoded = time.perf_counter()
         opening.on_stage(Progress("Removing repeated patches", kind="pruning"))
-        keep = prune_patches(patches, settings.prune)
+        keep = prune_patches(patches, prune)
         ledger = Ledger(
             frames=grid.frames,
             visual_tokens=grid.num_tokens,
@@ -271,7 +260,7 @@ class EncodedCache:
             clip=clip,
             grid=grid,
             keep=keep,
-            plan=plan,
+            plan=told,
             ledger=ledger,
             features_MD=features,
             key=key,
@@ -356,9 +345,23 @@ class EncodedCache:
             self._videos.popitem(last=False)
 
 
+def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
+    (info,), (grid,) = planned.shown, planned.grids
+    path = medium.source if isinstance(medium.source, str | Path) else None
+    return Plan(
+        source=Path(path).name if path else getattr(medium.source, "source", "picture"),
+        times_s=info.times_s,
+        height_px=info.height_px,
+        width_px=info.width_px,
+        grid=grid,
+        duration_s=info.duration_s,
+        notes=info.notes,
+    )
+
+
 def _key(medium: MediaPart, settings: ProcessorSettings, plan: Plan) -> str:
     source = medium.source
-    chosen = medium.sampling(settings) | asdict(plan.grid) | {"is_image": medium.is_image}
+    chosen = medium.sampling(settings) | asdict(plan.grid) | {"kind": medium.kind}
     if isinstance(source, Clip):
         chosen |= {"lost_frames": source.lost_frames, "notes": source.notes}
     return f"{content_digest(source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"

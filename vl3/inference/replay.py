@@ -13,7 +13,7 @@ from vl3.arguments import shown
 from vl3.families.settings import PruneSettings
 from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
 from vl3.interpret import ReplayInput
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid, PromptSegment, Reply, VisualContext
 from vl3.vision.token_map import token_layout
 

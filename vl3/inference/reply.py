@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import torch
 
-from vl3 import prompt
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import generation
 from vl3.inference.encoded import (
@@ -26,7 +25,7 @@ from vl3.inference.encoded import (
 )
 from vl3.inference.engine import Stopped, give_back_memory
 from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt
-from vl3.messages.media import annotate, find_media
+from vl3.messages.media import find_media
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
 
@@ -182,9 +181,8 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
     """Opens every medium of the messages in order, telling the stages as they come."""
     handed: dict[int, tuple[Clip, EncodedVideo]] = {}
     messages = [_with_clips(message, handed) for message in request.messages]
-    media = find_media(messages)
     prune_anew = request.settings if request.is_prune_asked else None
-    for medium in media:
+    for medium in find_media(messages):
         _, video = handed.get(id(medium.source), (None, None))
 
         def opened(on_stage, stopped, medium=medium, video=video):
@@ -198,10 +196,9 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
     counts = [
         n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
     ]
-    state.prompt = prompt.render(
-        annotate(messages, media, clips),
-        library.processor.tokenizer,
-        library.processor.slot_ids,
+    state.prompt = library.processor.render(
+        messages,
+        clips,
         counts,
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,

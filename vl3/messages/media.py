@@ -47,12 +47,13 @@ class MediaInfo:
 class MediaPart:
     """An image or a video of a message, not read yet.
 
-    part: as vl3.messages.reader reads it; source: a path, a Clip, a PIL image or an array
+    part: as vl3.messages.reader reads it; kind: "image" or "video", by what its source is
+    source: a path, a Clip, a PIL image or an array
     options: fps, max_frames, num_frames, start, end and mode, as far as the part says
     """
 
     part: dict
-    is_image: bool
+    kind: str
     source: object
     options: dict
 
@@ -61,7 +62,7 @@ class MediaPart:
         if isinstance(self.source, Clip):
             clip = self.source
             return MediaInfo(*clip.frames_TYX3.shape[:3], clip.times_s, notes=clip.notes)
-        if self.is_image:
+        if self.kind == "image":
             if isinstance(self.source, str | Path):
                 path = Path(self.source)
                 return MediaInfo(1, *image_size(path), notes=still_notes(path))
@@ -97,7 +98,7 @@ class MediaPart:
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
         resize = ops.resizer(resized)
-        if self.is_image:
+        if self.kind == "image":
             return video.read_image(self.source, size=size, resize=resize)
         return video.read(
             self.source, size=size, on_frame=on_frame, resize=resize, **self.sampling(settings)
@@ -141,10 +142,10 @@ def _medium(part: dict) -> MediaPart:
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
     elif isinstance(source, Clip) and kind == "video" and not source.is_image:
         source, options = part_of_clip(source, options), {}
-    is_image = kind == "image" or _is_image(source)
     if isinstance(source, Clip) and kind == "image" and not source.is_image:
         raise ValueError("an image is one picture - got a clip of frames; use type video")
-    return MediaPart(part, is_image, source, options)
+    seen = "image" if kind == "image" or _is_image(source) else "video"
+    return MediaPart(part, seen, source, options)
 
 
 def _found(kind: str, source: object) -> object:
@@ -270,7 +271,7 @@ def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip]) -> Rea
         if part["type"] == "text":
             return part
         medium, clip = next(pairs)
-        if medium.is_image:
+        if medium.kind == "image":
             when = part.get("timestamp")
             return {"type": "image"} | ({} if when is None else {"timestamp": when})
         return {"type": "video", "num_frames": len(clip), "timestamps": list(clip.times_s)}

@@ -47,7 +47,7 @@ class FrameCache:
 
     def _key(self, medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> str:
         chosen = (content_digest(medium.source), sorted(medium.sampling(settings).items()), grid)
-        return hashlib.sha256(repr((chosen, medium.is_image)).encode()).hexdigest()
+        return hashlib.sha256(repr((chosen, medium.kind)).encode()).hexdigest()
 
     def _write(self, file: Path, clip: Clip) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

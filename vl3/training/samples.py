@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from vl3.data.records import BadSample, Record
-from vl3.families.settings import ProcessorSettings
-from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
-from vl3.processor import VL3Processor, prune_patches, to_patches
-from vl3.prompt import IGNORE, Prompt, render
+from vl3.messages.media import find_media
+from vl3.pipeline import Planned, plan, prepare, read_medium
+from vl3.processor import VL3Processor
+from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
-from vl3.values import Clip, Grid
+from vl3.values import Grid
 from vl3.vision import unique_frames
 
 
@@ -76,14 +76,13 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
 
     Raises: BadSample or vl3.video.VideoError.
     """
-    settings = replace(processor.settings, budget_tokens=visual_tokens)
-    _, sizes, grids = _planned(record, processor, settings)
-    counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
-    talks = [_render(talk, processor, sizes, counts) for talk in record.talks]
+    planned = _planned(record, processor, visual_tokens)
+    talks = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
     prefix = _shared(talks) if len(talks) > 1 else 0
     tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
-    picture = max((grid.patches_per_frame for grid in grids), default=0)
-    return Size(tokens, sum(grid.num_patches for grid in grids), picture, sum(counts))
+    picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
+    patches = sum(grid.num_patches for grid in planned.grids)
+    return Size(tokens, patches, picture, planned.num_tokens)
 
 
 def build(
@@ -101,22 +100,17 @@ def build(
     Raises: BadSample E130 when it is longer than max_tokens, E121 and others for its media;
             vl3.video.VideoError for a file that cannot be read.
     """
-    settings = replace(processor.settings, budget_tokens=visual_tokens)
-    media, _, grids = _planned(record, processor, settings)
-    read = cache.read if cache else _read
-    clips = [read(medium, settings, grid) for medium, grid in zip(media, grids)]
-    grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips))
-    counts, pixels, fresh, source_K = [], torch.empty(0, 0, dtype=torch.uint8), (), torch.empty(0)
-    story_KF = None
-    if media:
-        patches = to_patches(clips, grids)
-        keep = prune_patches(patches, settings.prune)
-        counts = [count for frames in keep.kept_per_frame for count in frames]
-        pixels, fresh, source_M = unique_frames(patches.pixels_NP, patches.grids)
-        source_K = source_M[keep.keep_M]
+    planned = _planned(record, processor, visual_tokens)
+    prepared = prepare(planned, cache.read if cache else read_medium)
+    counts, pixels, fresh = prepared.counts, torch.empty(0, 0, dtype=torch.uint8), ()
+    source_K, story_KF = torch.empty(0), None
+    if prepared.media:
+        keep_M = prepared.keep.keep_M
+        pixels, fresh, source_M = unique_frames(prepared.patches.pixels_NP, prepared.grids)
+        source_K = source_M[keep_M]
         if record.story is not None:
-            story_KF = record.story(*grids)[keep.keep_M]
-    talks = [_render(talk, processor, clips, counts) for talk in record.talks]
+            story_KF = record.story(*prepared.grids)[keep_M]
+    talks = [processor.render(talk, prepared.shown, counts) for talk in record.talks]
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
@@ -142,24 +136,11 @@ def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str
     return BadSample("E130", f"{record.id}: {tokens} tokens ({visual} visual) > {most}; {knobs}.")
 
 
-def _read(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
-    return medium.read(settings, grid, None)
-
-
-def _planned(
-    record: Record, processor: VL3Processor, settings: ProcessorSettings
-) -> tuple[list[MediaPart], list[MediaInfo], list[Grid]]:
+def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Planned:
     media = find_media(record.talks[0])
     if any(len(find_media(talk)) != len(media) for talk in record.talks[1:]):
         raise BadSample("E110", f"{record.id}: its talks are not about the same media.")
-    sizes = [medium.measure(settings) for medium in media]
-    return media, sizes, processor.grids(media, sizes, settings) if media else []
-
-
-def _render(talk: list[dict], processor: VL3Processor, clips: Sequence, counts) -> Prompt:
-    """The talk as token ids; clips are decoded or measured ones, both know frames and times."""
-    messages = annotate(talk, find_media(talk), clips)
-    return render(messages, processor.tokenizer, processor.slot_ids, counts)
+    return plan(media, replace(processor.settings, budget_tokens=visual_tokens))
 
 
 def thin(talk: Prompt, tokenizer, rng: random.Random) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid, Ledger, Reply
 from vl3.vision.prune import keep_all, prune
 from vl3.viz import compare

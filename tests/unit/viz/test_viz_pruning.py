@@ -15,7 +15,7 @@ from PIL import Image
 from vl3 import video
 from vl3.messages.media import resize_clip
 from vl3.ops import LEVELS_PER_UNIT, change
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid, Keep
 from vl3.vision import prune
 from vl3.viz import pictures, pruning
