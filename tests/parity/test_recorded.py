@@ -74,7 +74,7 @@ CANARIES = {
     "width and height exchanged in the grid": (
         "vl3_official_tiny/b_two",
         "grids",
-        "import vl3.processor as m\nright = m.fit_grid\n"
+        "import vl3.pipeline as m\nright = m.fit_grid\n"
         "m.fit_grid = lambda sizes, *a, **k: right([(t, w, h) for t, h, w in sizes], *a, **k)",
     ),
     "pruner with half the distance": (

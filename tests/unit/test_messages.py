@@ -205,7 +205,7 @@ def test_sources_that_are_no_paths(folder):
         (medium,) = find_media(asks(part))
         source = medium.source
         clip = source if isinstance(source, Clip) else video.read_image(source)
-        assert medium.is_image
+        assert medium.kind == "image"
         assert np.array_equal(clip.frames_TYX3[0], np.asarray(picture))
     clip_url = "data:video/mp4;base64," + base64.b64encode(Path("a.mp4").read_bytes()).decode()
     for part in (
@@ -234,7 +234,7 @@ def test_frames_in_every_form_are_the_same_clip():
     part = {"type": "video", "video": FRAMES, "sample_fps": 2, "start": 0.5, "max_frames": 2}
     assert find_media(asks(part))[0].source.times_s == (0.5, 1.5)
     one = {"type": "video", "video": FRAMES[:1], "sample_fps": 2}
-    assert not find_media(asks(one))[0].is_image
+    assert find_media(asks(one))[0].kind == "video"
 
 
 def test_options_take_a_part_of_a_clip_that_was_read():
@@ -513,7 +513,7 @@ def test_any_messages_are_media_or_a_value_error(messages):
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017
         return
-    sizes = [MediaInfo(1, 14, 14, None if medium.is_image else (0.0,)) for medium in media]
+    sizes = [MediaInfo(1, 14, 14, None if medium.kind == "image" else (0.0,)) for medium in media]
     assert len(annotate(messages, media, sizes)) == len(messages)
 
 
