@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from vl3.video import limits
 from vl3.video.container import shown_name
 from vl3.video.errors import VideoError
+from vl3.video.header_cache import once_per_file
 from vl3.video.images import DAMAGE, upright
 from vl3.video.levels import over_white
 from vl3.video.timeline import Timeline
@@ -21,17 +21,12 @@ from vl3.video.watchdog import Beat, run_with_watchdog
 _DEFAULT_DELAY_MS = 100
 
 
+@once_per_file(8)
 def animation_timeline(path: Path, timeout_s: float) -> Timeline:
     """The timeline of an animated webp or avif, from its real delays; 0 counts as 100 ms.
 
     Raises: VideoError - too large, damaged, or slower than a file of its size may be
     """
-    state = path.stat()
-    return _remembered(path, state.st_size, state.st_mtime_ns, timeout_s)
-
-
-@functools.lru_cache(maxsize=8)
-def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
     deadline_s = limits.read_deadline_s(path)
     return next(
         run_with_watchdog(

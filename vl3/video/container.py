@@ -6,7 +6,6 @@ scripts and the like are refused before they could open anything.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import stat
@@ -18,6 +17,7 @@ import av.error
 from vl3.arguments import shown
 from vl3.video import limits
 from vl3.video.errors import VideoError
+from vl3.video.header_cache import once_per_file
 from vl3.video.mp4_boxes import claimed_samples
 
 # Names of libavformat demuxers. Left out on purpose are those that open further files or devices
@@ -96,8 +96,7 @@ def open_video(path: Path) -> av.container.InputContainer:
 
     Raises: VideoError - not a media file, incomplete, a playlist, unreadable, claims too much
     """
-    state = path.stat()
-    _check_claims(path, state.st_size, state.st_mtime_ns)
+    _check_claims(path)
     try:
         container = av.open(
             str(path),
@@ -120,8 +119,8 @@ def _begins(path: Path, letters: bytes) -> bool:
         return file.read(len(letters)) == letters
 
 
-@functools.lru_cache(maxsize=64)
-def _check_claims(path: Path, size_bytes: int, mtime_ns: int) -> None:
+@once_per_file(64)
+def _check_claims(path: Path) -> None:
     """Refuses, before libavformat allocates for it, what is no video or claims too much."""
     name = shown_name(path)
     with open(path, "rb") as file:
@@ -129,7 +128,7 @@ def _check_claims(path: Path, size_bytes: int, mtime_ns: int) -> None:
     for letters, kind in _DOCUMENTS.items():
         if head.startswith(letters):
             raise VideoError(f"{name} is {kind} and not a video; give the video itself.")
-    limits.check_samples(name, claimed_samples(path), size_bytes)
+    limits.check_samples(name, claimed_samples(path), path.stat().st_size)
 
 
 def pick_stream(container: av.container.InputContainer, name: str) -> av.video.stream.VideoStream:

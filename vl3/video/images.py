@@ -18,6 +18,7 @@ from vl3.values import Clip
 from vl3.video import limits
 from vl3.video.container import local_file, shown_name
 from vl3.video.errors import VideoError
+from vl3.video.header_cache import once_per_file
 from vl3.video.heif import heif_rgb, heif_size, is_heif
 from vl3.video.levels import eight_bits, over_white
 from vl3.video.watchdog import run_with_watchdog
@@ -78,7 +79,11 @@ def is_image(path: str | os.PathLike) -> bool:
 
     Raises: VideoError - as local_file; a picture too large to be opened safely
     """
-    found = local_file(path)
+    return _is_still(local_file(path))
+
+
+@once_per_file(64)
+def _is_still(found: Path) -> bool:
     if is_heif(found):
         return True
     picture = _identify(found)
@@ -88,6 +93,7 @@ def is_image(path: str | os.PathLike) -> bool:
         return picture.format not in _ANIMATED or _num_frames(picture) == 1
 
 
+@once_per_file(64)
 def is_animation(path: Path) -> bool:
     """True for a webp or avif of several frames, which PIL reads."""
     with open(path, "rb") as file:
@@ -141,12 +147,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises: VideoError - a file that is not a picture
     """
-    found = local_file(path)
+    return _size_shown(local_file(path))
+
+
+@once_per_file(64)
+def _size_shown(found: Path) -> tuple[int, int]:
     if is_heif(found):
         return heif_size(found)
     picture = _identify(found)
     if picture is None:
-        raise VideoError(f"{shown_name(path)} is not a picture that can be read.")
+        raise VideoError(f"{shown_name(found)} is not a picture that can be read.")
     with picture:
         # PIL gives a TIFF's size as it is shown
         turned = picture.format != "TIFF" and _orientation(picture) in (5, 6, 7, 8)
@@ -176,6 +186,7 @@ def resolve_size(size: object, num_frames: int, height_px: int, width_px: int) -
     raise VideoError(f"size is (height, width) in pixels, at least 1 x 1 - got {given}.")
 
 
+@once_per_file(64)
 def still_notes(path: Path) -> tuple[str, ...]:
     """What a person must know of a still picture before it is decoded."""
     if is_heif(path):

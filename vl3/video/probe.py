@@ -16,6 +16,7 @@ from vl3.video import limits
 from vl3.video.animated_webp import animation_timeline
 from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
+from vl3.video.header_cache import once_per_file
 from vl3.video.images import image_format, image_size, is_animation, is_image
 from vl3.video.pixels import orientation
 from vl3.video.timeline import codec_name, packets, scan
@@ -61,8 +62,12 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
 
     Raises: VideoError - one sentence: missing, empty, incomplete, no video stream, a URL, ...
     """
-    timeout_s = number("timeout_s", timeout_s, above=0, unit="seconds")
-    found = local_file(path)
+    return read_header(local_file(path), number("timeout_s", timeout_s, above=0, unit="seconds"))
+
+
+@once_per_file(64)
+def read_header(found: Path, timeout_s: float) -> Probe:
+    """The same of a local file; read once, as long as the file does not change."""
     if is_image(found):
         height, width = image_size(found)
         return Probe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from vl3.video import limits
 from vl3.video.clock import clock_shift
 from vl3.video.container import open_video, pick_stream, shown_name, video_streams
 from vl3.video.errors import VideoError
+from vl3.video.header_cache import once_per_file
 from vl3.video.recordings import num_recordings
 from vl3.video.watchdog import Beat, run_with_watchdog
 
@@ -109,17 +109,12 @@ class Timeline:
 NO_PTS = np.iinfo(np.int64).min
 
 
+@once_per_file(8)
 def scan(path: Path, timeout_s: float = 30.0) -> Timeline:
     """The timeline of a file; remembered for the last few files while they do not change.
 
     Raises: VideoError - no frames, or nothing read for timeout_s seconds
     """
-    state = path.stat()
-    return _remembered(path, state.st_size, state.st_mtime_ns, timeout_s)
-
-
-@functools.lru_cache(maxsize=8)
-def _remembered(path: Path, size_bytes: int, mtime_ns: int, timeout_s: float) -> Timeline:
     deadline_s = limits.read_deadline_s(path)
     return next(
         run_with_watchdog(
