@@ -335,7 +335,7 @@ class Page(Layout):
         return self._begun(visitor)
 
     def _split(self, values: Sequence) -> tuple[dict, dict]:
-        """Reading and answer settings. Raises: Refused with the first wrong one."""
+        """Reading and answer settings. Raises: UserError with the first wrong one."""
         for sentence in form.faults(values, self.desk.context_tokens).values():
             raise UserError("Setting out of range", sentence)
         return form.split(values)

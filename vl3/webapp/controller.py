@@ -1,6 +1,6 @@
 """What the page does, without the page: take a file, say what it costs, ask, stop, try again.
 
-Every method takes the visitor it acts for. A wrong step raises Refused: a title, and one sentence
+Every method takes the visitor it acts for. A wrong step raises UserError: a title, and one sentence
 that says what to do instead.
 """
 

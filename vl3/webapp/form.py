@@ -51,7 +51,7 @@ _NUMBERS: dict[str, tuple[str, Callable]] = {
 def value(name: str, given: object) -> float | int | None:
     """What a field of numbers holds; None where it is empty.
 
-    Raises: Refused with its label, its range and what it holds where that is out of range.
+    Raises: UserError with its label, its range and what it holds where that is out of range.
     """
     if given is None or given == "":
         return None
@@ -110,7 +110,7 @@ def answer(values: Sequence) -> tuple[dict, str]:
 
     A field left empty has its default. Pruning is None (off), or mode, keep and, where one was
     typed, threshold; an empty threshold is the model's own.
-    Raises: Refused for the first number out of its range.
+    Raises: UserError for the first number out of its range.
     """
     fields = dict(zip(ANSWER, values, strict=True))
     given = {name: value(name, fields[name]) for name in _DEFAULTS}
@@ -173,7 +173,7 @@ def read_as(item: Attachment | None, values: Sequence) -> tuple:
 def rule(detail: object) -> dict:
     """Threshold, mode and keep of a pruner as a browser names them.
 
-    Raises: Refused where one of them is none.
+    Raises: UserError where one of them is none.
     """
     detail = detail if isinstance(detail, dict) else {}
     threshold, mode, keep = (detail.get(name) for name in ("threshold", "mode", "keep"))

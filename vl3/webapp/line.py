@@ -30,7 +30,7 @@ class Line:
     def place(self) -> Iterator[Place]:
         """A place at the end of the line, given back at the end of the block.
 
-        Raises: Refused where the line is too long.
+        Raises: UserError where the line is too long.
         """
         place = Place(self)
         with self._moved:
@@ -44,7 +44,7 @@ class Line:
                 self._moved.notify_all()
 
     def check(self) -> None:
-        """Raises: Refused where nobody else can come into the line."""
+        """Raises: UserError where nobody else can come into the line."""
         waiting = len(self) - 1
         if waiting >= self._most:
             raise UserError("Too many people", text_format.too_many(waiting))

@@ -29,7 +29,7 @@ class Media:
     def attach(self, path: str) -> Attachment:
         """The file, if it lies in the folder and can be read.
 
-        Raises: Refused, or the reader's own error with one sentence for the user.
+        Raises: UserError, or the reader's own error with one sentence for the user.
         """
         if not uploads.contains(self.folder, path):
             raise UserError("Cannot read this file", "The file is gone. Upload it again.")
