@@ -1,7 +1,7 @@
 """Say whether a run learned as another did, or from which step on it did not.
 
     python -m train_cli compare runs/mine runs/other
-    python -m train_cli compare runs/mine reference.jsonl --html curves.html
+    python -m train_cli compare runs/mine reference.jsonl
 
 The second is the reference: its noise makes the band (vl3/training/compare.py says how). The exit
 code is 0 within the band and 1 where the runs diverged.
@@ -26,13 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="run folder or metrics.jsonl to measure it against",
     )
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--html", type=Path, metavar="FILE", help="write the curves to a page")
-    shown.add_argument("--json", action="store_true", help="verdict, curves and tables as JSON")
+    parser.add_argument("--json", action="store_true", help="verdict, curves and tables as JSON")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    from vl3.training import compare, curves
+    from vl3.training import compare
 
     try:
         ours, theirs = compare.read(chosen.run_dir), compare.read(chosen.reference)
@@ -46,19 +44,19 @@ def run(chosen: argparse.Namespace) -> int:
     else:
         print(words)
         _print_tables(ours, theirs)
-    if chosen.html:
-        try:
-            chosen.html.write_text(curves.page(ours, theirs, verdict), encoding="utf-8")
-        except OSError as error:
-            fail(f"--html {chosen.html} cannot be written ({error.strerror})", USAGE)
-        print(f"\n{chosen.html}")
     return OK if verdict.diverged is None else FAILED
 
 
 def _print_tables(ours, theirs) -> None:
-    from vl3.training import compare, curves
+    from vl3.training import compare
 
     for title, rows in compare.tables(ours, theirs).items():
         print(f"\n{title:<32}{ours.name:>16}{theirs.name:>16}")
         for name, one, other in rows:
-            print(f"  {name:<30}{curves.figure(one):>16}{curves.figure(other):>16}")
+            print(f"  {name:<30}{_figure(one):>16}{_figure(other):>16}")
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from train_cli.__main__ import main
-from vl3.training import compare, curves
+from vl3.training import compare
 
 
 def losses(seed, steps=200, change=lambda step, loss: loss):
@@ -123,21 +123,3 @@ def test_what_is_no_run_is_told_in_one_sentence(kind, tmp_path, capsys):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "other" in last
-
-
-def test_the_page_asks_nobody_and_runs_nothing(tmp_path):
-    name = "<script>alert(1)</script>"
-    one = compare.Curve(name, losses(1), {"loss/<b>": 1.0}, 10.0)
-    two = compare.Curve("two", losses(0), {"loss/<b>": 2.0}, 20.0)
-    page = curves.page(one, two, compare.compare(one, two))
-    assert "<script" not in page
-    assert "<b>" not in page
-    assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
-    assert page.count("<polyline") == 4
-    assert "default-src 'none'" in page
-
-
-def test_the_page_of_a_run_that_was_broken_from_the_start():
-    one = compare.Curve("one", losses(1, change=lambda s, loss: float("nan")), {}, None)
-    two = compare.Curve("two", losses(0), {}, None)
-    assert "nothing to draw" in curves.page(one, two, compare.compare(one, two))
