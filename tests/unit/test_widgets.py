@@ -1,4 +1,4 @@
-"""Views in notebooks: the canvas shares the page's module, the plain one stands in without it."""
+"""Views in notebooks: the canvas shares the page's module, a picture stands in without it."""
 
 import html
 import io
@@ -20,7 +20,6 @@ from vl3.viz import figures
 from vl3.viz.pruning import data
 from vl3.weights.export import export
 from vl3.widgets.model import ENVIRONMENT
-from vl3.widgets.plain import MISSING, Plain
 
 GRID = Grid(frames=5, rows=4, cols=6, merge=2)
 USED = {"mode": "official", "threshold": 5.0, "min_tokens": 1, "keep": "earlier"}
@@ -51,11 +50,6 @@ def told():
 def no_anywidget(monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "vl3.widgets.canvas", raising=False)
-
-
-def said(view: Plain) -> str:
-    """All text of a plain view."""
-    return " ".join(child.value for child in view.children if isinstance(child, ipywidgets.HTML))
 
 
 def sent(widget, monkeypatch) -> list:
@@ -96,19 +90,16 @@ def test_where_no_widget_runs_a_picture_stands_in(clip):
     np.testing.assert_array_equal(same, keep)
 
 
-def test_without_anywidget_the_plain_view_says_so_and_decides_alike(clip, no_anywidget):
-    view = widgets.pruning(clip, GRID, USED)
-    assert isinstance(view, Plain)
-    assert MISSING in said(view)
-    view.frame = 3
-    assert view.controls["frame"].value == 3
-    view.controls["mode"].value = "last_kept"
-    view.controls["threshold"].value = 7.0
-    (kept,) = prune(to_patches([clip], [GRID]), 7.0, "last_kept").kept_per_frame
-    assert f"Frame 4 of 5 · kept {kept[3]} of 6 · clip {sum(kept)} of 30" in said(view)
-    view.children[-1].click()
-    assert view.applied == {"mode": "last_kept", "threshold": 7.0, "keep": "earlier"}
-    assert view._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+def test_without_anywidget_a_picture_stands_in_and_says_so(clip, no_anywidget):
+    view = widgets.pruning(clip, GRID, USED, frame=3)
+    assert isinstance(view, widgets.Still)
+    bundle, extra = view._repr_mimebundle_()
+    (kept,) = prune(to_patches([clip], [GRID]), **USED).kept_per_frame
+    words = f"Frame 4 of 5 · kept {kept[3]} of 6 · clip {sum(kept)} of 30"
+    assert extra["image/png"]["alt"] == words
+    assert bundle["text/plain"].startswith(words)
+    assert "pip install anywidget" in bundle["text/plain"]
+    assert bundle["image/png"].startswith(b"\x89PNG")
 
 
 def test_other_missing_modules_are_not_hidden(clip, monkeypatch):
@@ -117,14 +108,12 @@ def test_other_missing_modules_are_not_hidden(clip, monkeypatch):
         widgets.pruning(clip, GRID, USED)
 
 
-def test_positions_and_their_plain_view(no_anywidget):
+def test_positions_as_a_picture(no_anywidget):
     view = widgets.positions(GRID, 32)
-    assert isinstance(view, Plain)
-    view.controls["row"].value, view.controls["col"].value = 0, 5
     shown = np.asarray(Image.open(io.BytesIO(view._repr_mimebundle_()[0]["image/png"])))
     cells = shown.reshape(4, shown.shape[0] // 4, 6, -1, 3)[:, 0, :, 0].sum(axis=-1).astype(int)
-    similarity = figures.similarity_map(GRID, 32, 10000.0, 0, 5)
-    assert cells.argmax() == similarity.argmax() == 5
+    similarity = figures.similarity_map(GRID, 32, 10000.0, GRID.rows // 2, GRID.cols // 2)
+    assert cells.argmax() == similarity.argmax()
     assert cells.argmin() == similarity.argmin()
 
 
@@ -158,10 +147,10 @@ def test_a_look_that_fails_is_told_to_the_view(told, monkeypatch):
 def test_attention_without_anywidget(told, no_anywidget):
     studio, reply = told
     view = widgets.attention(studio, reply, frame=1)
-    assert isinstance(view, Plain)
     mean = studio.attention(reply)
     share = np.nansum(mean.maps()[0][0, 0, 0, 1])
-    assert f"{share:.1%}" in said(view)
+    assert f"{share:.1%}" in view.alt
+    assert view.png.startswith(b"\x89PNG")
 
 
 def test_controls_draw_when_a_slider_is_let_go():

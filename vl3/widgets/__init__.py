@@ -1,4 +1,4 @@
-"""Controls for notebooks: the page's own views on a canvas, or plain ones where it is missing.
+"""Controls for notebooks: the page's own views on a canvas, and forms for a model and questions.
 
     view = vl3.widgets.pruning(clip, grid, used)        the last line of a cell shows it
     view.frame = 3                                      and follows what a person does
@@ -7,9 +7,8 @@
     model = vl3.widgets.Model()                         a form for the model; model.studio loads it
     vl3.widgets.Ask(model.studio, "clip.mp4")           a form for questions; .reply is the answer
 
-The canvas (vl3.widgets.canvas) runs the module that the page runs, and needs anywidget. Without it
-the same call gives ipywidgets with a picture made in the kernel, and says so. Where no widget runs,
-a notebook on GitHub for one, a picture stands in.
+The canvas (vl3.widgets.canvas) runs the module that the page runs. Where no widget runs, a notebook
+on GitHub for one, or where anywidget is missing, a picture stands in.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from vl3.viz.pictures import overlay, png
 from vl3.viz.strip import cividis, heated
 from vl3.widgets.ask import Ask
 from vl3.widgets.model import Model
-from vl3.widgets.plain import LABELS, Plain, frame_slider
 
 __all__ = ["Ask", "Controls", "Model", "attention", "positions", "pruning"]
 
@@ -72,30 +70,10 @@ def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0)
             f"· clip {sum(kept)} of {grid.num_tokens}"
         )
 
-    def plain() -> Plain:
-        slider = ipywidgets.FloatLogSlider(
-            base["threshold"], min=-2, max=2, step=0.05, description="Threshold", **LABELS
-        )
-        modes = ipywidgets.Dropdown(
-            options=list(pruning_view.LEVELS), value=base["mode"], description="Mode", **LABELS
-        )
-        controls = {"frame": frame_slider(grid.frames, frame), "threshold": slider, "mode": modes}
-        return Plain(
-            paint,
-            words,
-            controls,
-            rule=lambda frame, threshold, mode: {
-                "threshold": threshold,
-                "mode": mode,
-                "keep": base["keep"],
-            },
-        )
-
     return _shown(
         lambda: pruning_view.data(clip, grid, used and base, frame),
         lambda: paint(frame, base["threshold"], base["mode"]),
         words(frame, base["threshold"], base["mode"]),
-        plain,
     )
 
 
@@ -126,18 +104,10 @@ def positions(grid: Grid, head_channels: int, theta: float = 10000.0, **options)
     instance("grid", grid, Grid, "a vl3.values.Grid, as an opened video has it")
     middle = {"row": grid.rows // 2, "col": grid.cols // 2}
 
-    def plain() -> Plain:
-        controls = {
-            name: ipywidgets.IntSlider(middle[name], 0, count - 1, description=label, **LABELS)
-            for name, count, label in (("row", grid.rows, "Row"), ("col", grid.cols, "Column"))
-        }
-        return Plain(paint, words, controls)
-
     return _shown(
         lambda: positions_view.data(grid, head_channels, theta, **options),
         lambda: paint(**middle),
         words(**middle),
-        plain,
     )
 
 
@@ -171,11 +141,6 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
             f"{frame + 1} of {len(clips[0])}"
         )
 
-    def plain() -> Plain:
-        asked = [(f"{number} {word.strip()}", number) for number, word in enumerate(mean.words)]
-        word = ipywidgets.Dropdown(options=asked, value=token, description="Word", **LABELS)
-        return Plain(paint, words, {"frame": frame_slider(len(clips[0]), frame), "word": word})
-
     vision = studio.model.config.vision_config
     layers = (vision.num_hidden_layers, vision.num_attention_heads)
     data = attention_view.data(mean, clips, vision=layers, token=token, frame=frame)
@@ -189,23 +154,33 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
         except ValueError as problem:
             return {"maps": attention_view.refused(message["need"], str(problem))}
 
-    return _shown(lambda: data, lambda: paint(frame, token), words(frame, token), plain, answer)
+    return _shown(lambda: data, lambda: paint(frame, token), words(frame, token), answer)
+
+
+class Still:
+    """A view as a picture, where anywidget is missing. png: the picture; alt: what it shows"""
+
+    def __init__(self, png: bytes, alt: str) -> None:
+        self.png, self.alt = png, alt
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        words = f"{self.alt}. pip install anywidget, and restart the kernel, for the view itself."
+        return {"image/png": self.png, "text/plain": words}, {"image/png": {"alt": self.alt}}
 
 
 def _shown(
     data: Callable[[], dict],
     preview: Callable[[], np.ndarray],
     alt: str,
-    plain: Callable[[], Plain],
     answer: Callable[[dict], dict | None] = lambda message: None,
 ):
-    """The canvas where anywidget is installed, the plain view where it is not."""
+    """The canvas where anywidget is installed, a picture where it is not."""
     try:
         from vl3.widgets.canvas import Canvas
     except ModuleNotFoundError as missing:
         if missing.name != "anywidget":
             raise
-        return plain()
+        return Still(png(enlarged(preview())), alt)
     return Canvas(data(), lambda: png(enlarged(preview())), alt, answer)
 
 

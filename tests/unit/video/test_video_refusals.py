@@ -259,7 +259,8 @@ def test_the_process_can_end_while_a_decoder_hangs():
         "import time\n"
         "from vl3.video.watchdog import run_with_watchdog\n"
         "def hang(beat):\n    time.sleep(60)\n    yield 1\n"
-        "try:\n    next(run_with_watchdog('a.mp4', 0.2, hang))\nexcept ValueError as e:\n    print(e)\n"
+        "try:\n    next(run_with_watchdog('a.mp4', 0.2, hang))\n"
+        "except ValueError as e:\n    print(e)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
