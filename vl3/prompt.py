@@ -194,8 +194,7 @@ def render_text(
     """
     prompt, counts = Prompt(text=text, ids=[], labels=[]), iter(tokens_per_frame)
     parts, frames = iter(media), 0
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    known = [token for token in added if token not in marks]
+    known = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     pieces: list[str | Special] = []
     for piece in re.split("(" + "|".join(map(re.escape, [*marks, *known])) + ")", text):
         if piece in marks and frames == 0:

@@ -41,12 +41,15 @@ def test_exactly_one_endpoint_is_public(client):
 def test_ask_answers(client, clip, script):
     script.answer = "It is an answer."
     file = client_module.handle_file(str(clip))
-    text = client.predict(file, "What?", max_new_tokens=3, start=1.0, end=2.5, api_name="/ask")
+    reading = {"fps": 2.5, "max_frames": 5, "start": 1.0, "end": 2.5}
+    text = client.predict(
+        file, "What?", **reading, max_new_tokens=3, temperature=0.75, seed=7, api_name="/ask"
+    )
     assert text == "It is an"
     *_, (_, _, messages, settings) = [entry for entry in script.log if entry[0] == "answered"]
     video = messages[0]["content"][0]["video"]
-    assert (video["start"], video["end"]) == (1.0, 2.5)
-    assert settings["temperature"] == 0.0
+    assert {name: video[name] for name in reading} == reading
+    assert (settings["temperature"], settings["seed"]) == (0.75, 7)
 
 
 def sent(url: str, data: list) -> str:

@@ -89,7 +89,7 @@ def test_a_stop_ends_the_run_at_work_and_the_other_never_begins(studio, turn, wh
     assert [run.line for run in runs] == ["Stopped", "Stopped"]
     assert runs[1].turn.reply is None
     assert view(runs) is None
-    assert studio.reply(messages((), turn), max_new_tokens=1).text is not None
+    assert studio.reply(messages((), turn), max_new_tokens=1).ledger.new_tokens == 1
 
 
 def test_what_one_run_cannot_do_is_a_sentence_and_the_other_goes_on(studio, turn):

@@ -47,6 +47,21 @@ WHOLE = ("max_frames", "budget_tokens", "max_new_tokens", "seed")
 NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 
 
+def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
+    import app
+
+    page = app.Page(desk)
+    others = {
+        "prune": "Remove repeated patches",
+        "mode": "Compare with",
+        "keep": "Of two alike",
+        "system": "System prompt",
+    }
+    shown = [field.label for field in (*page.reading, *page.answer)]
+    assert shown == [{**LABELS, **others}[name] for name in form.FIELDS]
+    assert list(GOOD) == list(form.FIELDS)
+
+
 def values(**changes) -> list:
     return list({**GOOD, **changes}.values())
 

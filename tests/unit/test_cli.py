@@ -36,6 +36,42 @@ def test_one_question_gives_the_text_of_the_library(tiny_folder, clip, capsys):
     assert "6 new tokens" in err
 
 
+ANSWER = {
+    "max_new_tokens": 3,
+    "temperature": 0.5,
+    "top_p": 0.75,
+    "repetition_penalty": 1.25,
+    "seed": 7,
+    "budget_tokens": 100,
+}
+PRUNE = {"prune": "rlt", "prune_threshold": 4.0, "prune_keep": "later"}
+READ = {"fps": 2.0, "max_frames": 3, "start": 1.0, "end": 4.5}
+
+
+def test_every_option_of_an_answer_reaches_it(tiny_folder, clip, monkeypatch):
+    replies, stream = [], vl3.Studio.stream
+
+    def noting(studio, *messages, **options):
+        for event in stream(studio, *messages, **options):
+            replies.append(event)
+            yield event
+
+    monkeypatch.setattr(vl3.Studio, "stream", noting)
+    options = ANSWER | PRUNE | READ | {"system": "Be brief."}
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    assert main(["chat", "--model", str(tiny_folder), "--video", clip, *given, "What?"]) == 0
+    reply = replies[-1]
+    assert {name: reply.settings[name] for name in ANSWER} == ANSWER
+    prune = reply.settings["prune"]
+    assert (prune["mode"], prune["threshold"], prune["keep"]) == tuple(PRUNE.values())
+    assert reply.seen[0].times_s == vl3.load(tiny_folder).plan(clip, **READ).times_s
+    assert reply.prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert (
+        main(["chat", "--model", str(tiny_folder), "--prune=off", "--max-new-tokens=1", "?"]) == 0
+    )
+    assert replies[-1].settings["prune"] is None
+
+
 def test_a_conversation(tiny_folder, clip, capsys, monkeypatch):
     lines = ["First?", "/video missing.mp4", "Second?", "/nonsense", "Third?", "/new", "/quit"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))

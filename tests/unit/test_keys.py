@@ -1,16 +1,18 @@
 """What is kept is never given for something else: every term of every key, one at a time."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from clips import write_clip
+from clips import write_animation, write_clip
 from PIL import Image
 
 import vl3
-from vl3.messages.media import content_digest
+from vl3.messages.media import BLOCK_BYTES, SAMPLED_BLOCKS, content_digest
 from vl3.values import Clip
+from vl3.video import VideoError
 
 LONG = {"max_new_tokens": 6}
 
@@ -102,6 +104,22 @@ def test_frames_of_one_number_from_two_places(studio, files):
         assert same(studio.reply(ask(medium), **LONG), fresh(studio, medium))
 
 
+def test_one_file_as_a_picture_and_as_a_video(studio, tmp_path, monkeypatch):
+    """Under settings by which both have one grid; the prompt says the time of one of them."""
+    settings = replace(studio.processor.settings, image_merge=2, video_merge=2, max_frames=1)
+    monkeypatch.setattr(studio.processor, "settings", settings)
+    animation(tmp_path / "film.webp", 2)
+    seen = set()
+    for kind in ("image", "video") * 2:
+        part = {"type": kind, kind: str(tmp_path / "film.webp")}
+        asked = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
+        reply = studio.reply(asked, **LONG)
+        assert same(reply, studio.fork().reply(asked, **LONG))
+        seen.add(reply.prompt)
+    assert len(seen) == 2
+    assert len({video.grid for video in studio._library._videos.values()}) == 1
+
+
 def test_one_clip_at_two_sizes(studio):
     frames = np.random.default_rng(0).integers(0, 255, (4, 224, 224, 3), dtype=np.uint8)
     large, tokens = clip(frames_TYX3=frames), set()
@@ -128,6 +146,33 @@ def test_large_files_of_other_lengths(tmp_path):
     assert len(digests) == 2
 
 
+@pytest.mark.parametrize(("mib", "step"), [(1, BLOCK_BYTES), (17, (17 << 20) // SAMPLED_BLOCKS)])
+def test_files_of_one_length_that_differ_in_one_byte(tmp_path, mib, step):
+    """Anywhere in a small one; in a large one at the places that are read, to the last."""
+    path, digests, size = tmp_path / "film", set(), mib << 20
+    for place in (
+        None,
+        0,
+        BLOCK_BYTES - 1,
+        step,
+        size // 2 // step * step,
+        (size - 1) // step * step,
+    ):
+        with open(path, "wb") as file:
+            file.truncate(size)
+            if place is not None:
+                file.seek(place)
+                file.write(b"x")
+        digests.add(content_digest(path))
+    assert len(digests) == 6
+
+
+def test_an_empty_file_has_a_digest(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "one").write_bytes(b"x")
+    assert content_digest(tmp_path / "empty") != content_digest(str(tmp_path / "one"))
+
+
 def test_the_same_bytes_in_another_shape(studio):
     """Both fill the same grid once they are resized."""
     values = np.random.default_rng(0).integers(0, 255, 4 * 60 * 84 * 3, dtype=np.uint8)
@@ -151,6 +196,46 @@ def test_a_file_written_over(studio, tmp_path, files):
     for name in ("0.bmp", "1.bmp", "0.bmp"):
         path.write_bytes((files / name).read_bytes())
         assert same(studio.reply(ask(path), **LONG), fresh(studio, path))
+
+
+def film(path, fps):
+    write_clip(path, 8, fps)
+
+
+def animation(path, fps):
+    write_animation(path, [1000 // fps] * 8)
+
+
+OTHERS = {"in its second": (0, 10**9), "of its length": (1, 0)}  # bytes longer, ns later
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(film, ".mp4"), (animation, ".webp")])
+@pytest.mark.parametrize(("longer", "later_ns"), OTHERS.values(), ids=OTHERS)
+def test_a_film_written_over_is_scanned_again(studio, tmp_path, write, suffix, longer, later_ns):
+    """By one of the same length a while later, and by a longer one that is said to be as old."""
+    path, apart = tmp_path / f"film{suffix}", tmp_path / f"apart{suffix}"
+    write(path, 4), write(apart, 2)
+    sizes = path.stat().st_size, apart.stat().st_size
+    length = max(sizes)
+    for file, more, when_ns in ((path, 0, 10**18), (apart, longer, 10**18 + later_ns)):
+        with open(file, "ab") as open_file:
+            open_file.truncate(length + more)
+        os.utime(file, ns=(when_ns, when_ns))
+    before = studio.plan(path, fps=4).times_s
+    expected = studio.plan(apart, fps=4).times_s
+    os.replace(apart, path)
+    assert studio.plan(path, fps=4).times_s == expected != before
+
+
+def test_a_film_written_over_by_something_else_is_no_film(studio, tmp_path):
+    path = tmp_path / "film.mp4"
+    film(path, 4)
+    size = path.stat().st_size
+    studio.plan(path)
+    path.write_bytes(b"%PDF-1.7".ljust(size))
+    os.utime(path, ns=(10**18, 10**18))
+    with pytest.raises(VideoError, match=r"film.mp4 is .* and not a video"):
+        studio.plan(path)
 
 
 def test_two_thresholds_in_turn(studio):

@@ -81,7 +81,9 @@ def test_numbers_of_any_kind_are_numbers(studio, asked):
         assert found.token_ids == expected.token_ids
         assert found.settings == expected.settings
     assert studio.reply(asked, budget_tokens=np.float64(100), **SHORT).ledger.visual_tokens <= 100
-    assert studio.reply(asked, seed=-1, temperature=0.1, **SHORT).text is not None
+    below = [studio.reply(asked, seed=-1, temperature=3.0, **SHORT) for _ in range(2)]
+    assert below[0].token_ids == below[1].token_ids
+    assert below[0].settings["seed"] == -1
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-9, 1e-5, 1e-3])
@@ -150,7 +152,9 @@ def test_what_is_asked(studio, film, asked):
         assert "stop" in sentence(lambda w=wrong: studio.reply(asked, stop=w))
     for wrong in (1, "x", []):
         assert "on_stage" in sentence(lambda w=wrong: studio.open(film, on_stage=w))
-    assert "".join(studio.ask([], "What colour?", history=None, **SHORT)) is not None
+    alone = [{"role": "user", "content": "What colour?"}]
+    text = "".join(studio.ask([], "What colour?", history=None, **SHORT))
+    assert text == studio.reply(alone, **SHORT).text
     assert studio.reply((message for message in asked), **SHORT).ledger.frames == 2
 
 

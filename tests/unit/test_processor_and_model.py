@@ -1,15 +1,17 @@
 """Messages to tensors to tokens: counts, batches, padding, pruning, gradients."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vl3.families.settings import PruneSettings
+from vl3.families.settings import ProcessorSettings, PruneSettings
 from vl3.processor import VL3Processor
 from vl3.values import Clip
 
@@ -153,6 +155,49 @@ def test_settings_given_at_the_call(tiny_processor):
     assert strict["keep_mask"].sum() == strict["keep_mask"].numel() // 5 + 4
     fewer = tiny_processor(ask(photo(picture(400, 400))), budget_tokens=100)
     assert fewer["keep_mask"].numel() <= 100
+
+
+# Frames that come late in their second, so that other ones are shown at its start and its end.
+TICKS = [20 * number + 11 for number in range(50)]
+
+# For each setting of a processor one value that is seen in a prompt of a film and a picture.
+CHANGED = {
+    "patch": 28,
+    "image_merge": 2,
+    "video_merge": 1,
+    "min_tokens": 40,
+    "budget_tokens": 60,
+    "frame_tokens": 9,
+    "fps": 3.0,
+    "max_frames": 2,
+    "sampling": "official",
+    "prune": None,
+}
+ASKED_OF_THE_CALL = {"system_prompt"}
+
+
+def test_no_setting_of_a_processor_is_left_out():
+    assert CHANGED.keys() | ASKED_OF_THE_CALL == {each.name for each in fields(ProcessorSettings)}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_every_setting_of_a_processor_is_used(tiny_processor, tmp_path, name):
+    path = write_clip(tmp_path / "film.mp4", 50, times=TICKS, time_base=Fraction(1, 90))
+    media = film({"path": str(path)}), photo(picture(120, 180)), photo(picture(28, 42))
+    base = replace(
+        tiny_processor.settings,
+        system_prompt=False,
+        prune=PruneSettings(threshold=60.0),
+        budget_tokens=300,
+        min_tokens=4,
+    )
+    image_id, found = tiny_processor.slot_ids.image, []
+    for chosen in (base, base, replace(base, **{name: CHANGED[name]})):
+        processor = VL3Processor(tiny_processor.tokenizer, chosen, image_token_id=image_id)
+        inputs = [processor(ask(medium)) for medium in media]
+        keys = ("input_ids", "grid_thw", "keep_mask")
+        found.append([one[key].tolist() for one in inputs for key in keys])
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_bound_on_each_frame_holds_whatever_the_budget(tiny_processor):

@@ -1,11 +1,13 @@
 """The chat template: text, ids, slots and labels, against hand-written expectations."""
 
+import copy
 import json
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from vl3.processor import load_tokenizer
-from vl3.prompt import IGNORE, SYSTEM_PROMPT, SlotIds, render
+from vl3.prompt import IGNORE, SYSTEM_PROMPT, SlotIds, plain_ids, render, render_text, stamp
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,151 @@ def test_frames_and_counts_must_agree(tokenizer, slots, counts):
     turn = {"role": "user", "content": [video(0.0, 1.0)]}
     with pytest.raises(ValueError, match="than were encoded"):
         render([turn], tokenizer, slots, counts)
+
+
+def user(*content):
+    return {"role": "user", "content": list(content)}
+
+
+def test_slots_are_of_their_mediums_kind_and_spans_lie_on_them(tokenizer):
+    apart = SlotIds(image=1001, video=1002)
+    turn = user({"type": "image"}, video(0.0, 1.0), {"type": "image"}, "What?")
+    prompt = render([turn], tokenizer, apart, [2, 3, 0, 1])
+    assert [prompt.ids[start : start + n] for start, n in prompt.spans] == [
+        [1001] * 2,
+        [1002] * 3,
+        [],
+        [1001],
+    ]
+    assert [token for token in prompt.ids if token > 1000] == [1001] * 2 + [1002] * 3 + [1001]
+    assert prompt.spans[1][0] < prompt.spans[2][0] < prompt.spans[3][0]
+
+
+def test_text_in_pieces_is_tokenized_as_one(tokenizer, slots):
+    """The tokenizer joins what lies between two special tokens."""
+    parts = [{"type": "text", "text": text} for text in ("us", "er")]
+    ids = render([user(*parts)], tokenizer, slots, []).ids
+    assert ids == render([user("user")], tokenizer, slots, []).ids
+    one, two, joined = plain_ids(tokenizer, ["us", "er", "user"])
+    assert joined != one + two
+
+
+def test_a_tokenizer_that_begins_with_a_token_of_its_own_does_not_here(tokenizer):
+    bos = copy.deepcopy(tokenizer)
+    start = bos.convert_tokens_to_ids("<|endoftext|>")
+    bos.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", start)]
+    )
+    assert bos("a b")["input_ids"][0] == start
+    assert plain_ids(bos, ["a b", ""]) == plain_ids(tokenizer, ["a b", ""])
+
+
+def test_a_video_without_times_and_one_at_its_own(tokenizer, slots):
+    timeless = {"type": "video", "num_frames": 2}
+    text = render([user(timeless, video(0.05, 0.25, 7))], tokenizer, slots, [1] * 5).text
+    assert text == (
+        "<|im_start|>user\n<image>,<image>\n"
+        "Time 0.1s:<image>,Time 0.2s:<image>,Time 7.0s:<image>\n<|im_end|>\n"
+    )
+
+
+def test_tenths_of_a_second_are_rounded_to_the_nearest():
+    assert [stamp(time_s) for time_s in (0, 1.06, 1.04, 2.97, 59.96)] == [
+        "0.0",
+        "1.1",
+        "1.0",
+        "3.0",
+        "60.0",
+    ]
+
+
+def test_the_system_prompt_goes_before_the_first_turn_alone(tokenizer, slots):
+    hello, own = user("Hi"), {"role": "system", "content": "S."}
+    assert render([], tokenizer, slots, [], add_system_prompt=True).text == ""
+    assert render([hello], tokenizer, slots, []).text.startswith("<|im_start|>user")
+    late = render([hello, own], tokenizer, slots, [], add_system_prompt=True).text
+    assert late.startswith(f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user")
+
+
+def test_what_is_learned_of_a_conversation(tokenizer, slots):
+    """Answers with their end, unless they say otherwise; after a stream turn its first token."""
+    watched = {"role": "stream", "content": [{"type": "image", "timestamp": 1.0}]}
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        {**user("Why?"), "loss": True},
+        {"role": "assistant", "content": "So."},
+        watched,
+        user("And?"),
+        {"role": "assistant", "content": "Not this.", "loss": False},
+        user("Then?"),
+        {"role": "assistant", "content": "Yes.", "loss": True},
+    ]
+    prompt = render(conversation, tokenizer, slots, [2], add_generation_prompt=True)
+    learned = [token for token, label in zip(prompt.ids, prompt.labels) if label != IGNORE]
+    assert tokenizer.decode(learned) == "So.<|im_end|><|im_start|>Yes.<|im_end|>"
+    assert len(prompt.labels) == len(prompt.ids)
+    assert all(label in (IGNORE, token) for token, label in zip(prompt.ids, prompt.labels))
+    assert prompt.text.endswith("Yes.<|im_end|>\n<|im_start|>assistant\n")
+    assert (
+        prompt.ids[-len(tokenizer("<|im_start|>assistant\n")["input_ids"]) :]
+        == (tokenizer("<|im_start|>assistant\n")["input_ids"])
+    )
+
+
+def test_turns_of_a_stream_end_without_a_line_unless_they_are_text(tokenizer, slots):
+    parts = {"role": "stream", "content": [{"type": "image", "timestamp": 1.0}]}
+    plain = {"role": "stream", "content": "words"}
+    text = render([parts, plain, user("Hi")], tokenizer, slots, [1]).text
+    assert text == (
+        "<|stream_start|>stream\nTime 1.0s: <image>\n<|stream_end|>"
+        "<|stream_start|>stream\nwords<|stream_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n"
+    )
+
+
+MARKS = {"<image>": "image", "<|video_pad|>": "video"}
+PICTURE, FILM = {"type": "image"}, video(0.0, 1.5)
+
+
+def test_a_rendered_text_gets_its_media_and_its_special_tokens(tokenizer):
+    apart = SlotIds(image=1001, video=1002)
+    text = "<|im_start|>user\n<image>\n<|video_pad|>\n<image> us<|im_end|>"
+    prompt = render_text(text, tokenizer, apart, [PICTURE, FILM, PICTURE], [1, 2, 3, 1], MARKS)
+    assert prompt.text == text
+    frames = [prompt.ids[start : start + n] for start, n in prompt.spans]
+    assert frames == [[1001], [1002] * 2, [1002] * 3, [1001]]
+    start, end = (tokenizer.convert_tokens_to_ids(f"<|im_{at}|>") for at in ("start", "end"))
+    assert (prompt.ids[0], prompt.ids[-1]) == (start, end)
+    words = tokenizer.decode([token for token in prompt.ids[1:-1] if token < 1000])
+    assert words == "user\n\nTime 0.0s:,Time 1.5s:\n us"
+    assert prompt.labels == [IGNORE] * len(prompt.ids)
+
+
+def test_a_mark_for_each_frame_of_a_video(tokenizer):
+    """Where a template has written the times itself."""
+    apart = SlotIds(image=1001, video=1002)
+    text = "0 s <image> 1.5 s <image> then <image>, <|video_pad|>"
+    media = [FILM, PICTURE, video(0.0)]
+    prompt = render_text(text, tokenizer, apart, media, [1, 2, 1, 1], MARKS)
+    frames = [prompt.ids[start : start + n] for start, n in prompt.spans]
+    assert frames == [[1002], [1002] * 2, [1001], [1002]]
+    words = tokenizer.decode([token for token in prompt.ids if token < 1000])
+    assert words == "0 s  1.5 s  then , Time 0.0s:"
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "counts", "words"),
+    [
+        ("<image><image>", [PICTURE], [1, 1], "more marks"),
+        ("<image>", [PICTURE], [1, 1], "1 frames fewer"),
+        ("<|video_pad|>", [FILM], [1], "more frames"),
+        ("<|video_pad|>", [{"type": "audio", "num_frames": 1}], [1], "not ready for a prompt"),
+        ("<|video_pad|>", [{"type": "video"}], [1], "not ready for a prompt"),
+    ],
+)
+def test_texts_and_media_that_do_not_belong_together(tokenizer, slots, text, media, counts, words):
+    with pytest.raises(ValueError, match=words):
+        render_text(text, tokenizer, slots, media, counts, MARKS)
 
 
 def frames_of(conversation) -> int:

@@ -80,13 +80,6 @@ def test_a_studio_beside_has_the_clips_and_its_own_last_prompt(studio, film):
     assert again.ledger.reused_tokens > 0
 
 
-def test_a_studio_set_aside_answers_again_afterwards(studio, film):
-    before = studio.reply(ask(film), max_new_tokens=3).token_ids
-    with studio.engine.offloaded():
-        assert studio.model.device.type == "cpu"
-    assert studio.reply(ask(film), max_new_tokens=3).token_ids == before
-
-
 def test_the_parts_of_a_reply_are_no_longer_than_the_reply(studio, film):
     studio.release()
     cold = studio.reply(ask(film), max_new_tokens=4).ledger

@@ -53,7 +53,8 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # whoever may not read it may perhaps not remove it
+                path.unlink(missing_ok=True)
             return None
         return features_MD
 

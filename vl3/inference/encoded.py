@@ -341,6 +341,7 @@ class EncodedCache:
 
     def _remember(self, fresh: EncodedVideo) -> None:
         self._videos[fresh.key] = fresh
+        self._use(fresh.key)  # it may have had an older place
         while len(self._videos) > 1 and self.nbytes > self.cache_bytes:
             self._videos.popitem(last=False)
 

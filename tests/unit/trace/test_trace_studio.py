@@ -345,16 +345,23 @@ def test_a_reply_that_was_stopped_early(studio, film):
 
 
 def test_a_reply_may_be_looked_into_while_its_stream_is_open(studio, film, picture):
-    for event in studio.stream(conversation(film, picture), max_new_tokens=2):
-        if isinstance(event, Reply):
-            assert studio.attention(event).tokens == (0, 1)
+    stream = studio.stream(conversation(film, picture), max_new_tokens=2)
+    reply = next(event for event in stream if isinstance(event, Reply))
+    assert studio.attention(reply).tokens == (0, 1)
+    assert list(stream) == []
 
 
-def test_latency_of_one_map_after_the_first(studio, reply):
+def test_one_map_after_the_first_takes_no_pass_of_the_model(studio, reply, monkeypatch):
+    """Milliseconds; the bound is a hundred times that, for a machine with other work."""
     studio.attention(reply)
+    for name in ("language", "vision"):
+        monkeypatch.setattr(capture, name, None)
     spent = []
     for token in range(SAID):
         started = time.perf_counter()
-        studio.attention(reply, layers=[1], heads=[token % 4], tokens=[token]).maps()
+        (map_IHQTYX, *_) = studio.attention(
+            reply, layers=[1], heads=[token % 4], tokens=[token]
+        ).maps()
         spent.append(time.perf_counter() - started)
-    print(f"one (token, layer, head) map after the first: {1000 * np.median(spent):.1f} ms")
+        assert np.nanmax(map_IHQTYX) > 0
+    assert np.median(spent) < 0.5

@@ -47,7 +47,87 @@ def test_cells_lie_where_the_encoder_puts_their_patches():
         ).all()
 
 
+def whole():
+    """The same clip and a smaller one of other cells, nothing pruned."""
+    other = Grid(frames=1, rows=4, cols=2, merge=1)
+    return token_layout([VIDEO, other], np.ones(20), [(0.5, 1.5), (3.25,)], [(57, 85), (40, 30)])
+
+
+def test_edges_of_a_frame_belong_to_it_on_two_sides():
+    found = whole()
+    for x, y, slot in (
+        (0, 0, 0),
+        (84.9, 0, 2),
+        (0, 56.9, 3),
+        (84.9, 56.9, 5),
+        (28.3, 0, 0),
+        (28.4, 0, 1),
+        (0, 28.4, 0),
+        (0, 28.5, 3),
+    ):
+        assert found.slot_at(0, 0, x, y) == slot
+    for x, y in ((85, 0), (0, 57), (-0.1, 0), (0, -0.1), (84, 57.5), (85.5, 56)):
+        assert found.slot_at(0, 0, x, y) is None
+    assert found.slot_at(1, 0, 29.9, 39.9) == 19
+    assert found.slot_at(1, 0, 31, 1) is None
+
+
+def test_boxes_cover_a_frame_whose_sides_are_no_multiple():
+    found = whole()
+    down, across = 57 / 2, 85 / 3
+    expected = [
+        [col * across, row * down, (col + 1) * across, (row + 1) * down]
+        for row in range(2)
+        for col in range(3)
+    ]
+    np.testing.assert_allclose(found.box_K4[:6], expected)
+    np.testing.assert_allclose(found.box_K4[6:12], expected)
+    assert found.box_K4[12:].max(axis=0).tolist() == [15, 30, 30, 40]
+    assert found.frame_sizes == ((57, 85), (40, 30))
+    assert found.clip_K.tolist() == [0] * 12 + [1] * 8
+    assert found.time_s_K.tolist() == [0.5] * 6 + [1.5] * 6 + [3.25] * 8
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_places_are_counted_from_0_to_the_last(number):
+    found = whole()
+    first, beyond = [0, 0, 0, 0], [2, 2, 2, 3]
+    assert found.slot(*first) == 0
+    for wrong in (-1, beyond[number]):
+        with pytest.raises(IndexError):
+            found.slot(*first[:number], wrong, *first[number + 1 :])
+
+
+def test_paint_keeps_the_format_and_the_leading_dimensions():
+    found = whole()
+    for dtype, painted_as in (
+        (np.float64, np.float64),
+        (np.float16, np.float16),
+        (np.int64, np.float32),
+        (bool, np.float32),
+    ):
+        maps = found.paint(np.ones((2, 3, 20), dtype))
+        assert [one.dtype for one in maps] == [painted_as] * 2
+        assert [one.shape for one in maps] == [(2, 3, 2, 2, 3), (2, 3, 1, 4, 2)]
+    for count in (19, 21):
+        with pytest.raises(ValueError, match=f"{count} values for 20"):
+            found.paint(np.ones((20, count)))
+
+
+def test_a_mask_of_numbers_is_a_mask():
+    numbers = np.zeros(12, int)
+    numbers[[1, 5]] = 7
+    found = token_layout([VIDEO], numbers, [None], [(56, 84)])
+    assert (len(found), found.row_K.tolist(), found.col_K.tolist()) == (2, [0, 1], [1, 2])
+
+
 def test_lists_that_do_not_belong_together_are_refused():
+    with pytest.raises(ValueError, match="grids of 12 merged"):
+        token_layout([VIDEO], np.ones(13), [None], [(1, 1)])
+    with pytest.raises(ValueError, match="2 frames but 1 times"):
+        token_layout([VIDEO], np.ones(12), [(0,)], [(1, 1)])
+    with pytest.raises(ValueError, match="0 lists of times"):
+        token_layout([VIDEO], np.ones(12), [], [(1, 1)])
     with pytest.raises(ValueError, match="grids of 12 merged"):
         token_layout([VIDEO], np.ones(11), [None], [(1, 1)])
     with pytest.raises(ValueError, match="2 frames but 3 times"):

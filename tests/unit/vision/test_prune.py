@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vl3.values import Grid, Patches
 from vl3.vision import patchify, prune
+from vl3.vision.prune import MOST_TOKENS, keep_all
 
 GRID = Grid(frames=4, rows=4, cols=4, merge=2)
 
@@ -107,6 +108,97 @@ def test_images_and_single_frames_stay_whole_and_items_do_not_mix():
     )
     keep = prune(both)
     assert keep.kept_per_frame == [[4], [4, 1, 1, 1]]
+
+
+def test_every_item_is_pruned_by_its_own_pixels():
+    noise = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), dtype=np.uint8)
+    items = [patches(clip()), patches(noise), patches(clip(frames=2))]
+    joined = Patches(
+        pixels_NP=torch.cat([each.pixels_NP for each in items]),
+        grids=tuple(grid for each in items for grid in each.grids),
+    )
+    keep, apart = prune(joined, 3.0), [prune(each, 3.0) for each in items]
+    assert keep.kept_per_frame == [[4, 1, 1, 1], [4, 4], [4, 1]]
+    for name in ("keep_M", "change_M", "placeholder_M"):
+        assert torch.equal(getattr(keep, name), torch.cat([getattr(k, name) for k in apart]))
+    assert keep.grids == joined.grids
+
+
+def test_a_frame_short_of_tokens_gets_its_first_ones():
+    """Frames 1 to 3 change in no, one and two cells; changed ones count, and stay besides."""
+
+    def change(pixels):
+        pixels[2:, 28:, :28] ^= 255  # the third cell
+        pixels[3:, 28:, :] ^= 255  # the third and the last
+
+    keep = prune(patches(clip(change)), min_tokens=2)
+    assert keep.keep_M.view(4, 4).int().tolist() == [
+        [1, 1, 1, 1],
+        [1, 1, 0, 0],
+        [1, 1, 1, 0],
+        [0, 0, 1, 1],
+    ]
+    assert keep.placeholder_M.view(4, 4).int().tolist() == [
+        [0, 0, 0, 0],
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    later = prune(patches(clip(change)), min_tokens=2, keep="later")
+    assert later.keep_M.view(4, 4).int().tolist() == [
+        [1, 1, 0, 0],
+        [1, 1, 1, 0],
+        [0, 0, 1, 1],
+        [1, 1, 1, 1],
+    ]
+    assert later.placeholder_M.view(4, 4).int().tolist() == [
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    assert torch.equal(later.change_M.view(4, 4)[:3], keep.change_M.view(4, 4)[1:])
+    assert later.change_M.view(4, 4)[3].tolist() == [torch.inf] * 4
+
+
+def test_a_mask_says_how_it_was_made():
+    for mode in ("official", "rlt", "last_kept"):
+        keep = prune(patches(clip()), 7.0, mode)
+        assert (keep.mode, keep.threshold, keep.grids) == (mode, 7.0, (GRID,))
+    assert prune(patches(clip()), 7.0, "rlt", keep="later").mode == "rlt, keep later"
+
+
+def test_pruning_switched_off_keeps_everything():
+    one = Grid(frames=1, rows=4, cols=4, merge=2)
+    keep = keep_all((GRID, one))
+    assert torch.equal(keep.keep_M, torch.ones(20, dtype=torch.bool))
+    assert torch.equal(keep.placeholder_M, torch.zeros(20, dtype=torch.bool))
+    assert keep.keep_M.dtype == keep.placeholder_M.dtype == torch.bool  # a mask, no indices
+    assert keep.change_M.tolist() == [torch.inf] * 20
+    assert (keep.grids, keep.mode, keep.threshold) == ((GRID, one), "off", 0.0)
+
+
+def test_a_threshold_without_end_leaves_what_may_not_be_removed():
+    for least in (0, 1, 3):
+        keep = prune(patches(clip()), torch.inf, min_tokens=least)
+        assert keep.kept_per_frame == [[least] * 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"min_tokens": MOST_TOKENS + 1}, "min_tokens"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"mode": torch.ones(2)}, "no pruner mode"),
+        ({"keep": np.ones(2)}, "no pruner mode"),
+        ({"patches": clip()}, "vl3.values.Patches"),
+        ({"threshold": -torch.inf}, "0 or more"),
+        ({"threshold": "much"}, "threshold"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_words(change, words):
+    with pytest.raises(ValueError, match=words):
+        prune(**{"patches": patches(clip())} | change)
 
 
 @pytest.mark.parametrize(

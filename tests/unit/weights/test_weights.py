@@ -328,6 +328,35 @@ def test_recorded_names_of_the_released_checkpoints(shared):
         assert len(set(ours)) == len(ours)
 
 
+def test_a_digest_of_weights_tells_names_formats_shapes_and_every_shard(
+    tiny_model, tiny_folder, tmp_path
+):
+    tensors = {name: tensor.detach() for name, tensor in tiny_model.named_parameters()}
+    name, other = (f"vision.blocks.{number}.mlp.fc2.weight" for number in range(2))
+    changes = (
+        {},
+        {name: tensors[other], other: tensors[name]},
+        {name: tensors[name].view(torch.int32)},
+        {name: tensors[name].reshape(-1)},
+        {name: tensors[name] + 1},
+    )
+    digests = set()
+    for number, change in enumerate(changes):
+        folder = tmp_path / str(number)
+        shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        parts = tensors | change
+        names, places = sorted(parts), {}
+        for file, some in (("1.safetensors", names[1::2]), ("2.safetensors", names[::2])):
+            save_file({each: parts[each].contiguous() for each in some}, folder / file)
+            places |= dict.fromkeys(some, file)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": places}))
+        digests.add(weights_digest(folder))
+    assert len(digests) == len(changes)
+    assert None not in digests
+    assert weights_digest(tmp_path) is None
+
+
 @pytest.mark.parametrize("kind", ["own", "official", "native"])
 def test_the_digest_of_weights_is_that_of_any_layout_and_any_shards(
     kind, tiny_model, tiny_processor, tiny_folder, tmp_path
