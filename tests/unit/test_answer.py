@@ -8,13 +8,12 @@ import torch
 
 import vl3
 from vl3.inference import generation
+from vl3.inference.engine import Stopped
 from vl3.inference.generation import (
     COLDEST,
     Decoding,
     PrefixCache,
     PreparedPrompt,
-    Stopped,
-    interruptible,
     stream_text,
 )
 from vl3.values import Clip
@@ -199,14 +198,16 @@ def test_both_of_two_clips_are_reused_up_to_the_end_of_the_second(studio, steps)
     assert alone.ledger.reused_tokens == middle
     for reply, media in ((again, (0, 1)), (other, (0, 2)), (alone, (0,))):
         question = "And why is that?" if reply is again else "What happens?"
-        cold = studio.fork().reply(ask(*map(clip, media), question=question), **PLAIN)
+        cold = studio.new_session().reply(ask(*map(clip, media), question=question), **PLAIN)
         assert cold.token_ids == reply.token_ids
 
 
 def test_questions_without_media_follow_one_another(studio):
     for question in ("Hello?", "What is red?", "Hello?"):
         reply = studio.reply(ask(question=question), **PLAIN)
-        assert reply.token_ids == studio.fork().reply(ask(question=question), **PLAIN).token_ids
+        assert (
+            reply.token_ids == studio.new_session().reply(ask(question=question), **PLAIN).token_ids
+        )
         assert reply.ledger.reused_tokens == 0
     assert studio._prefix.nbytes == 0, "nothing of them is of use"
 
@@ -225,17 +226,17 @@ def test_what_is_kept_ends_with_the_last_clip(studio):
 
 def test_a_prompt_stopped_at_its_second_clip_keeps_the_first(studio):
     """Keys are noted down when their part is there, not before."""
-    model, prefix = studio.model, PrefixCache()
+    engine, prefix = studio.engine, PrefixCache()
 
     def embeds(index):
         if index:
             raise Stopped
-        return torch.zeros(2, model.config.text_config.hidden_size)
+        return torch.zeros(2, engine.model.config.text_config.hidden_size)
 
-    slot = model.config.slot_token_ids[0]
+    slot = engine.model.config.slot_token_ids[0]
     question = PreparedPrompt([5, slot, slot, 6, slot, 7], (3, 5), ("one", "two"), embeds)
     with pytest.raises(Stopped):
-        next(generation.tokens(model, question, Decoding(), prefix, ()))
+        next(generation.tokens(engine, question, Decoding(), prefix, ()))
     assert (len(prefix.keys), prefix.ends) == (1, (3,))
 
 
@@ -255,8 +256,8 @@ def test_keys_of_a_prompt_depend_on_all_that_stands_before_their_end():
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
-def test_a_pass_ends_at_its_next_layer(tiny_model, part):
-    model, reached = tiny_model, []
+def test_a_pass_ends_at_its_next_layer(studio, part):
+    model, reached = studio.model, []
     blocks = model.vision.blocks if part == "vision" else model.language.model.layers
 
     def run():
@@ -270,7 +271,7 @@ def test_a_pass_ends_at_its_next_layer(tiny_model, part):
         for n, block in enumerate(blocks)
     ]
     try:
-        with interruptible(model, lambda: len(reached) == 1), pytest.raises(Stopped):
+        with studio.engine.turn(lambda: len(reached) == 1), pytest.raises(Stopped):
             run()
         assert reached == [0], "the layer at work is finished"
         run()

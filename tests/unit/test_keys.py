@@ -114,10 +114,10 @@ def test_one_file_as_a_picture_and_as_a_video(studio, tmp_path, monkeypatch):
         part = {"type": kind, kind: str(tmp_path / "film.webp")}
         asked = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
         reply = studio.reply(asked, **LONG)
-        assert same(reply, studio.fork().reply(asked, **LONG))
+        assert same(reply, studio.new_session().reply(asked, **LONG))
         seen.add(reply.prompt)
     assert len(seen) == 2
-    assert len({video.grid for video in studio._library._videos.values()}) == 1
+    assert len({video.grid for video in studio._encoded._videos.values()}) == 1
 
 
 def test_one_clip_at_two_sizes(studio):

@@ -36,7 +36,7 @@ def ask(*media):
 
 
 def kept(studio) -> list[str]:
-    return [video.clip.source for video in studio._library._videos.values()]
+    return [video.clip.source for video in studio._encoded._videos.values()]
 
 
 # Each is a way in which somebody uses a clip that is kept.
@@ -51,10 +51,10 @@ USES = {
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_the_longest_unused_goes_first(studio, use):
-    small = studio.fork()
+    small = studio.new_session()
     reply = small.reply(ask(clip(0)), **SHORT)
     video = small.open(clip(0))
-    small._library.cache_bytes = 2 * video.nbytes
+    small._encoded.cache_bytes = 2 * video.nbytes
     small.open(clip(1))
     assert kept(small) == ["clip0", "clip1"], "two of them are not above the bound"
     use(small, video, reply)
@@ -63,8 +63,8 @@ def test_the_longest_unused_goes_first(studio, use):
 
 
 def test_a_clip_above_the_bound_stays_until_the_next(studio):
-    small = studio.fork()
-    small._library.cache_bytes = 1
+    small = studio.new_session()
+    small._encoded.cache_bytes = 1
     reply = small.reply(ask(clip(0)), **SHORT)
     assert kept(small) == ["clip0"]
     assert small.attention(reply).tokens == (0, 1)
@@ -76,7 +76,7 @@ def test_bytes_are_those_of_features_and_frames(studio):
     videos = [studio.open(clip(seed)) for seed in range(2)]
     for video in videos:
         assert video.nbytes == video.features_MD.nbytes + video.clip.frames_TYX3.nbytes
-    assert studio._library.nbytes == sum(video.nbytes for video in videos) == studio.cached_bytes
+    assert studio._encoded.nbytes == sum(video.nbytes for video in videos) == studio.cached_bytes
 
 
 def test_features_handed_over_are_kept_by_clip_and_content(studio):
@@ -90,21 +90,21 @@ def test_features_handed_over_are_kept_by_clip_and_content(studio):
     (key,) = (seen.key for seen in again.seen)
     assert key.partition("+")[0] == videos[0].key
     assert key.count("+") == 1, "it does not grow with every change"
-    assert len(studio._library) == 5
+    assert len(studio._encoded) == 5
 
 
 def test_what_encoding_tells_of_its_progress(studio, tmp_path):
     path, told = write_clip(tmp_path / "film.mp4", 4, 1, size=(96, 144)), []
     studio.open(path, on_stage=told.append)
-    assert told[0] == Progress("Reading frames", 0, 4)
-    assert Progress("Reading frames", 4, 4) in told
+    assert told[0] == Progress("Reading frames", 0, 4, kind="reading")
+    assert Progress("Reading frames", 4, 4, kind="reading") in told
     encoding = [(stage.done, stage.total) for stage in told if stage.name == "Encoding video"]
     assert encoding[0] == (0, 4)
     assert encoding[-1] == (4, 4)
-    assert told[-1] == Progress("Removing repeated patches")
+    assert told[-1] == Progress("Removing repeated patches", kind="pruning")
     told.clear()
     studio.open(path, on_stage=told.append)
-    assert told == [Progress("Video already encoded, reused")]
+    assert told == [Progress("Video already encoded, reused", kind="reused")]
 
 
 def test_a_plan_is_called_by_its_files_name_and_goes_with_who_asks(studio, tmp_path):
@@ -117,7 +117,7 @@ def test_a_plan_is_called_by_its_files_name_and_goes_with_who_asks(studio, tmp_p
         assert video.plan == studio.plan(each)
     assert studio.plan(clip()).source == "clip0"
     assert studio.plan(clip().frames_TYX3[0]).source == "picture"
-    assert len(studio._library) == 1
+    assert len(studio._encoded) == 1
 
 
 def damaged(path, *numbers):
@@ -165,14 +165,14 @@ def test_books_of_a_clip_that_is_encoded_anew(tiny_folder, tmp_path, monkeypatch
 
 def test_a_look_encodes_a_clip_anew_once(studio, monkeypatch):
     reply = studio.reply(ask(clip()), **SHORT)
-    passes, encode = [], type(studio._library)._encoded_anew
+    passes, encode = [], type(studio._encoded)._encoded_anew
 
     def counting(library, *others):
         passes.append(library)
         return encode(library, *others)
 
-    monkeypatch.setattr(type(studio._library), "_encoded_anew", counting)
-    studio._library._videos[reply.seen[0].key].features_MD[:2] = 0
+    monkeypatch.setattr(type(studio._encoded), "_encoded_anew", counting)
+    studio._encoded._videos[reply.seen[0].key].features_MD[:2] = 0
     maps = [studio.attention(reply).weight_IHQL for _ in range(2)]
     assert len(passes) == 1
     assert np.array_equal(*maps)

@@ -14,7 +14,8 @@ import torch
 import vl3
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import reply as replies
-from vl3.inference.generation import Decoding, Stopped
+from vl3.inference.engine import Stopped
+from vl3.inference.generation import Decoding
 from vl3.inference.reply import MEDIA_SETTINGS, ReplyState, Request, TooLong, end_tokens, shrunk
 from vl3.values import Clip, Progress
 
@@ -51,7 +52,7 @@ def ask(*media, question="What happens?"):
 
 def test_every_figure_of_a_cold_a_mixed_and_a_warm_answer(studio):
     cold = studio.reply(ask(clip(0)), **SHORT)
-    one, two = studio.open(clip(0)), studio.fork().open(clip(1, 2))
+    one, two = studio.open(clip(0)), studio.new_session().open(clip(1, 2))
     kept = int(one.keep.keep_M.sum())
     mixed = studio.reply(ask(clip(0), clip(1, 2)), **SHORT)
     warm = studio.reply(ask(clip(0), clip(1, 2)), **SHORT)
@@ -76,9 +77,9 @@ def test_every_figure_of_a_cold_a_mixed_and_a_warm_answer(studio):
 
 def test_seconds_spent_on_clips_that_were_here_are_not_this_replys(studio):
     first = studio.reply(ask(clip(0)), **SHORT).ledger
-    video = studio._library._videos.popitem()[1]
+    video = studio._encoded._videos.popitem()[1]
     spent = dict.fromkeys(("decode_s", "encode_s", "prune_s"), 1000.0)
-    studio._library._videos[video.key] = replace(video, ledger=replace(video.ledger, **spent))
+    studio._encoded._videos[video.key] = replace(video, ledger=replace(video.ledger, **spent))
     mixed = studio.reply(ask(clip(0), clip(1)), **SHORT).ledger
     assert 0 < first.decode_s < 100
     assert 0 < mixed.decode_s < 100
@@ -194,7 +195,9 @@ def test_an_answer_stops_with_the_word_at_which_it_is_stopped(studio, words):
     for event in studio.stream(ask(clip()), max_new_tokens=2, stop=stop):
         if isinstance(event, str):
             pieces.append(event)
-        if (event == Progress("Answering") and words == 0) or len(pieces) == words > 0:
+        if (event == Progress("Answering", kind="answering") and words == 0) or len(
+            pieces
+        ) == words > 0:
             stop.set()
     assert event.stopped
     assert not event.truncated
@@ -209,7 +212,7 @@ def test_an_answer_stops_with_the_word_at_which_it_is_stopped(studio, words):
 def test_work_beside_ends_at_its_next_stage_when_it_is_stopped_or_left():
     told, ended, is_stopped = [], [], threading.Event()
 
-    def work(on_stage):
+    def work(on_stage, stopped):
         try:
             for number in range(2000):
                 on_stage(Progress("Reading", number))
@@ -231,7 +234,8 @@ def test_work_beside_ends_at_its_next_stage_when_it_is_stopped_or_left():
 
 
 def test_work_beside_gives_its_stages_its_value_and_its_error():
-    def work(on_stage):
+    def work(on_stage, stopped):
+        assert not stopped()
         on_stage(Progress("One"))
         on_stage(Progress("Two"))
         return "value"
@@ -243,7 +247,7 @@ def test_work_beside_gives_its_stages_its_value_and_its_error():
     assert list(whole()) == [Progress("One"), Progress("Two")]
     assert values == ["value"]
     with pytest.raises(KeyError, match="own"):
-        list(replies._staged(lambda on_stage: {}["own"], lambda: False))
+        list(replies._staged(lambda *_: {}["own"], lambda: False))
 
 
 # memory
@@ -283,14 +287,14 @@ def test_a_clip_that_was_only_opened_is_given_up_first(studio, short_of_memory):
     reply = studio.reply(ask(clip(1)), **SHORT)
     assert not reply.notes
     assert len(begun) == 2
-    assert len(studio._library) == 1
+    assert len(studio._encoded) == 1
 
 
 def test_a_prompt_whose_clips_are_gone_is_given_up_first(studio, short_of_memory):
-    beside = studio.beside()
+    beside = studio.new_session(share_encoded=True)
     beside.reply(ask(clip(0)), **SHORT)
-    studio.release()
-    assert beside._library.nbytes == 0 < beside._prefix.nbytes
+    beside._encoded.clear()
+    assert beside._encoded.nbytes == 0 < beside._prefix.nbytes
     short_of_memory(studio.model.vision, 1)
     assert not beside.reply(ask(clip(1)), **SHORT).notes
 

@@ -1,6 +1,7 @@
 """A studio: what it hands to whom, who waits for whom, and which of its settings are used."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import fields, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import vl3
 from vl3.families.settings import PruneSettings
 from vl3.inference.disk_cache import FeatureCache
+from vl3.inference.engine import Engine
 from vl3.inference.memory import MemoryPlan
 from vl3.studio import CACHE_BYTES, Studio
 from vl3.values import Clip
@@ -64,46 +66,50 @@ def gpu(studio, monkeypatch):
 
 
 def test_weights_on_a_gpu_wait_in_the_computer_and_go_back(studio, gpu):
-    with studio.set_aside():
+    with studio.engine.offloaded():
         assert (gpu.now, gpu.moves) == ("cpu", ["cpu"])
     assert gpu.moves == ["cpu", "cuda"]
-    with pytest.raises(KeyError), studio.set_aside():
+    with pytest.raises(KeyError), studio.engine.offloaded():
         raise KeyError
     assert gpu.moves == ["cpu", "cuda"] * 2, "whatever happened to the other model"
 
 
 def test_weights_that_stay_where_they_are(studio, gpu):
     kind = Quantized(kind="nf4", modules=(), rounded=(), bytes_now=1, bytes_16bit=2)
-    with Studio(replace(studio._loaded, quantized=kind)).set_aside():
+    with Engine(replace(studio.engine.loaded, quantized=kind)).offloaded():
         pass
     gpu.now = "cpu"
-    with studio.set_aside():
+    with studio.engine.offloaded():
         pass
     assert gpu.moves == []
 
 
-def test_nobody_computes_with_what_is_set_aside(studio):
+def test_nobody_computes_with_weights_that_wait_elsewhere(studio, gpu):
     stop = threading.Event()
-    stop.set()
-    with studio.set_aside():
-        for other in (studio, studio.fork(), studio.beside()):
-            (reply,) = other.stream(ask(clip()), stop=stop)
-            assert reply.stopped
+    with studio.engine.offloaded(), ThreadPoolExecutor(3) as pool:
+        sessions = (studio, studio.new_session(), studio.new_session(share_encoded=True))
+        waiting = [pool.submit(other.reply, ask(clip()), stop=stop) for other in sessions]
+        assert not any(wait(waiting, timeout=0.3).done)
+        stop.set()
+        assert all(one.result(timeout=10).stopped for one in waiting)
+    gpu.now = "cpu"
     assert studio.reply(ask(clip()), **SHORT).token_ids
 
 
-# what a fork has
+# what another session has
 
 
-def test_a_fork_has_the_bounds_and_the_files_of_its_studio(studio, tmp_path):
+def test_another_session_has_the_bounds_and_the_files_of_its_studio(studio, tmp_path):
     fitted = MemoryPlan(quantize=None, budget_tokens=64, need=None, spare_bytes=10**9)
     files = FeatureCache(tmp_path, 10**6)
-    first = Studio(studio._loaded, cache_bytes=12345, features=files, fitted=fitted)
-    for other in (first, first.fork(), first.beside(), first.fork().fork()):
-        assert other._library.cache_bytes == 12345
-        assert other._library.files is files
+    first = Studio(studio.engine, cache_bytes=12345, features=files, fitted=fitted)
+    second = first.new_session()
+    shared = first.new_session(share_encoded=True)
+    for other in (first, second, shared, second.new_session()):
+        assert other._encoded.cache_bytes == 12345
+        assert other._encoded.files is files
         assert other.settings.budget_tokens == 64
-        assert other._busy is first._busy
+        assert other.engine is first.engine
 
 
 def test_what_is_held_is_counted_part_by_part_and_released(studio):
@@ -126,7 +132,7 @@ def test_the_smaller_of_two_budgets_counts(studio):
     own = studio.processor.settings.budget_tokens
     for given, used in ((own // 2, own // 2), (own * 2, own)):
         fitted = MemoryPlan(quantize=None, budget_tokens=given, need=None, spare_bytes=0)
-        assert Studio(studio._loaded, fitted=fitted).settings.budget_tokens == used
+        assert Studio(studio.engine, fitted=fitted).settings.budget_tokens == used
 
 
 def test_a_budget_is_that_of_plan_open_and_answer(studio):
@@ -137,7 +143,7 @@ def test_a_budget_is_that_of_plan_open_and_answer(studio):
         reply = studio.reply(ask(large), budget_tokens=budget, **SHORT)
         assert reply.ledger.visual_tokens == tokens
         assert reply.ledger.reused_clips == 1
-    assert len(studio._library) == 3
+    assert len(studio._encoded) == 3
 
 
 def test_a_part_of_the_pruner_settings_leaves_the_others(studio, monkeypatch):
@@ -182,7 +188,7 @@ def test_all_that_is_given_with_a_question_reaches_the_model(studio):
     for given in ({}, {"system": "Be brief."}, {"history": history}, options):
         text = "".join(studio.ask(clip(), "What?", **given, **SHORT))
         asked = ask(clip(), question="What?", **given)
-        reply = studio.fork().reply(asked, **SHORT)
+        reply = studio.new_session().reply(asked, **SHORT)
         assert text == reply.text
         said.add(reply.prompt_ids)
     assert len(said) == 4
@@ -209,6 +215,6 @@ def test_each_choice_of_a_look_is_used(studio):
 def test_space_on_disk_and_in_memory_is_what_was_asked_for(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     studio = vl3.load(tiny_folder, features_gb=0.25)
-    assert studio._library.files.max_bytes == 250_000_000
-    assert studio._library.files.folder == tmp_path / "vl3" / "features"
-    assert studio._library.cache_bytes == CACHE_BYTES
+    assert studio._encoded.files.max_bytes == 250_000_000
+    assert studio._encoded.files.folder == tmp_path / "vl3" / "features"
+    assert studio._encoded.cache_bytes == CACHE_BYTES

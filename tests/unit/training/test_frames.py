@@ -58,7 +58,7 @@ def test_every_term_of_a_key_is_another_entry(tmp_path, settings):
     grid = grid_of(first, settings)
     finer = replace(grid, rows=grid.rows + 2)
     frame = replace(grid, frames=1)
-    as_picture = replace(first, is_image=True, options={})
+    as_picture = replace(first, kind="image", options={})
     noise = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 3), dtype=np.uint8)
     for name, pixels in zip(("a.bmp", "b.bmp"), noise):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -77,7 +77,7 @@ def test_every_term_of_a_key_is_another_entry(tmp_path, settings):
         assert np.array_equal(found.frames_TYX3, right.frames_TYX3)
         assert (found.times_s, found.source) == (right.times_s, right.source)
     assert len(list((tmp_path / "frames").iterdir())) == len(read)
-    alike = replace(pictures[0], is_image=False)
+    alike = replace(pictures[0], kind="video")
     assert cache._key(alike, settings, frame) != cache._key(pictures[0], settings, frame)
 
 
