@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from kernels import About
-from kernels.linear_cross_entropy import reference
-from kernels.linear_cross_entropy.reference import CHUNK_TOKENS
+from ..about import About
+from . import reference
+from .reference import CHUNK_TOKENS
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -33,7 +33,7 @@ def linear_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See reference.linear_cross_entropy; fused takes the Triton kernel, of a head's `weight`."""
     if fused:
-        from kernels.linear_cross_entropy.fused import linear_cross_entropy as run
+        from .fused import linear_cross_entropy as run
 
         return run(hidden_KE, head.weight, labels_K)
     return reference.linear_cross_entropy(hidden_KE, head, labels_K)

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.rope2d.reference import Runs
+from .reference import Runs
 
 PATCHES = 16  # of one program
 

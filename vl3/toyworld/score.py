@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vl3.bundled import NANO_NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.toyworld.questions import QA, ask
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        default=Path("assets/nano"),
+        default=Path(NANO_NAME),
         help="checkpoint or run folder (default: %(default)s)",
     )
     parser.add_argument(

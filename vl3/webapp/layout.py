@@ -1,6 +1,6 @@
 """What stands where on the page: its components and widgets, without what they do.
 
-With app.py the only place that knows Gradio; nothing but app.py imports it.
+handlers.py says what they do, page.py which handler listens to which of them.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from vl3.bundled import HOME, WEB
 from vl3.viz import export
 from vl3.webapp.access import UPLOAD, AccessControl, own_names
 from vl3.webapp.controller import Controller
@@ -16,8 +16,6 @@ from vl3.webapp.event_streams import EventStreams
 from vl3.webapp.line import MOST_WAITING
 from vl3.webapp.upload_receiver import Receiver, Store
 
-ROOT = Path(__file__).resolve().parents[2]
-WEB = ROOT / "assets" / "web"
 FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
 
@@ -52,7 +50,7 @@ def options(
     return {
         "max_file_size": max_bytes,
         "allowed_paths": [],
-        "blocked_paths": [str(ROOT)],
+        "blocked_paths": [str(HOME)],
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,

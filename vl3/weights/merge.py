@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from transformers import BatchFeature
 
+from vl3.bundled import CLIPS
 from vl3.families import layouts
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
@@ -28,11 +29,11 @@ from vl3.weights.adapters import (
     read_base,
 )
 from vl3.weights.export import export
-from vl3.weights.hub import BUNDLED, resolve
+from vl3.weights.hub import resolve
 from vl3.weights.load import Loaded, count_parameters, load
 from vl3.weights.quantize.bnb import dequantized
 
-CLIP = BUNDLED.parent / "clips" / "three_shapes.mp4"
+CLIP = CLIPS / "three_shapes.mp4"
 FRAMES = 8
 
 # The largest difference of a logit that is still the same model, as a share of the standard
