@@ -25,9 +25,6 @@ from vl3.kernels import linear_cross_entropy as _linear_cross_entropy
 from vl3.kernels import merge_keep as _merge_keep
 from vl3.kernels import resize_patchify as _resize_patchify
 from vl3.kernels import rope2d as _rope2d
-from vl3.kernels.difffp import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
-from vl3.kernels.linear_cross_entropy import CHUNK_TOKENS
-from vl3.kernels.rope2d import Runs, turn
 
 __all__ = [
     "CHUNK_TOKENS",
@@ -42,6 +39,11 @@ __all__ = [
     "rotate",
     "turn",
 ]
+
+IMAGENET_STD, LEVELS_PER_UNIT = _difffp.IMAGENET_STD, _difffp.LEVELS_PER_UNIT
+CHUNK_TOKENS = _linear_cross_entropy.CHUNK_TOKENS
+Mode, Runs = _difffp.Mode, _rope2d.Runs
+change, turn = _difffp.change, _rope2d.turn
 
 KNOB = "VL3_KERNELS"
 CHOICES = ("auto", "triton", "reference")

@@ -33,7 +33,7 @@ video = studio.open(bundled.CLIPS / {CLIP!r})
 print("".join(studio.ask(video, {QUESTION!r})))
 view = pruning.data(video.clip, video.grid, None)
 Path("view.html").write_text(export.page(view), "utf-8")
-Image.fromarray(pictures.film(video.clip, video.grid, video.keep)).save("film.png")
+Image.fromarray(pictures.film(video.clip, video.grid, video.keep)[0]).save("film.png")
 print(Path(vl3.__file__).parent)
 print(Path(sys.modules["vl3.kernels.difffp"].__file__).parent)
 """
