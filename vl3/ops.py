@@ -42,7 +42,8 @@ __all__ = [
 
 IMAGENET_STD, LEVELS_PER_UNIT = _difffp.IMAGENET_STD, _difffp.LEVELS_PER_UNIT
 CHUNK_TOKENS = _linear_cross_entropy.CHUNK_TOKENS
-Mode, Runs = _difffp.Mode, _rope2d.Runs
+Mode = _difffp.Mode
+Runs = _rope2d.Runs
 change, turn = _difffp.change, _rope2d.turn
 
 KNOB = "VL3_KERNELS"
@@ -61,7 +62,8 @@ def difffp(
     home = cells_TMP.device
     cells_TMP, fused = _pixels(_difffp.MEASURED, cells_TMP)
     found = _difffp.difffp(cells_TMP, patch_values, threshold, mode, fused=fused)
-    return found if cells_TMP.device == home else tuple(part.to(home) for part in found)
+    change_TM, changed_TM, count_T = found
+    return change_TM.to(home), changed_TM.to(home), count_T.to(home)
 
 
 def resizer(plain: Resize) -> Resize:

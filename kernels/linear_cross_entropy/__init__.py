@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 
@@ -35,5 +36,5 @@ def linear_cross_entropy(
     if fused:
         from .fused import linear_cross_entropy as run
 
-        return run(hidden_KE, head.weight, labels_K)
+        return run(hidden_KE, cast(torch.nn.Linear, head).weight, labels_K)
     return reference.linear_cross_entropy(hidden_KE, head, labels_K)

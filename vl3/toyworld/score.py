@@ -61,12 +61,12 @@ Drawn = list[tuple[Clip, list[QA]]]
 def draw(level: Level, families: tuple[str, ...], count: int, seed: int) -> Drawn:
     """Fresh clips with at most one question a family, until each family has count questions."""
     missing = dict.fromkeys(families, count)
-    drawn = []
+    drawn: Drawn = []
     rng = random.Random(FIRST_SEED + seed)
     while any(missing.values()) and len(drawn) < 40 * count:
         scene = sample_scene(rng, level)
-        asked = [ask(scene, rng, family) for family, left in missing.items() if left]
-        asked = [qa for qa in asked if qa is not None]
+        tried = [ask(scene, rng, family) for family, left in missing.items() if left]
+        asked = [qa for qa in tried if qa is not None]
         clip = film(scene, rng, level)
         if asked:
             drawn.append((clip, asked))
@@ -85,7 +85,7 @@ def overlap(reply: str, truth: str) -> float:
     boxes = [re.fullmatch(r"\[\[(\d+),(\d+),(\d+),(\d+)\]\]", text) for text in (reply, truth)]
     if None in boxes:
         return 0.0
-    one, other = ([int(value) for value in box.groups()] for box in boxes)
+    one, other = ([int(value) for value in box.groups()] for box in boxes if box)
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:

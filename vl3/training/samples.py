@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -102,11 +103,12 @@ def build(
             vl3.video.VideoError for a file that cannot be read.
     """
     settings = replace(processor.settings, budget_tokens=visual_tokens)
-    media, _, grids = _planned(record, processor, settings)
+    media, _, planned = _planned(record, processor, settings)
     read = cache.read if cache else _read
-    clips = [read(medium, settings, grid) for medium, grid in zip(media, grids)]
-    grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(grids, clips))
-    counts, pixels, fresh, source_K = [], torch.empty(0, 0, dtype=torch.uint8), (), torch.empty(0)
+    clips = [read(medium, settings, grid) for medium, grid in zip(media, planned)]
+    grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(planned, clips))
+    counts, pixels, source_K = [], torch.empty(0, 0, dtype=torch.uint8), torch.empty(0)
+    fresh: tuple[Grid, ...] = ()
     story_KF = None
     if media:
         patches = to_patches(clips, grids)
@@ -120,13 +122,14 @@ def build(
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
-    is_cut = max_tokens is not None and len(ids) > max_tokens
-    if is_cut and not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
-        raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
-    kept = slice(max_tokens if is_cut else None)
-    texts = (torch.tensor(part[kept]) for part in (ids, labels, positions, branches))
-    names = (record.id, record.dataset, record.families)
-    return Sample(*names, *texts, pixels, fresh, source_K.long(), story_KF, is_cut)
+    is_cut, kept = False, slice(None)
+    if max_tokens is not None and len(ids) > max_tokens:
+        is_cut, kept = True, slice(max_tokens)
+        if not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
+            raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
+    texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
+    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), story_KF, is_cut)
+    return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 
 def _may_end(talks: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:

@@ -19,7 +19,8 @@ def log_briefly() -> None:
     gradio prints the whole error, message included, of each call that does not fit its handlers.
     """
     for module in (queueing, routes):
-        module.traceback = SimpleNamespace(print_exc=lambda: _print_where(*sys.exc_info()))
+        quiet = SimpleNamespace(print_exc=lambda: _print_where(*sys.exc_info()))
+        module.traceback = quiet  # type: ignore[attr-defined]  # what it imports, not its own
     logging.getLogger("uvicorn.error").addFilter(_told)
 
 

@@ -108,7 +108,7 @@ def size(name: str, text: str) -> int:
     return found
 
 
-def _plain(text: object) -> object:
+def _plain(text: str) -> object:
     """The number that the text spells, or the text."""
     try:
         return float(text)

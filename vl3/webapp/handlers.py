@@ -38,7 +38,7 @@ class Handlers(Layout):
             if not uploads.is_full(error):
                 raise
             raise gr.Error(text_format.FULL, title="Disk full", print_exception=False) from None
-        except (UserError, *self.desk.refusals) as error:
+        except (UserError, *self.desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             refused = self.desk.refusal(error)
             message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
@@ -266,7 +266,7 @@ class Handlers(Layout):
             name: now[name] if given[name] == visitor.before.get(name) else given[name]
             for name in now
         }
-        values = {**given, **fields}.values()
+        values = (*{**given, **fields}.values(),)
         visitor.news, visitor.before = "", {}
         player, budget, _ = self.on_plan(visitor, {}, *values)
         shows = player, budget, *fields.values(), self._memory(visitor)
@@ -292,7 +292,7 @@ class Handlers(Layout):
             video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             path = file.get("path") if isinstance(file, dict) else None
-            left = Left(self.demo._queue, request and request.session_hash)
+            left = Left(self.demo._queue, request.session_hash if request else None)
             return self.desk.ask_once(str(path), question, video, options, left)
 
 

@@ -57,7 +57,7 @@ async def store(request, place: Path, most_bytes: int, upload_id: str | None) ->
         )
         return paths
     finally:
-        if tracked:
+        if tracked and upload_id:
             tracked.set_done(upload_id)
 
 
@@ -137,8 +137,13 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     _on_end(lambda number, frame: ending.set())
     ending.wait()
     desk.close()
+
     # What does not end by itself in time, a layer or a slow reader, ends with the process.
-    last = threading.Timer(END_S, lambda: (made.close(), os._exit(0)))
+    def end() -> None:
+        made.close()
+        os._exit(0)
+
+    last = threading.Timer(END_S, end)
     last.daemon = True
     last.start()
     demo.close(verbose=False)

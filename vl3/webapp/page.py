@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -12,11 +13,21 @@ from vl3.webapp.controller import Controller
 from vl3.webapp.handlers import Handlers
 from vl3.webapp.sessions import Session
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-QUICK = {"queue": False, **QUIET}  # for handlers that refuse nothing
-IN_LINE = {"concurrency_limit": None}  # waits in the desk's own line, which says how long it is
-ONE_STRIP = {"concurrency_id": "strip", "concurrency_limit": 1}  # decoding takes every core
-ONE_LOOK = {"concurrency_id": "look", "concurrency_limit": 1}  # waits where an answer is written
+Options = dict[str, Any]  # of a listener
+
+QUIET: Options = {"show_progress": "hidden", "api_visibility": "private"}
+QUICK: Options = {"queue": False, **QUIET}  # for handlers that refuse nothing
+IN_LINE: Options = {
+    "concurrency_limit": None
+}  # waits in the desk's own line, which says how long it is
+ONE_STRIP: Options = {
+    "concurrency_id": "strip",
+    "concurrency_limit": 1,
+}  # decoding takes every core
+ONE_LOOK: Options = {
+    "concurrency_id": "look",
+    "concurrency_limit": 1,
+}  # waits where an answer is written
 
 
 class Page(Handlers):
@@ -106,7 +117,7 @@ class Page(Handlers):
             self._on(field.change, self.on_plan, plan, planned, **followed)
 
     def _wire_conversation(self) -> None:
-        asked = (
+        asked: tuple[tuple[Callable, Callable, list], ...] = (
             (self.box.submit, self.on_ask, [self.moment, self.box]),
             (self.gallery.question, self.on_question, [self.moment]),
             (self.again.click, self.on_again, []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -33,7 +34,7 @@ def options(
     store: as of Receiver; host, allowed, is_shared: as of own_names
     """
     receiver = Receiver(desk.media.folder, max_bytes, store, desk.make_room)
-    door = {
+    door: dict[str, Any] = {
         "names": own_names(host, allowed, is_shared),
         "proxied": allowed,
         "may_read": desk.may_read,
