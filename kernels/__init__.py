@@ -9,15 +9,3 @@ Nothing here knows vl3: the folders import torch, triton and PIL, and `import ke
 works without triton. vl3 comes in through one door, vl3/ops.py. So far every fused kernel has run
 under Triton's interpreter only, never on a GPU; see README.md.
 """
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
-    """What the table in README.md says of an operation, beside its gain."""
-
-    formula: str
-    shapes: str
-    called_by: str
-    agrees: str

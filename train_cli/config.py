@@ -34,6 +34,7 @@ from jsonargparse import (
     set_loader,
 )
 
+from vl3.bundled import recipes
 from vl3.training.recipe import Adapter, Recipe, Source
 
 # Exit codes of every command.
@@ -67,7 +68,7 @@ def load_yaml(text: str) -> Any:
 
 set_loader("yaml_core", load_yaml, exceptions=(yaml.YAMLError,))
 
-BUNDLED = Path(__file__).parent / "recipes"
+BUNDLED = recipes()
 OVERLAY = "after"  # the key of a file whose settings depend on the recipe before it
 
 

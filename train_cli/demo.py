@@ -19,6 +19,7 @@ from pathlib import Path
 
 from train_cli.config import OK, USAGE, fail, read_recipe
 from vl3.arguments import number
+from vl3.bundled import PAGE_COMMAND
 from vl3.training.ready import check_out, folder
 
 MINUTES, BUNDLED_MINUTES = 3.0, 1.5
@@ -126,10 +127,10 @@ def _nano(recipe, deadline_s: float) -> None:
 
 def _colour(recipe, deadline_s: float) -> None:
     from train_cli.progress import Progress
+    from vl3.bundled import NANO
     from vl3.training import demo
     from vl3.training import run as runs
     from vl3.training.nano import new_colour
-    from vl3.weights.hub import BUNDLED
     from vl3.weights.load import load
 
     out = runs.folder(recipe)
@@ -139,10 +140,10 @@ def _colour(recipe, deadline_s: float) -> None:
     (source,) = recipe.data
     recipe = replace(
         recipe,
-        start=replace(recipe.start, model=str(BUNDLED)),
+        start=replace(recipe.start, model=str(NANO)),
         data=[replace(source, path=str(file))],
     )
-    before = load(BUNDLED)
+    before = load(NANO)
     test = demo.colour_test(new_colour.BROWN, SCORED, SEED)
     untaught = demo.learned(before.model, before.processor, test)
     last = demo.on_time(recipe, deadline_s, (Progress(),))
@@ -163,7 +164,7 @@ def _print_answers(answers) -> None:
 def _go_on(out: Path, picture: Path, question: str) -> None:
     print(
         f"\nGo on with it:\n"
-        f"  python app.py --model {out}\n"
+        f"  {PAGE_COMMAND} --model {out}\n"
         f'  python -m train_cli chat --model {out} --video {picture} "{question}"\n'
     )
 

@@ -13,10 +13,10 @@ import sys
 import psutil
 import torch
 
+from vl3.bundled import NANO, PAGE_COMMAND
 from vl3.inference.memory import KINDS, USABLE
 from vl3.studio import estimate
 from vl3.units import format_bytes
-from vl3.weights.hub import BUNDLED
 from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.number_format import pick_dtype, suited
 from vl3.weights.sizes import RELEASED, sizes_of
@@ -56,15 +56,15 @@ def run(_chosen: argparse.Namespace) -> int:
     free = _device()
     disk = shutil.disk_usage(os.getcwd()).free / GIB
     print(f"disk            {disk:.0f} GiB free here")
-    nano = (BUNDLED / "model.safetensors").is_file()
-    print(f"nano            {'bundled' if nano else 'not found: ' + str(BUNDLED)}")
+    nano = (NANO / "model.safetensors").is_file()
+    print(f"nano            {'bundled' if nano else 'not found: ' + str(NANO)}")
     for line in _fits(free):
         print(line)
     if missing or sys.version_info < (3, 11):
         need = f"pip install {' '.join(missing)}" if missing else "Python 3.11 or newer"
         print(f"verdict         not ready: {need}")
         return 1
-    print("verdict         ready: python app.py")
+    print(f"verdict         ready: {PAGE_COMMAND}")
     return 0
 
 

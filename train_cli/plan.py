@@ -219,12 +219,13 @@ def _read(reading):
 
 def local_processor(recipe: Recipe):
     """The processor that samples are measured with; None where its tokenizer is not at hand."""
+    from vl3.bundled import NANO, NANO_NAME
     from vl3.processor import VL3Processor
     from vl3.training.setup import settings_for
-    from vl3.weights.hub import BUNDLED, resolve
+    from vl3.weights.hub import resolve
 
-    folder = BUNDLED if recipe.start.nano else Path(recipe.start.model or "").expanduser()
-    if recipe.start.model and folder.is_dir():
+    folder = NANO if recipe.start.nano else Path(recipe.start.model or "").expanduser()
+    if recipe.start.model == NANO_NAME or (recipe.start.model and folder.is_dir()):
         folder = _read(lambda: resolve(folder, offline=True))  # of a run, its last checkpoint
     if not (folder / "tokenizer.json").is_file():
         return None
@@ -269,14 +270,14 @@ def look(source: Source, recipe: Recipe, processor=None):
 def remembered(recipe: Recipe, processor=None):
     """The scenes of a step on which the model is held to what it said, as nano's processor cuts
     them where the model's own is not here."""
+    from vl3.bundled import NANO
     from vl3.processor import VL3Processor
     from vl3.training import remember
     from vl3.training.samples import measure
     from vl3.training.setup import settings_for
-    from vl3.weights.hub import BUNDLED
 
     if processor is None:
-        processor = VL3Processor.from_pretrained(BUNDLED)
+        processor = VL3Processor.from_pretrained(NANO)
         processor.settings = settings_for(recipe, processor)
     scenes = remember.scenes(str(recipe.seed), LOOKED_AT // 4)
     found = [measure(scene, processor, recipe.media.visual_tokens) for scene in scenes]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from types import UnionType
+from typing import SupportsFloat, SupportsIndex, cast
 
 
 def number(
@@ -42,7 +43,7 @@ def whole(
     """
     wanted = _range("a whole number", low, None, high, unit)
     try:
-        found = math.nan if isinstance(value, bool) else operator.index(value)
+        found = math.nan if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
     except TypeError:
         found = _as_float(value)
     if isinstance(found, float) and not found.is_integer():
@@ -86,7 +87,7 @@ def items(name: str, value: object, wanted: str, count: int | None = None) -> li
     is_row = isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0
     if not is_row or isinstance(value, str | bytes):
         raise ValueError(f"{name} is {wanted} - got {shown(value)}")
-    found = list(value)
+    found = list(cast(Iterable, value))
     if count is not None and len(found) != count:
         raise ValueError(f"{name} is {wanted}, {count} of them - got {len(found)}")
     return found
@@ -112,7 +113,7 @@ def _as_float(value: object) -> float:
     if isinstance(value, bool):
         return math.nan
     try:
-        return float(value.__float__())
+        return float(cast(SupportsFloat, value).__float__())
     except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError):
         return math.nan
 

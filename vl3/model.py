@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -39,12 +40,18 @@ class VL3Output(CausalLMOutputWithPast):
             and whether greedy decoding gives it; without gradient
     """
 
-    losses_K: torch.FloatTensor | None = None
-    right_K: torch.BoolTensor | None = None
+    losses_K: torch.Tensor | None = None
+    right_K: torch.Tensor | None = None
 
 
 class VisualInputs:
     """From pixels to a prompt's embeddings, for a model with vision, connector and config."""
+
+    if TYPE_CHECKING:  # of the model that it is mixed into
+        config: VL3Config
+        vision: VisionEncoder
+        connector: MLPConnector
+        get_input_embeddings: Callable[[], nn.Module]
 
     def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
         """Kept visual tokens at the language model's width, [K, E]."""
@@ -88,7 +95,7 @@ class VisualInputs:
 
         In the format of its weights where these train in another one than the encoder has.
         """
-        weight = self.connector.readout[0].weight
+        weight = cast(torch.Tensor, self.connector.readout[0].weight)
         if weight.is_floating_point():
             features = features.to(weight.dtype)
         return self.connector(features)
@@ -113,12 +120,10 @@ class VisualInputs:
                 f"{inputs_embeds.shape[-1]}; encode them with the model that reads them"
             )
         visual_embeds = visual_embeds.to(inputs_embeds)
-        slots_BL = slots_BL.to(inputs_embeds.device)
-        return inputs_embeds.masked_scatter(slots_BL[:, :, None], visual_embeds)
+        where_BL1 = slots_BL[:, :, None].to(inputs_embeds.device)
+        return inputs_embeds.masked_scatter(where_BL1, visual_embeds)
 
-    def slots(
-        self, prompts: torch.Tensor, token_ids: Sequence[int] | None = None
-    ) -> torch.BoolTensor:
+    def slots(self, prompts: torch.Tensor, token_ids: Sequence[int] | None = None) -> torch.Tensor:
         """Where prompts, ids [B, L] or embeddings [B, L, E], hold visual slots: bool [B, L]."""
         wanted = self.config.slot_token_ids if token_ids is None else token_ids
         ids = torch.tensor(wanted, device=prompts.device)
@@ -145,6 +150,9 @@ class VL3Model(VisualInputs, nn.Module):
     def __init__(self, config: VL3Config) -> None:
         super().__init__()
         self.config = config
+
+    if TYPE_CHECKING:  # given to it by the whole model
+        decoder: PreTrainedModel
 
     def forward(
         self,
@@ -204,10 +212,10 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
     config_class = VL3Config
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "video", "text")
+    input_modalities: Any = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Block",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules: Any = ("Block",)
+    _skip_keys_device_placement: Any = ("past_key_values",)
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -246,7 +254,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **kwargs)
         found = from_pretrained.find(pretrained_model_name_or_path, kwargs)
-        model, info = super().from_pretrained(found.folder, *args, **found.arguments)
+        loaded: Any = super().from_pretrained(found.folder, *args, **found.arguments)
+        model, info = loaded
         return from_pretrained.finish(found, model, info)
 
     @can_return_tuple

@@ -20,14 +20,11 @@ import torch
 from torch import nn
 from torch.utils.data import get_worker_info
 
-from kernels import difffp as _difffp
-from kernels import linear_cross_entropy as _linear_cross_entropy
-from kernels import merge_keep as _merge_keep
-from kernels import resize_patchify as _resize_patchify
-from kernels import rope2d as _rope2d
-from kernels.difffp import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
-from kernels.linear_cross_entropy import CHUNK_TOKENS
-from kernels.rope2d import Runs, turn
+from vl3.kernels import difffp as _difffp
+from vl3.kernels import linear_cross_entropy as _linear_cross_entropy
+from vl3.kernels import merge_keep as _merge_keep
+from vl3.kernels import resize_patchify as _resize_patchify
+from vl3.kernels import rope2d as _rope2d
 
 __all__ = [
     "CHUNK_TOKENS",
@@ -43,6 +40,12 @@ __all__ = [
     "turn",
 ]
 
+IMAGENET_STD, LEVELS_PER_UNIT = _difffp.IMAGENET_STD, _difffp.LEVELS_PER_UNIT
+CHUNK_TOKENS = _linear_cross_entropy.CHUNK_TOKENS
+Mode = _difffp.Mode
+Runs = _rope2d.Runs
+change, turn = _difffp.change, _rope2d.turn
+
 KNOB = "VL3_KERNELS"
 CHOICES = ("auto", "triton", "reference")
 
@@ -54,18 +57,19 @@ def difffp(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Change of every token, whether it exceeds the threshold, how many of each frame do.
 
-    See kernels.difffp.reference.difffp. The results are where the pixels are given.
+    See vl3.kernels.difffp.reference.difffp. The results are where the pixels are given.
     """
     home = cells_TMP.device
     cells_TMP, fused = _pixels(_difffp.MEASURED, cells_TMP)
     found = _difffp.difffp(cells_TMP, patch_values, threshold, mode, fused=fused)
-    return found if cells_TMP.device == home else tuple(part.to(home) for part in found)
+    change_TM, changed_TM, count_T = found
+    return change_TM.to(home), changed_TM.to(home), count_T.to(home)
 
 
 def resizer(plain: Resize) -> Resize:
     """What resizes pictures from here on: plain, or the kernel, which gives the same bits.
 
-    See kernels.resize_patchify.reference.resize. plain is PIL on NumPy arrays, because a tensor
+    See vl3.kernels.resize_patchify.reference.resize. plain is PIL on NumPy arrays, because a tensor
     would be one more copy of the picture. The kernel takes a picture at a time, as they are
     decoded, so that few are ever held at their full size. And it gives a picture back, which the
     page, the views and the caches hold; patches are a copy of that in another order.
@@ -89,7 +93,7 @@ def rotate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys turned by the angles of their patches; the caller gives both away.
 
-    See kernels.rope2d.reference.rotate.
+    See vl3.kernels.rope2d.reference.rotate.
     """
     return _rope2d.rotate(q_NHC, k_NHC, runs, fused=use_fused(_rope2d.MEASURED, q_NHC))
 
@@ -99,7 +103,7 @@ def merge_keep(
 ) -> torch.Tensor:
     """Patch features merged into tokens, and of these the kept ones.
 
-    See kernels.merge_keep.reference.merge_keep.
+    See vl3.kernels.merge_keep.reference.merge_keep.
     """
     return _merge_keep.merge_keep(x_ND, clips, keep, fused=use_fused(_merge_keep.MEASURED, x_ND))
 
@@ -109,7 +113,7 @@ def linear_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of every token behind the head, and whether its label was the likeliest one.
 
-    See kernels.linear_cross_entropy.reference.linear_cross_entropy.
+    See vl3.kernels.linear_cross_entropy.reference.linear_cross_entropy.
     Raises: RuntimeError for VL3_KERNELS=triton and a head that is more than a weight.
     """
     measured, plain = _linear_cross_entropy.MEASURED, type(head) is nn.Linear and head.bias is None

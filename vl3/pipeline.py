@@ -50,19 +50,19 @@ class Planned:
 class Prepared:
     """Media of one prompt that were read.
 
-    shown: their clips; grids: with the frames that were there; patches, keep: None without media
+    shown: their clips; grids: with the frames that were there; patches, keep: of all of them
     """
 
     media: tuple[MediaPart, ...]
     shown: tuple[Clip, ...]
     grids: tuple[Grid, ...]
-    patches: Patches | None
-    keep: Keep | None
+    patches: Patches
+    keep: Keep
 
     @property
     def counts(self) -> list[int]:
         """Kept visual tokens of each frame."""
-        return [n for frames in self.keep.kept_per_frame for n in frames] if self.keep else []
+        return [n for frames in self.keep.kept_per_frame for n in frames]
 
 
 def plan(media: Sequence[MediaPart], settings: ProcessorSettings) -> Planned:
@@ -111,7 +111,8 @@ def prepare(planned: Planned, read: Read = read_medium) -> Prepared:
     )
     grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(planned.grids, clips))
     if not clips:
-        return Prepared((), (), (), None, None)
+        nothing = torch.empty(0, 3 * settings.patch**2, dtype=torch.uint8)
+        return Prepared((), (), (), Patches(pixels_NP=nothing, grids=()), keep_all(()))
     patches = to_patches(clips, grids)
     return Prepared(planned.media, clips, grids, patches, prune_patches(patches, settings.prune))
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -112,7 +113,9 @@ class VL3Processor(ProcessorMixin):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> VL3Processor:
+    def from_pretrained(  # type: ignore[override]  # options by name, read in one place
+        cls, pretrained_model_name_or_path: str | Path, **kwargs
+    ) -> VL3Processor:
         """The processor of a checkpoint in any whole-model layout: a folder or a hub id.
 
         Takes subfolder, revision and what else says where files are; settings of
@@ -195,12 +198,13 @@ class VL3Processor(ProcessorMixin):
             )
         settings, num_frames, padding = self._options(options, prune)
         prompts, packed = [], []
+        batch: Sequence
         if text is not None:
             batch = self._texts(text, images, videos)
         elif images is not None or videos is not None:
             raise ValueError("images and videos go into the messages, or beside text=")
         else:
-            batch = conversations(messages)
+            batch = conversations(cast(Sequence, messages))
         for conversation in batch:
             rendered, prepared = self._conversation(
                 conversation, settings, num_frames, add_generation_prompt, add_system_prompt
@@ -208,12 +212,12 @@ class VL3Processor(ProcessorMixin):
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
             if prepared.media:
                 packed.append((prepared.patches, prepared.keep))
-        found = self._pad(prompts, return_labels, **padding)
+        found: dict[str, Any] = self._pad(prompts, return_labels, **padding)
         if return_tensors is None:
             found = {name: tensor.tolist() for name, tensor in found.items()}
         return BatchFeature(found | (visual_tensors(packed) if packed else {}))
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # options by name, read in one place
         self,
         conversation: Sequence[dict] | Sequence[Sequence[dict]],
         chat_template: str | None = None,
@@ -237,7 +241,7 @@ class VL3Processor(ProcessorMixin):
         """
         batch = conversations(conversation)
         is_batch = batch[0] is not conversation
-        rendering = {
+        rendering: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,
         }
@@ -287,7 +291,8 @@ class VL3Processor(ProcessorMixin):
     def _options(self, options: dict, prune) -> tuple[ProcessorSettings, int | None, dict]:
         """The settings of one call, the frames of each video, and how it pads; options that
         tokenizers have but say nothing here are left out."""
-        given, known = {}, (*PER_CALL, *SAMPLING, *PADDING)
+        given: dict[str, Any] = {}
+        known = (*PER_CALL, *SAMPLING, *PADDING)
         for name, value in options.items():
             if name in ("text_kwargs", "images_kwargs", "videos_kwargs"):
                 instance(name, value, Mapping, "a dict of options")
@@ -296,7 +301,7 @@ class VL3Processor(ProcessorMixin):
                 given[name] = value
         for name in given.keys() - {*known, *NO_MEANING}:
             raise ValueError(f"a processor has no option {name!r}{did_you_mean(name, known)}")
-        changed = {}
+        changed: dict[str, Any] = {}
         if given.get("fps") is not None:
             changed["fps"] = number("fps", given["fps"], above=0)
         for name in ("budget_tokens", "max_frames"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from vl3.messages.reader import read
 from vl3.values import IGNORE
@@ -207,7 +208,7 @@ def render_text(
                 frames = 0
                 continue
         if piece in marks:
-            pieces.append(Special(piece, slot=part["type"]))
+            pieces.append(Special(piece, slot=cast(dict, part)["type"]))
             frames -= 1
         elif piece in known:
             pieces.append(Special(piece))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from kernels import About
-from kernels.difffp import reference
-from kernels.difffp.reference import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
+from ..about import About
+from . import reference
+from .reference import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -33,7 +33,7 @@ def difffp(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """See reference.difffp; fused takes the Triton kernel."""
     if fused:
-        from kernels.difffp.fused import difffp as run
+        from .fused import difffp as run
     else:
         run = reference.difffp
     return run(cells_TMP, patch_values, threshold, mode)

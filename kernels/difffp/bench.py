@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels.difffp import difffp
-from kernels.timing import COMPILED, FUSED, REFERENCE, Case
+from ..timing import COMPILED, FUSED, REFERENCE, Case
+from . import difffp
 
 THRESHOLDS = {"official": 0.1, "rlt": 0.1, "last_kept": 10.0}
 

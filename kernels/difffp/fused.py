@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.difffp.reference import IMAGENET_STD, LEVELS_PER_UNIT, Mode
+from .reference import IMAGENET_STD, LEVELS_PER_UNIT, Mode
 
 # Frames that one program walks through. It reads the frame before its first one again, so eight
 # cost an eighth more reading and give eight times fewer, longer programs than one would.

@@ -34,7 +34,7 @@ def difffp(
         change_TM = _level_changes(cells_TMP)
     else:
         change_TM = torch.full(cells_TMP.shape[:2], torch.inf, device=cells_TMP.device)
-        against_MP = cells_TMP[0] if len(cells_TMP) else None
+        against_MP = cells_TMP[:1].squeeze(0)  # the first frame, if there is any
         for index in range(1, len(cells_TMP)):
             frame_MP = cells_TMP[index]
             change_TM[index] = change(against_MP, frame_MP, patch_values, mode)

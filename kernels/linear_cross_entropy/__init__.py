@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 
-from kernels import About
-from kernels.linear_cross_entropy import reference
-from kernels.linear_cross_entropy.reference import CHUNK_TOKENS
+from ..about import About
+from . import reference
+from .reference import CHUNK_TOKENS
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -33,7 +34,7 @@ def linear_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See reference.linear_cross_entropy; fused takes the Triton kernel, of a head's `weight`."""
     if fused:
-        from kernels.linear_cross_entropy.fused import linear_cross_entropy as run
+        from .fused import linear_cross_entropy as run
 
-        return run(hidden_KE, head.weight, labels_K)
+        return run(hidden_KE, cast(torch.nn.Linear, head).weight, labels_K)
     return reference.linear_cross_entropy(hidden_KE, head, labels_K)

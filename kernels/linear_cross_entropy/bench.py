@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from kernels.linear_cross_entropy import linear_cross_entropy
-from kernels.timing import FUSED, REFERENCE, Case
+from ..timing import FUSED, REFERENCE, Case
+from . import linear_cross_entropy
 
 
 def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:

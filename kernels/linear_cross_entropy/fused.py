@@ -107,7 +107,7 @@ class _Losses(torch.autograd.Function):
                 )
             if wants_hidden:
                 grad_hidden += grad_KV @ part_VE
-            if wants_weight:
+            if grad_weight is not None:
                 torch.mm(grad_KV.T, hidden_KE, out=grad_weight[first : first + step])
         return grad_hidden.to(hidden_KE.dtype) if wants_hidden else None, grad_weight, None
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from kernels import About
-from kernels.merge_keep import reference
+from ..about import About
+from . import reference
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -32,7 +32,7 @@ def merge_keep(
 ) -> torch.Tensor:
     """See reference.merge_keep; fused takes the Triton kernel."""
     if fused:
-        from kernels.merge_keep.fused import merge_keep as run
+        from .fused import merge_keep as run
     else:
         run = reference.merge_keep
     return run(x_ND, clips, keep)

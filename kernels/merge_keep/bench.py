@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels.merge_keep import merge_keep
-from kernels.timing import Case, three_sides
+from ..timing import Case, three_sides
+from . import merge_keep
 
 
 def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels import About
-from kernels.resize_patchify import reference
+from ..about import About
+from . import reference
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -26,7 +26,7 @@ def resize(
 ) -> torch.Tensor:
     """See reference.resize; fused takes the Triton kernel."""
     if fused:
-        from kernels.resize_patchify.fused import resize as run
+        from .fused import resize as run
     else:
         run = reference.resize
     return run(frames_TYX3, size)
@@ -37,7 +37,7 @@ def resize_patchify(
 ) -> torch.Tensor:
     """See reference.resize_patchify; fused takes the Triton kernel."""
     if fused:
-        from kernels.resize_patchify.fused import resize_patchify as run
+        from .fused import resize_patchify as run
     else:
         run = reference.resize_patchify
     return run(frames_TYX3, rows, cols, patch, merge)

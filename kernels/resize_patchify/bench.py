@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from kernels.resize_patchify import resize, resize_patchify
-from kernels.timing import FUSED, REFERENCE, Case
+from ..timing import FUSED, REFERENCE, Case
+from . import resize, resize_patchify
 
 INTERPOLATED = "torch's interpolate, float32"  # as torchvision resizes on a GPU
 PATCHES = {"patch": 14, "merge": 2}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from kernels import About
-from kernels.rope2d import reference
-from kernels.rope2d.reference import Runs, turn
+from ..about import About
+from . import reference
+from .reference import Runs, turn
 
 # Where the fused kernel was measured to be at least 10 % faster, and by how much.
 MEASURED: str | None = None
@@ -26,7 +26,7 @@ def rotate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See reference.rotate; fused takes the Triton kernel, which may write into q and k."""
     if fused:
-        from kernels.rope2d.fused import rotate as run
+        from .fused import rotate as run
     else:
         run = reference.rotate
     return run(q_NHC, k_NHC, runs)

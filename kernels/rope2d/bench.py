@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kernels.rope2d import rotate
-from kernels.timing import Case, three_sides
+from ..timing import Case, three_sides
+from . import rotate
 
 
 def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:

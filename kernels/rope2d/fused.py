@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.rope2d.reference import Runs
+from .reference import Runs
 
 PATCHES = 16  # of one program
 
@@ -45,7 +45,7 @@ class _Rotate(torch.autograd.Function):
 def _turned(q_NHC, k_NHC, runs: Runs, sign: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Both in new memory."""
     given = _packed(q_NHC), _packed(k_NHC)
-    turned = tuple(torch.empty_like(x_NHC) for x_NHC in given)
+    turned = torch.empty_like(given[0]), torch.empty_like(given[1])
     _launch(given, turned, runs, sign)
     return turned
 

@@ -26,18 +26,18 @@ def serving(desk, allowed=(), **options) -> Iterator[Server]:
 
     allowed: further names of it; options: of launch()
     """
-    import app
+    from vl3.webapp import launch
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app.log_briefly()
-    demo = app.build(desk)
+    launch.log_briefly()
+    demo = launch.build(desk)
     demo.launch(
         server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
-        **{**app.launch_options(desk, 20_000_000, allowed=allowed), **options},
+        **{**launch.launch_options(desk, 20_000_000, allowed=allowed), **options},
     )
     try:
         yield Server(f"http://127.0.0.1:{port}", desk)

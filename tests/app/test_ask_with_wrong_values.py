@@ -45,13 +45,15 @@ RAW = ("has no attribute", "NoneType", "not subscriptable", "Traceback", "unsupp
 
 @pytest.fixture(scope="module")
 def page(upload_folder):
-    import app
     import vl3
+    from vl3.webapp import launch
     from vl3.webapp.controller import Controller
     from vl3.webapp.media import Media
 
     media = Media(upload_folder, vl3.video, 10**9)
-    desk = Controller(lambda **chosen: vl3.load(offline=True, device="cpu"), media, app.refusals())
+    desk = Controller(
+        lambda **chosen: vl3.load(offline=True, device="cpu"), media, launch.refusals()
+    )
     with serving(desk) as running:
         yield running
 

@@ -207,10 +207,10 @@ def nano():
 
 @pytest.fixture(scope="module")
 def real(nano, upload_folder):
-    import app
+    from vl3.webapp import launch
 
     media = Media(upload_folder, vl3.video, 10**9)
-    with serving(Controller(lambda **chosen: nano, media, app.refusals())) as running:
+    with serving(Controller(lambda **chosen: nano, media, launch.refusals())) as running:
         yield running
 
 

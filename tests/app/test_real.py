@@ -34,10 +34,10 @@ def studio(request):
 
 @pytest.fixture(scope="module")
 def real(studio, upload_folder):
-    import app
+    from vl3.webapp import launch
 
     media = Media(upload_folder, vl3.video, 10**9)
-    desk = Controller(lambda **chosen: studio, media, app.refusals())
+    desk = Controller(lambda **chosen: studio, media, launch.refusals())
     with serving(desk) as running:
         yield running
 
@@ -45,11 +45,11 @@ def real(studio, upload_folder):
 @pytest.fixture(scope="module")
 def talkative(tiny_folder, upload_folder):
     """The page on a random model, whose answers are long."""
-    import app
+    from vl3.webapp import launch
 
     media = Media(upload_folder, vl3.video, 10**9)
     random = vl3.load(tiny_folder, device="cpu", offline=True)
-    with serving(Controller(lambda **chosen: random, media, app.refusals())) as running:
+    with serving(Controller(lambda **chosen: random, media, launch.refusals())) as running:
         yield running
 
 
@@ -192,11 +192,11 @@ def test_every_door_gives_the_same_text(real, clip, studio):
 
 
 def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folder, upload_folder):
-    import app
+    from vl3.webapp import launch
 
     media = Media(upload_folder, vl3.video, 10**9)
     load = partial(vl3.load, device="cpu", offline=True)
-    desk = Controller(load, media, app.refusals(), model=str(tiny_folder))
+    desk = Controller(load, media, launch.refusals(), model=str(tiny_folder))
     with serving(desk) as running:
         page = new_page(running)
         page.locator(".sidebar .toggle-button").click()

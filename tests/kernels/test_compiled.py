@@ -24,7 +24,7 @@ def no_earlier_results(monkeypatch, tmp_path):
 
 
 def fused(operation: str):
-    return import_module(f"kernels.{operation}.fused")
+    return import_module(f"vl3.kernels.{operation}.fused")
 
 
 def machine_code(kernel, pointers: dict, numbers: dict, constants: dict, target: int) -> str:

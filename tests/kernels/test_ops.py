@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers.utils.import_utils import is_kernels_available
 
-from kernels import difffp, linear_cross_entropy, merge_keep, resize_patchify, rope2d
 from vl3 import ops
+from vl3.kernels import difffp, linear_cross_entropy, merge_keep, resize_patchify, rope2d
 from vl3.video.images import resized
 
 ON_A_GPU = "H100, 2 times"  # what MEASURED could say one day

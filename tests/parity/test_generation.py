@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, VideoLlama3ForConditionalGeneration
 
+from vl3.bundled import NANO
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.export import export
-from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
-CLIPS = BUNDLED.parent / "clips"
+CLIPS = NANO.parent / "clips"
 ASKED = (
     ("three_shapes", "What colour is the star?"),
     ("circle_then_star", "What is first?"),

@@ -80,7 +80,7 @@ CANARIES = {
     "pruner with half the distance": (
         "diff_fp",
         "prune",
-        "import kernels.difffp.reference as m\nright = m.change\n"
+        "import vl3.kernels.difffp.reference as m\nright = m.change\n"
         "m.change = lambda *a: right(*a) * 0.5",
     ),
     "time stamps rounded up": (

@@ -26,13 +26,13 @@ from recipes import lines
 from transformers.utils import logging
 
 from train_cli.config import read_recipe
+from vl3.bundled import NANO
 from vl3.data.readers import open_records
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.toyworld.score import CLIP_FAMILIES, CLIPS, IMAGES, STILL_FAMILIES, Drawn, draw, exact
 from vl3.training import evaluate
 from vl3.training import run as runs
-from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 
 ALL = 16  # lines
@@ -238,7 +238,7 @@ def main() -> None:
     logging.disable_progress_bar()
     old, before_Q = [], None
     if set(chosen.of) != {"qwen"}:
-        old, loaded = old_questions(), load(BUNDLED)
+        old, loaded = old_questions(), load(NANO)
         before_Q = rights(loaded.model, loaded.processor, old)
         print(f"old questions right before: {int(before_Q.sum())} of {len(before_Q)}\n")
     print("| setting | lines, words | answers back | old questions right | CPU minutes |")
@@ -249,7 +249,7 @@ def main() -> None:
             folder.mkdir()
             words = lines.OWN if kind == "own" else lines.NEW
             file = lines.write(folder, words, chosen.media)
-            base, asked = (qwen(folder), []) if kind == "qwen" else (BUNDLED, old)
+            base, asked = (qwen(folder), []) if kind == "qwen" else (NANO, old)
             for name, count in itertools.product(chosen.rows or ROWS, chosen.lines):
                 settings = (*ROWS[name], "--seed", str(chosen.seed))
                 result = tried(settings, base, first(file, count), asked, before_Q)

@@ -13,12 +13,12 @@ from recipes import lines
 from recipes.learning import Change, old_questions, rights
 
 from train_cli.__main__ import main
-from vl3.weights.hub import BUNDLED
+from vl3.bundled import NANO
 from vl3.weights.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "media"
-STAND_INS = {"DAMO-NLP-SG/VideoLLaMA3-2B": str(BUNDLED)}
+STAND_INS = {"DAMO-NLP-SG/VideoLLaMA3-2B": str(NANO)}
 
 
 def printed() -> list[list[str]]:
@@ -68,7 +68,7 @@ def test_the_walk_teaches_sixteen_lines_and_forgets_little(tmp_path, monkeypatch
     change = Change.of(
         *(
             rights(loaded.model, loaded.processor, old)
-            for loaded in (load(BUNDLED), load(tmp_path / "runs" / "mine"))
+            for loaded in (load(NANO), load(tmp_path / "runs" / "mine"))
         )
     )
     assert change.after >= change.before - 0.02 * change.asked, change

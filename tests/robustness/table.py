@@ -90,14 +90,14 @@ def served(folder: Path) -> Iterator[Callable[[Path], str]]:
     from gradio_client import Client, handle_file
     from serving import serving
 
-    import app
+    from vl3.webapp import launch
     from vl3.webapp.controller import Controller
     from vl3.webapp.media import Media
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     media = Media(folder, vl3.video, 10**9)
-    desk = Controller(lambda **chosen: bundled(), media, app.refusals())
+    desk = Controller(lambda **chosen: bundled(), media, launch.refusals())
     try:
         with serving(desk) as running:
             client = Client(running.url, verbose=False)

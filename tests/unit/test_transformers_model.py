@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
+from vl3.bundled import NANO
 from vl3.families.layouts import LayoutError
 from vl3.model import VL3ForConditionalGeneration, working_device
 from vl3.processor import VL3Processor
-from vl3.weights.hub import BUNDLED
 
 TALK = [
     {
@@ -232,9 +232,9 @@ def test_the_folder_of_an_adapter(tiny_folder, tmp_path, inputs):
 
 def test_nano_is_float32_on_a_cpu_and_as_asked_elsewhere():
     load = VL3ForConditionalGeneration.from_pretrained
-    assert load(BUNDLED).dtype == torch.float32
-    assert load(BUNDLED, dtype="auto").dtype == torch.float16
-    assert load(BUNDLED, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert load(NANO).dtype == torch.float32
+    assert load(NANO, dtype="auto").dtype == torch.float16
+    assert load(NANO, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_weights_that_are_elsewhere(model, inputs, tmp_path):

@@ -12,13 +12,13 @@ from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from vl3.bundled import NANO
 from vl3.hf.chat_template import chat_template
 from vl3.processor import VL3Processor
 from vl3.prompt import SlotIds, render
 from vl3.values import Clip
-from vl3.weights.hub import BUNDLED
 
-CLIP = str(BUNDLED.parent / "clips" / "three_shapes.mp4")
+CLIP = str(NANO.parent / "clips" / "three_shapes.mp4")
 FILM = {"type": "video", "num_frames": 3, "timestamps": [0.0, 1.25, 12.349]}
 SHAPES = {
     "a text": [{"role": "user", "content": "Hi"}],
@@ -103,7 +103,7 @@ def test_the_template_renders_what_the_prompt_renders(tiny_processor, shape, sys
 
 
 def test_nano_brings_the_template_for_programs_that_read_its_folder():
-    assert (BUNDLED / "chat_template.jinja").read_text("utf-8") == chat_template()
+    assert (NANO / "chat_template.jinja").read_text("utf-8") == chat_template()
 
 
 @pytest.mark.parametrize("kind", ["own", "official", "native"])
@@ -296,7 +296,7 @@ AUTO_CLASSES = "from transformers import AutoConfig, AutoModelForImageTextToText
 @pytest.mark.parametrize("late", [False, True])
 def test_auto_classes_know_it_in_either_order(late):
     first, second = ("import vl3", AUTO_CLASSES)[:: -1 if late else 1]
-    code = AUTO.format(first=first, second=second, late=late, folder=str(BUNDLED))
+    code = AUTO.format(first=first, second=second, late=late, folder=str(NANO))
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -326,7 +326,7 @@ def test_every_part_can_be_imported_first_and_the_auto_classes_know_it_then():
     code = "import vl3.{}; " + AUTO_CLASSES + "; print(AutoProcessor.from_pretrained({!r}))"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code.format(part, str(BUNDLED))],
+            [sys.executable, "-c", code.format(part, str(NANO))],
             text=True,
             cwd=Path(__file__).resolve().parents[2],
             stdout=subprocess.PIPE,
@@ -342,7 +342,7 @@ def test_every_part_can_be_imported_first_and_the_auto_classes_know_it_then():
 def test_the_pipeline_answers():
     from transformers import pipeline
 
-    pipe = pipeline("image-text-to-text", model=str(BUNDLED), dtype=torch.float32)
+    pipe = pipeline("image-text-to-text", model=str(NANO), dtype=torch.float32)
     talk = [
         {
             "role": "user",

@@ -35,7 +35,7 @@ def described(gains: dict[str, str]) -> str:
     head = ["operation", "formula", "shapes", "called by", "agrees with its reference", "gain"]
 
     def row(name: str) -> list[str]:
-        operation = import_module(f"kernels.{name}")
+        operation = import_module(f"vl3.kernels.{name}")
         gain = gains.get(name) or operation.MEASURED or "not measured"
         about = operation.ABOUT
         words = [about.formula, about.shapes, about.called_by, about.agrees, gain]
@@ -61,14 +61,14 @@ def measured() -> tuple[str, dict[str, str]]:
     """A table with a row for each side of every case, and the gains of all operations."""
     import torch
 
-    from kernels import timing
     from train_cli.bench.measure import say
+    from vl3.kernels import timing
 
     copied, device, gains = timing.copy_bandwidth(), torch.cuda.get_device_name(), {}
     found = [f"{device}, a copy moves {copied / 1e9:.0f} GB/s", "", timing.HEADER]
     for name in OPERATIONS:
         parts = []
-        for case in import_module(f"kernels.{name}.bench").cases():
+        for case in import_module(f"vl3.kernels.{name}.bench").cases():
             say(case.work)
             times = timing.times_ms(case)
             found += timing.lines(case, times, copied)

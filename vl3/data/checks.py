@@ -275,7 +275,8 @@ def walk(
     settings = replace(processor.settings, budget_tokens=visual_tokens)
     seen = Seen()
     for index in range(len(records)) if indices is None else indices:
-        place, notes, record = records.place(index), [], None
+        place, record = records.place(index), None
+        notes: list[Note] = []
         dataset, size = records.name, None
         try:
             record, mended = records.read(index)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 from vl3.arguments import did_you_mean
 from vl3.data import rules
@@ -239,7 +240,8 @@ def _draft(
     for key in sorted(row.keys() - {*SLIPS, *UNUSED_COLUMNS}):
         if near := get_close_matches(key, SLIPS, n=1, cutoff=0.87):
             notes.append(rules.unused(f"{key!r} of a row is not used; did you mean {near[0]}?"))
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+    given = row.get("meta")
+    meta = given if isinstance(given, dict) else {}
     if row.get("weight") is not None:
         meta = meta | {"weight": _number(row["weight"], '"weight"')}
     return Draft(
@@ -299,7 +301,7 @@ def _learned(turn: dict, index: int) -> bool:
     return loss != 0
 
 
-def _part(part: object, what: str, notes: list[Note]) -> dict:
+def _part(part: Any, what: str, notes: list[Note]) -> dict:
     """A text part, a medium, or the placeholder of one."""
     try:
         return reader.read_part(part, lambda sentence: notes.append(rules.unused(sentence)))

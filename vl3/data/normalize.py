@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vl3.data import rules
 from vl3.data.files import Files
@@ -306,7 +307,7 @@ def to_row(record: Record, root: Path, inside: Path) -> dict:
 
     Files in the folder `inside`, taken out of an archive, are written as data URLs.
     """
-    row = {"id": record.id, "dataset": record.dataset}
+    row: dict[str, Any] = {"id": record.id, "dataset": record.dataset}
     (talk, *others) = record.talks
     listed = [_listed(part, root, inside) for part in media_parts(talk)]
     if others:
@@ -337,7 +338,7 @@ def _has_letters(talk: list[dict]) -> bool:
     return any(TAG.search(part["text"]) for part in parts)
 
 
-def _turn_row(turn: dict, media: Iterator[dict] | None) -> dict:
+def _turn_row(turn: dict, media: Any) -> dict:
     """The turn as a row has it, with the next of media where it shows one; None: without media."""
     content = turn["content"]
     if isinstance(content, str) and TAG.search(content):

@@ -108,7 +108,8 @@ def open_records(
     if format is not None and format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; format is one of {', '.join(FORMATS)}")
     if str(path).startswith("hf://"):
-        store, folder = Table(str(path)), Path.cwd()
+        store: Store = Table(str(path))
+        folder = Path.cwd()
     elif SCHEME.match(str(path)):
         raise ValueError(
             f"{rules.shown(str(path))} is a web address; download it first and give the path."

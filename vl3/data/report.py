@@ -139,8 +139,9 @@ def check(
     on_sample: called with each outcome; report: one to add to, for several data sets
     """
     report = Report(strict=strict) if report is None else report
-    options = {"indices": indices, "visual_tokens": visual_tokens, "max_tokens": max_tokens}
-    for outcome in walk(records, processor, **options):
+    for outcome in walk(
+        records, processor, indices=indices, visual_tokens=visual_tokens, max_tokens=max_tokens
+    ):
         report.add(outcome)
         if on_sample is not None:
             on_sample(outcome)

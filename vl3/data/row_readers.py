@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from vl3.data import rules
 from vl3.data.formats import PICTURES, detect
@@ -157,6 +157,7 @@ class Shards:
 
     def members(self, index: int) -> Members:
         path, key, ends = self.samples[index]
+        known: dict[str, Callable[[], bytes]]
         known = {key + ending: partial(_read, path, *place) for ending, place in ends.items()}
         return known | {name.rpartition("/")[2]: read for name, read in known.items()}
 
@@ -208,8 +209,9 @@ def parse(raw: bytes) -> dict:
 
 def _values(text: str) -> list:
     """The JSON values of a text, one after the other. Raises: json.JSONDecodeError."""
-    decoder, found, at = json.JSONDecoder(), [], 0
-    while (at := SPACE.match(text, at).end()) < len(text) or not found:
+    decoder, at = json.JSONDecoder(), 0
+    found: list = []
+    while (at := cast(re.Match, SPACE.match(text, at)).end()) < len(text) or not found:
         value, at = decoder.raw_decode(text, at)
         found.append(value)
     return found

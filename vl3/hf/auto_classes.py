@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Any
 
 FOLLOWS = {
     "transformers.models.auto.configuration_auto": "vl3.config",
@@ -37,8 +38,9 @@ class _Follow(MetaPathFinder):
         finally:
             _LOOKING.discard(name)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _then_ours(name, execute, module)
+            loader: Any = spec.loader
+            execute = loader.exec_module
+            loader.exec_module = lambda module: _then_ours(name, execute, module)
         return spec
 
 

@@ -9,6 +9,9 @@ in chunks, and gives them to an assistant model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
 import torch
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -18,6 +21,12 @@ VISUAL_INPUTS = ("pixel_values", "grid_thw", "merge_sizes", "keep_mask", "visual
 
 class VisualGenerationMixin(GenerationMixin):
     """generate() for a model with embed_visual, slots and config.slot_kinds."""
+
+    if TYPE_CHECKING:  # of the model that it is mixed into
+        config: Any
+        embed_visual: Callable[..., torch.Tensor]
+        slots: Callable[..., torch.Tensor]
+        check_count: Callable[[int, int], None]
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor, model_kwargs, model_input_name, generation_config
@@ -45,5 +54,5 @@ class VisualGenerationMixin(GenerationMixin):
         for kind, token_id in self.config.slot_kinds.items():
             of_kind_BL = self.slots(prompts, (token_id,))
             features = visual_KE[of_kind_BL[slots_BL]].split(of_kind_BL.sum(1).tolist())
-            found[kind] = BaseModelOutputWithPooling(pooler_output=list(features))
+            found[kind] = BaseModelOutputWithPooling(pooler_output=cast(Any, list(features)))
         return found

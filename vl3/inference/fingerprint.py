@@ -24,7 +24,6 @@ MAKERS = {
     "accelerate",
     "bitsandbytes",
     "builtins",
-    "kernels",
     "peft",
     "torch",
     "transformers",

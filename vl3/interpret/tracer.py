@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class Tracer:
 
     def __init__(self, model, memory_bytes: int = MEMORY_BYTES) -> None:
         self.model, self.memory_bytes = model, memory_bytes
-        self._known: OrderedDict[object, _Entry] = OrderedDict()
+        self._known: OrderedDict[Any, _Entry] = OrderedDict()
 
     @property
     def nbytes(self) -> int:

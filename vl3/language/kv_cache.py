@@ -6,6 +6,8 @@ transformers' DynamicCache puts old and new together in new memory for every tok
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -27,7 +29,7 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.rooms is None or end > self.rooms[0].shape[-2]:
-            kept = (self.keys, self.values)
+            kept: Any = (self.keys, self.values)
             self.rooms = tuple(
                 fresh.new_empty(*fresh.shape[:-2], capacity_for(end), fresh.shape[-1])
                 for fresh in (key_states, value_states)

@@ -7,6 +7,8 @@ kernels/linear_cross_entropy/reference.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ from vl3.values import IGNORE
 
 def answer_losses(
     hidden_BLE: torch.Tensor,
-    labels_BL: torch.Tensor | None,
+    labels_BL: Any,
     head: nn.Module,
     next_BL: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -54,20 +55,22 @@ class MediaPart:
 
     part: dict
     kind: str
-    source: object
+    source: Any
     options: dict
 
     def measure(self, settings: ProcessorSettings) -> MediaInfo:
         """Its size, from headers and packets; nothing is decoded but a first frame."""
         if isinstance(self.source, Clip):
             clip = self.source
-            return MediaInfo(*clip.frames_TYX3.shape[:3], clip.times_s, notes=clip.notes)
+            frames, height_px, width_px = clip.frames_TYX3.shape[:3]
+            return MediaInfo(frames, height_px, width_px, clip.times_s, notes=clip.notes)
         if self.kind == "image":
             if isinstance(self.source, str | Path):
                 path = Path(self.source)
                 return MediaInfo(1, *image_size(path), notes=still_notes(path))
             clip = video.read_image(self.source)
-            return MediaInfo(*clip.frames_TYX3.shape[:3], notes=clip.notes)
+            frames, height_px, width_px = clip.frames_TYX3.shape[:3]
+            return MediaInfo(frames, height_px, width_px, notes=clip.notes)
         planned = video.schedule(self.source, **self.sampling(settings))
         header = video.probe(self.source)
         return MediaInfo(
@@ -233,11 +236,12 @@ def part_of_clip(clip: Clip, options: dict) -> Clip:
         raise ValueError("mode is not used for a clip that has been read; give its file")
     if not options:
         return clip
-    chosen = _chosen(clip.times_s, options)
+    times_s = cast(tuple, clip.times_s)  # of a clip, whose images have no options
+    chosen = _chosen(times_s, options)
     return replace(
         clip,
         frames_TYX3=clip.frames_TYX3[chosen],
-        times_s=tuple(clip.times_s[index] for index in chosen),
+        times_s=tuple(times_s[index] for index in chosen),
     )
 
 
@@ -259,7 +263,7 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
     return [inside[index] for index in thin(len(inside), min(most, default=None))]
 
 
-def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip]) -> Read:
+def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo]) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
 
@@ -274,7 +278,11 @@ def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip]) -> Rea
         if medium.kind == "image":
             when = part.get("timestamp")
             return {"type": "image"} | ({} if when is None else {"timestamp": when})
-        return {"type": "video", "num_frames": len(clip), "timestamps": list(clip.times_s)}
+        return {
+            "type": "video",
+            "num_frames": len(clip),
+            "timestamps": list(cast(tuple, clip.times_s)),
+        }
 
     return Read(
         turn

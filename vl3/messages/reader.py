@@ -20,6 +20,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 from vl3.arguments import choice, did_you_mean, number, shown, whole
 
@@ -144,7 +145,7 @@ def conversations(messages: Sequence[dict] | Sequence[Sequence[dict]]) -> list[S
                 f"conversation {place} is a list of at least one message - got "
                 f"{shown(conversation)}"
             )
-    return list(messages) if is_batch else [messages]
+    return cast(list, list(messages) if is_batch else [messages])
 
 
 def read_part(part: str | dict, unused: Unused = refuse) -> dict:

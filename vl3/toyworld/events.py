@@ -78,7 +78,7 @@ def when(scene: Scene, rng: random.Random) -> Pair:
         return None
     who, kind = refer(scene, sprite, rng), rng.random()
     if kind < 0.35:
-        wordings = (
+        wordings: tuple[str, ...] = (
             f"When does {who} appear?",
             f"At what time does {who} appear?",
             f"When does {who} show up?",
@@ -101,7 +101,7 @@ def leave(scene: Scene, rng: random.Random) -> Pair:
         return None
     leaving = [s for s in scene.sprites if s.stop_s < scene.seconds]
     sprite = rng.choice(leaving) if leaving and rng.random() < 0.8 else pick(scene, rng)
-    return sprite and _left(scene, sprite, refer(scene, sprite, rng), rng)
+    return None if sprite is None else _left(scene, sprite, refer(scene, sprite, rng), rng)
 
 
 def _left(scene: Scene, sprite: Sprite, who: str, rng: random.Random) -> Pair:

@@ -237,17 +237,17 @@ def _relation(scene: Scene, rng: random.Random) -> Pair:
             known += [(one, name, other) for name in RELATIONS if _always(one, name, other)]
     if not known:
         return None
-    sprite, name, other = rng.choice(known)
-    one, two = refer(scene, sprite, rng), refer(scene, other, rng)
+    sprite, name, beside = rng.choice(known)
+    who, whom = refer(scene, sprite, rng), refer(scene, beside, rng)
     opposite = RELATIONS[name][0]
     kind = rng.random()
     if kind < 0.5:
         yes = rng.random() < 0.5
         said = name if yes else opposite
-        wordings = (f"Is {one} {said} {two}?", f"Is {one} to be seen {said} {two}?")
+        wordings = (f"Is {who} {said} {whom}?", f"Is {who} to be seen {said} {whom}?")
         return rng.choice(wordings), "Yes." if yes else "No."
-    said = sorted((name, opposite), key=lambda _: rng.random())
-    question = f"Is {one} {said[0].removesuffix(' of')} or {said[1]} {two}?"
+    first, second = sorted((name, opposite), key=lambda _: rng.random())
+    question = f"Is {who} {first.removesuffix(' of')} or {second} {whom}?"
     return question, f"{name.removesuffix(' of').capitalize()}."
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vl3.bundled import NANO_NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.toyworld.questions import QA, ask
@@ -60,12 +61,12 @@ Drawn = list[tuple[Clip, list[QA]]]
 def draw(level: Level, families: tuple[str, ...], count: int, seed: int) -> Drawn:
     """Fresh clips with at most one question a family, until each family has count questions."""
     missing = dict.fromkeys(families, count)
-    drawn = []
+    drawn: Drawn = []
     rng = random.Random(FIRST_SEED + seed)
     while any(missing.values()) and len(drawn) < 40 * count:
         scene = sample_scene(rng, level)
-        asked = [ask(scene, rng, family) for family, left in missing.items() if left]
-        asked = [qa for qa in asked if qa is not None]
+        tried = [ask(scene, rng, family) for family, left in missing.items() if left]
+        asked = [qa for qa in tried if qa is not None]
         clip = film(scene, rng, level)
         if asked:
             drawn.append((clip, asked))
@@ -84,7 +85,7 @@ def overlap(reply: str, truth: str) -> float:
     boxes = [re.fullmatch(r"\[\[(\d+),(\d+),(\d+),(\d+)\]\]", text) for text in (reply, truth)]
     if None in boxes:
         return 0.0
-    one, other = ([int(value) for value in box.groups()] for box in boxes)
+    one, other = ([int(value) for value in box.groups()] for box in boxes if box)
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        default=Path("assets/nano"),
+        default=Path(NANO_NAME),
         help="checkpoint or run folder (default: %(default)s)",
     )
     parser.add_argument(

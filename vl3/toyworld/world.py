@@ -259,7 +259,7 @@ def _sample_sprite(
     rng: random.Random, height_px: int, width_px: int, seconds: int, motion: str, pairs
 ) -> Sprite:
     colour, shape = rng.choice(pairs)
-    rgb = tuple(min(255, max(0, value + rng.randint(-12, 12))) for value in COLOURS[colour])
+    red, green, blue = (min(255, max(0, level + rng.randint(-12, 12))) for level in COLOURS[colour])
     size_px = rng.randint(MIN_SIZE_PX, MAX_SIZE_PX)
     start_s, stop_s = _sample_span(rng, seconds)
     dx, dy = MOTIONS[motion]
@@ -271,6 +271,7 @@ def _sample_sprite(
     travel_px = speed_px * (stop_s - start_s)
     x_px = _sample_start(rng, width_px, size_px, dx * travel_px)
     y_px = _sample_start(rng, height_px, size_px, dy * travel_px)
+    rgb = (red, green, blue)
     return Sprite(shape, colour, rgb, size_px, start_s, stop_s, motion, speed_px, x_px, y_px)
 
 
@@ -400,7 +401,7 @@ def _overlap(
         start, stop = max(0, first), max(0, min(side, first + extent))
         inside.append(slice(start, stop))
         cut.append(slice(start - first, stop - first))
-    return tuple(inside), tuple(cut)
+    return (inside[0], inside[1]), (cut[0], cut[1])
 
 
 @lru_cache(maxsize=1024)

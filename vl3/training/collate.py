@@ -47,7 +47,9 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
     ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
     positions = torch.zeros(B, L, dtype=torch.long)
     sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
-    answers, owners, pixels, grids, sources, stories = [], [], [], [], [], []
+    answers, pixels, sources, stories = [], [], [], []
+    owners: list[tuple[str, str]] = []
+    grids: list[Grid] = []
     tokens = number = 0
     for row, members in enumerate(rows):
         end = 0

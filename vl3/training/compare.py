@@ -64,7 +64,8 @@ def read(path: Path) -> Curve:
     Raises: FileNotFoundError or ValueError in one sentence.
     """
     file = _file(path)
-    losses, last, speeds = {}, {}, []
+    losses, speeds = {}, []
+    last: dict = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)

@@ -211,8 +211,8 @@ def learned(
     answers = tuple(
         (qa.question, qa.answer, given) for (_, qa), given in zip(asked, said, strict=True)
     )
-    shares = (score(model, processor, drawn)["colour"] for drawn in test)
-    return Learned(*shares, answers)
+    new, old = (score(model, processor, drawn)["colour"] for drawn in test)
+    return Learned(new, old, answers)
 
 
 def taught_verdict(paint: Paint, before: Learned, after: Learned) -> str | None:
@@ -230,6 +230,6 @@ def before_after(paint: Paint, before: Learned, after: Learned) -> str:
         ("old colours named rightly", before.old, after.old),
     ):
         lines.append(f"{name:44}{100 * one:11.0f}%{100 * other:11.0f}%")
-    for (question, _, one), (_, _, other) in zip(before.answers, after.answers, strict=True):
-        lines.append(f"{question:44}{one:>12}{other:>12}")
+    for (question, _, said), (_, _, says) in zip(before.answers, after.answers, strict=True):
+        lines.append(f"{question:44}{said:>12}{says:>12}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -71,10 +72,10 @@ def answer(
     for start in range(0, len(asked), TOGETHER):
         between()
         part = asked[start : start + TOGETHER]
-        inputs = processor([messages for _, _, messages, _ in part], add_generation_prompt=True)
-        inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        made = processor([messages for _, _, messages, _ in part], add_generation_prompt=True)
+        inputs = {name: tensor.to(model.device) for name, tensor in made.items()}
         prompt = inputs["input_ids"].shape[1]
-        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        ids = cast(Any, model).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         for (record, family, messages, wanted), new in zip(part, ids[:, prompt:]):
             given = processor.decode(new)
             question = _text(messages[-1]["content"])
@@ -92,7 +93,8 @@ def _text(content: str | list[dict]) -> str:
 
 def figures(answered: Sequence[Answered]) -> dict[str, float]:
     """Share of right answers, by family: eval/<family>."""
-    count, right = Counter(), Counter()
+    count: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     for entry in answered:
         count[entry.family] += 1
         right[entry.family] += entry.is_right

@@ -11,6 +11,7 @@ with at most batch.tokens language tokens; the loss takes CHUNK_TOKENS learned t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from vl3.config import VL3Config
 from vl3.model import CHUNK_PATCHES
@@ -78,8 +79,8 @@ def module_rows(recipe: Recipe, config: VL3Config, machine: Machine) -> list[Mod
                 name=name, parameters=part.parameters, trainable=trainable, rate=rate, dtype=dtype
             )
         )
-    if recipe.adapter:
-        adapted = sum(low_rank(layer, recipe.adapter) for layer in adapted_linears(recipe, config))
+    if adapter := recipe.adapter:
+        adapted = sum(low_rank(layer, adapter) for layer in adapted_linears(recipe, config))
         rate = rates_for(recipe, config.text_config.hidden_size).adapter
         rows.append(
             ModuleRow(
@@ -313,7 +314,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
         "vision backward": vision + vision_work,
         "optimizer step": _step_bytes(recipe, config, machine),
     }
-    fullest = max(passing, key=passing.get)
+    fullest = max(passing, key=lambda stage: passing[stage])
     found[fullest] = max(0.0, passing[fullest] - at_language)
     if fullest == "optimizer step":
         for name in list(found):
@@ -404,7 +405,8 @@ def _matrices_and_rest(recipe: Recipe, config: VL3Config) -> tuple[int, int]:
         if getattr(recipe.rates, name):
             inside = sum(layer.weights for layer in part.linears)
             matrices, rest = matrices + inside, rest + part.parameters - inside
-    adapted = sum(low_rank(layer, recipe.adapter) for layer in adapted_linears(recipe, config))
+    adapter = cast(Adapter, recipe.adapter)  # without one no layer is adapted
+    adapted = sum(low_rank(layer, adapter) for layer in adapted_linears(recipe, config))
     return matrices + adapted, rest
 
 

@@ -7,6 +7,7 @@ about thirty times slower than float32.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 
@@ -24,7 +25,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[torch.nn.Parameter],
+        params: Iterable[torch.nn.Parameter] | Iterable[dict],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
@@ -34,7 +35,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, defaults | {"iterations": iterations})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None) -> None:  # type: ignore[override]  # nothing is evaluated anew
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
             for param in group["params"]:
@@ -47,11 +48,11 @@ class Muon(torch.optim.Optimizer):
         momentum, lr = group["momentum"], group["lr"]
         directions = []
         for param in params:
-            state = self.state[param]
+            state, grad = self.state[param], cast(torch.Tensor, param.grad)
             if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(param.grad)
-            state["momentum"].lerp_(param.grad, 1 - momentum)
-            directions.append(param.grad.lerp(state["momentum"], momentum).flatten(1))
+                state["momentum"] = torch.zeros_like(grad)
+            state["momentum"].lerp_(grad, 1 - momentum)
+            directions.append(grad.lerp(state["momentum"], momentum).flatten(1))
         turned = orthogonal(torch.stack(directions), group["iterations"])
         for param, direction in zip(params, turned, strict=True):
             param.mul_(1 - lr * group["weight_decay"])

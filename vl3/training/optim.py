@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +27,8 @@ def rates_for(recipe: Recipe, hidden_size: int) -> Rates:
     """
     if recipe.adapter is None or recipe.adapter.width is None:
         return recipe.rates
-    return replace(recipe.rates, adapter=recipe.rates.adapter * recipe.adapter.width / hidden_size)
+    rate = cast(float, recipe.rates.adapter)
+    return replace(recipe.rates, adapter=rate * recipe.adapter.width / hidden_size)
 
 
 def groups(model: nn.Module, rates: Rates, weight_decay: float) -> list[dict]:
@@ -59,7 +61,7 @@ class Together(torch.optim.Optimizer):
         self.members = list(members)
         super().__init__([g for member in self.members for g in member.param_groups], {})
 
-    def step(self, closure=None) -> None:
+    def step(self, closure=None) -> None:  # type: ignore[override]  # nothing is evaluated anew
         for member in self.members:
             member.step()
 
@@ -75,7 +77,7 @@ class Together(torch.optim.Optimizer):
 def optimizer(model: nn.Module, rates: Rates, settings: Optim) -> torch.optim.Optimizer:
     """AdamW over all groups, or Muon for the matrices and AdamW for everything else."""
     every = groups(model, rates, settings.weight_decay)
-    adamw = {"betas": settings.betas, "eps": settings.eps}
+    adamw: dict[str, Any] = {"betas": settings.betas, "eps": settings.eps}
     if settings.kind == "adamw":
         return torch.optim.AdamW(every, **adamw)
     matrices = [group for group in every if group["kind"] == "matrices"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import cast
 
 from vl3.config import VL3Config
 from vl3.training.memory import (
@@ -121,9 +122,8 @@ def make_plan(
 
     remembered: the scenes of a step on which the model is held to what it said, if there are any
     """
-    epoch = (
-        None if any(one.samples is None for one in looked) else sum(one.samples for one in looked)
-    )
+    known = [one.samples for one in looked if one.samples is not None]
+    epoch = sum(known) if len(known) == len(looked) else None
     steps = recipe.steps or (
         epoch and max(ceil(round(recipe.epochs * epoch) / recipe.batch.samples), recipe.least_steps)
     )
@@ -136,9 +136,8 @@ def make_plan(
     )
     if flops and remembered:
         scene = recipe, config, remembered.tokens, remembered.patches, remembered.pairs
-        flops += (
-            steps * remembered.samples * (step_flops(*scene) + step_flops(*scene, backward=False))
-        )
+        seen = cast(int, steps) * cast(int, remembered.samples)
+        flops += seen * (step_flops(*scene) + step_flops(*scene, backward=False))
     return Plan(
         name=recipe.name,
         machine=machine,
@@ -223,10 +222,11 @@ def _mean_pairs(looked: Sequence[Looked]) -> tuple[float, float]:
     weights = [one.samples or 1 for one in looked]
     pairs = [one.pairs if one.seen else assumed for one in looked]
     total = max(1, sum(weights))
-    return tuple(
+    own, other = (
         sum(weight * pair[which] for weight, pair in zip(weights, pairs)) / total
         for which in (0, 1)
     )
+    return own, other
 
 
 def disk(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, number, shown, whole
 
@@ -325,18 +325,18 @@ def check(recipe: Recipe) -> None:
         if source.world is not None and source.samples is None:
             raise ValueError(f"data set {source.name!r} has no end: give it samples")
         if source.world is not None:
-            _check_families(source)
+            _check_families(source, source.world)
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
 
 
-def _check_families(source: Source) -> None:
+def _check_families(source: Source, world: World) -> None:
     from vl3.toyworld.questions import FAMILIES
 
-    for name in source.world.families:
+    for name in world.families:
         choice(f"a family of data set {source.name!r}", name, FAMILIES)
-    if not any(source.world.families.values()):
+    if not any(world.families.values()):
         raise ValueError(
             f"data set {source.name!r} asks nothing: name some world.families, e.g. colour: 1"
         )
@@ -442,7 +442,7 @@ def _check_settings(part, prefix: str) -> None:
                 )
 
 
-def _checked(hint, value, name: str, key: tuple[str, str]):
+def _checked(hint: Any, value, name: str, key: tuple[str, str]):
     """A value as its type hint has it. Raises: ValueError, one sentence."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is UnionType or type(None) in inner:
@@ -452,7 +452,7 @@ def _checked(hint, value, name: str, key: tuple[str, str]):
         return _checked(hint, value, name, key)
     if origin is Literal:
         return choice(name, value, inner)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, hint):
             raise ValueError(f"{name} is a {hint.__name__} - got {shown(value)}")
         _check_settings(value, f"{name}.")
@@ -504,9 +504,9 @@ def read(values: dict) -> Recipe:
     return _read(Recipe, values)
 
 
-def _read(kind, value):
+def _read(kind: Any, value):
     origin, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
         return kind(**{name: _read(hints[name], entry) for name, entry in value.items()})
     if origin is list:

@@ -130,7 +130,7 @@ def last_right(logged: list[dict]) -> str:
         {name: share for name, share in line.items() if name.startswith("right/")}
         for line in logged
     ]
-    last = next(filter(None, reversed(shares)), {})
+    last: dict = next(filter(None, reversed(shares)), {})
     said = ", ".join(f"{name.removeprefix('right/')} {share:.0%}" for name, share in last.items())
     return f"answers right letter by letter in the last logged steps: {said or 'none asked'}"
 

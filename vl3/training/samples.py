@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -102,7 +103,8 @@ def build(
     """
     planned = _planned(record, processor, visual_tokens)
     prepared = prepare(planned, cache.read if cache else read_medium)
-    counts, pixels, fresh = prepared.counts, torch.empty(0, 0, dtype=torch.uint8), ()
+    counts, pixels = prepared.counts, torch.empty(0, 0, dtype=torch.uint8)
+    fresh: tuple[Grid, ...] = ()
     source_K, story_KF = torch.empty(0), None
     if prepared.media:
         keep_M = prepared.keep.keep_M
@@ -114,13 +116,14 @@ def build(
     for number, talk in enumerate(talks):
         thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
-    is_cut = max_tokens is not None and len(ids) > max_tokens
-    if is_cut and not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
-        raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
-    kept = slice(max_tokens if is_cut else None)
-    texts = (torch.tensor(part[kept]) for part in (ids, labels, positions, branches))
-    names = (record.id, record.dataset, record.families)
-    return Sample(*names, *texts, pixels, fresh, source_K.long(), story_KF, is_cut)
+    is_cut, kept = False, slice(None)
+    if max_tokens is not None and len(ids) > max_tokens:
+        is_cut, kept = True, slice(max_tokens)
+        if not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
+            raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
+    texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
+    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), story_KF, is_cut)
+    return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 
 def _may_end(talks: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:

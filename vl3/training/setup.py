@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -73,7 +74,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
         loaded = load(start.model, device=str(device), dtype=kind, quantize=start.quantize)
         model, processor = loaded.model, loaded.processor
         # Adapters remember it, wherever they are used from.
-        is_here = Path(start.model).is_dir()
+        is_here = Path(cast(str, start.model)).is_dir()
         model.name_or_path = str(loaded.folder.resolve()) if is_here else start.model
         if loaded.adapter:
             raise ValueError(
@@ -82,7 +83,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
             )
     if device.type == "cpu" and model.num_parameters() < LARGE:
         plain_attention(model)
-    return model.to(device), processor
+    return model.to(device), processor  # type: ignore[arg-type]  # its decorator hides the method
 
 
 def plain_attention(model: VL3ForConditionalGeneration) -> None:
@@ -126,7 +127,8 @@ def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
 
 def checkpoint_blocks(module: torch.nn.Module) -> None:
     """Keeps only the input of each block of the module; the backward pass computes it again."""
-    for layer in module.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
+    for block in module.modules():
+        if isinstance(block, GradientCheckpointingLayer):
+            layer: Any = block
             layer.gradient_checkpointing = True
             layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

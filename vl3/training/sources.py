@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch.utils.data import Dataset, Sampler
 
@@ -39,10 +39,11 @@ class Scenes:
     def __init__(self, name: str, world: World, seed: int | str, told: bool = False) -> None:
         """told: clips come with their story."""
         self.name, self.world, self.seed, self.told = name, world, seed, told
+        (shortest, longest), (fewest, most) = world.seconds, world.sprites
         self.level = Level(
-            seconds=tuple(world.seconds),
-            sprites=tuple(world.sprites),
-            sizes_px=tuple(map(tuple, world.sizes_px)),
+            seconds=(shortest, longest),
+            sprites=(fewest, most),
+            sizes_px=tuple((height, width) for height, width in world.sizes_px),
             digits=world.digits,
             changing=world.changing,
             shaky=world.shaky,
@@ -78,7 +79,7 @@ def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[Q
     kind = "image" if clip.is_image else "video"
     conversations = []
     for talk in talks:
-        messages = []
+        messages: list[dict] = []
         for qa in talk:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
@@ -95,7 +96,7 @@ def open_source(source: Source, seed: int | str, told: bool = False) -> Records 
     from vl3.data.readers import open_records
 
     return open_records(
-        source.path, name=source.name, format=source.format, media_root=source.media_root
+        cast(str, source.path), name=source.name, format=source.format, media_root=source.media_root
     )
 
 
@@ -110,7 +111,10 @@ def parts(sources: Sequence[Source], opened: Sequence[Records | Scenes]) -> list
     if 0 in lengths:
         empty = sources[lengths.index(0)]
         raise ValueError(f"data set {empty.name!r} has no samples: {empty.path} is empty")
-    return [Part(length, source.samples or length) for source, length in zip(sources, lengths)]
+    return [
+        Part(length, source.samples or cast(int, length))
+        for source, length in zip(sources, lengths)
+    ]
 
 
 class CachedTokenizer:

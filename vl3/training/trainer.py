@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -107,8 +108,10 @@ class RunningMetrics:
     """What happened since the last line of the log: losses and answers by data set and family."""
 
     def __init__(self) -> None:
-        self.losses, self.tokens = Counter(), Counter()
-        self.right, self.answers = Counter(), Counter()
+        self.losses: Any = Counter()  # of floats, which its type does not know
+        self.tokens: Any = Counter()
+        self.right: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
         self.seen_tokens = self.patches = self.samples = 0
         self.wait_s = 0.0
         self.since = time.perf_counter()
@@ -183,7 +186,7 @@ class VL3Trainer(Trainer):
         super().__init__(
             model=model,
             args=arguments(recipe, out, min(steps or self.total_steps, self.total_steps), device),
-            data_collator=StepCollator(
+            data_collator=cast(Any, StepCollator)(
                 processor.tokenizer.pad_token_id or 0, 3 * processor.settings.patch**2
             ),
             train_dataset=self.samples,
@@ -219,7 +222,9 @@ class VL3Trainer(Trainer):
 
     first_step = 0
 
-    def train(self, resume_from_checkpoint: str | Path | None = None, **kwargs):
+    def train(  # type: ignore[override]  # no trials, and paths as well
+        self, resume_from_checkpoint: str | Path | None = None, **kwargs
+    ):
         """Trains; from a checkpoint folder, at the step where it was written."""
         if resume_from_checkpoint is not None:
             run = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
@@ -271,7 +276,9 @@ class VL3Trainer(Trainer):
 
     # one step
 
-    def training_step(self, model, inputs: Step, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(  # type: ignore[override]  # all passes of a step at once
+        self, model, inputs: Step, num_items_in_batch=None
+    ) -> torch.Tensor:
         """Forward and backward of all passes of the step; the mean loss of the learned tokens."""
         model.train()
         self._random = [torch.get_rng_state()]
@@ -333,7 +340,7 @@ class VL3Trainer(Trainer):
                 for name, loss in losses.items():
                     self.tally.losses[f"story, {name}"] += loss.item()
                     self.tally.tokens[f"story, {name}"] += 1
-                return temporal_loss.WEIGHT * sum(losses.values())
+                return temporal_loss.WEIGHT * cast(torch.Tensor, sum(losses.values()))
 
             yield lesson
 
@@ -572,7 +579,7 @@ class VL3Trainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        load_weights(self.model, Path(resume_from_checkpoint))
+        load_weights(cast(VL3ForConditionalGeneration, self.model), Path(resume_from_checkpoint))
 
 
 def arguments(recipe: Recipe, out: Path, steps: int, device: torch.device) -> TrainingArguments:

@@ -68,8 +68,9 @@ def _pictures(path: Path, beat: Beat) -> Iterator[Image.Image]:
         with Image.open(path, formats=("WEBP", "AVIF")) as picture:
             area_px = picture.height * picture.width
             limits.check_frame(name, picture.height, picture.width)
-            limits.check_work(name, picture.n_frames, area_px, path.stat().st_size)
-            for index in range(picture.n_frames):
+            frames = getattr(picture, "n_frames", 1)
+            limits.check_work(name, frames, area_px, path.stat().st_size)
+            for index in range(frames):
                 beat()
                 picture.seek(index)
                 picture.load()

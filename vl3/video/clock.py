@@ -68,12 +68,12 @@ def _stays_low(clock_N: np.ndarray, start: int) -> bool:
 
 def _behind(pts_N: np.ndarray, key_N: np.ndarray, slack: int, start: int, end: int) -> list[int]:
     """Keyframes between start and end that are shown before a frame that came earlier."""
-    found = []
+    found: list[int] = []
     while len(found) < _MOST_PARTS:
         part = pts_N[start:end]
         late = np.maximum.accumulate(part)[:-1] - slack
-        fell = np.flatnonzero(key_N[start + 1 : end] & (part[1:] != _NONE) & (part[1:] < late))
-        fell = [at for at in (start + 1 + fell).tolist() if _stays_low(pts_N, at)]
+        early = np.flatnonzero(key_N[start + 1 : end] & (part[1:] != _NONE) & (part[1:] < late))
+        fell = [at for at in (start + 1 + early).tolist() if _stays_low(pts_N, at)]
         if not fell:
             break
         start = fell[0]

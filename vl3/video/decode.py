@@ -293,10 +293,10 @@ def _place_of(packet: av.Packet, timeline: Timeline) -> int | None:
     """Index of a packet in the scan, by its place in the file, or by its time if unknown."""
     if packet.pos is not None and packet.pos >= 0:
         found = np.flatnonzero(timeline.packet_pos_N == packet.pos)
+    elif packet.pts is not None:
+        found = np.flatnonzero(timeline.packet_pts_N == packet.pts)
     else:
-        found = (
-            np.flatnonzero(timeline.packet_pts_N == packet.pts) if packet.pts is not None else ()
-        )
+        return None
     return int(found[0]) if len(found) else None
 
 

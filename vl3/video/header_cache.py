@@ -31,7 +31,7 @@ def once_per_file(most: int) -> Callable[[Callable], Callable]:
             state = path.stat()
             return known(path, state.st_size, state.st_mtime_ns, *others)
 
-        read.forget = known.cache_clear
+        vars(read)["forget"] = known.cache_clear
         return read
 
     return decorate

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -109,7 +110,7 @@ def _decoded(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         for packet in container.demux(streams):
             if packet.stream.id not in wanted:
                 continue
-            decoder = packet.stream.codec_context
+            decoder: Any = packet.stream.codec_context
             try:
                 frames = [*decoder.decode(packet), *decoder.decode(None)]
             except av.error.FFmpegError:
@@ -149,14 +150,16 @@ def _picture(path: Path) -> _Picture:
     name = shown_name(path)
     try:
         items = _items(path)
-        item, turns = items.main, []
+        item = items.main
+        turns: tuple[tuple[bytes, bytes], ...] = ()
         while items.kinds.get(item) == b"iden" and len(turns) < 16:  # another one, turned
-            turns = [*_turns(items, item), *turns]
+            turns = (*_turns(items, item), *turns)
             (item,) = items.parts[item]
         turns = (*_turns(items, item), *turns)
         size = dict(items.properties.get(item, ())).get(b"ispe", b"")
         width, height = _whole(size[4:8]), _whole(size[8:12])
-        tiles, cols = (item,), 1
+        tiles: tuple[int, ...] = (item,)
+        cols = 1
         if items.kinds.get(item) == b"grid":
             tiles = tuple(items.parts[item])
             cols, height, width = _grid(items.contents[item], len(tiles))

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -167,11 +168,11 @@ def image_format(path: Path) -> str:
     """PIL's name of the format, in lower case."""
     if is_heif(path):
         return "heic"
-    with _identify(path) as picture:
+    with cast(Image.Image, _identify(path)) as picture:
         return (picture.format or "picture").lower()
 
 
-def resolve_size(size: object, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
+def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
     """(height, width) to resize to: size may be None, a pair, or a callable that gives a pair."""
     chosen = size(num_frames, height_px, width_px) if callable(size) else size
     if chosen is None:
@@ -191,7 +192,7 @@ def still_notes(path: Path) -> tuple[str, ...]:
     """What a person must know of a still picture before it is decoded."""
     if is_heif(path):
         return ()
-    with _identify(path) as picture:
+    with cast(Image.Image, _identify(path)) as picture:
         return _pages(picture)
 
 
@@ -244,7 +245,7 @@ def _identify(path: Path) -> Image.Image | None:
             "JPEG first."
         ) from None
     limits.check_picture(name, picture.height, picture.width)
-    if picture.format == "TIFF" and picture.tag_v2.get(_REDUCED, 0) & 1:
+    if picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(_REDUCED, 0) & 1:
         picture.close()
         raise VideoError(
             f"{name} is a camera's raw file, of which only a small preview can be read; export it "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -50,7 +51,7 @@ def orientation(frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Or
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if not Fraction(1, 16) <= aspect <= 16:
         aspect = Fraction(1)
-    for side in frame.side_data:
+    for side in cast(Any, frame.side_data):
         if side.type == SideData.DISPLAYMATRIX:
             a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
             mirrored = a * d - b * c < 0
@@ -99,4 +100,4 @@ def _deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:
     graph.link_nodes(*steps).configure()
     graph.push(frame)
     graph.push(None)
-    return graph.pull()
+    return cast(av.VideoFrame, graph.pull())

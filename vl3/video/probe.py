@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import av.error
@@ -125,7 +126,7 @@ def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
             mirrored=turn.mirrored,
             fps=float(stream.average_rate) if stream.average_rate else None,
             time_base=stream.time_base,
-            start_s=float((stream.start_time or 0) * stream.time_base),
+            start_s=float((stream.start_time or 0) * cast(Fraction, stream.time_base)),
             codec=codec_name(stream),
             container=container.format.name,
             has_audio=bool(container.streams.audio),

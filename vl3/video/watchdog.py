@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vl3.video.errors import VideoError
 
@@ -38,7 +38,7 @@ class _Heartbeat:
             raise _StoppedError
         self.last_beat_s = time.monotonic()
 
-    def put(self, kind: str, value: object = None) -> None:
+    def put(self, kind: str, value: Any = None) -> None:
         while True:
             self.beat()
             try:
@@ -101,7 +101,7 @@ def _work(line: _Heartbeat, produce: Callable[[Beat], Iterator[T]]) -> None:
             line.put("error", error)
 
 
-def _next(line: _Heartbeat, name: str, timeout_s: float, left_s: float) -> tuple[str, object]:
+def _next(line: _Heartbeat, name: str, timeout_s: float, left_s: float) -> tuple[str, Any]:
     ends_s = time.monotonic() + left_s
     while True:
         now_s = time.monotonic()

@@ -8,6 +8,7 @@ as further batches: memory and time grow linearly with frames, no mask is ever b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -125,9 +126,9 @@ class VisionEncoder(PreTrainedModel):
     config_class = VL3VisionConfig
     base_model_prefix = ""
     main_input_name = "pixels_NP"
-    input_modalities = ("image", "video")
+    input_modalities: Any = ("image", "video")
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Block",)
+    _no_split_modules: Any = ("Block",)
     _input_embed_layer = "patch_embedding"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -196,5 +197,5 @@ def draw_weights(module: nn.Module, std: float) -> None:
     """Random weights for a layer and zeros for its bias, unless they were loaded."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), torch.Tensor):
+            nn.init.zeros_(bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor, sqrt
+from typing import Any
 
 from vl3.arguments import items, number, whole
 from vl3.values import Grid
@@ -49,7 +50,7 @@ def fit_grid(
     ]
 
 
-def _size(size: object) -> tuple[int, float, float]:
+def _size(size: object) -> Any:
     """Frames, height and width. Raises: ValueError."""
     frames, height, width = items("each of sizes", size, "(frames, height, width)", count=3)
     height, width = number("height", height), number("width", width)

@@ -103,7 +103,7 @@ def differences(first: str, second: str) -> tuple[list, ...]:
     # Of long texts difflib takes rare words to find its way; what both begin with needs none.
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*bare)))
     told = tuple([[False, "".join(side[:same])]] if same else [] for side in words)
-    for kind, *bounds in SequenceMatcher(None, *(side[same:] for side in bare)).get_opcodes():
+    for kind, *bounds in SequenceMatcher(None, bare[0][same:], bare[1][same:]).get_opcodes():
         for side, out, (start, end) in zip(words, told, (bounds[:2], bounds[2:])):
             if start < end:
                 out.append([kind != "equal", "".join(side[same + start : same + end])])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-WEB = Path(__file__).resolve().parents[2] / "assets" / "web"
+from vl3.bundled import WEB
+
 FILES = (
     "look_parts.js",
     "look_pruning.js",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log10
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from vl3.arguments import choice, instance, items, number, shown, whole
+from vl3.ops import Mode
 from vl3.values import Grid, Keep, Patches, PromptSegment
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
@@ -200,7 +202,7 @@ def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
 
 def kept_by_threshold(
     patches: Patches,
-    modes: Sequence[str] = ("official", "rlt", "last_kept"),
+    modes: Sequence[Mode] = ("official", "rlt", "last_kept"),
     thresholds: Sequence[float] = THRESHOLDS,
     used: float | None = None,
 ) -> Drawn:
@@ -214,7 +216,7 @@ def kept_by_threshold(
         raise ValueError("thresholds is empty; leave it out for those of the pruning view")
     used = None if used is None else number("used", used, above=0)
     modes = [
-        choice("each of modes", mode, tuple(LEVELS))
+        cast(Mode, choice("each of modes", mode, tuple(LEVELS)))
         for mode in items("modes", modes, "a list of modes of the pruner")
     ]
     for mode in modes:
@@ -351,7 +353,7 @@ def similarity_map(grid: Grid, head_channels: int, theta: float, row: int, col: 
             "columns, counted from 0"
         )
     position_N2 = patch_positions(grid)
-    patch = (position_N2 == torch.tensor([row, col])).all(dim=1).nonzero().item()
+    patch = int((position_N2 == torch.tensor([row, col])).all(dim=1).nonzero())
     similarity_RC = np.empty((grid.rows, grid.cols), np.float32)
     angle_NR = angles(position_N2, head_channels, theta)
     similarity_RC[tuple(position_N2.numpy().T)] = positions.similarity(angle_NR, patch).numpy()

@@ -17,7 +17,7 @@ JPEG_QUALITY = 85
 def packed(values: np.ndarray) -> str:
     """The bytes of the array, little-endian, in base64."""
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return base64.b64encode(values).decode("ascii")
+    return base64.b64encode(values.data).decode("ascii")
 
 
 def packed_24_bit(values: np.ndarray) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import tau
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def data(
         times_s = [number("each of times_s", time_s, unit="seconds") for time_s in times_s]
     num_frequencies = angle_NR.shape[1] // 2
     row_RF, col_CF = _lines(position_N2, angle_NR, num_frequencies)
-    shown = {
+    shown: dict[str, Any] = {
         "view": "positions",
         "source": source,
         "times_s": None if times_s is None else list(times_s),
@@ -115,9 +116,11 @@ def language(
             f"keep_M says of each of {grid.num_tokens} tokens whether it is kept - "
             f"got {shown(keep_M)} of shape {np.shape(keep_M)}"
         )
+    known = items("spans", spans, f"a list of {SPAN}")
+    pairs = (items("each of spans", span, SPAN, 2) for span in known)
     spans = [
-        [whole("each of a span", part, low=0) for part in items("each of spans", span, SPAN, 2)]
-        for span in items("spans", spans, f"a list of {SPAN}")
+        (whole("each of a span", first, low=0), whole("each of a span", slots, low=0))
+        for first, slots in pairs
     ]
     keep_TM = np.asarray(keep_M, bool).reshape(grid.frames, grid.tokens_per_frame)
     kept_T = keep_TM.sum(axis=1)

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, change
+from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
 from vl3.values import Clip, Grid
 from vl3.vision.patchify import patchify
 from vl3.vision.token_map import token_layout
 from vl3.viz.pack import packed, packed_24_bit, sheet
 
-STEP_MODES = ("official", "rlt")
+STEP_MODES: tuple[Mode, ...] = ("official", "rlt")
 MOST_PAIRS = 4_000_000  # 12 MB
 LEVELS = {  # grey levels of 0..255 in one unit of the threshold
     "official": LEVELS_PER_UNIT / 255,
@@ -76,7 +76,7 @@ def token_boxes(grid: Grid, size: tuple[int, int]) -> list[list[float]]:
     return (places.box_K4 / [width, height, width, height]).tolist()
 
 
-def steps(cells_TMP: torch.Tensor, patch_values: int, mode: str) -> np.ndarray:
+def steps(cells_TMP: torch.Tensor, patch_values: int, mode: Mode) -> np.ndarray:
     """Change of every token against the frame before, in the unit of the mode.
 
     Shapes: returns float32 [T, M], infinity in the first frame

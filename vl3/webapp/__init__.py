@@ -1,1 +1,2 @@
-"""What the page says and does, without Gradio and without a model: app.py only lays it out."""
+"""What the page says and does, without a model; launch.py alone brings one, and Gradio is
+known to layout, handlers, page, launch and call_log."""

@@ -233,7 +233,8 @@ def _paths(value: object) -> Iterator[object]:
 
 async def _body(receive: Callable, headers: dict) -> bytes:
     """The body of a request; what is too long is not kept."""
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     length = headers.get("content-length", "")
     is_long = length.isdigit() and int(length) > MOST_BYTES
     while True:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from vl3.arguments import number, shown, whole
+from vl3.bundled import PAGE_COMMAND
 from vl3.units import parse_memory
 from vl3.webapp import uploads
 
-PROGRAM = "python app.py"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 50
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
@@ -24,7 +24,7 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line; ends the program with a sentence where they do not fit."""
     parser = _Parser(
-        prog=PROGRAM,
+        prog=PAGE_COMMAND,
         description="Opens a browser page to ask a video-language model about videos and images. "
         "Without a model it runs nano, a small bundled one that knows coloured shapes only.",
     )
@@ -77,7 +77,7 @@ def ready(
 
 def fail(error: object) -> NoReturn:
     """Ends the program with one sentence on standard error."""
-    _Parser(prog=PROGRAM).error(" ".join(str(error).split()))
+    _Parser(prog=PAGE_COMMAND).error(" ".join(str(error).split()))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +108,7 @@ def size(name: str, text: str) -> int:
     return found
 
 
-def _plain(text: object) -> object:
+def _plain(text: str) -> object:
     """The number that the text spells, or the text."""
     try:
         return float(text)

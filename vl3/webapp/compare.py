@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 from vl3.values import Ledger
 from vl3.viz import compare
@@ -46,7 +46,7 @@ def run_both(
     load: Callable[..., Any] | None = None,
     refusals: Sequence[type[Exception]] = (ValueError,),
     system: str = "",
-) -> Iterator[tuple[Run, Run]]:
+) -> Generator[tuple[Run, Run]]:
     """Both runs as they grow, a new pair at every change; the last pair is the result, for `view`.
 
     studio: the visitor's; what it has encoded is used and kept, its conversation is not touched
@@ -71,7 +71,7 @@ def view(runs: Sequence[Run], frame: int = 0) -> dict | None:
     first, second = runs
     if any(run.side is None or not (run.turn.answer or run.turn.status == "done") for run in runs):
         return None
-    return compare.data(first.side, second.side, first.turn.question, frame)
+    return compare.data(cast(Side, first.side), cast(Side, second.side), first.turn.question, frame)
 
 
 def names(first: Mapping, second: Mapping) -> tuple[str, str]:
@@ -81,10 +81,11 @@ def names(first: Mapping, second: Mapping) -> tuple[str, str]:
     ]
     if not differing:
         return "First run", "Second run"
-    return tuple(
+    one, other = (
         _capital(" · ".join(_words(key, settings.get(key)) for key in differing))
         for settings in (first, second)
     )
+    return one, other
 
 
 def _run(studio, run: Run, settings: Mapping, stop, load, system, refusals) -> Iterator[Run]:
@@ -165,7 +166,7 @@ def _failed(run: Run, problem: str) -> Run:
     return replace(run, turn=replace(run.turn, status="failed", stage="", problem=problem))
 
 
-def _words(key: str, value: object) -> str:
+def _words(key: str, value: Any) -> str:
     if key == "prune":
         return _pruning(value)
     if key == LOAD:

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Any, cast
 
 from vl3.arguments import number
 from vl3.values import VisualContext
@@ -96,10 +96,8 @@ class Controller:
 
         visitor: who wants it
         """
-        chosen = {"model": model, "quantize": quantize, "adapter": adapter}
-        chosen = {
-            key: value if value not in ("", "none") else None for key, value in chosen.items()
-        }
+        given = {"model": model, "quantize": quantize, "adapter": adapter}
+        chosen = {key: value if value not in ("", "none") else None for key, value in given.items()}
         before = self.card["defaults"]
         try:
             self.visitors.replace_studio(partial(self._load, **chosen))
@@ -218,7 +216,7 @@ class Controller:
             return text_format.NO_BUDGET
         try:
             visitor.current = self.planned(visitor, visitor.current, reading)
-        except (UserError, ValueError, *self.refusals) as error:
+        except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
         seen = self._foreseen(visitor, self.rule(settings["prune"]))
         room = self.room(settings["max_new_tokens"])
@@ -381,7 +379,7 @@ class Controller:
         """All settings of the pruner where some are chosen; None for off, "model" for its own."""
         if prune is None or prune == "model":
             return self.prune if prune else None
-        return {**RULE, **(self.prune or {}), **prune}
+        return {**RULE, **(self.prune or {}), **cast(Mapping, prune)}
 
     def _as_model(self, settings: Mapping) -> dict:
         """The settings, with pruning that is the model's own left to the model."""
@@ -454,7 +452,7 @@ class Controller:
         self.line.check()
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
-                number(name, value, **{"above" if name == "fps" else "low": 0})
+                number(name, value, **cast(Any, {"above" if name == "fps" else "low": 0}))
         item = self.media.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}

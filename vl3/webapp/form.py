@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import get_args
+from typing import Any, get_args
 
 from vl3.arguments import number, whole
 from vl3.vision.prune import Mode, Side
@@ -48,7 +48,7 @@ _NUMBERS: dict[str, tuple[str, Callable]] = {
 }
 
 
-def value(name: str, given: object) -> float | int | None:
+def value(name: str, given: object) -> Any:
     """What a field of numbers holds; None where it is empty.
 
     Raises: UserError with its label, its range and what it holds where that is out of range.
@@ -69,6 +69,7 @@ def faults(values: Sequence, context_tokens: int) -> dict[str, str]:
     """
     fields = dict(zip(FIELDS, values, strict=True))
     found = {}
+    checks: dict[str, Callable[[], object]]
     checks = {name: partial(value, name, fields[name]) for name in _NUMBERS}
     checks["start"] = partial(moments, fields["start"], fields["end"])
     for name, check in checks.items():
@@ -85,7 +86,7 @@ def faults(values: Sequence, context_tokens: int) -> dict[str, str]:
     return found
 
 
-def moments(start: object, end: object) -> tuple[float | None, float | None]:
+def moments(start: Any, end: Any) -> tuple[float | None, float | None]:
     """The seconds of the fields From and To; None for an empty one.
 
     Raises: ValueError where one is no time, or To is not after From.
@@ -114,7 +115,7 @@ def answer(values: Sequence) -> tuple[dict, str]:
     """
     fields = dict(zip(ANSWER, values, strict=True))
     given = {name: value(name, fields[name]) for name in _DEFAULTS}
-    settings = {
+    settings: dict[str, Any] = {
         name: default if given[name] is None else given[name] for name, default in _DEFAULTS.items()
     }
     settings["seed"] = value("seed", fields["seed"]) or 0
@@ -155,7 +156,7 @@ def _is_known(name: str, value: object, default: object) -> bool:
     return value in _CHOICES[name] if name in _CHOICES else _is_like(value, default)
 
 
-def _is_like(value: object, default: object) -> bool:
+def _is_like(value: Any, default: object) -> bool:
     if isinstance(default, bool | str):
         return type(value) is type(default) and len(str(value)) <= LONGEST_TEXT
     return value is None or (type(value) in (int, float) and isfinite(value))
@@ -176,6 +177,7 @@ def rule(detail: object) -> dict:
     Raises: UserError where one of them is none.
     """
     detail = detail if isinstance(detail, dict) else {}
+    threshold: Any
     threshold, mode, keep = (detail.get(name) for name in ("threshold", "mode", "keep"))
     is_number = type(threshold) in (int, float) and isfinite(threshold) and threshold >= 0
     if not is_number or mode not in MODES or keep not in SIDES:

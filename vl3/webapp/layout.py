@@ -1,11 +1,12 @@
 """What stands where on the page: its components and widgets, without what they do.
 
-With app.py the only place that knows Gradio; nothing but app.py imports it.
+handlers.py says what they do, page.py which handler listens to which of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import gradio as gr
 
@@ -151,7 +152,7 @@ class Layout:
 
     def _pruner(self, removes: bool) -> list:
         """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
-        own = self.desk.rule({})
+        own = cast(dict, self.desk.rule({}))
         prune = gr.Checkbox(removes, label="Remove repeated patches")
         threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
         mode = gr.Dropdown(text_format.PRUNERS, value=own["mode"], label="Compare with")

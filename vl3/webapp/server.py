@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from vl3.bundled import HOME, WEB
 from vl3.viz import export
 from vl3.webapp.access import UPLOAD, AccessControl, own_names
 from vl3.webapp.controller import Controller
@@ -16,8 +17,6 @@ from vl3.webapp.event_streams import EventStreams
 from vl3.webapp.line import MOST_WAITING
 from vl3.webapp.upload_receiver import Receiver, Store
 
-ROOT = Path(__file__).resolve().parents[2]
-WEB = ROOT / "assets" / "web"
 FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
 
@@ -35,7 +34,7 @@ def options(
     store: as of Receiver; host, allowed, is_shared: as of own_names
     """
     receiver = Receiver(desk.media.folder, max_bytes, store, desk.make_room)
-    door = {
+    door: dict[str, Any] = {
         "names": own_names(host, allowed, is_shared),
         "proxied": allowed,
         "may_read": desk.may_read,
@@ -52,7 +51,7 @@ def options(
     return {
         "max_file_size": max_bytes,
         "allowed_paths": [],
-        "blocked_paths": [str(ROOT)],
+        "blocked_paths": [str(HOME)],
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,

@@ -66,7 +66,7 @@ def draw_tab(desk: Controller, visitor: Session, rule: dict | None) -> Iterator[
             visitor.keep(name, known)
         if name == "pruning":
             visitor.foreseen = (visitor.current, rule, _seen(visitor, rule))
-    except (ValueError, *desk.refusals) as error:
+    except (ValueError, *desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
         yield {"note": str(error)}
         return
     told = _told(visitor, rule) if name == "pruning" else ""
@@ -148,7 +148,8 @@ def _pruning(desk: Controller, visitor: Session) -> tuple[dict, list]:
 def _positions(desk: Controller, visitor: Session) -> tuple[dict, list]:
     item = visitor.current
     video, config = _open(visitor, item), visitor.studio.model.config
-    found, prompt = reply_about(visitor.turns, item, visitor.studio.card), {}
+    found = reply_about(visitor.turns, item, visitor.studio.card)
+    prompt: dict[str, Any] = {}
     if found is not None and found[0].prompt_ids:
         reply, place = found
         is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
@@ -265,7 +266,7 @@ def maps(desk: Controller, need: object) -> dict | None:
     """
     need = need if isinstance(need, dict) else {}
     visitor = desk.visitors.of_look("attention", need.get("of"), file_url)
-    known = visitor and visitor.looks.get("attention")
+    known = visitor.looks.get("attention") if visitor else None
     if known is None or known.made_of != _made_of(visitor, "attention"):
         return None
     try:
@@ -275,7 +276,7 @@ def maps(desk: Controller, need: object) -> dict | None:
     reply: Reply = known.made_of[1]
     try:
         found = attention.maps(visitor.studio.attention(reply, **wanted))
-    except (ValueError, *desk.refusals) as error:
+    except (ValueError, *desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
         return attention.refused(need, str(error))
     _keep_maps(desk, visitor, found)
     return found
@@ -323,7 +324,7 @@ def compare(
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
     item = desk.planned(visitor, visitor.current, reading)
-    runs = [
+    one, other = [
         {**answer, "prune": desk.rule(answer["prune"])} | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
     ]
@@ -334,7 +335,8 @@ def compare(
         pairs = run_both(
             visitor.studio,
             turn,
-            *runs,
+            one,
+            other,
             stop,
             load=desk.another,
             system=system,

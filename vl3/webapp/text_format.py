@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import cast
 
 from vl3.units import format_bytes
 from vl3.values import Ledger, Plan, VisualContext
@@ -171,13 +172,14 @@ def _above(plan: Plan, limits: Limits) -> str:
     each, what = plan.grid.tokens_per_frame, "an image" if plan.times_s is None else "a frame"
     least = f"{what} has at least {plural(limits.least, 'token')}"
     shape = f" ({count(each)} in this shape)" if each > limits.least else ""
-    most = limits.budget // each
+    budget = cast(int, limits.budget)  # nothing is above one that is not there
+    most = budget // each
     if plan.times_s is None or most < 1:
         fits = f"Raise Token budget to {count(each)}"
     else:
         fits = f"{plural(most, 'frame')} would fit: lower Max frames to {count(most)}"
         fits += ", or raise Token budget"
-    return f"Above the budget of {count(limits.budget)}, because {least}{shape}. {fits}."
+    return f"Above the budget of {count(budget)}, because {least}{shape}. {fits}."
 
 
 def _capped(plan: Plan, limits: Limits) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from vl3.webapp import text_format, timestamps
 from vl3.webapp.conversation import Attachment, Turn
@@ -71,7 +72,7 @@ def _turn(turn: Turn) -> dict:
 
 
 def _attachment(item: Attachment) -> dict:
-    record = {"name": item.name, "kind": "image" if item.is_image else "video"}
+    record: dict[str, Any] = {"name": item.name, "kind": "image" if item.is_image else "video"}
     if item.plan:
         record |= {
             "frames": item.plan.num_frames,
@@ -121,7 +122,7 @@ def _quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines() or [""])
 
 
-FORMATS = {
+FORMATS: dict[str, tuple[str, str, Callable]] = {
     "Markdown": ("md", "text/markdown", markdown),
     "JSON": ("json", "application/json", as_json),
     "WebVTT": ("vtt", "text/vtt", webvtt),

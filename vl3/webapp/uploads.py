@@ -20,13 +20,13 @@ from time import time
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 SPARED_S = 60.0
 SPARE_BYTES = 256_000_000  # what uploads leave of a disk: the rest of the machine needs some
 OURS, MARK, LOCK = "vl3-uploads", ".made-by-vl3", ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_held = []  # the locks of this process; they end with it
+_held: list = []  # the locks of this process; they end with it
 
 
 def prepare(folder: Path) -> Path:

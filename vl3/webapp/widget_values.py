@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import Any
 
 from vl3.webapp import film_strip, text_format, transcript
 from vl3.webapp.conversation import Attachment, seen_in
@@ -45,7 +46,7 @@ def film_strip_value(visitor: Session, item: Attachment) -> dict | None:
 def asked_s(visitor: Session, moment: object) -> float | None:
     """Where the player of the current video stood, as a browser says it; None where it does not."""
     moment, item = moment if isinstance(moment, dict) else {}, visitor.current
-    time_s = moment.get("time_s")
+    time_s: Any = moment.get("time_s")
     is_time = type(time_s) in (int, float) and isfinite(time_s) and time_s >= 0
     return float(time_s) if is_time and item and item.key == moment.get("key") else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -112,7 +113,7 @@ def add_adapter(model: VL3ForConditionalGeneration, folder: Path) -> None:
     model.add_adapter(config)
     # Not model.load_adapter, which leaves the magnitudes of DoRA as they were.
     try:
-        found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        found: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     except RuntimeError as error:
         raise misfit from error
     own = f"{config.peft_type.value.lower()}_"

@@ -58,7 +58,7 @@ def assemble(
         vision_config=encoder, text_config=text, connector=connector, image_token_id=image_token_id
     )
     torch.manual_seed(seed)
-    model = VL3ForConditionalGeneration(config).to(dtype)
+    model = VL3ForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # its decorator hides the method
     _fill(model, vision, "vision.")
     _fill(model, language, "language.")
     model.tie_weights()

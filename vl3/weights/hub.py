@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vl3.arguments import switch
+from vl3.bundled import NANO
 from vl3.families.layouts import LayoutError
 from vl3.weights.places import local
 
-BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "nano"
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
 
 
@@ -25,7 +25,7 @@ def resolve(
     """
     offline = switch("offline", offline)
     if name is None:
-        return BUNDLED
+        return NANO
     try:
         folder = local(name)
     except ValueError as error:

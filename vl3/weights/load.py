@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from vl3.arguments import shown
+from vl3.bundled import NANO
 from vl3.families import layouts
 from vl3.families.settings import CONFIG_FILE, read_settings
 from vl3.model import VL3ForConditionalGeneration
@@ -20,7 +21,7 @@ from vl3.weights.adapters import (
     is_adapter,
     read_base,
 )
-from vl3.weights.hub import BUNDLED, resolve
+from vl3.weights.hub import resolve
 from vl3.weights.number_format import pick_dtype
 from vl3.weights.quantize import bnb as quantization
 from vl3.weights.quantize.int8_rows import quantize_remaining
@@ -39,7 +40,7 @@ class Loaded:
 
     @property
     def is_nano(self) -> bool:
-        return self.folder == BUNDLED
+        return self.folder == NANO
 
 
 def load(

@@ -8,14 +8,17 @@ the two steps; a folder that says something else is not left behind.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import torch
 from safetensors import safe_open
 from transformers import BatchFeature
 
+from vl3.bundled import CLIPS
 from vl3.families import layouts
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
@@ -28,11 +31,11 @@ from vl3.weights.adapters import (
     read_base,
 )
 from vl3.weights.export import export
-from vl3.weights.hub import BUNDLED, resolve
+from vl3.weights.hub import resolve
 from vl3.weights.load import Loaded, count_parameters, load
 from vl3.weights.quantize.bnb import dequantized
 
-CLIP = BUNDLED.parent / "clips" / "three_shapes.mp4"
+CLIP = CLIPS / "three_shapes.mp4"
 FRAMES = 8
 
 # The largest difference of a logit that is still the same model, as a share of the standard
@@ -133,7 +136,7 @@ def export_checked(
         notes += _seen(inputs, prompt(VL3Processor.from_pretrained(partial)))
         name, base = loaded.name, str(loaded.folder) if loaded.adapter else None
         slots_BL = model.slots(inputs["input_ids"])
-        model = loaded = None  # the weights that are read back need the room
+        del model, loaded  # the weights that are read back need the room
         after = read_back(partial, layout, inputs, slots_BL)
         checks.append(compare("written", said, after, *WRITTEN[kind]))
         _refuse(checks)
@@ -152,8 +155,8 @@ def merged(loaded: Loaded) -> VL3ForConditionalGeneration:
         weights = dequantized(model)
         model = load(loaded.folder, device="cpu", dtype="float32").model
         for name, weight in weights.items():
-            model.get_submodule(name).weight.data.copy_(weight)
-        add_adapter(model, Path(loaded.adapter))
+            cast(torch.Tensor, model.get_submodule(name).weight).data.copy_(weight)
+        add_adapter(model, Path(cast(str, loaded.adapter)))
     return fold(model)
 
 
@@ -172,7 +175,7 @@ def fold(model: VL3ForConditionalGeneration) -> VL3ForConditionalGeneration:
     return model
 
 
-def _untie(model: VL3ForConditionalGeneration, head: torch.nn.Linear) -> None:
+def _untie(model: VL3ForConditionalGeneration, head: Any) -> None:
     """Gives the output head its own weights: what is merged there is not for the embeddings."""
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
@@ -188,13 +191,13 @@ def prompt(processor: VL3Processor) -> BatchFeature:
 
 
 @torch.no_grad()
-def logits(model: VL3ForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def logits(model: VL3ForConditionalGeneration, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """What the model expects after each token of the prompt, [L, V] float32."""
     return model(**inputs, use_cache=False).logits[0].float()
 
 
 def read_back(
-    folder: Path, layout: str, inputs: dict[str, torch.Tensor], slots_BL: torch.Tensor
+    folder: Path, layout: str, inputs: Mapping[str, torch.Tensor], slots_BL: torch.Tensor
 ) -> torch.Tensor:
     """The logits of a written folder: of transformers' own class for its layout, else of ours."""
     if layout == "native":
@@ -204,7 +207,7 @@ def read_back(
 
 @torch.no_grad()
 def native_logits(
-    folder: Path, inputs: dict[str, torch.Tensor], slots_BL: torch.Tensor
+    folder: Path, inputs: Mapping[str, torch.Tensor], slots_BL: torch.Tensor
 ) -> torch.Tensor:
     """The logits of transformers' VideoLlama3ForConditionalGeneration for our inputs."""
     from transformers import VideoLlama3ForConditionalGeneration
@@ -279,7 +282,7 @@ def _seen(here: BatchFeature, there: BatchFeature) -> list[str]:
 
 def _set_dtype(model: VL3ForConditionalGeneration, dtype: torch.dtype) -> None:
     """The weights in that format, and a configuration that says so."""
-    model.to(dtype)
+    model.to(dtype)  # type: ignore[arg-type]  # its decorator hides the method
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config.dtype = dtype
 

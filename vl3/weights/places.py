@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from vl3.arguments import choice, shown
+from vl3.bundled import NANO, NANO_NAME
 from vl3.weights.runs import checkpoints
 
 EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
@@ -17,6 +18,8 @@ ADAPTER_FILE = "adapter_config.json"
 
 def local(name: str | Path) -> Path | None:
     """The folder of that name, of a training run its last checkpoint; None for a hub id.
+
+    "assets/nano" is the bundled model wherever the caller stands.
 
     Raises: ValueError in one sentence for what is neither.
     """
@@ -66,7 +69,7 @@ def _folder(name: str | Path) -> Path | None:
     """The path, with ~ for the home folder; None for what no file system can be asked for."""
     try:
         folder = Path(name).expanduser()
-        folder.is_dir()
+        is_there = folder.is_dir()
     except (OSError, RuntimeError):  # a name that is too long, a home of nobody
         return None
-    return folder
+    return folder if is_there or str(name) != NANO_NAME else NANO

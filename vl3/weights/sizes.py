@@ -55,7 +55,7 @@ def sizes_of(name: str | Path | None) -> VL3Config:
     Raises: LayoutError where the sizes are not known here.
     """
     released = re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", str(name))
-    if released and not Path(name).is_dir():
+    if released and not Path(str(name)).is_dir():
         return RELEASED[released[1]]()
     folder = resolve(name, offline=True)
     if is_adapter(folder) and (base := read_base(folder).name):

@@ -36,7 +36,8 @@ class Ask(VBox):
         self._clip = None if isinstance(clip, str | Path) else clip
         path = str(clip) if isinstance(clip, str | Path) else getattr(clip, "source", "")
         self._folder = tempfile.TemporaryDirectory(prefix="vl3-ask-")
-        self._stop, self._thread = threading.Event(), None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         self._path = Text(path, description="File", placeholder="a path of this machine", **WIDE)
         self._upload = FileUpload(accept="video/*,image/*", multiple=False)
         self._question = Text(question, description="Question", continuous_update=False, **WIDE)

@@ -85,7 +85,7 @@ class Canvas(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         found = super()._repr_mimebundle_(**kwargs)
-        bundle, metadata = found if isinstance(found, tuple) else (found, {})
+        bundle, metadata = found if isinstance(found, tuple) else (found or {}, {})
         words = f"{self._alt}. A view to click and drag, when the notebook runs."
         picture = {"image/png": self._preview(), "text/plain": words}
         return bundle | picture, metadata | {"image/png": {"alt": self._alt}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from pathlib import Path
+from typing import Any, cast
 
 from ipywidgets import HTML, Button, Combobox, Dropdown, HBox, Layout, Output, Text, VBox
 
@@ -79,7 +80,7 @@ class Model(VBox):
         self._say_what_fits()
 
     @property
-    def chosen(self) -> dict[str, str | None]:
+    def chosen(self) -> dict[str, Any]:
         """The arguments of vl3.load that the form stands for."""
         name = self._name.value.strip()
         return {
@@ -97,7 +98,7 @@ class Model(VBox):
         """
         if self._studio is None or self._loaded != self.chosen:
             self._load()
-        return self._studio
+        return cast(Studio, self._studio)
 
     def _load(self) -> None:
         chosen = self.chosen

@@ -6,18 +6,18 @@ from importlib import import_module
 
 import pytest
 import torch
+from vl3.kernels.timing import FUSED, REFERENCE, Case
 
-from kernels import timing
-from kernels.timing import FUSED, REFERENCE, Case
 from train_cli.bench import gpu
 from train_cli.bench.gpu import OPERATIONS
+from vl3.kernels import timing
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_both_sides_of_every_case_agree(operation):
-    cases = import_module(f"kernels.{operation}.bench").cases(DEVICE, tiny=True)
+    cases = import_module(f"vl3.kernels.{operation}.bench").cases(DEVICE, tiny=True)
     assert len(cases) == (3 if operation == "difffp" else 2)
     for case in cases:
         case.compare()
@@ -26,7 +26,7 @@ def test_both_sides_of_every_case_agree(operation):
 
 def test_a_side_that_differs_is_not_timed():
     for operation in OPERATIONS:
-        for case in import_module(f"kernels.{operation}.bench").cases(DEVICE, tiny=True):
+        for case in import_module(f"vl3.kernels.{operation}.bench").cases(DEVICE, tiny=True):
             expected = case.sides[REFERENCE]()
             wrong = tuple(part.flip(0) for part in expected)
             sides = {REFERENCE: lambda kept=expected: kept, FUSED: lambda kept=wrong: kept}
@@ -39,7 +39,7 @@ def test_a_row_for_each_side(monkeypatch):
     """What is printed, with times that are made up."""
     monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
     monkeypatch.setattr(timing, "peak_bytes", lambda side: 3_000_000)
-    cases = import_module("kernels.rope2d.bench").cases(DEVICE, tiny=True)
+    cases = import_module("vl3.kernels.rope2d.bench").cases(DEVICE, tiny=True)
     times = timing.times_ms(cases[0])
     assert timing.gain(times) == 1.0
     assert timing.gain(times | {FUSED: (0.25, 0.2, 0.3)}) == 2.0
@@ -54,7 +54,7 @@ def test_a_row_for_each_side(monkeypatch):
 
 
 def test_what_is_measured_goes_into_the_table_of_the_readme(monkeypatch):
-    bench = import_module("kernels.rope2d.bench")
+    bench = import_module("vl3.kernels.rope2d.bench")
     monkeypatch.setattr(bench, "cases", partial(bench.cases, DEVICE, tiny=True))
     monkeypatch.setattr(gpu, "OPERATIONS", ("rope2d",))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H100")

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from kernels.difffp import difffp
+from vl3.kernels.difffp import difffp
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Near the change of a cell by two levels, the mean of what `cells` adds.

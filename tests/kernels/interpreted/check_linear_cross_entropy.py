@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from kernels.linear_cross_entropy import fused, reference
+from vl3.kernels.linear_cross_entropy import fused, reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # tokens, vocabulary, width: one of each, beyond a tile in every direction, no token at all

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from kernels.merge_keep import merge_keep
+from vl3.kernels.merge_keep import merge_keep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # (tokens, merge) of each clip: pairs, single patches, all kinds in a row, nothing

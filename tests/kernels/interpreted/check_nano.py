@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from clips import write_clip
+from vl3.kernels.rope2d import fused as rope2d
 
 import vl3
-from kernels.rope2d import fused as rope2d
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 

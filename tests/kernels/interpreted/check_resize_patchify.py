@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vl3.kernels.resize_patchify import fused, resize, resize_patchify
 
-from kernels.resize_patchify import fused, resize, resize_patchify
 from vl3.values import Grid
 from vl3.vision import patchify
 

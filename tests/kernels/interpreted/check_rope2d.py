@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from kernels.rope2d import rotate, turn
+from vl3.kernels.rope2d import rotate, turn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Runs of (frames, patches of one), heads, channels: one patch, two sizes in a row, the released

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from vl3.bundled import NANO
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.toyworld.score import CLIPS, blinded, draw, score
-from vl3.weights.hub import BUNDLED
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FAMILIES = ("colour", "shape", "count", "exist")
@@ -18,8 +18,8 @@ FAMILIES = ("colour", "shape", "count", "exist")
 
 @pytest.fixture(scope="module")
 def nano():
-    model = VL3ForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
-    return model, VL3Processor.from_pretrained(BUNDLED)
+    model = VL3ForConditionalGeneration.from_pretrained(NANO, dtype=torch.float32).eval()
+    return model, VL3Processor.from_pretrained(NANO)
 
 
 def test_fresh_clips_are_answered_and_black_ones_are_not(nano):
@@ -46,6 +46,6 @@ def test_the_questions_the_page_suggests_are_answered_right():
 
 
 def test_the_checkpoint_is_small_and_carries_no_code():
-    files = [file for file in BUNDLED.rglob("*") if file.is_file()]
+    files = [file for file in NANO.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 25e6
     assert not [file for file in files if file.suffix in (".py", ".bin", ".pt")]

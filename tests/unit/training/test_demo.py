@@ -9,13 +9,13 @@ from transformers import TrainerCallback
 
 from train_cli.__main__ import main
 from train_cli.config import read_recipe
+from vl3.bundled import NANO
 from vl3.data.readers import open_records
 from vl3.toyworld.score import draw
 from vl3.training import demo
 from vl3.training import run as runs
 from vl3.training.nano import new_colour
 from vl3.training.recipe import Batch, Source
-from vl3.weights.hub import BUNDLED
 from vl3.weights.load import load
 from vl3.weights.runs import RUN_FILE, checkpoints
 
@@ -119,9 +119,9 @@ def test_questions_for_the_new_colour_have_that_answer():
 def test_the_bundled_model_learns_brown(tmp_path):
     file = new_colour.write(tmp_path / "data", new_colour.BROWN, 160, "taught")
     recipe = small("nano_colour", tmp_path, data=[Source(name="brown", path=str(file))])
-    recipe = replace(recipe, start=replace(recipe.start, model=str(BUNDLED)))
+    recipe = replace(recipe, start=replace(recipe.start, model=str(NANO)))
     test = demo.colour_test(new_colour.BROWN, 50, 0)
-    before, after = load(BUNDLED), load(runs.run(recipe))
+    before, after = load(NANO), load(runs.run(recipe))
     was = demo.learned(before.model, before.processor, test)
     now = demo.learned(after.model, after.processor, test)
     assert was.new == 0

@@ -127,7 +127,7 @@ def test_the_chunked_loss_is_the_plain_loss(start, monkeypatch):
     model, processor = start
     part = joined(processor, samples(processor, 2))
     whole = loss_and_gradients(model, [part])
-    monkeypatch.setattr("kernels.linear_cross_entropy.reference.CHUNK_TOKENS", 7)
+    monkeypatch.setattr("vl3.kernels.linear_cross_entropy.reference.CHUNK_TOKENS", 7)
     assert part.learned > 7 < CHUNK_TOKENS
     assert_same(whole, loss_and_gradients(model, [part]))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vl3.bundled import NANO
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.toyworld.score import (
@@ -16,13 +17,12 @@ from vl3.toyworld.score import (
     table,
     within_a_second,
 )
-from vl3.weights.hub import BUNDLED
 
 
 @pytest.fixture(scope="module")
 def nano():
-    model = VL3ForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
-    return model, VL3Processor.from_pretrained(BUNDLED)
+    model = VL3ForConditionalGeneration.from_pretrained(NANO, dtype=torch.float32).eval()
+    return model, VL3Processor.from_pretrained(NANO)
 
 
 def test_score_asks_each_family_that_often_and_blind_clips_are_black(nano):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import vl3
+from vl3.bundled import NANO
 from vl3.prompt import IGNORE
 from vl3.toyworld.world import COLOURS, MOTIONS, SHAPES, Digit, Scene, Sprite
 from vl3.training.collate import attention_mask, collate
@@ -14,7 +15,6 @@ from vl3.training.recipe import World
 from vl3.training.samples import build
 from vl3.training.sources import Scenes
 from vl3.values import Grid
-from vl3.weights.hub import BUNDLED
 
 CLIP = World(seconds=[4, 6], sprites=[1, 2], families={"when": 1, "direction": 1}, questions=4)
 IMAGE = World(seconds=[0, 0], sprites=[1, 2], families={"colour": 1})
@@ -22,7 +22,7 @@ IMAGE = World(seconds=[0, 0], sprites=[1, 2], families={"colour": 1})
 
 @pytest.fixture(scope="module")
 def studio():
-    return vl3.load(BUNDLED, device="cpu", dtype="float32")
+    return vl3.load(NANO, device="cpu", dtype="float32")
 
 
 def words(truth_M5) -> list[tuple]:

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-
-from kernels.difffp import reference
-from kernels.difffp.reference import change
+from vl3.kernels.difffp import reference
+from vl3.kernels.difffp.reference import change
 
 EXTREMES = torch.tensor([0, 1, 127, 128, 129, 254, 255], dtype=torch.uint8)
 

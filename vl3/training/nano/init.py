@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
@@ -46,7 +47,7 @@ BESIDE = 0.2  # weight of a lesson that is taken beside questions
 def untrained(seed: int) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A nano with random weights and its processor, with a tokenizer of the toy world's text."""
     tokenizer = train_tokenizer(world_text(seed, TEXT_SCENES))
-    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    image_token_id: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     settings = ProcessorSettings(
         image_merge=MERGE,
         video_merge=MERGE,
@@ -78,7 +79,7 @@ def train_encoder(
     words = spatial_loss.word_ids(processor.tokenizer)
     layer = spatial_loss.readout(model.config.text_config.hidden_size)
     optimizer = optim.optimizer(model, RATES, MUON)
-    other = torch.optim.AdamW(layer.parameters(), lr=RATES.connector, weight_decay=0.0)
+    other = torch.optim.AdamW(layer.parameters(), lr=cast(float, RATES.connector), weight_decay=0.0)
     full = [group["lr"] for group in optimizer.param_groups]
     for number in range(lessons):
         progress = number / lessons

@@ -39,9 +39,9 @@ BROWN = Paint("brown", (118, 74, 36))
 def painted(scene: Scene, paint: Paint, rng: random.Random) -> Scene:
     """The scene with one of its shapes in the new colour."""
     chosen = rng.randrange(len(scene.sprites))
-    rgb = tuple(min(255, max(0, value + rng.randint(-SPREAD, SPREAD))) for value in paint.rgb)
+    rgb = [min(255, max(0, value + rng.randint(-SPREAD, SPREAD))) for value in paint.rgb]
     sprites = list(scene.sprites)
-    sprites[chosen] = replace(sprites[chosen], colour=paint.name, rgb=rgb)
+    sprites[chosen] = replace(sprites[chosen], colour=paint.name, rgb=(rgb[0], rgb[1], rgb[2]))
     return replace(scene, sprites=tuple(sprites))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.prompt import IGNORE
-from vl3.toyworld.world import COLOURS, SHAPES, Level, Scene, coverage, film, sample_scene
+from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, coverage, film, sample_scene
 from vl3.values import Clip, Grid
 from vl3.vision.patchify import patchify
 
@@ -120,7 +121,7 @@ def _words(scene: Scene, index: int) -> tuple[int, int, int]:
     if index < 0:
         return BACKGROUND, IGNORE, IGNORE
     if index == len(scene.sprites):
-        return DIGIT, IGNORE, scene.digit.first
+        return DIGIT, IGNORE, cast(Digit, scene.digit).first
     sprite = scene.sprites[index]
     return THINGS.index(sprite.shape), COLOUR_NAMES.index(sprite.colour), IGNORE
 
@@ -130,7 +131,8 @@ def _place(scene: Scene, grid: Grid, token: int, index: int) -> tuple[float, ...
     own = ((2 * col + 1) / grid.token_cols - 1, (2 * row + 1) / grid.token_rows - 1)
     if index < 0:
         return (*own, *[float("nan")] * 4)
-    box_px = (*scene.sprites, scene.digit)[index].box(0.0)
+    things: list[Any] = [*scene.sprites, scene.digit]
+    box_px = things[index].box(0.0)
     sides_px = (scene.width_px, scene.height_px) * 2
     return (*own, *(2 * value / side - 1 for value, side in zip(box_px, sides_px, strict=True)))
 
@@ -140,7 +142,7 @@ def _thirds(place: tuple[float, ...]) -> tuple[int, int]:
     x, y, left, top, right, bottom = place
     if not math.isnan(left):
         x, y = (left + right) / 2, (top + bottom) / 2
-    return tuple(min(2, int(1.5 * (value + 1))) for value in (x, y))
+    return min(2, int(1.5 * (x + 1))), min(2, int(1.5 * (y + 1)))
 
 
 def lesson_loss(
@@ -157,7 +159,7 @@ def lesson_loss(
     grids_thw = [(grid.frames, grid.rows, grid.cols) for grid in lesson.grids]
     x_MD = model.encode_vision(lesson.pixels_NP, grids_thw, [g.merge for g in lesson.grids])
     visual_ME = model.project(x_MD)
-    embeddings = model.get_input_embeddings().weight
+    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
     right: dict[str, list[float]] = {}
     loss = visual_ME.new_zeros(())
     if layer is not None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.prompt import IGNORE
-from vl3.toyworld.world import COLOURS, MOTIONS, SHAPES, Scene
+from vl3.toyworld.world import COLOURS, MOTIONS, SHAPES, Digit, Scene
 from vl3.training.nano.spatial_loss import token_things, word_ids
 from vl3.values import Grid
 
@@ -73,7 +74,7 @@ def _facts(scene: Scene, second: int, index: int, before: int) -> tuple[int, ...
         if second > sprite.start_s:
             motion = MOTION_NAMES.index(sprite.motion)
     elif index == len(scene.sprites):
-        change_s = scene.digit.change_s or 0
+        change_s = cast(Digit, scene.digit).change_s or 0
         came = change_s % 10 if second >= change_s else 0
     if 0 <= before < len(scene.sprites) and scene.sprites[before].stop_s == second:
         colour = COLOUR_NAMES.index(scene.sprites[before].colour)
@@ -106,7 +107,7 @@ def lesson_losses(
     """
     states_KE = states_BLE[slot_BL].float()
     states_KE = states_KE * states_KE.square().mean(dim=-1, keepdim=True).add(1e-6).rsqrt()
-    words_VE = model.get_input_embeddings().weight.float()
+    words_VE = cast(torch.Tensor, model.get_input_embeddings().weight).float()
     losses = {}
     every_ids = word_ids(tokenizer, tuple(fact.words for fact in FACTS))
     for fact, ids, truth_K in zip(FACTS, every_ids, truth_KF.T, strict=True):

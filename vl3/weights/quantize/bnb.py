@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+def quantized_layers(model: nn.Module) -> dict[str, Any]:
     """The bitsandbytes layers of a model by name."""
     import bitsandbytes as bnb
 
@@ -108,7 +109,8 @@ def inspect(model: nn.Module, kind: str, rounded: tuple[str, ...] = ()) -> Quant
             f"quantization touched {len(layers)} layers, of which these must stay whole: "
             f"{', '.join(wrong) or 'none'}; bitsandbytes and transformers do not fit together"
         )
-    small = {id(m.weight): m.weight for m in map(model.get_submodule, rounded)}.values()
+    tables: list[Any] = [model.get_submodule(name) for name in rounded]
+    small = {id(table.weight): table.weight for table in tables}.values()
     return Quantized(
         kind=kind,
         modules=tuple(layers),

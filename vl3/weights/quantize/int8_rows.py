@@ -8,6 +8,8 @@ tensor.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -65,7 +67,7 @@ def rounded(weight_NK: torch.Tensor) -> tuple[nn.Parameter, nn.Parameter]:
     for part, into, scale in zip(*(t.split(rows) for t in (weight_NK, steps, scale_N))):
         exact = part.to(torch.float32, copy=True).div_(scale.float()[:, None])
         into.copy_(exact.round_().clamp_(-STEPS, STEPS))
-    return tuple(nn.Parameter(tensor, requires_grad=False) for tensor in (steps, scale_N))
+    return nn.Parameter(steps, requires_grad=False), nn.Parameter(scale_N, requires_grad=False)
 
 
 def quantize_remaining(model: nn.Module) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ def quantize_remaining(model: nn.Module) -> tuple[str, ...]:
         if type(module) in (nn.Linear, nn.Embedding) and not _is_adapters(name):
             sharing.setdefault(id(module.weight), []).append(name)
     for names in sharing.values():  # one after the other: what is replaced is freed at once
-        small = rounded(model.get_submodule(names[0]).weight.data)
+        small = rounded(cast(torch.Tensor, model.get_submodule(names[0]).weight).data)
         for name in names:
             old = model.get_submodule(name)
             is_table = isinstance(old, nn.Embedding)

@@ -16,6 +16,8 @@ Bytes of a weight with N outputs and K inputs; h is the high half of a byte, l t
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import bitsandbytes as bnb
 import torch
 from torch.nn import functional as F
@@ -48,14 +50,14 @@ class Linear4bitCPU(bnb.nn.Linear4bit):
 
     def _fused(self, x_BK: torch.Tensor) -> torch.Tensor:
         self.pack()
-        stored = self._parameters["weight"]
+        stored: Any = self._parameters["weight"]
         state = stored.quant_state
         return torch.ops.bitsandbytes.gemv_4bit(
             x_BK, stored.data, state.shape, self.scale_GN, state.code, state.blocksize
         )
 
     def _plain(self, x_BK: torch.Tensor) -> torch.Tensor:
-        stored = self._parameters["weight"]
+        stored: Any = self._parameters["weight"]
         loaded = stored.data if self.scale_GN is None else unpacked(stored.data)
         weight_NK = bnb.functional.dequantize_4bit(loaded.view(-1, 1), stored.quant_state)
         return F.linear(x_BK, weight_NK.to(torch.bfloat16))
@@ -64,7 +66,7 @@ class Linear4bitCPU(bnb.nn.Linear4bit):
         """Brings the bytes into the kernel's order, unless they are."""
         if self.scale_GN is not None:
             return
-        stored = self._parameters["weight"]
+        stored: Any = self._parameters["weight"]
         state = stored.quant_state
         scale = state.absmax
         if state.nested:
@@ -77,7 +79,7 @@ class Linear4bitCPU(bnb.nn.Linear4bit):
         """Brings the bytes into the order they were loaded in, unless they are."""
         if self.scale_GN is None:
             return
-        stored = self._parameters["weight"]
+        stored: Any = self._parameters["weight"]
         stored.data = unpacked(stored.data).view(-1, 1)
         self.scale_GN = None
 
@@ -92,7 +94,7 @@ class Linear4bitCPU(bnb.nn.Linear4bit):
 
 def fits(layer: bnb.nn.Linear4bit) -> bool:
     """Whether the fused kernel can work on the sides of a layer, and in bfloat16 as it does."""
-    state = layer.weight.quant_state
+    state = cast(Any, layer.weight).quant_state
     outputs, inputs = state.shape
     return (
         layer.weight.device.type == "cpu"

@@ -1,0 +1,158 @@
+"""The page with its model, served until a signal asks for its end: what `python app.py` runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# Figures for a page that is switched off, computed with pandas at the end of every event.
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
+
+import gradio as gr
+from gradio import route_utils, routes
+
+import vl3
+import vl3.studio
+import vl3.video
+from vl3.bundled import CLIPS
+from vl3.families.layouts import LayoutError
+from vl3.webapp import cli, server, text_format, uploads
+from vl3.webapp.call_log import log_briefly
+from vl3.webapp.controller import Controller
+from vl3.webapp.media import Media
+from vl3.webapp.page import Page
+from vl3.webapp.sessions import settle
+
+SWEEP_S = 30.0
+END_S = 1.5
+
+
+def build(desk: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
+    """The page as a Gradio application, its queue included.
+
+    can_load: whether visitors choose the model
+    estimate(model, quantize=...) says what another model will take (vl3.studio.estimate)
+    """
+    demo = Page(desk, can_load, partial(needed, estimate)).demo
+    # No bound on events: they are light, and what is not waits in the desk's line, which has one.
+    demo.queue(max_size=None, default_concurrency_limit=4, api_open=False)
+    # It looks for work that often, a thousand times a second by itself: 6 % of a core for nothing.
+    demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = 0.01, 0.1
+    return demo
+
+
+async def store(request, place: Path, most_bytes: int, upload_id: str | None) -> list[str]:
+    """Writes the files of an upload into the place; their paths."""
+    tracked = routes.file_upload_statuses if upload_id else None
+    try:
+        paths, _, _ = await route_utils.upload_fn(
+            request, str(place), most_bytes, upload_id, upload_progress=tracked
+        )
+        return paths
+    finally:
+        if tracked and upload_id:
+            tracked.set_done(upload_id)
+
+
+def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
+    """The arguments of launch(), but for address and lock; names as of launch.options."""
+    theme = gr.themes.Monochrome(
+        font=server.FONT, font_mono=server.FONT_MONO, radius_size="md", spacing_size="sm"
+    ).set(  # a button under the mouse fades otherwise, as if it could not be pressed
+        button_secondary_text_color_hover="*button_secondary_text_color",
+        button_secondary_background_fill_hover="*neutral_100",
+    )
+    return {"theme": theme, **server.options(desk, max_bytes, store, **names)}
+
+
+def refusals() -> dict[type[Exception], str]:
+    """The errors that a user can mend, with the title they are shown under."""
+    return {
+        vl3.studio.OutOfMemory: "Out of memory",
+        vl3.studio.TooLong: "Video too long for this setting",
+        vl3.video.VideoError: "Cannot read this file",
+        ValueError: "Not possible",
+    }
+
+
+def needed(estimate: Callable, model: str | None, quantize: str | None) -> str:
+    """What another model will take, in words."""
+    try:
+        return text_format.needed(estimate(model, quantize=quantize))
+    except (LayoutError, OSError):  # their words hold the name, maybe markup
+        return text_format.UNKNOWN_SIZE
+    except ValueError as error:
+        return f"{error}."
+
+
+def serve(options: Namespace, folder: Path) -> None:
+    """Serves the page until a signal asks for its end; what came as of cli.ready."""
+    _on_end(signal.default_int_handler)
+    with ExitStack() as made, suppress(KeyboardInterrupt):  # before the page was up
+        made.callback(uploads.remove, folder)
+        _serve(options, made.enter_context(uploads.nameless(folder)), made)
+
+
+def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
+    """Serves the page until a signal asks for its end; made: what goes with it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    fitting = {"device": options.device, "dtype": options.dtype, "memory": options.memory}
+    load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
+    estimate = partial(vl3.studio.estimate, **fitting)
+    first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
+    media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
+    try:
+        desk = Controller(load, media, refusals(), **first)
+    except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
+        cli.fail(error)
+    desk.offer(CLIPS)
+    if options.port != options.wanted_port:
+        print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
+    threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
+    log_briefly()
+    demo = build(desk, options.auth is None, estimate)
+    names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
+    demo.launch(
+        server_name=f"[{options.host}]" if ":" in options.host else options.host,
+        server_port=options.port,
+        share=options.share,
+        auth=tuple(options.auth.split(":", 1)) if options.auth else None,
+        inbrowser=options.open,
+        root_path=options.root_path.rstrip("/") or None,
+        prevent_thread_lock=True,
+        **launch_options(desk, options.max_upload, **names),
+    )
+    settle()
+    print(f"vl3 is at {cli.address(options.host, options.port)}", flush=True)
+    if options.share and not demo.share_url:
+        print("There is no public link: the network does not let one be made.", flush=True)
+    ending = threading.Event()
+    _on_end(lambda number, frame: ending.set())
+    ending.wait()
+    desk.close()
+
+    # What does not end by itself in time, a layer or a slow reader, ends with the process.
+    def end() -> None:
+        made.close()
+        os._exit(0)
+
+    last = threading.Timer(END_S, end)
+    last.daemon = True
+    last.start()
+    demo.close(verbose=False)
+
+
+def _on_end(handle: Callable) -> None:
+    """What the signals do that ask the program to end, also where the shell had them ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+        if number and not is_nohup:
+            signal.signal(number, handle)
