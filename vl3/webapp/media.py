@@ -68,7 +68,7 @@ class Media:
         """The pictures of the film strip of a planned video, in a file next to it."""
         chosen = film_strip.spans(item.plan.times_s)
         cell = film_strip.cell_size(item.plan.height_px, item.plan.width_px)
-        clip = self._video.glance(
+        clip = self._video.thumbnails(
             item.path, chosen, lambda count, height, width: film_strip.fitted(height, width, cell)
         )
         image, times_s = film_strip.sheet(clip.frames_TYX3, clip.times_s, chosen, cell)
