@@ -98,6 +98,7 @@ def pruned(grid: Grid, seed: int) -> dict:
             thresholds = list(10 ** random.uniform(-2, 2, 4))
             if len(changes):  # exactly a value that is compared: strictly greater is kept
                 thresholds += list(random.choice(changes, 3))
+                thresholds.append(random.choice(changes) * (1 - 1e-12))  # the same in float32
             for threshold in map(float, thresholds):
                 rule = {"mode": mode, "threshold": threshold, "keep": side}
                 rule["min_tokens"] = int(random.integers(0, 3))
