@@ -15,9 +15,11 @@ HOSTILE = (
 
 
 def with_module(page) -> None:
-    """The module's names as window.look, for a test to call."""
-    names = "window.look = { mount, pruner, rope };"
-    page.add_script_tag(type="module", content=export.module() + names)
+    """mount, and what computes in the views, as window.look, for a test to call."""
+    files = ("views/mount.js", "views/pruning_rule.js", "views/rope.js")
+    every = ", ".join(f"...{export.constant(file)}" for file in files)
+    script = f"{export.joined(*files)}\nwindow.look = {{ {every} }};"
+    page.add_script_tag(type="module", content=script)
     while not page.evaluate("Boolean(window.look)"):  # waiting in the page is against its policy
         page.wait_for_timeout(20)
 

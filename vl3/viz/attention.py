@@ -42,7 +42,7 @@ def data(
     medium: int = 0,
     frame: int = 0,
 ) -> dict:
-    """What mount() of look.js takes to show where the words of one answer looked.
+    """What mount() of assets/web/views takes to show where the words of one answer looked.
 
     mean: vl3.interpret.Attention, the mean over all layers and heads for all words of the answer
     clips: of the prompt in its order, at the size that the model saw (Studio.videos)

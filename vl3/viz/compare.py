@@ -33,7 +33,7 @@ class Side:
 
 
 def data(first: Side, second: Side, question: str = "", frame: int = 0) -> dict:
-    """What mount() of look.js takes to show two runs beside each other.
+    """What mount() of assets/web/views takes to show two runs beside each other.
 
     frame: the one of the first run's first clip to start with
     Raises: ValueError when the runs do not show as many clips and images.

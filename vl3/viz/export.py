@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from vl3.bundled import WEB
 
-FILES = (
-    "look_parts.js",
-    "look_pruning.js",
-    "look_positions.js",
-    "look_maps.js",
-    "look_attention.js",
-    "look_compare.js",
-    "look_run.js",
-    "look.js",
-)
+VIEWS = "views/mount.js"
 TITLES = {"run": "Run details"}  # of views whose name is not their title
+
+_IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.{1,2}/[^"]+)";$', re.M)
+_EXPORT = re.compile(r"^export (?:const|(?:async )?function|class) (\w+)", re.M)
+_EXPORT_WORD = re.compile(r"^export (?=(?:const|(?:async )?function|class) \w)", re.M)
+# Comments with types, on lines of their own: a quarter of the text.
+_TYPES = re.compile(r"^ *(?:/\*\*(?:(?!\*/).)*\*/|// @ts-check)\n", re.M | re.S)
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -57,16 +56,72 @@ JSON.parse(document.getElementById("views").textContent).forEach((data, i) => {{
 """
 
 
+def joined(*entries: str) -> str:
+    """These files of assets/web and all that they import as one script, a `const` for each file.
+
+    The page, a notebook and a saved file each take one script, and can fetch none. So every ES
+    module becomes a function that is called once, after those it imports, and gives what it
+    exports: `const $views_mount = (() => { ...; return { mount }; })();`. Names of one file are
+    unknown to the others, as in the browser. Read are imports by name from a relative path, and
+    exports of one const, function or class; anything else is refused. Types are left out.
+
+    entries: paths below assets/web, such as "views/mount.js"
+    Raises: ValueError for other imports and exports, and where files import each other in a circle.
+    """
+    made: dict[Path, str] = {}
+
+    def add(path: Path, waiting: tuple[Path, ...]) -> None:
+        if path in waiting:
+            raise ValueError(f"{path.name} imports itself by way of {waiting[-1].name}; part them")
+        if path in made:
+            return
+        source = path.read_text("utf-8")
+        for _, other in _IMPORT.findall(source):
+            add((path.parent / other).resolve(), (*waiting, path))
+        made[path] = _as_function(path, source)
+
+    for entry in entries:
+        add((WEB / entry).resolve(), ())
+    return "\n".join(made.values())
+
+
+def constant(path: str) -> str:
+    """The name under which `joined` has what a file of assets/web exports."""
+    return "$" + path.removesuffix(".js").replace("/", "_")
+
+
+def _as_function(path: Path, source: str) -> str:
+    def read(match: re.Match) -> str:
+        other = (path.parent / match[2]).resolve()
+        wanted = {name.split(" as ")[0].strip() for name in match[1].split(",")} - {""}
+        if missing := sorted(wanted.difference(_EXPORT.findall(other.read_text("utf-8")))):
+            raise ValueError(
+                f"{name} imports {missing[0]}, which {match[2]} has no export line for"
+            )
+        return f"const {{{match[1].replace(' as ', ': ')}}} = {constant(_below_web(other))};"
+
+    name = _below_web(path)
+    exported = ", ".join(_EXPORT.findall(source))
+    body = _EXPORT_WORD.sub("", _IMPORT.sub(read, _TYPES.sub("", source)))
+    if left := re.search(r"^\s*(?:import|export)\b.*", body, re.M):
+        raise ValueError(f"{name} has a line that the joiner does not read: {left[0].strip()}")
+    return (
+        f'const {constant(name)} = (() => {{ "use strict";\n{body}return {{ {exported} }};\n}})();'
+    )
+
+
+def _below_web(path: Path) -> str:
+    return path.relative_to(WEB.resolve()).as_posix()
+
+
 def module() -> str:
-    """The views as a single ES module that exports mount, for places where none can be imported."""
-    lines = [line for name in FILES for line in (WEB / name).read_text("utf-8").splitlines()]
-    joined = [line.removeprefix("export ") for line in lines if not line.startswith("import ")]
-    return "\n".join([*joined, "export { mount, pruner, rope };"]) + "\n"
+    """The views as a single ES module that exports mount."""
+    return f"{joined(VIEWS)}\nconst {{ mount }} = {constant(VIEWS)};\nexport {{ mount }};\n"
 
 
 def style() -> str:
     """The style sheet of the views."""
-    return (WEB / "look.css").read_text("utf-8")
+    return (WEB / "views.css").read_text("utf-8")
 
 
 def page(*views: dict, title: str = "vl3", facts: Sequence[str] = ()) -> str:

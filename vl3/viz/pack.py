@@ -1,4 +1,4 @@
-"""Arrays and pictures as text that fits in JSON, read back by `unpack` in assets/web/look.js."""
+"""Arrays and pictures as text that fits in JSON, read back by assets/web/views/unpack.js."""
 
 from __future__ import annotations
 

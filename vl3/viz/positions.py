@@ -35,7 +35,7 @@ def data(
     source: str = "",
     frame: int = 0,
 ) -> dict:
-    """What mount() of look.js takes to show the positions of one clip or image.
+    """What mount() of assets/web/views takes to show the positions of one clip or image.
 
     head_channels, theta: of the vision encoder's attention heads
     spans: (first position, slots) of the clip's frames in the prompt (vl3.prompt.Prompt.spans);

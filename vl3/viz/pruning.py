@@ -35,7 +35,7 @@ LEVELS = {  # grey levels of 0..255 in one unit of the threshold
 
 
 def data(clip: Clip, grid: Grid, used: Mapping | None, frame: int = 0) -> dict:
-    """What mount() of look.js takes to show this clip under any threshold.
+    """What mount() of assets/web/views takes to show this clip under any threshold.
 
     clip: at the size of its grid, as the model saw it
     used: mode, threshold, min_tokens and keep of the pruner; None where pruning is off

@@ -16,7 +16,7 @@ def data(
     blocks: Sequence[Mapping[str, str]] = (),
     source: str = "",
 ) -> dict:
-    """What mount() of look.js takes to show how a reply was made.
+    """What mount() of assets/web/views takes to show how a reply was made.
 
     pieces: its prompt, of vl3.studio.Studio.pieces
     rows: further facts, as pairs of name and value

@@ -23,7 +23,7 @@ THEMES = ["System", "Light", "Dark"]
 def widget(
     kind: str, value: dict | None = None, events: tuple[str, ...] = (), asks: Callable | None = None
 ) -> gr.HTML:
-    """An element that assets/web/page.js draws from its value; no text ever enters a template.
+    """An element that assets/web/page draws from its value; no text ever enters a template.
 
     asks: what it can ask of the server beside the queue, with one argument from the browser
     """

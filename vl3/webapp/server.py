@@ -67,13 +67,11 @@ def options(
 
 
 def head() -> str:
-    """The scripts of the page, from this server like all of it: its own, and the views.
+    """The script of the page with its views, from this server like all of it.
 
+    One script that runs at once, since Gradio's own look for window.vl3 as soon as they are there.
     The style of the views stands here too: as one of Gradio's style sheets it would lose the rules
     that depend on a view's own width.
     """
-    script = (WEB / "page.js").read_text("utf-8")
-    return (
-        f"<script>{script}</script><style>{export.style()}</style>"
-        f'<script type="module">{export.module()}\nwindow.vl3.views(mount);</script>'
-    )
+    script = export.joined("page/main.js")
+    return f"<script>(() => {{\n{script}\n}})();</script><style>{export.style()}</style>"

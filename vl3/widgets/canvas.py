@@ -54,7 +54,7 @@ export default {
 
 
 class Canvas(anywidget.AnyWidget):
-    """One view of assets/web/look.js with its data, as vl3.viz makes it.
+    """One view of assets/web/views with its data, as vl3.viz makes it.
 
     frame: the one that is shown, both ways; applied: what "Apply to next answer" was pressed with
     preview: gives a PNG for places where no widget runs, such as a notebook on GitHub, and what

@@ -134,7 +134,7 @@ def test_data_pictures_and_files_agree_with_the_pruner(
 
 
 def test_a_sum_of_differences_becomes_the_pruners_number_in_one_rounding():
-    """What look.js computes, for every sum that a token can have."""
+    """What views/pruning_rule.js computes, for every sum that a token can have."""
     for values in (3 * 14 * 14, 4 * 3 * 14 * 14):
         sums = torch.arange(255 * values + 1, dtype=torch.int32)
         official = (sums.float() * (255 / LEVELS_PER_UNIT) / values).numpy()

@@ -1,3 +1,4 @@
+// @ts-check
 // Views that look inside: what the pruner removes, where positions put a patch, where words looked.
 //
 //   const view = mount(el, data, emit)      draws data (made by vl3/viz) into el
@@ -8,18 +9,32 @@
 // emit(name, detail) tells the page what a person did: "frame", "apply", "token", "medium"; or what the
 // view lacks: "need", answered by update({ maps }). Without it the view stands alone, offers nothing to
 // apply and shows what its data holds. Text of people and files only ever becomes textContent.
-//
-// vl3/viz/export.py joins these files into one module: names are unique, imports are one line each.
 
-import { attentionView } from "./look_attention.js";
-import { compareView } from "./look_compare.js";
-import { positionsView } from "./look_positions.js";
-import { pruningView } from "./look_pruning.js";
-import { runView } from "./look_run.js";
+import { attentionView } from "./attention.js";
+import { compareView } from "./compare.js";
+import { positionsView } from "./positions.js";
+import { pruningView } from "./pruning.js";
+import { runDetailsView } from "./run_details.js";
 
-const VIEWS = { pruning: pruningView, positions: positionsView, attention: attentionView, compare: compareView, run: runView };
+/**
+ * @typedef {(name: string, detail: any) => void} Emit
+ * @typedef {{follow(changes: Record<string, any>): void, shown?(): Record<string, any>, destroy(): void}} View
+ * @typedef {{update(changes: Record<string, any>): void, shown(): Record<string, any> | undefined,
+ *   destroy(): void}} Mounted
+ */
+
+/** @type {Record<string, (el: Element, data: any, emit?: Emit) => View>} */
+const VIEWS = {
+  pruning: pruningView, positions: positionsView, attention: attentionView, compare: compareView, run: runDetailsView,
+};
 const FOLLOWED = ["frame", "used", "token", "medium", "maps"]; // what a view can take over without being built anew
 
+/**
+ * @param {Element} el
+ * @param {Record<string, any>} data its `view` names the view
+ * @param {Emit} [emit]
+ * @returns {Mounted}
+ */
 export function mount(el, data, emit) {
   let shown = data;
   const start = () => VIEWS[shown.view](el, shown, emit);

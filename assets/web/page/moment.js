@@ -1,0 +1,28 @@
+// @ts-check
+// "Ask at 0:12" beside the ask box, while the video is paused there. What is sent stands in the box.
+
+import { find, make } from "../shared/dom.js";
+import { clock } from "../shared/format.js";
+import { timeOf } from "./video_time.js";
+
+export function offerMoment() {
+  const root = find(".vl3-moment");
+  if (!root) return;
+  const video = find("#player video"), time_s = video?.paused ? timeOf(video) : 0;
+  const label = `Ask at ${clock(time_s)}`;
+  if (!(time_s > 0)) root.replaceChildren();
+  else if (root.textContent !== label) root.replaceChildren(make("button", { onclick: askAt }, label));
+}
+
+/** Where the player stands, for a question that does not say. */
+export function moment() {
+  const video = find("#player video");
+  return video ? { time_s: Math.max(0, timeOf(video)), key: find(".vl3-player").dataset.key } : {};
+}
+
+function askAt() {
+  const field = find("#ask textarea"), time_s = timeOf(find("#player video"));
+  field.value = `At ${Number(time_s.toFixed(1))} seconds: ${field.value.replace(/^At [\d.]+ seconds: /, "")}`;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.focus();
+}

@@ -1,0 +1,65 @@
+// @ts-check
+// The player's clock. Everything on the page counts from where the file starts; a browser may count by
+// the file's own clock, in which that is at zero_s: Chromium does, Firefox does not. Nothing but these
+// functions reads or sets what a video says of its time.
+
+/**
+ * @typedef {HTMLVideoElement & {zero_s: number, goal_s?: number | null, end_s?: number}} Video
+ *   goal_s: where it is to go; end_s: how long the file seemed when it was sent there
+ */
+
+export const AFTER_S = 0.0005; // browsers round times down, to the frame before
+
+const wish = { time_s: /** @type {number | null} */ (null) }; // of a video that is not loaded yet
+
+/**
+ * @param {Video} video
+ * @param {{zero_s: number, first_s: number}} clock of vl3/webapp/widget_values.py
+ */
+export function keepClock(video, { zero_s, first_s }) {
+  video.zero_s = zero_s;
+  video.addEventListener("loadedmetadata", () => {
+    if (wish.time_s !== null) setTime(video, wish.time_s);
+    wish.time_s = null;
+  });
+  if (!zero_s) return;
+  video.requestVideoFrameCallback?.((_, { mediaTime }) => {
+    if (mediaTime < first_s + zero_s / 2) video.zero_s = 0;
+  });
+  // How long a file is that begins late, Chromium learns while it reads on, and goes no further.
+  video.addEventListener("durationchange", () => {
+    const { duration, end_s, goal_s } = video;
+    if (end_s !== undefined && duration > end_s && (goal_s ?? 0) > end_s) goOn(video);
+  });
+  for (const name of ["play", "pointerdown"]) {
+    video.addEventListener(name, () => { video.goal_s = null; });
+  }
+}
+
+/** @param {Video} video */
+export function timeOf(video) {
+  return video.currentTime - video.zero_s;
+}
+
+/**
+ * @param {Video} video
+ * @param {number} time_s
+ */
+export function setTime(video, time_s) {
+  video.goal_s = Math.max(0, time_s) + video.zero_s;
+  goOn(video);
+}
+
+/**
+ * For the video that is loaded next.
+ * @param {number} time_s
+ */
+export function setTimeOnceLoaded(time_s) {
+  wish.time_s = time_s;
+}
+
+/** @param {Video} video */
+function goOn(video) {
+  video.end_s = video.duration || Infinity;
+  video.currentTime = video.goal_s ?? 0;
+}
