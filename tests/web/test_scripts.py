@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from vl3.processor import to_patches
+from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision import prune, rope2d
 from vl3.viz import attention, positions, pruning
