@@ -250,7 +250,11 @@ def _length(record: Record, processor: VL3Processor, sizes, grids: list[Grid]) -
     counts = [grid.tokens_per_frame for grid in grids for _ in range(grid.frames)]
     prompts = [
         render(
-            annotate(talk, find_media(talk), sizes), processor.tokenizer, processor.slot_ids, counts
+            annotate(talk, find_media(talk), sizes),
+            processor.tokenizer,
+            processor.slot_ids,
+            counts,
+            template=processor.template,
         )
         for talk in record.talks
     ]

@@ -91,7 +91,11 @@ def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: 
         counts = [count for frames in keep.kept_per_frame for count in frames]
     prompts = [
         render(
-            annotate(talk, find_media(talk), clips), processor.tokenizer, processor.slot_ids, counts
+            annotate(talk, find_media(talk), clips),
+            processor.tokenizer,
+            processor.slot_ids,
+            counts,
+            template=processor.template,
         )
         for talk in record.talks
     ]

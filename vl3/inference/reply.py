@@ -211,6 +211,7 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         library.processor.tokenizer,
         library.processor.slot_ids,
         counts,
+        template=library.processor.template,
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
@@ -332,7 +333,7 @@ def end_tokens(model, processor) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     ids = [*ids, processor.tokenizer.eos_token_id]
-    ids.append(processor.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    ids.append(processor.tokenizer.convert_tokens_to_ids(processor.template.end))
     return frozenset(token for token in ids if token is not None)
 
 

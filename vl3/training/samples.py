@@ -118,7 +118,7 @@ def build(
             story_KF = record.story(*grids)[keep.keep_M]
     talks = [_render(talk, processor, clips, counts) for talk in record.talks]
     for number, talk in enumerate(talks):
-        thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
+        thin(talk, processor, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
     is_cut = max_tokens is not None and len(ids) > max_tokens
     if is_cut and not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
@@ -159,15 +159,19 @@ def _planned(
 def _render(talk: list[dict], processor: VL3Processor, clips: Sequence, counts) -> Prompt:
     """The talk as token ids; clips are decoded or measured ones, both know frames and times."""
     messages = annotate(talk, find_media(talk), clips)
-    return render(messages, processor.tokenizer, processor.slot_ids, counts)
+    return render(
+        messages, processor.tokenizer, processor.slot_ids, counts, template=processor.template
+    )
 
 
-def thin(talk: Prompt, tokenizer, rng: random.Random) -> None:
+def thin(talk: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     """Leaves as many decisions to go on watching a stream as there are decisions to speak.
 
     Source: official processor, which thins the silent majority of stream turns at random.
     """
-    silent, speak = map(tokenizer.convert_tokens_to_ids, ("<|stream_start|>", "<|im_start|>"))
+    template = processor.template
+    starts = [template.pieces(template.turn(role)[0])[0] for role in ("stream", "assistant")]
+    silent, speak = map(processor.tokenizer.convert_tokens_to_ids, starts)
     quiet = [i for i, label in enumerate(talk.labels) if label == silent]
     spoken = sum(label == speak for label in talk.labels)
     for index in rng.sample(quiet, max(0, len(quiet) - spoken)):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 
+from vl3 import families
 from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
 from vl3.families import layouts
@@ -39,20 +39,15 @@ def assemble(
     instance("dtype", dtype, torch.dtype, "a torch.dtype, like torch.float32")
     seed = whole("seed", seed, low=-(2**63), high=2**64 - 1)
     vision, language = _folder("vision", vision), _folder("language", language)
-    if layouts.detect(language).name != "qwen2":
-        raise LayoutError(f"{language.name} is no Qwen2 language model")
+    text = families.read_language(language)
     tokenizer = load_tokenizer(language)
     tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
-    text = AutoConfig.from_pretrained(language, trust_remote_code=False)
     if len(tokenizer) > text.vocab_size:
         raise LayoutError(
             f"{language.name} has {text.vocab_size} embedding rows for {len(tokenizer)} tokens; "
             "use a checkpoint with spare rows, as Qwen2.5 has"
         )
-    is_whole = layouts.detect(vision).name in layouts.WHOLE_MODELS
-    encoder = (
-        layouts.read_config(vision).vision_config if is_whole else layouts.vision_config(vision)
-    )
+    encoder = families.read_vision(vision)
     image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     config = VL3Config(
         vision_config=encoder, text_config=text, connector=connector, image_token_id=image_token_id
@@ -97,13 +92,13 @@ def _fill(model: VL3ForConditionalGeneration, folder: Path, prefix: str) -> None
         else:
             wanted.pop(here).copy_(tensor)
     info = {"missing_keys": wanted, "unexpected_keys": unknown, "mismatched_keys": misfits}
-    layouts.check_loaded(folder, layouts.detect(folder), info)
+    layouts.check_loaded(folder, families.detect(folder), info)
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name there, name here, tensor) of a checkpoint, one at a time."""
     names = layouts.tensor_names(folder)
-    layout = layouts.detect(folder, names)
+    layout = families.detect(folder, names)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for there in tensors.keys():  # noqa: SIM118 - not a dict

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vl3.config import VL3Config, videollama3_2b, videollama3_7b
-from vl3.families import layouts
+from vl3.families import read_config
 from vl3.weights.adapters import is_adapter, read_base
 from vl3.weights.hub import resolve
 
@@ -60,7 +60,7 @@ def sizes_of(name: str | Path | None) -> VL3Config:
     folder = resolve(name, offline=True)
     if is_adapter(folder) and (base := read_base(folder).name):
         return sizes_of(base)
-    return layouts.read_config(folder)
+    return read_config(folder)
 
 
 def parts(config: VL3Config) -> dict[str, Part]:
