@@ -24,6 +24,7 @@ from transformers.generation.logits_process import (
 
 from vl3.arguments import number, whole
 from vl3.language.kv_cache import growing_cache
+from vl3.language.layers import decoder_layers
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
@@ -224,7 +225,7 @@ def interruptible(model: nn.Module, stopped: Callable[[], bool]) -> Iterator[Non
         if stopped():
             raise Stopped
 
-    layers = [*model.vision.blocks, *model.language.model.layers]
+    layers = [*model.vision.blocks, *decoder_layers(model.language)]
     hooks = [layer.register_forward_pre_hook(check) for layer in layers]
     try:
         yield
