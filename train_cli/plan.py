@@ -179,25 +179,21 @@ def _recipe_of(folder: str) -> Recipe | None:
 
 def _vision(name: str):
     from vl3.config import VL3VisionConfig
-    from vl3.families import layouts
+    from vl3.families import read_vision
 
     if Path(name).expanduser().is_dir():
-        whole = _read(lambda: layouts.detect(Path(name)).name) in layouts.WHOLE_MODELS
-        read = layouts.read_config if whole else layouts.vision_config
-        found = _read(lambda: read(Path(name)))
-        return found.vision_config if whole else found
+        return _read(lambda: read_vision(Path(name)))
     if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
         return VL3VisionConfig()
     return _whole(name).vision_config
 
 
 def _text(name: str):
-    from transformers import AutoConfig
-
     from vl3.config import videollama3_2b, videollama3_7b
+    from vl3.families import read_language
 
     if Path(name).expanduser().is_dir():
-        return _read(lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+        return _read(lambda: read_language(Path(name)))
     known = {"1.5B": videollama3_2b, "7B": videollama3_7b}
     if matched := re.fullmatch(r"Qwen/Qwen2\.5-(1\.5B|7B)(-Instruct)?", name):
         return known[matched[1]]().text_config

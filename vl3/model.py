@@ -30,6 +30,7 @@ from vl3.vision.encoder import draw_weights
 # other: the result does not depend on where a clip is cut.
 CHUNK_PATCHES = {"cpu": 1024, "cuda": 16384}
 OTHER_CHUNK_PATCHES = 4096
+INITIAL_STD = 0.02  # of fresh weights where the language model's configuration names none
 
 
 @dataclass
@@ -354,7 +355,7 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        draw_weights(module, self.config.text_config.initializer_range)
+        draw_weights(module, getattr(self.config.text_config, "initializer_range", INITIAL_STD))
 
 
 def working_device(module: nn.Module) -> torch.device:

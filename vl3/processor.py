@@ -34,10 +34,11 @@ from vl3.arguments import (
     whole,
 )
 from vl3.config import VL3Config
-from vl3.families import layouts
-from vl3.families.settings import CONFIG_FILE, ProcessorSettings, PruneSettings, read_settings
+from vl3.families import layouts, read_chat_template, read_config, read_settings
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings, PruneSettings
+from vl3.families.template import CHATML, NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, Template
 from vl3.hf import from_pretrained
-from vl3.hf.chat_template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, chat_template
+from vl3.hf.chat_template import chat_template
 from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
 from vl3.messages.reader import conversations, read
 from vl3.pipeline import Planned, plan, prepare
@@ -96,16 +97,19 @@ class VL3Processor(ProcessorMixin):
         *,
         image_token_id: int,
         video_token_id: int | None = None,
+        template: Template = CHATML,
     ) -> None:
         instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer of transformers")
         instance("settings", settings, ProcessorSettings, "vl3.families.settings.ProcessorSettings")
         image_token_id = whole("image_token_id", image_token_id, low=0)
         if video_token_id is not None:
             video_token_id = whole("video_token_id", video_token_id, low=0)
+        instance("template", template, Template, "a vl3.families.template.Template")
+        jinja = chat_template(template=template)
         if tokenizer.chat_template is None:
-            tokenizer.chat_template = chat_template()
-        super().__init__(tokenizer, chat_template=chat_template())
-        self.settings = settings
+            tokenizer.chat_template = jinja
+        super().__init__(tokenizer, chat_template=jinja)
+        self.settings, self.template = settings, template
         self.image_token_id, self.video_token_id = image_token_id, video_token_id
         self.slot_ids = prompt.SlotIds(
             image=image_token_id,
@@ -134,19 +138,21 @@ class VL3Processor(ProcessorMixin):
         if "image_token_id" in own:  # needs no model beside it, as an adapter has none
             ids, patch = own, own["patch"]
         else:
-            config = layouts.read_config(folder)
+            config = read_config(folder)
             ids, patch = vars(config), config.vision_config.patch_size
         return cls(
             load_tokenizer(folder),
             replace(read_settings(folder, patch=patch), **changed),
             image_token_id=ids["image_token_id"],
             video_token_id=ids["video_token_id"],
+            template=read_chat_template(folder),
         )
 
     def to_dict(self) -> dict:
         """What save_pretrained writes beside the tokenizer."""
         ids = {"image_token_id": self.image_token_id, "video_token_id": self.video_token_id}
-        return {"processor_class": "VL3Processor"} | asdict(self.settings) | ids
+        other = {} if self.template == CHATML else {"template": asdict(self.template)}
+        return {"processor_class": "VL3Processor"} | asdict(self.settings) | ids | other
 
     @property
     def model_input_names(self) -> list[str]:
@@ -372,7 +378,9 @@ class VL3Processor(ProcessorMixin):
         if text is not None:
             parts = annotate(messages, media, prepared.shown)[0]["content"]
             counts = prepared.counts
-            rendered = prompt.render_text(text, self.tokenizer, self.slot_ids, parts, counts, MARKS)
+            rendered = prompt.render_text(
+                text, self.tokenizer, self.slot_ids, parts, counts, MARKS, self.template
+            )
         else:
             rendered = self.render(
                 messages,
@@ -409,6 +417,7 @@ class VL3Processor(ProcessorMixin):
             self.tokenizer,
             self.slot_ids,
             counts,
+            template=self.template,
             add_system_prompt=add_system_prompt,
             add_generation_prompt=add_generation_prompt,
         )
@@ -446,9 +455,9 @@ class VL3Processor(ProcessorMixin):
 
     def _unended(self, rendered: prompt.Prompt) -> prompt.Prompt:
         """The prompt without what ends its last message, which the model goes on with."""
-        end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        end = self.tokenizer.convert_tokens_to_ids(self.template.end)
         kept = len(rendered.ids) - 1 - rendered.ids[::-1].index(end)
-        text = rendered.text.removesuffix("\n").removesuffix("<|im_end|>")
+        text = rendered.text.removesuffix(self.template.after).removesuffix(self.template.end)
         return replace(rendered, text=text, ids=rendered.ids[:kept], labels=rendered.labels[:kept])
 
     def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str:

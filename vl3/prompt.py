@@ -12,14 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from vl3.families.template import (
+    CHATML,
+    IMAGE_TOKEN,
+    STREAM_TOKENS,
+    SYSTEM_PROMPT,
+    Template,
+)
 from vl3.messages.reader import read
 from vl3.values import IGNORE
 
-SYSTEM_PROMPT = (
-    "You are VideoLLaMA3 created by Alibaba DAMO Academy, "
-    "a helpful assistant to help people understand images and videos."
-)
-IMAGE_TOKEN = "<image>"
+__all__ = ["IGNORE", "IMAGE_TOKEN", "SYSTEM_PROMPT", "Prompt", "SlotIds", "render", "render_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,13 @@ def render(
     slot_ids: SlotIds,
     tokens_per_frame: Iterable[int],
     *,
+    template: Template = CHATML,
     add_system_prompt: bool = False,
     add_generation_prompt: bool = False,
 ) -> Prompt:
     """Token ids of a conversation, with as many slots per frame as tokens_per_frame says.
+
+    template: the words around what is said, as of the checkpoint's processor
 
     A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves
     them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional
@@ -78,60 +84,73 @@ def render(
     prompt = Prompt(text="", ids=[], labels=[])
     turns = list(read(messages))
     if add_system_prompt and turns and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": SYSTEM_PROMPT})
+        turns.insert(0, {"role": "system", "content": template.system_prompt})
     counts = iter(tokens_per_frame)
-    text, after_stream = "", False
+    answer = list(_pieces(template, template.turn("assistant")[0]))
+    end_id = tokenizer.convert_tokens_to_ids(template.end)
+    text, after_stream = template.begin, False
+    _append(prompt, _pieces(template, template.begin), tokenizer, slot_ids, counts)
     for turn in turns:
-        pieces = list(_turn_pieces(turn))
-        text += "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
+        pieces = list(_turn_pieces(turn, template))
+        text += _written(pieces)
         start = len(prompt.ids)
         _append(prompt, pieces, tokenizer, slot_ids, counts)
         if turn["role"] == "assistant" and turn.get("loss", True):
-            header = len(_header_ids(tokenizer))
-            prompt.labels[start + header : -1] = prompt.ids[start + header : -1]
+            learned = slice(start + _count_ids(answer, tokenizer), _last(prompt.ids, end_id) + 1)
+            prompt.labels[learned] = prompt.ids[learned]
         if after_stream:
             prompt.labels[start] = prompt.ids[start]
         after_stream = turn["role"] == "stream"
     if add_generation_prompt:
-        text += "<|im_start|>assistant\n"
-        ids = _header_ids(tokenizer)
-        prompt.ids.extend(ids)
-        prompt.labels.extend([IGNORE] * len(ids))
+        text += _written(answer)
+        _append(prompt, answer, tokenizer, slot_ids, counts)
     if (left := sum(1 for _ in counts)) > 0:
         raise ValueError(f"the messages have {left} frames fewer than were encoded")
     return Prompt(text=text, ids=prompt.ids, labels=prompt.labels, spans=prompt.spans)
 
 
-def _turn_pieces(turn: dict) -> Iterable[str | Special]:
+def _turn_pieces(turn: dict, template: Template) -> Iterable[str | Special]:
     """The pieces of one message: plain text and special tokens."""
-    kind = "stream" if turn["role"] == "stream" else "im"
-    yield Special(f"<|{kind}_start|>")
-    yield turn["role"] + "\n"
+    opening, closing = template.turn(turn["role"])
+    yield from _pieces(template, opening)
     content = turn["content"]
     if isinstance(content, str):
         yield content
     else:
         for part in content:
-            yield from _part_pieces(part)
-    yield Special(f"<|{kind}_end|>")
-    if kind == "im" or isinstance(content, str):  # the official template is uneven here
+            yield from _part_pieces(part, template)
+    yield from _pieces(template, closing)
+    if turn["role"] != "stream":
+        yield from _pieces(template, template.after)
+    elif isinstance(content, str):  # the official template is uneven here
         yield "\n"
 
 
-def _part_pieces(part: dict) -> Iterable[str | Special]:
+def _pieces(template: Template, text: str) -> Iterable[str | Special]:
+    """Text of the template itself, its special tokens apart."""
+    for piece in template.pieces(text):
+        is_special = piece in template.special or piece in STREAM_TOKENS
+        yield Special(piece) if is_special else piece
+
+
+def _written(pieces: Iterable[str | Special]) -> str:
+    return "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
+
+
+def _part_pieces(part: dict, template: Template) -> Iterable[str | Special]:
     kind = part["type"]
     if kind == "text":
         yield part["text"]
     elif kind == "image":
         if "timestamp" in part:
-            yield f"Time {stamp(part['timestamp'])}s: "
+            yield template.image_stamp.format(stamp(part["timestamp"]))
         yield Special(IMAGE_TOKEN, slot="image")
         yield "\n"
     elif kind == "video" and "num_frames" in part:
         times, num_frames = part.get("timestamps"), part["num_frames"]
         for index in range(num_frames):
             if times is not None:
-                yield f"Time {stamp(times[index])}s:"
+                yield template.frame_stamp.format(stamp(times[index]))
             yield Special(IMAGE_TOKEN, slot="video")
             yield "," if index < num_frames - 1 else "\n"
     else:
@@ -175,9 +194,16 @@ def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def _header_ids(tokenizer) -> list[int]:
-    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    return [start, *plain_ids(tokenizer, ["assistant\n"])[0]]
+def _count_ids(pieces: Iterable[str | Special], tokenizer) -> int:
+    """Ids of pieces that hold no slots."""
+    counted = Prompt(text="", ids=[], labels=[])
+    _append(counted, pieces, tokenizer, SlotIds(image=0, video=0), iter(()))
+    return len(counted.ids)
+
+
+def _last(ids: Sequence[int], token_id: int) -> int:
+    """The position of the last of those tokens."""
+    return len(ids) - 1 - ids[::-1].index(token_id)
 
 
 def render_text(
@@ -187,6 +213,7 @@ def render_text(
     media: Sequence[dict],
     tokens_per_frame: Iterable[int],
     marks: dict[str, str],
+    template: Template = CHATML,
 ) -> Prompt:
     """Token ids of a text that a template has rendered: special tokens in it are special.
 
@@ -204,7 +231,9 @@ def render_text(
                 raise ValueError("the text has more marks of images and videos than were given")
             frames = part.get("num_frames", 1) if part["type"] == "video" else 1
             if marks[piece] == "video":
-                pieces.extend(list(_part_pieces(part))[:-1])  # the text has its own line end
+                pieces.extend(
+                    list(_part_pieces(part, template))[:-1]
+                )  # the text has its own line end
                 frames = 0
                 continue
         if piece in marks:

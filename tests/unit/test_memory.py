@@ -1,4 +1,4 @@
-"""The memory of an answer in closed form: against a real answer, and what it chooses for a card."""
+"""The memory of an answer: against a real answer, and what it chooses for a card."""
 
 import re
 import sys

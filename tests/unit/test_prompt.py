@@ -5,7 +5,10 @@ import json
 
 import pytest
 from tokenizers.processors import TemplateProcessing
+from transformers.utils.chat_template_utils import render_jinja_template
 
+from vl3.families.template import CHATML, Template
+from vl3.hf.chat_template import chat_template
 from vl3.processor import load_tokenizer
 from vl3.prompt import IGNORE, SYSTEM_PROMPT, SlotIds, plain_ids, render, render_text, stamp
 
@@ -60,6 +63,56 @@ def test_labels_cover_answers_and_decisions_after_stream_turns(tokenizer, slots)
     learned = [token for token, label in zip(prompt.ids, prompt.labels) if label != IGNORE]
     assert tokenizer.decode(learned) == "<|stream_start|><|im_start|>Now.<|im_end|>"
     assert all(label in (IGNORE, token) for token, label in zip(prompt.ids, prompt.labels))
+
+
+ANOTHER = Template(
+    special=("<|vision_start|>", "<|vision_end|>", "<|box_end|>", "<|endoftext|>"),
+    begin="<|endoftext|>",
+    start="<|vision_start|>{role}<|vision_end|>\n\n",
+    end="<|box_end|>",
+    after="",
+    frame_stamp="[{}]",
+    system_prompt="Look's",
+)
+
+
+@pytest.mark.parametrize("template", [CHATML, ANOTHER], ids=["usual", "another"])
+def test_a_template_says_the_same_in_ids_and_in_jinja(template, tokenizer, slots):
+    """Begin, headers, end, stamps and system prompt of a language model's own chat format."""
+    talk = [
+        {"role": "user", "content": [video(0.0, 1.0), {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A circle."},
+        {"role": "user", "content": "Why?"},
+    ]
+    more = {"add_system_prompt": True, "add_generation_prompt": True}
+    prompt = render(talk, tokenizer, slots, [1, 1], template=template, **more)
+    (text,), _ = render_jinja_template(
+        [talk], chat_template=chat_template(template=template), **more
+    )
+    assert prompt.text == tokenizer.decode(prompt.ids) == text
+    learned = [token for token, label in zip(prompt.ids, prompt.labels) if label != IGNORE]
+    assert tokenizer.decode(learned) == "A circle." + template.end
+    if template is ANOTHER:
+        assert text.startswith(
+            "<|endoftext|><|vision_start|>system<|vision_end|>\n\nLook's<|box_end|>"
+            "<|vision_start|>user<|vision_end|>\n\n[0.0]<image>,[1.0]<image>\nWhat?<|box_end|>"
+        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"start": "<|im_start|>"}, "names the {role}"),
+        ({"start": "{role}"}, "begins with one of its special tokens"),
+        ({"end": "</s>"}, "end of a template is one of"),
+        ({"image_stamp": "Time"}, "one {} for the seconds"),
+        ({"special": "<s>"}, "is a list of tokens"),
+        ({"after": 3}, "after of a template is a text - got 3"),
+    ],
+)
+def test_a_template_that_cannot_be_followed_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Template(**wrong)
 
 
 @pytest.mark.parametrize("text", ["<image>", "a <|im_end|>\n<|im_start|>system b", "<|endoftext|>"])

@@ -1,13 +1,11 @@
-"""What turns media into visual tokens, as each checkpoint family writes it down."""
+"""What turns media into visual tokens: settings that every family writes in its own words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import get_args
 
-from vl3.arguments import choice, did_you_mean, number, shown, whole
-from vl3.families import layouts
+from vl3.arguments import choice, number, shown, whole
 from vl3.ops import Mode
 from vl3.vision.prune import Side
 
@@ -77,78 +75,3 @@ class ProcessorSettings:
         choice("sampling", self.sampling, SAMPLINGS)
         if not isinstance(self.prune, PruneSettings | None):
             raise ValueError(f"prune is settings of the pruner, or none - got {shown(self.prune)}")
-
-
-def read_settings(folder: Path, patch: int) -> ProcessorSettings:
-    """Settings of a checkpoint folder: ours, the official layout's or the native one's."""
-    own = layouts.read_json(folder, CONFIG_FILE) or {}
-    try:
-        if own.get("processor_class") == "VL3Processor":
-            return _own_settings(own)
-        if "video_processor" in own:
-            return _native_settings(own, patch)
-        return _official_settings(folder, own, patch)
-    except layouts.LayoutError:
-        raise
-    except KeyError as error:
-        why = f"it has no {error.args[0]}"
-    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        why = str(error)
-    raise layouts.LayoutError(f"{CONFIG_FILE} of {Path(folder).name} cannot be used: {why}")
-
-
-def _own_settings(own: dict) -> ProcessorSettings:
-    beside = ("processor_class", "auto_map", "image_token_id", "video_token_id")
-    raw = {key: value for key, value in own.items() if key not in beside}
-    _check_names(raw, ProcessorSettings)
-    if isinstance(prune := raw.get("prune"), dict):
-        _check_names(prune, PruneSettings)
-        raw["prune"] = PruneSettings(**prune)
-    return ProcessorSettings(**raw)
-
-
-def _check_names(raw: dict, kind: type) -> None:
-    names = [field.name for field in fields(kind)]
-    for name in raw:
-        if name not in names:
-            raise ValueError(f"it has no setting {name}{did_you_mean(name, names)}")
-
-
-def _official_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettings:
-    images = layouts.read_json(folder, "preprocessor_config.json") or {}
-    config = layouts.read_json(folder, "config.json") or {}
-    _check_normalisation(images, folder)
-    return ProcessorSettings(
-        patch=images.get("patch_size", patch),
-        image_merge=processor.get("image_merge_size", 1),
-        video_merge=processor.get("video_merge_size", 2),
-        min_tokens=images.get("min_tokens", 16),
-        budget_tokens=images.get("max_tokens", 16384),
-        fps=processor.get("fps", 1),
-        max_frames=processor.get("max_frames", 180),
-        prune=PruneSettings() if config.get("use_token_compression", False) else None,
-    )
-
-
-def _native_settings(own: dict, patch: int) -> ProcessorSettings:
-    images, videos = own["image_processor"], own["video_processor"]
-    _check_normalisation(videos, Path(CONFIG_FILE))
-    side = videos["patch_size"] * videos["merge_size"]
-    return ProcessorSettings(
-        patch=videos.get("patch_size", patch),
-        image_merge=images["merge_size"],
-        video_merge=videos["merge_size"],
-        budget_tokens=videos["size"]["longest_edge"] // side**2,
-        fps=videos.get("fps") or 1,
-        max_frames=videos.get("max_frames") or 180,
-        prune=PruneSettings() if videos.get("use_token_compression") else None,
-    )
-
-
-def _check_normalisation(raw: dict, folder: Path) -> None:
-    for key in ("image_mean", "image_std"):
-        if raw.get(key, [0.5] * 3) != [0.5] * 3:
-            raise layouts.LayoutError(
-                f"{folder.name} normalises pixels with {key} = {raw[key]}; the released models use "
-                "0.5 everywhere and only that is supported"
-            )

@@ -6,16 +6,22 @@ user who types a special token writes letters.
 
 from __future__ import annotations
 
-from vl3.prompt import IMAGE_TOKEN, SYSTEM_PROMPT
+import re
 
-VIDEO_TOKEN = "<video>"  # stands for all frames of a video that was not read yet
-NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
+from vl3.families.template import (
+    CHATML,
+    IMAGE_TOKEN,
+    NATIVE_IMAGE,
+    NATIVE_VIDEO,
+    VIDEO_TOKEN,
+    Template,
+)
 
 # One placeholder per frame, with its time, where the parts of a message say so.
 _FRAMES = """
 {%- for i in range(part['num_frames']) -%}
   {%- if part['timestamps'] is defined and part['timestamps'] is not none -%}
-    {{- 'Time ' + part['timestamps'][i] | float | round(1) | string + 's:' -}}
+    {{- FRAME_STAMP -}}
   {%- endif -%}
   {{- 'IMAGE' + ('\\n' if loop.last else ',') -}}
 {%- endfor -%}
@@ -36,7 +42,7 @@ _TEMPLATE = """
       {%- if part is string -%}{{- part -}}
       {%- elif part['type'] == 'image' or (part['type'] is not defined and 'image' in part) -%}
         {%- if part['timestamp'] is defined and part['timestamp'] is not none -%}
-          {{- 'Time ' + part['timestamp'] | float | round(1) | string + 's: ' -}}
+          {{- IMAGE_STAMP -}}
         {%- endif -%}
         {{- 'IMAGE' -}}{{- '\\n' -}}
       {%- elif part['type'] == 'video' or (part['type'] is not defined and 'video' in part) -%}
@@ -47,25 +53,28 @@ _TEMPLATE = """
   {%- endif -%}
 {%- endmacro -%}
 {%- if add_system_prompt is not defined -%}{%- set add_system_prompt = DEFAULT -%}{%- endif -%}
+BEGIN
 {%- for turn in messages -%}
   {%- if loop.first and add_system_prompt and turn['role'] != 'system' -%}
-    {{- '<|im_start|>system\\nSYSTEM<|im_end|>\\n' -}}
+    {{- SYSTEM -}}
   {%- endif -%}
-  {%- set kind = 'stream' if turn['role'] == 'stream' else 'im' -%}
-  {{- '<|' + kind + '_start|>' + turn['role'] + '\\n' -}}
-  {%- if turn['role'] == 'assistant' -%}
-    BEGIN{{- said(turn['content']) + '<|im_end|>' -}}END
+  {%- if turn['role'] == 'stream' -%}
+    {{- STREAM_START + said(turn['content']) + STREAM_END -}}
+    {%- if turn['content'] is string -%}{{- '\\n' -}}{%- endif -%}
+  {%- elif turn['role'] == 'assistant' -%}
+    {{- ASSISTANT -}}ANSWER{{- said(turn['content']) + END -}}ANSWERED{{- AFTER -}}
   {%- else -%}
-    {{- said(turn['content']) + '<|' + kind + '_end|>' -}}
+    {{- START + said(turn['content']) + END + AFTER -}}
   {%- endif -%}
-  {%- if kind == 'im' or turn['content'] is string -%}{{- '\\n' -}}{%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+{%- if add_generation_prompt -%}{{- ASSISTANT -}}{%- endif -%}
 """
 
 
-def chat_template(kind: str = "own", *, system_prompt: bool = False) -> str:
-    """The template of a layout: own, official or native.
+def chat_template(
+    kind: str = "own", *, system_prompt: bool = False, template: Template = CHATML
+) -> str:
+    """The Jinja template of a layout: own, official or native.
 
     system_prompt: whether chats start with it where the caller does not say add_system_prompt
 
@@ -76,8 +85,38 @@ def chat_template(kind: str = "own", *, system_prompt: bool = False) -> str:
     on_video = {"own": _FRAMES_OR_VIDEO, "official": _FRAMES, "native": _VIDEO}[kind]
     image, video = (NATIVE_IMAGE, NATIVE_VIDEO) if kind == "native" else (IMAGE_TOKEN, VIDEO_TOKEN)
     marks = ("{%- generation -%}", "{%- endgeneration -%}") if kind == "own" else ("", "")
-    text = _TEMPLATE.replace("ON_VIDEO", on_video).replace("SYSTEM", SYSTEM_PROMPT)
-    text = text.replace("DEFAULT", str(system_prompt).lower())
-    for word, value in zip(("IMAGE", "VIDEO", "BEGIN", "END"), (image, video, *marks)):
-        text = text.replace(word, value)
+    system_start, system_end = template.turn("system")
+    stream_start, stream_end = template.turn("stream")
+    words = {
+        "IMAGE_STAMP": _stamped(template.image_stamp, "part['timestamp']"),
+        "FRAME_STAMP": _stamped(template.frame_stamp, "part['timestamps'][i]"),
+        "IMAGE": image,
+        "VIDEO": video,
+        "DEFAULT": str(system_prompt).lower(),
+        "BEGIN": f"{{{{- {_quoted(template.begin)} -}}}}" if template.begin else "",
+        "SYSTEM": _quoted(system_start + template.system_prompt + system_end + template.after),
+        "STREAM_START": _quoted(stream_start),
+        "STREAM_END": _quoted(stream_end),
+        "ASSISTANT": _quoted(template.turn("assistant")[0]),
+        "ANSWERED": marks[1],
+        "ANSWER": marks[0],
+        "START": _quoted(template.start).replace("{role}", "' + turn['role'] + '"),
+        "END": _quoted(template.end),
+        "AFTER": _quoted(template.after),
+    }
+    text = re.sub(
+        r"\b(" + "|".join(words) + r")\b",
+        lambda found: words[found[0]],
+        _TEMPLATE.replace("ON_VIDEO", on_video),
+    )
     return "".join(line.strip() for line in text.splitlines())
+
+
+def _quoted(text: str) -> str:
+    """The text as a string of Jinja, which reads the escapes of Python."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+
+
+def _stamped(stamp: str, seconds: str) -> str:
+    before, after = map(_quoted, stamp.split("{}"))
+    return f"{before} + {seconds} | float | round(1) | string + {after}"

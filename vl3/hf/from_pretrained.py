@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
+from vl3 import families
 from vl3.families import layouts
 
 # Of from_pretrained, not of the configuration, which has some of the same names.
@@ -35,7 +36,7 @@ class Found:
     """
 
     folder: Path
-    layout: layouts.Layout
+    family: layouts.Family
     arguments: dict
     adapter: Path | None
     tells: bool
@@ -57,11 +58,11 @@ def find(name: str | Path, given: dict) -> Found:
     if adapter is not None:
         given.pop("adapter_kwargs", None)
     names = layouts.tensor_names(folder, given.get("variant"))
-    layout = layouts.detect(folder, names)
+    family = families.detect(folder, names)
     layouts.read_json(folder, "generation_config.json")  # whose errors are sentences
     config = given.pop("config", None)
     if not isinstance(config, PreTrainedConfig):
-        config = layouts.read_config(Path(config or folder))
+        config = families.read_config(Path(config or folder))
         changes = {n: v for n, v in given.items() if hasattr(config, n) and n not in NOT_CONFIG}
         for field, value in changes.items():
             setattr(config, field, value)
@@ -75,9 +76,9 @@ def find(name: str | Path, given: dict) -> Found:
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # told by our own sentence, with all names
         "trust_remote_code": False,
-        "key_mapping": _renamed(layout, names, given.get("key_mapping")),
+        "key_mapping": _renamed(family, names, given.get("key_mapping")),
     }
-    return Found(folder, layout, arguments, adapter, tells, misfits)
+    return Found(folder, family, arguments, adapter, tells, misfits)
 
 
 def place(name: str | Path, given: dict) -> Path:
@@ -101,7 +102,7 @@ def finish(found: Found, model, info: dict):
         if found.misfits:
             other = {key[0] for key in kept.pop("mismatched_keys")}
             kept["missing_keys"] = set(info["missing_keys"]) - other
-        layouts.check_loaded(found.folder, found.layout, kept)
+        layouts.check_loaded(found.folder, found.family, kept)
     model._weight_conversions = None  # or save_pretrained would write their names, not ours
     if found.adapter is not None:
         from vl3.weights.adapters import add_adapter
@@ -110,16 +111,16 @@ def finish(found: Found, model, info: dict):
     return (model, info) if found.tells else model
 
 
-def _renamed(layout: layouts.Layout, names: list[str], own: dict | None) -> dict[str, str]:
+def _renamed(family: layouts.Family, names: list[str], own: dict | None) -> dict[str, str]:
     """One renaming per tensor: the caller's own patterns, then the layout's."""
     if not own:
-        return layouts.key_mapping(layout, names)
+        return layouts.key_mapping(family, names)
     mapping = {}
     for name in names:
         new = name
         for pattern, replacement in own.items():
             new = re.sub(pattern, replacement, new)
-        here = layout.here(new)
+        here = family.here(new)
         if here is not None and here != name:
             mapping[f"^{re.escape(name)}$"] = here
     return mapping

@@ -17,6 +17,7 @@ from threading import Condition
 import torch
 from torch import nn
 
+from vl3.language.layers import decoder_layers
 from vl3.weights.load import Loaded
 
 LOOK_S = 0.05  # how often whoever waits looks whether it is to stop
@@ -71,7 +72,7 @@ class Engine:
         turn._enter()
         hooks = [
             layer.register_forward_pre_hook(turn._check)
-            for layer in (*self.model.vision.blocks, *self.model.language.model.layers)
+            for layer in (*self.model.vision.blocks, *decoder_layers(self.model.language))
         ]
         try:
             yield turn

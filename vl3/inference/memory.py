@@ -1,4 +1,4 @@
-"""The memory that answering takes, in closed form, and what fits a device; nothing is loaded.
+"""The memory that answering takes, and what fits a device; nothing is loaded.
 
 Counted is the fullest moment of one answer about one video: weights, what stays (frames, features
 of all visual tokens, keys and values) and what one piece of the clip or of the prompt needs while
@@ -21,7 +21,7 @@ from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
-from vl3.weights.sizes import NF4_BYTES, attention_widths, parts
+from vl3.weights.sizes import NF4_BYTES, parts, widths
 
 USABLE = 0.92  # of a GPU's memory: its driver and fragments take the rest
 TEXT_TOKENS = 1024  # of a question and its answer
@@ -72,15 +72,14 @@ def need(
 
     device: "cpu", "cuda" or "mps"; itemsize: bytes of a number in the arithmetic, 4 or 2
     """
-    vision, text = config.vision_config, config.text_config
-    D, E = vision.hidden_size, text.hidden_size
+    vision, text = config.vision_config, widths(config)
+    D, E = vision.hidden_size, text.hidden
     length = tokens + TEXT_TOKENS
-    width, narrow = attention_widths(text)
     patches = 4 * tokens  # merged 2 x 2, as videos are
     # Frames stay, and are cut into patches, in the computer's memory.
     pixels = patches * vision.patch_values if device == "cpu" else 0
     features = tokens * D * itemsize
-    keys_values = 2 * capacity_for(length) * narrow * text.num_hidden_layers * itemsize
+    keys_values = capacity_for(length) * text.keys_values * itemsize
 
     piece = min(patches, CHUNK_PATCHES[device])
     seeing = (
@@ -96,8 +95,8 @@ def need(
     splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
     piece = min(length, PREFILL_TOKENS[device])
     reading = length * E * itemsize + max(
-        piece * itemsize * (3 * text.intermediate_size + 3 * E),
-        2 * length * width * itemsize  # keys and values repeated for every head
+        piece * itemsize * ((1 + text.gates) * text.inner + 3 * E),
+        2 * length * text.queries * itemsize  # keys and values repeated for every head
         + piece * (length * (1 + itemsize) + 4 * E * itemsize),  # mask
     )
     unpacked = _unpacked(config, quantize, device, itemsize)

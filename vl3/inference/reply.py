@@ -200,6 +200,7 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         messages,
         clips,
         counts,
+        template=library.processor.template,
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
@@ -325,7 +326,7 @@ def end_tokens(model, processor) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     ids = [*ids, processor.tokenizer.eos_token_id]
-    ids.append(processor.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    ids.append(processor.tokenizer.convert_tokens_to_ids(processor.template.end))
     return frozenset(token for token in ids if token is not None)
 
 

@@ -1,6 +1,6 @@
-"""The memory of a training step in closed form: nothing is loaded, nothing runs.
+"""The memory of a training step: nothing is loaded, nothing runs.
 
-It of a step is counted tensor by tensor, as autograd keeps them: a linear layer keeps its
+It is counted tensor by tensor, as autograd keeps them: a linear layer keeps its
 input when its weight learns, a product keeps both factors, a softmax its result. What is added is
 what one backward pass holds besides: gradients on their way through the layer that needs most.
 Assumed is what vl3.training does: whatever learns is float32, in bfloat16 runs its products are
@@ -18,7 +18,7 @@ from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
 from vl3.training.optim import rates_for
 from vl3.training.recipe import MODULES, Adapter, Recipe
-from vl3.weights.sizes import NF4_BYTES, Linear, attention_widths, parts
+from vl3.weights.sizes import NF4_BYTES, Linear, Widths, parts, widths
 
 SMALL = 500_000_000  # parameters below which a CPU run computes attention weights openly
 
@@ -204,11 +204,10 @@ def vision_block(config, how: How, frame: int) -> Block:
     )
 
 
-def language_layer(config, how: How, row: int) -> Block:
+def language_layer(found: Widths, heads: int, how: How, row: int) -> Block:
     """One layer of the language model, per token."""
-    E, inner, size = config.hidden_size, config.intermediate_size, how.machine.compute_bytes
-    heads = config.num_attention_heads
-    width, narrow = attention_widths(config)
+    E, inner, size = found.hidden, found.inner, how.machine.compute_bytes
+    width, narrow, gates = found.queries, found.keys, found.gates
     norm = 4 * E + (4 * E if how.learns else 0)  # input; before its scale, where that learns
     attention = (
         norm
@@ -220,9 +219,9 @@ def language_layer(config, how: How, row: int) -> Block:
     )
     mlp = (
         norm
-        + how.inputs(E, 2, cast=True)
-        + how.outputs(2 * inner)
-        + 3 * inner * size  # gate before and after SiLU, and up
+        + how.inputs(E, gates, cast=True)
+        + how.outputs(gates * inner)
+        + (2 * gates - 1) * inner * size  # gate before and after its activation, and up
         + how.inputs(inner, 1, cast=False)
         + how.outputs(E)
     )
@@ -347,7 +346,7 @@ def _activations(recipe, config, shape, machine) -> tuple[float, float, float, f
         widest = max(2 * inner, 4 * D) * machine.compute_bytes + open_weights
         see, see_passing = stream * shape.visual, piece * (2 * stream + widest)
     how = how_of(recipe, "language", machine)
-    layer = language_layer(text, how, shape.row)
+    layer = language_layer(widths(config), text.num_attention_heads, how, shape.row)
     stream = E * (4 if how.learns else machine.compute_bytes)
     kept, passing = _through(
         text.num_hidden_layers, layer, stream, "language" in recipe.checkpointing
@@ -403,7 +402,7 @@ def _matrices_and_rest(recipe: Recipe, config: VL3Config) -> tuple[int, int]:
     matrices = rest = 0
     for name, part in parts(config).items():
         if getattr(recipe.rates, name):
-            inside = sum(layer.weights for layer in part.linears)
+            inside = part.experts + sum(layer.weights for layer in part.linears)
             matrices, rest = matrices + inside, rest + part.parameters - inside
     adapter = cast(Adapter, recipe.adapter)  # without one no layer is adapted
     adapted = sum(low_rank(layer, adapter) for layer in adapted_linears(recipe, config))

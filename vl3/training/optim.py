@@ -31,15 +31,19 @@ def rates_for(recipe: Recipe, hidden_size: int) -> Rates:
     return replace(recipe.rates, adapter=rate * recipe.adapter.width / hidden_size)
 
 
+HEADS = ("embed_tokens", "lm_head", "embed_out")  # tables by name, where adapters stand on them too
+
+
 def groups(model: nn.Module, rates: Rates, weight_decay: float) -> list[dict]:
     """Trainable parameters by module, matrices (which decay) apart from the rest.
 
     Each group names its module and kind, so that logs and state files can be read.
     """
     found: dict[tuple[str, str], list[nn.Parameter]] = {}
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            is_table = any(part in name for part in ("embed_tokens", "lm_head"))
+            is_table = id(param) in tables or any(head in name for head in HEADS)
             kind = "rest" if param.ndim < 2 else "table" if is_table else "matrices"
             found.setdefault((owner(name), kind), []).append(param)
     return [

@@ -26,7 +26,7 @@ from vl3.training.memory import (
     state_bytes,
 )
 from vl3.training.recipe import Recipe
-from vl3.weights.sizes import attention_widths
+from vl3.weights.sizes import widths as language_widths
 
 ASSUMED_TOKENS = 2048  # of a sample, where there is no data to look at
 FEW_STEPS = 50
@@ -311,7 +311,7 @@ def step_flops(
     widths = {
         "vision": config.vision_config.hidden_size,
         "connector": 0,
-        "language": attention_widths(config.text_config)[0],
+        "language": language_widths(config).queries,
     }
     layers = {
         "vision": config.vision_config.num_hidden_layers,
@@ -326,7 +326,8 @@ def step_flops(
         how = how_of(recipe, name, machine)
         passes = 1 + flows[name] * (1 + how.learns + (name in recipe.checkpointing))
         count = {"vision": patches, "connector": tokens, "language": tokens}[name]
-        total += 2 * passes * count * sum(layer.weights for layer in part.linears)
+        met = part.active + sum(layer.weights for layer in part.linears)
+        total += 2 * passes * count * met
         attended = 1 + flows[name] * (2 + (name in recipe.checkpointing))
         total += 4 * attended * seen[name] * widths[name] * layers[name]
     return total

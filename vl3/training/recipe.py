@@ -24,7 +24,7 @@ class Start:
 
     model: folder or hub id of a whole model in any layout; a run folder continues its last weights
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
-    language: a Qwen2.5; the connector between the two is new
+    language: any causal language model of transformers; the connector between the two is new
     nano: true: an untrained nano with a tokenizer made for the toy world
     lessons: lessons in sight before the first step, in place of a pre-trained encoder
     quantize: 4-bit or 8-bit linears in the (then frozen) language model

@@ -114,7 +114,7 @@ def build(
             story_KF = record.story(*prepared.grids)[keep_M]
     talks = [processor.render(talk, prepared.shown, counts) for talk in record.talks]
     for number, talk in enumerate(talks):
-        thin(talk, processor.tokenizer, random.Random(f"{record.id} {number}"))
+        thin(talk, processor, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
     is_cut, kept = False, slice(None)
     if max_tokens is not None and len(ids) > max_tokens:
@@ -146,12 +146,14 @@ def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Pla
     return plan(media, replace(processor.settings, budget_tokens=visual_tokens))
 
 
-def thin(talk: Prompt, tokenizer, rng: random.Random) -> None:
+def thin(talk: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     """Leaves as many decisions to go on watching a stream as there are decisions to speak.
 
     Source: official processor, which thins the silent majority of stream turns at random.
     """
-    silent, speak = map(tokenizer.convert_tokens_to_ids, ("<|stream_start|>", "<|im_start|>"))
+    template = processor.template
+    starts = [template.pieces(template.turn(role)[0])[0] for role in ("stream", "assistant")]
+    silent, speak = map(processor.tokenizer.convert_tokens_to_ids, starts)
     quiet = [i for i, label in enumerate(talk.labels) if label == silent]
     spoken = sum(label == speak for label in talk.labels)
     for index in rng.sample(quiet, max(0, len(quiet) - spoken)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vl3.families.settings import PruneSettings
+from vl3.language.layers import decoder_layers, linear_names, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.training.nano import init
@@ -21,13 +23,25 @@ from vl3.weights.hub import resolve
 from vl3.weights.load import load
 from vl3.weights.number_format import LARGE, bfloat16_time
 
-# Linear layers of each module that adapters go into.
+# Linear layers of the modules that are ours, which adapters go into.
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
     "connector": r"connector\.readout\.\d*[02468]",  # every other one is the activation
-    "language": r"language\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
-    "words": r"language\.lm_head",
 }
+
+
+def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
+    """Regular expressions for the linear layers of each module that adapters go into.
+
+    Of the language model all inside its layers, whatever they are called; experts that are kept as
+    one tensor have none.
+    """
+    layers = decoder_layers(model.language)
+    body, head = (
+        re.escape(name_of(model, part)) for part in (layers, model.get_output_embeddings())
+    )
+    inside = "|".join(map(re.escape, linear_names(layers)))
+    return TARGETS | {"language": rf"{body}\.\d+\.({inside})", "words": head}
 
 
 def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
@@ -49,6 +63,7 @@ def prepare(
     """
     kind = compute_dtype(recipe.dtype, device)
     model, processor = _start(recipe, device, kind, fresh)
+    check_window(recipe, model.config.text_config)
     processor.settings = settings_for(recipe, processor)
     model.requires_grad_(False)
     if recipe.adapter:
@@ -59,6 +74,23 @@ def prepare(
         if name in recipe.checkpointing:
             checkpoint_blocks(getattr(model, name))
     return model.train(), processor
+
+
+def check_window(recipe: Recipe, text) -> None:
+    """Raises ValueError for rows longer than what a layer of the language model sees.
+
+    Samples that share a row are kept apart by a mask for all layers, which has no window.
+    """
+    kinds = set(getattr(text, "layer_types", None) or ("sliding_attention", "chunked_attention"))
+    windows = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    found = [getattr(text, name, None) for kind, name in windows.items() if kind in kinds]
+    window = min((size for size in found if size is not None), default=None)
+    if window is not None and recipe.batch.max_tokens > window:
+        raise ValueError(
+            f"layers of this language model see the last {window} tokens only, and rows of "
+            f"{recipe.batch.max_tokens} are trained without a window; set batch.max_tokens to "
+            f"{window} or less"
+        )
 
 
 def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool):
@@ -111,13 +143,14 @@ def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
     """
     from peft import LoraConfig
 
+    targets = adapter_targets(model)
     model.add_adapter(
         LoraConfig(
             r=adapter.rank,
             lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
             use_dora=adapter.kind == "dora",
-            target_modules="|".join(f"(?:{TARGETS[name]})" for name in adapter.on),
+            target_modules="|".join(f"(?:{targets[name]})" for name in adapter.on),
         )
     )
     for param in model.parameters():

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
+from tokenizers import AddedToken
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from vl3 import families
 from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
 from vl3.families import layouts
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
+from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
+from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
+from vl3.weights.language_check import check_language
 from vl3.weights.places import local
 
-ADDED_TOKENS = ("<image>", "<|stream_start|>", "<|stream_end|>")
+ROWS_OF = 64  # a token table grows to a multiple of this, as matrix products like it
+APART = 0.1  # deviation of new rows, as a share of that of the old ones
 
 
 def assemble(
@@ -26,44 +33,57 @@ def assemble(
     language: str | Path,
     *,
     connector: str = "mlp2x_gelu",
+    template: Template | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A model whose encoder and language model are loaded and whose connector is new.
 
     vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, or a whole VideoLLaMA3 whose
-    encoder is taken (the 7B starts from the trained 2B's). language: a Qwen2.5 folder.
-    The tokenizer gets the three visual tokens; the embedding matrix has spare rows for them.
-    Raises: LayoutError listing tensors that are missing, unknown or of another shape.
+    encoder is taken (the 7B starts from the trained 2B's). language: a folder with any causal
+    language model of transformers that attends to keys and values (Llama, Mistral, Mixtral, Qwen,
+    SmolLM ...).
+    template: the words around what is said; None is ChatML, as VideoLLaMA 3 has it, after the token
+    that the tokenizer itself puts before every text (Llama's and Mistral's do). The tokenizer gets
+    the tokens of the template and the three visual ones where it lacks them, and the tables of the
+    language model grow where they lack rows, by rows near the mean of the old ones.
+    Raises: LayoutError listing tensors that are missing, unknown or of another shape, or saying
+    why a language model does not work here.
     """
     instance("dtype", dtype, torch.dtype, "a torch.dtype, like torch.float32")
     seed = whole("seed", seed, low=-(2**63), high=2**64 - 1)
+    if template is not None:
+        instance("template", template, Template, "a vl3.families.template.Template, or None")
     vision, language = _folder("vision", vision), _folder("language", language)
-    if layouts.detect(language).name != "qwen2":
-        raise LayoutError(f"{language.name} is no Qwen2 language model")
+    text = families.read_language(language)
     tokenizer = load_tokenizer(language)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
-    text = AutoConfig.from_pretrained(language, trust_remote_code=False)
-    if len(tokenizer) > text.vocab_size:
-        raise LayoutError(
-            f"{language.name} has {text.vocab_size} embedding rows for {len(tokenizer)} tokens; "
-            "use a checkpoint with spare rows, as Qwen2.5 has"
-        )
-    is_whole = layouts.detect(vision).name in layouts.WHOLE_MODELS
-    encoder = (
-        layouts.read_config(vision).vision_config if is_whole else layouts.vision_config(vision)
-    )
-    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    template = template or _usual_template(tokenizer)
+    _add_tokens(tokenizer, template)
+    rows = 1 + max(tokenizer.get_vocab().values())
+    grown = deepcopy(text)
+    if rows > text.vocab_size:
+        grown.vocab_size = ROWS_OF * -(-rows // ROWS_OF)
+    encoder = families.read_vision(vision)
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     config = VL3Config(
-        vision_config=encoder, text_config=text, connector=connector, image_token_id=image_token_id
+        vision_config=encoder, text_config=grown, connector=connector, image_token_id=image_token_id
     )
     torch.manual_seed(seed)
-    model = VL3ForConditionalGeneration(config).to(dtype)  # type: ignore[arg-type]  # its decorator hides the method
-    _fill(model, vision, "vision.")
-    _fill(model, language, "language.")
+    model = VL3ForConditionalGeneration(config)
+    model.language = None  # its random weights make room for those of the folder
+    model.to(dtype)
+    _fill_vision(model, vision)
+    model.language = _load_language(language, text, dtype)
+    check_language(model.language, language.name)
+    if rows > text.vocab_size:
+        _grow(model.language, grown.vocab_size, seed)
+    model.config.text_config = model.language.config
     model.tie_weights()
+    _set_ends(model, tokenizer, template)
     settings = ProcessorSettings(patch=encoder.patch_size)
-    return model, VL3Processor(tokenizer, settings, image_token_id=image_token_id)
+    tokenizer.chat_template = chat_template(template=template)
+    processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
+    return model.eval(), processor
 
 
 def _folder(name: str, given: str | Path) -> Path:
@@ -77,17 +97,83 @@ def _folder(name: str, given: str | Path) -> Path:
     return folder
 
 
+def _usual_template(tokenizer) -> Template:
+    """ChatML, after the token that the tokenizer puts before every text, where it does.
+
+    A language model that always saw one there leans on it: much of its attention rests on it.
+    """
+    first = tokenizer("a").input_ids[0]
+    if tokenizer.bos_token is None or first != tokenizer.bos_token_id:
+        return CHATML
+    begin = tokenizer.bos_token
+    return Template(special=(*CHATML.special, begin), begin=begin)
+
+
+def _add_tokens(tokenizer, template: Template) -> None:
+    """Gives the tokenizer what it lacks of the template's tokens, then the visual ones."""
+    known = tokenizer.get_vocab()
+    wanted = [*template.special, IMAGE_TOKEN, *STREAM_TOKENS]
+    lacking = [token for token in wanted if token not in known]
+    tokenizer.add_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in lacking],
+        special_tokens=True,
+    )
+
+
+def _load_language(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The language model of a folder, strictly, as transformers reads its kind."""
+    layouts.tensor_names(folder)  # whose errors are sentences
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told by our own sentence, with all names
+        trust_remote_code=False,
+    )
+    layouts.check_loaded(folder, families.LANGUAGE, info)
+    return model
+
+
 @torch.no_grad()
-def _fill(model: VL3ForConditionalGeneration, folder: Path, prefix: str) -> None:
-    """Copies the tensors of one part, strictly."""
-    wanted = {name: t for name, t in model.state_dict().items() if name.startswith(prefix)}
-    if model.config.tie_word_embeddings:
-        wanted.pop("language.lm_head.weight", None)
+def _grow(language: PreTrainedModel, rows: int, seed: int) -> None:
+    """Gives both token tables so many rows; the new ones lie close around the mean of the old ones.
+
+    So none is ever the likeliest word before it has learned to be: drawn as wide as the old ones,
+    SmolLM2 answered about a clip in rows that no token has. A little apart, because a slot is known
+    by its embedding.
+    """
+    have = language.get_input_embeddings().weight.shape[0]
+    language.resize_token_embeddings(rows, mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    head = language.get_output_embeddings()
+    for table in {id(m.weight): m.weight for m in (language.get_input_embeddings(), head)}.values():
+        old = table[:have].float()
+        drawn = torch.randn(rows - have, table.shape[1], generator=generator)
+        table[have:] = (old.mean(dim=0) + APART * old.std(dim=0) * drawn).to(table.dtype)
+    if head.bias is not None:
+        head.bias[have:] = head.bias[:have].mean()
+
+
+def _set_ends(model: VL3ForConditionalGeneration, tokenizer, template: Template) -> None:
+    """What generate() stops at and pads with: the template's end token before the model's own."""
+    own = model.language.generation_config
+    ids = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    ids = [tokenizer.convert_tokens_to_ids(template.end), *ids]
+    found = model.generation_config
+    found.eos_token_id = list(dict.fromkeys(token for token in ids if token is not None))
+    found.bos_token_id = own.bos_token_id
+    pads = (own.pad_token_id, tokenizer.pad_token_id, found.eos_token_id[0])
+    found.pad_token_id = next(token for token in pads if token is not None)
+
+
+@torch.no_grad()
+def _fill_vision(model: VL3ForConditionalGeneration, folder: Path) -> None:
+    """Copies the tensors of the vision encoder, strictly."""
+    wanted = {f"vision.{name}": tensor for name, tensor in model.vision.state_dict().items()}
     unknown, misfits = [], []
     for there, here, tensor in _tensors(folder):
-        if not here.startswith(prefix):
-            continue
-        if here == "language.lm_head.weight" and model.config.tie_word_embeddings:
+        if not here.startswith("vision."):
             continue
         if here not in wanted:
             unknown.append(there)
@@ -97,16 +183,16 @@ def _fill(model: VL3ForConditionalGeneration, folder: Path, prefix: str) -> None
         else:
             wanted.pop(here).copy_(tensor)
     info = {"missing_keys": wanted, "unexpected_keys": unknown, "mismatched_keys": misfits}
-    layouts.check_loaded(folder, layouts.detect(folder), info)
+    layouts.check_loaded(folder, families.detect(folder), info)
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name there, name here, tensor) of a checkpoint, one at a time."""
     names = layouts.tensor_names(folder)
-    layout = layouts.detect(folder, names)
+    family = families.detect(folder, names)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for there in tensors.keys():  # noqa: SIM118 - not a dict
-                here = layout.here(there)
+                here = family.here(there)
                 if here is not None:
                     yield there, here, tensors.get_tensor(there)

@@ -6,7 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from vl3.families import layouts
+from vl3.families import detect
+from vl3.families.layouts import Family, tensor_names
 
 BLOCK_BYTES = 4096  # read from the middle of each tensor
 
@@ -20,19 +21,19 @@ def weights_digest(folder: Path) -> str | None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         return None
-    layout = layouts.detect(folder, layouts.tensor_names(folder))
-    parts = sorted(part for file in files for part in _parts(file, layout))
+    family = detect(folder, tensor_names(folder))
+    parts = sorted(part for file in files for part in _parts(file, family))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _parts(file: Path, layout: layouts.Layout) -> list[tuple]:
+def _parts(file: Path, family: Family) -> list[tuple]:
     """(name here, format, shape, digest of the middle) of the tensors of a safetensors file."""
     found = []
     with file.open("rb") as tensors:
         length = int.from_bytes(tensors.read(8), "little")
         header = json.loads(tensors.read(length))
         for name, entry in header.items():
-            if name == "__metadata__" or (here := layout.here(name)) is None:
+            if name == "__metadata__" or (here := family.here(name)) is None:
                 continue
             start, end = entry["data_offsets"]
             tensors.seek(8 + length + max(start, (start + end - BLOCK_BYTES) // 2))

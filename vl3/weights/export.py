@@ -6,20 +6,19 @@ import json
 from dataclasses import asdict
 from errno import ENOTDIR
 from pathlib import Path
-from typing import cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from vl3 import families
 from vl3.arguments import did_you_mean, instance, shown
-from vl3.families import layouts
-from vl3.families.layouts import NATIVE, OFFICIAL, LayoutError
-from vl3.families.settings import ProcessorSettings, read_settings
-from vl3.hf.chat_template import NATIVE_IMAGE, NATIVE_VIDEO, chat_template
+from vl3.families.layouts import Family, LayoutError, read_json
+from vl3.families.settings import ProcessorSettings
+from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 
-KINDS = ("own", "official", "native")
+KINDS = tuple(families.EXPORTS)
 
 
 def export(
@@ -44,17 +43,17 @@ def export(
         raise LayoutError("a model with an adapter cannot be exported; merge the adapter first")
     instance("model", model, VL3ForConditionalGeneration, "a VL3ForConditionalGeneration")
     instance("processor", processor, VL3Processor, "a VL3Processor")
+    family = families.EXPORTS[kind]
+    files = family.write(model.config, processor) if family.write else {}
     folder = _made(folder)
     if kind == "own":
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         return ()
-    layout = OFFICIAL if kind == "official" else NATIVE
-    config = _official(model, processor) if kind == "official" else _native(model, processor)
-    save_torch_state_dict(_named(model, layout), folder, max_shard_size="5GB")
+    save_torch_state_dict(_named(model, family), folder, max_shard_size="5GB")
     processor.tokenizer.save_pretrained(folder)
     _write(folder, "generation_config.json", model.generation_config.to_diff_dict())
-    for name, content in config.items():
+    for name, content in files.items():
         _write(folder, name, content)
     _plain_tokenizer(folder)
     template = chat_template(kind, system_prompt=processor.settings.system_prompt)
@@ -67,7 +66,7 @@ def export(
 
 def _lost(settings: ProcessorSettings, folder: Path, layout: str) -> list[str]:
     """Settings of how clips are seen that the layout has no words for."""
-    there = asdict(read_settings(folder, patch=settings.patch))
+    there = asdict(families.read_settings(folder, patch=settings.patch))
     lost = {n: value for n, value in asdict(settings).items() if there[n] != value}
     notes = []
     if lost:
@@ -97,100 +96,13 @@ def _made(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def _named(model, layout) -> dict[str, torch.Tensor]:
-    """The weights under the layout's names, a tied head once."""
+def _named(model, family: Family) -> dict[str, torch.Tensor]:
+    """The weights under the family's names, a tied head once."""
     tied = model.config.tie_word_embeddings
     return {
-        layout.there(name): tensor.contiguous()
+        family.there(name): tensor.contiguous()
         for name, tensor in model.state_dict().items()
         if not (tied and name == "language.lm_head.weight")
-    }
-
-
-def _official(model, processor: VL3Processor) -> dict[str, dict]:
-    settings = processor.settings
-    if model.config.video_token_id is not None:
-        raise LayoutError(
-            "this model marks videos with a token of their own, which the official layout does "
-            "not have; export to the native layout"
-        )
-    return {
-        "config.json": layouts.official_config(model.config, prune=settings.prune is not None),
-        "preprocessor_config.json": {
-            "image_processor_type": "Videollama3ImageProcessor",
-            "processor_class": "Videollama3Qwen2Processor",
-            **_picture_steps(),
-            "patch_size": settings.patch,
-            "min_tokens": settings.min_tokens,
-            "max_tokens": settings.budget_tokens,
-        },
-        "processor_config.json": {
-            "processor_class": "Videollama3Qwen2Processor",
-            "fps": settings.fps,
-            "max_frames": settings.max_frames,
-            "image_merge_size": settings.image_merge,
-            "video_merge_size": settings.video_merge,
-        },
-    }
-
-
-def _native(model, processor: VL3Processor) -> dict[str, dict]:
-    settings, tokenizer = processor.settings, processor.tokenizer
-    ids = {}
-    for name in (NATIVE_IMAGE, NATIVE_VIDEO):
-        ids[name] = tokenizer.get_vocab().get(name)
-        if ids[name] is None:
-            raise LayoutError(
-                f"the tokenizer has no {name}, which transformers' video_llama_3 marks visual "
-                "tokens with; export to the official layout"
-            )
-    config = layouts.native_config(
-        model.config, image_token_id=ids[NATIVE_IMAGE], video_token_id=ids[NATIVE_VIDEO]
-    )
-    shared = _picture_steps() | {"patch_size": settings.patch, "temporal_patch_size": 1}
-
-    def edges(merge: int) -> dict:
-        per_token = (settings.patch * merge) ** 2
-        return {
-            "shortest_edge": settings.min_tokens * per_token,
-            "longest_edge": settings.budget_tokens * per_token,
-        }
-
-    image = shared | {
-        "image_processor_type": "VideoLlama3ImageProcessor",
-        "merge_size": settings.image_merge,
-        "size": edges(settings.image_merge),
-    }
-    video = shared | {
-        "video_processor_type": "VideoLlama3VideoProcessor",
-        "merge_size": settings.video_merge,
-        "size": edges(settings.video_merge),
-        # No fps: the class then refuses num_frames, which transformers serve sends. Whoever asks
-        # for fps or num_frames gets frames sampled; NOT_HELD says so.
-        "max_frames": settings.max_frames,
-        "do_sample_frames": False,
-        "return_metadata": True,
-        "use_token_compression": settings.prune is not None,
-    }
-    processors = {
-        "processor_class": "VideoLlama3Processor",
-        "image_processor": image,
-        "video_processor": video,
-    }
-    return {"config.json": config, "processor_config.json": processors}
-
-
-def _picture_steps() -> dict:
-    half = [0.5, 0.5, 0.5]
-    return {
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": half,
-        "image_std": half,
     }
 
 
@@ -201,5 +113,5 @@ def _write(folder: Path, name: str, content: dict) -> None:
 
 def _plain_tokenizer(folder: Path) -> None:
     """Names the tokenizer class that both layouts use, which any transformers version knows."""
-    config = cast(dict, layouts.read_json(folder, "tokenizer_config.json"))  # just written
+    config = read_json(folder, "tokenizer_config.json")
     _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})

@@ -9,8 +9,9 @@ import torch
 
 from vl3.arguments import shown
 from vl3.bundled import NANO
-from vl3.families import layouts
-from vl3.families.settings import CONFIG_FILE, read_settings
+from vl3.families import read_config, read_settings
+from vl3.families.layouts import LayoutError
+from vl3.families.settings import CONFIG_FILE
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.weights.adapters import (
@@ -64,7 +65,7 @@ def load(
     folder = resolve(name, offline=offline)
     if is_adapter(folder):
         if adapter is not None:
-            raise layouts.LayoutError(
+            raise LayoutError(
                 f"{display_name(folder)} is itself an adapter; load it alone, or its base as the "
                 "model"
             )
@@ -74,7 +75,7 @@ def load(
         adapter = resolve(adapter, offline=offline)
         check_base(adapter, folder)
     target = pick_device(device)
-    config = layouts.read_config(folder)
+    config = read_config(folder)
     kind = pick_dtype(dtype, target, count_parameters(config), quantize)
     extra = {"quantization_config": quantization.settings(quantize, kind)} if quantize else {}
     model = VL3ForConditionalGeneration.from_pretrained(

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import BatchFeature
 
 from vl3.bundled import CLIPS
-from vl3.families import layouts
+from vl3.families import read_config
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.weights.adapters import (
@@ -118,7 +118,7 @@ def export_checked(
         raise FileExistsError(f"{folder} is not empty; choose another folder")
     _check_memory(source, offline)
     loaded = load(source, device="cpu", dtype="float32", adapter=adapter, offline=offline)
-    stored = getattr(torch, dtype) if dtype else layouts.read_config(loaded.folder).dtype
+    stored = getattr(torch, dtype) if dtype else read_config(loaded.folder).dtype
     kind = str(stored or torch.float32).removeprefix("torch.")
     inputs, checks, notes = prompt(loaded.processor), [], _notes(loaded)
     model, said = loaded.model, logits(loaded.model, inputs)
@@ -291,7 +291,7 @@ def _check_memory(name: str | Path | None, offline: bool) -> None:
     """Raises MemoryError before the work where the weights in float32 will not fit."""
     folder = resolve(name, offline=offline)
     base = find_base(folder, offline=offline) if is_adapter(folder) else folder
-    needed = 4 * count_parameters(layouts.read_config(base))
+    needed = 4 * count_parameters(read_config(base))
     free = psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(

@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from language_models import plain_tokenizer, write_language, write_siglip
+
+from vl3.weights.assemble import assemble
+from vl3.weights.export import export
 
 TOLERANCE = 0.15
 CODE = """
@@ -24,13 +28,13 @@ def status(name):
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 torch.set_num_threads(1)
-way, checkpointing, out = sys.argv[1], sys.argv[2].split(), sys.argv[3]
+way, checkpointing, out, START = sys.argv[1], sys.argv[2].split(), sys.argv[3], sys.argv[4]
 rates = {
     "full": Rates(vision=1e-4, connector=1e-4, language=1e-4),
     "stage 1": Rates(vision=1e-4, connector=1e-4),
 }.get(way, Rates(adapter=1e-4))
 recipe = Recipe(
-    name="measured", start=Start(model="assets/nano"), rates=rates,
+    name="measured", start=Start(model=START), rates=rates,
     adapter=None if way in ("full", "stage 1") else Adapter(kind=way, rank=16),
     data=[Source(name="clips", samples=48, world=World(
         seconds=[8, 12], questions=8, families={"colour": 1.0, "count": 1.0, "caption": 1.0}))],
@@ -82,10 +86,29 @@ print(json.dumps({"measured": status("VmHWM") - before, "plan": sum(fullest.valu
     ],
 )
 def test_the_plan_is_near_the_measured_peak(way, checkpointing, tmp_path):
+    check_peak(way, checkpointing, "assets/nano", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("way", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "gpt2"])
+def test_the_plan_holds_for_another_language_model(kind, way, tmp_path):
+    """No biases, experts, an MLP without a gate and a linear layer the other way round."""
+    sizes = {"hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 288}
+    if kind == "gpt2":
+        sizes = {"n_embd": 192, "n_layer": 6}
+    write_language(tmp_path / "language", kind, plain_tokenizer(), rows=1024, **sizes)
+    model, processor = assemble(write_siglip(tmp_path / "siglip"), tmp_path / "language")
+    export(model, processor, tmp_path / "start")
+    check_peak(way, "", str(tmp_path / "start"), tmp_path)
+
+
+def check_peak(way, checkpointing, start, tmp_path):
     # Above this size freed blocks go back to the system, so that the peak is of living memory.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run")],
+        [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run"), start],
         capture_output=True,
         text=True,
         env=environment,

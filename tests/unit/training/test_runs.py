@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from unit.training.test_engine import recipe
 
 from train_cli.__main__ import main
-from vl3.families.layouts import read_config
+from vl3.families import read_config
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training import run as runs
 from vl3.training import setup

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from vl3.language.layers import decoder_layers, name_of
+
 KINDS = ("nf4", "int8", "nf4+int8")
 LEFT_ALONE = ("vision", "connector", "lm_head")
 
@@ -103,7 +105,8 @@ def inspect(model: nn.Module, kind: str, rounded: tuple[str, ...] = ()) -> Quant
     Raises: RuntimeError when a layer that must stay whole was quantized, or none was.
     """
     layers = quantized_layers(model)
-    wrong = [name for name in layers if not name.startswith("language.model.")]
+    body = name_of(model, decoder_layers(model.language))
+    wrong = [name for name in layers if not name.startswith(f"{body}.")]
     if wrong or not layers:
         raise RuntimeError(
             f"quantization touched {len(layers)} layers, of which these must stay whole: "
