@@ -385,7 +385,7 @@ def test_several_media_and_a_still_picture_given_as_a_video(studio, film, tmp_pa
     text = "".join(studio.ask(media, "?", max_new_tokens=3))
     parts = [{"type": "video", "video": medium} for medium in media]
     asked = [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}]
-    reply = studio.fork().reply(asked, max_new_tokens=3)
+    reply = studio.new_session().reply(asked, max_new_tokens=3)
     assert text == reply.text
     assert [seen.times_s for seen in reply.seen] == [media[0].clip.times_s, None]
     clip = Clip(frames_TYX3=picture.clip.frames_TYX3, times_s=(2.0,), source="one frame")

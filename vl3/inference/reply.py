@@ -200,7 +200,6 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         messages,
         clips,
         counts,
-        template=library.processor.template,
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
