@@ -257,9 +257,9 @@ def test_the_thread_ends_when_the_listener_leaves():
 def test_the_process_can_end_while_a_decoder_hangs():
     code = (
         "import time\n"
-        "from vl3.video.watchdog import watched\n"
+        "from vl3.video.watchdog import run_with_watchdog as run\n"
         "def hang(beat):\n    time.sleep(60)\n    yield 1\n"
-        "try:\n    next(watched('a.mp4', 0.2, hang))\nexcept ValueError as e:\n    print(e)\n"
+        "try:\n    next(run('a.mp4', 0.2, hang))\nexcept ValueError as e:\n    print(e)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 import vl3
+from vl3 import bundled
 from vl3.config import nano, videollama3_2b, videollama3_7b
 from vl3.families import layouts
 from vl3.families.layouts import LayoutError
@@ -276,7 +277,7 @@ def test_an_adapter_changes_the_answer_and_its_studio_says_so(tiny_folder, tmp_p
 
 def test_names_become_folders(tiny_folder, monkeypatch):
     assert hub.resolve(tiny_folder) == tiny_folder
-    assert hub.resolve(None) == hub.BUNDLED
+    assert hub.resolve(None) == bundled.NANO
     with pytest.raises(LayoutError, match="no folder"):
         hub.resolve("not a hub id")
     with pytest.raises(LayoutError, match="not in the local cache"):
