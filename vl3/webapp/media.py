@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from PIL import Image
@@ -18,10 +18,27 @@ from vl3.webapp.errors import UserError
 POSTER_PX = 320
 
 
+class Reader(Protocol):
+    """What the page asks of vl3.video; its functions by name, so that a renamed one is noticed."""
+
+    @property
+    def probe(self) -> Callable[..., Any]: ...
+    @property
+    def schedule(self) -> Callable[..., Any]: ...
+    @property
+    def read(self) -> Callable[..., Any]: ...
+    @property
+    def read_image(self) -> Callable[..., Any]: ...
+    @property
+    def thumbnails(self) -> Callable[..., Any]: ...
+    @property
+    def encode(self) -> Callable[..., Any]: ...
+
+
 class Media:
     """The folder of files and the package that reads them (vl3.video, handed in)."""
 
-    def __init__(self, folder: Path, video: Any, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, video: Reader, limit_bytes: int) -> None:
         self.folder = folder
         self._video = video
         self._limit_bytes = limit_bytes

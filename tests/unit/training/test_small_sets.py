@@ -9,7 +9,7 @@ from unit.training.test_engine import recipe
 
 from train_cli import plan
 from train_cli.__main__ import main
-from vl3.bundled import NANO
+from vl3 import bundled
 from vl3.toyworld import score
 from vl3.training import remember
 from vl3.training import run as runs
@@ -21,7 +21,7 @@ from vl3.training.setup import prepare
 from vl3.weights import merge
 from vl3.weights.load import load
 
-NANO = Start(model=str(NANO))
+NANO = Start(model=str(bundled.NANO))
 ADAPTED = {
     "start": NANO,
     "rates": Rates(adapter=1e-3),
@@ -59,7 +59,7 @@ def planned(file, *settings):
         "--config",
         "lora",
         "--start.model",
-        str(NANO),
+        str(bundled.NANO),
         "--data.mine.path",
         str(file),
         *settings,
@@ -133,7 +133,15 @@ def test_a_run_warns_as_its_plan_does(tmp_path, caplog):
 
 
 def test_no_data_and_an_empty_file_are_told(tmp_path, capsys):
-    own = ["run", "--config", "lora", "--start.model", str(NANO), "--out", f"{tmp_path}/run"]
+    own = [
+        "run",
+        "--config",
+        "lora",
+        "--start.model",
+        str(bundled.NANO),
+        "--out",
+        f"{tmp_path}/run",
+    ]
     assert exit_code(own) != 0
     assert "--data.mine.path" in capsys.readouterr().err
     empty = tmp_path / "empty.jsonl"
@@ -287,7 +295,7 @@ def test_an_adapter_of_the_output_head_is_small_and_merges_beside_tied_embedding
     assert all(check.passed for check in exported.checks)
     whole = load(tmp_path / "whole", dtype="float32").model
     assert not whole.config.tie_word_embeddings
-    table = load(NANO, dtype="float32").model.get_input_embeddings().weight
+    table = load(bundled.NANO, dtype="float32").model.get_input_embeddings().weight
     assert torch.equal(whole.get_input_embeddings().weight, table)
 
 

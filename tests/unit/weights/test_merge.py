@@ -12,7 +12,7 @@ from unit.training.test_runs import LORA
 import vl3
 import vl3.video
 from train_cli.__main__ import main
-from vl3.bundled import NANO
+from vl3 import bundled
 from vl3.families.layouts import LayoutError
 from vl3.training import run as runs
 from vl3.training.recipe import Adapter, Rates, Start
@@ -26,16 +26,16 @@ from vl3.weights.digest import weights_digest
 from vl3.weights.load import load
 
 pytest.importorskip("peft")
-NANO = str(NANO)
+NANO = str(bundled.NANO)
 KINDS = {
-    "full": {"start": Start(model=NANO), "rates": Rates(connector=1e-3)},
-    "lora": {"start": Start(model=NANO), **LORA},
+    "full": {"start": Start(model=BASE), "rates": Rates(connector=1e-3)},
+    "lora": {"start": Start(model=BASE), **LORA},
     "dora": {
-        "start": Start(model=NANO),
+        "start": Start(model=BASE),
         "rates": Rates(adapter=1e-2),
         "adapter": Adapter(kind="dora", rank=2, alpha=4, on=["vision", "language"]),
     },
-    "qlora": {"start": Start(model=NANO, quantize="nf4"), **LORA},
+    "qlora": {"start": Start(model=BASE, quantize="nf4"), **LORA},
 }
 
 
@@ -76,7 +76,7 @@ def test_the_folder_says_what_the_run_says(kind, layout, trained, said, tmp_path
     written = merge.export_checked(trained / kind, tmp_path / "out", layout, dtype="float32")
     inputs, before = said[kind]
     if layout == "native":
-        slots = inputs["input_ids"] == load(NANO).model.config.image_token_id
+        slots = inputs["input_ids"] == load(bundled.NANO).model.config.image_token_id
         after = merge.native_logits(tmp_path / "out", inputs, slots)
     else:
         after = merge.logits(load(tmp_path / "out").model, inputs)
@@ -92,7 +92,7 @@ def test_notes_say_what_was_merged_into_what(trained, tmp_path):
     assert "dequantized from nf4" in written.notes[0]
     assert "connector" in written.notes[1]
     assert "frame_tokens" in written.notes[2], "which that layout cannot say"
-    onto = merge.export_checked(NANO, tmp_path / "onto", "own", adapter=trained / "qlora")
+    onto = merge.export_checked(BASE, tmp_path / "onto", "own", adapter=trained / "qlora")
     assert "loaded whole" in onto.notes[0]
     assert onto.dtype == "float16", "as its base is stored"
 
@@ -157,8 +157,8 @@ def test_the_command(trained, tmp_path, capsys):
 
 def test_an_adapter_knows_its_base(trained, said, tmp_path):
     checkpoint = trained / "lora" / "checkpoint-2"
-    assert read_base(checkpoint).digest == weights_digest(NANO)
-    assert load(NANO, adapter=trained / "lora").folder == NANO
+    assert read_base(checkpoint).digest == weights_digest(bundled.NANO)
+    assert load(bundled.NANO, adapter=trained / "lora").folder == bundled.NANO
     with pytest.raises(LayoutError, match=r"lora/checkpoint-2 was trained on .*nano"):
         load(trained / "full", adapter=trained / "lora")
 
@@ -191,7 +191,7 @@ def test_a_base_that_is_gone_is_named(trained, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(LayoutError, match=r"base of the adapter mine is missing .*--adapter"):
         load(folder)
-    assert load(NANO, adapter=folder).adapter == str(folder)
+    assert load(bundled.NANO, adapter=folder).adapter == str(folder)
 
 
 # used where it was trained: no flag but the folder
