@@ -22,6 +22,7 @@ from vl3.training.setup import adapter_targets, add_adapter
 from vl3.weights.assemble import assemble
 from vl3.weights.export import export
 from vl3.weights.load import count_parameters, load
+from vl3.weights.merge import export_checked
 from vl3.weights.sizes import parts, widths
 
 CLIP = Path(__file__).parents[3] / "assets/clips/three_shapes.mp4"
@@ -297,6 +298,27 @@ def test_four_bits_of_another_language_model(kind, siglip, languages, tmp_path):
     inputs = processor(messages=ASKED, add_generation_prompt=True)
     near, right = loaded.model(**inputs).logits[0, -1], model(**inputs).logits[0, -1]
     assert torch.nn.functional.cosine_similarity(near, right, dim=0) > 0.7
+
+
+@pytest.mark.parametrize(("kind", "quantize"), [("llama", "nf4"), ("gpt2", None)])
+def test_an_adapter_of_another_language_model_is_trained_and_merged(
+    kind, quantize, siglip, languages, tmp_path
+):
+    for package in ("peft", "bitsandbytes"):
+        pytest.importorskip(package)
+    model, processor = assemble(siglip, languages(kind))
+    few_tokens(processor)
+    export(model, processor, tmp_path / "base")
+    done = one_step(
+        siglip,
+        languages(kind),
+        tmp_path / "run",
+        start=Start(model=str(tmp_path / "base"), quantize=quantize),
+        rates=Rates(adapter=1e-3),
+        adapter=Adapter(rank=2),
+    )
+    merged = export_checked(done, tmp_path / "merged")
+    assert [check.passed for check in merged.checks] == [True, True]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -28,14 +28,14 @@ from vl3.weights.load import load
 pytest.importorskip("peft")
 NANO = str(bundled.NANO)
 KINDS = {
-    "full": {"start": Start(model=BASE), "rates": Rates(connector=1e-3)},
-    "lora": {"start": Start(model=BASE), **LORA},
+    "full": {"start": Start(model=NANO), "rates": Rates(connector=1e-3)},
+    "lora": {"start": Start(model=NANO), **LORA},
     "dora": {
-        "start": Start(model=BASE),
+        "start": Start(model=NANO),
         "rates": Rates(adapter=1e-2),
         "adapter": Adapter(kind="dora", rank=2, alpha=4, on=["vision", "language"]),
     },
-    "qlora": {"start": Start(model=BASE, quantize="nf4"), **LORA},
+    "qlora": {"start": Start(model=NANO, quantize="nf4"), **LORA},
 }
 
 
@@ -92,7 +92,7 @@ def test_notes_say_what_was_merged_into_what(trained, tmp_path):
     assert "dequantized from nf4" in written.notes[0]
     assert "connector" in written.notes[1]
     assert "frame_tokens" in written.notes[2], "which that layout cannot say"
-    onto = merge.export_checked(BASE, tmp_path / "onto", "own", adapter=trained / "qlora")
+    onto = merge.export_checked(NANO, tmp_path / "onto", "own", adapter=trained / "qlora")
     assert "loaded whole" in onto.notes[0]
     assert onto.dtype == "float16", "as its base is stored"
 
