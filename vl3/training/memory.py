@@ -6,6 +6,8 @@ what one backward pass holds besides: gradients on their way through the layer t
 Assumed is what vl3.training does: whatever learns is float32, in bfloat16 runs its products are
 computed in bfloat16; frozen weights have the format of the arithmetic; a pass is rows of samples
 with at most batch.tokens language tokens; the loss takes CHUNK_TOKENS learned tokens at a time.
+Not counted is what a few language models keep besides: GPT-2, with dropout and an activation of
+several steps, took half as much again as is said here.
 """
 
 from __future__ import annotations
