@@ -128,7 +128,7 @@ def test_checkout_and_source_distribution_give_the_same_wheel(copy, source, whee
     names = ZipFile(wheel).namelist()
     assert sorted(ZipFile(wheel_of(copy, copy.parent / "of_copy")).namelist()) == sorted(names)
     assert 5e6 < wheel.stat().st_size < 6.5e6
-    for name in ("vl3/assets/nano/model.safetensors", "vl3/assets/web/page.js"):
+    for name in ("vl3/assets/nano/model.safetensors", "vl3/assets/web/page/main.js"):
         assert name in names
     assert not [name for name in names if "nano/curves" in name or "tests" in name]
 
