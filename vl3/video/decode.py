@@ -202,6 +202,8 @@ class _Source:
                 yield packet
             if self._next > stretch.last:
                 break
+        if self._next is None:  # nothing follows the place that was sought
+            raise _SeekMissedError
         yield None
 
     def frames(self, stretch: DecodeSpan) -> Iterator[av.VideoFrame | None]:

@@ -453,3 +453,20 @@ def test_real_clips(shared):
     clip = video.read(path, size=(84, 149))
     assert clip.times_s == plan.times_s
     assert clip.frames_TYX3.shape == (10, 84, 149, 3)
+
+
+def test_a_seek_that_finds_no_packet_is_read_from_the_start(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "film.mp4", 200, 10, size=(64, 64), gop=10)
+    right = video.read(path, start=15.0, end=18.0)
+    seeks, seek = [], decode._Source.seek
+
+    def sought(source, packet):
+        seek(source, packet)
+        source._packets = iter(())
+        seeks.append(packet)
+
+    monkeypatch.setattr(decode._Source, "seek", sought)
+    again = video.read(path, start=15.0, end=18.0)
+    assert seeks
+    assert np.array_equal(again.frames_TYX3, right.frames_TYX3)
+    assert again.times_s == right.times_s
