@@ -48,9 +48,9 @@ NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 
 
 def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
-    import app
+    from vl3.webapp.page import Page
 
-    page = app.Page(desk)
+    page = Page(desk)
     others = {
         "prune": "Remove repeated patches",
         "mode": "Compare with",

@@ -13,6 +13,7 @@ import torch
 
 import vl3
 from vl3.families.settings import ProcessorSettings
+from vl3.families.template import CHATML
 from vl3.inference import reply as replies
 from vl3.inference.engine import Stopped
 from vl3.inference.generation import Decoding
@@ -148,9 +149,10 @@ def test_an_answer_that_ends_by_itself_is_whole(studio, monkeypatch):
 def test_what_ends_an_answer(configured, end):
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=configured))
     tokenizer = SimpleNamespace(eos_token_id=8, convert_tokens_to_ids={"<|im_end|>": 9}.get)
-    assert end_tokens(model, SimpleNamespace(tokenizer=tokenizer)) == end
+    processor = SimpleNamespace(tokenizer=tokenizer, template=CHATML)
+    assert end_tokens(model, processor) == end
     tokenizer.eos_token_id = None
-    assert end_tokens(model, SimpleNamespace(tokenizer=tokenizer)) == end - {8}
+    assert end_tokens(model, processor) == end - {8}
 
 
 def test_the_context_bounds_prompt_and_answer(studio, monkeypatch):
