@@ -167,7 +167,7 @@ def test_it_starts_says_where_and_leaves_no_uploads(tiny_folder, tmp_path):
             begun_s = time.monotonic()
             _, errors = process.communicate(timeout=30)
             assert time.monotonic() - begun_s < 3
-    assert process.returncode == 0
+    assert process.returncode == 0, errors[-1500:]
     assert not own.exists()
     assert {path.name for path in data.iterdir()} == {"999999999", uploads.OURS}
     assert list(temporary.glob("vl3-*")) == []

@@ -50,7 +50,7 @@ NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
     from vl3.webapp.page import Page
 
-    page = Page(desk)
+    page = Page(desk, True, lambda model, quantize: "")
     others = {
         "prune": "Remove repeated patches",
         "mode": "Compare with",

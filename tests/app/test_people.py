@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
 from serving import serving
 from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
@@ -118,6 +119,7 @@ def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
     expect(page.locator("#panel-run pre").nth(1)).to_contain_text("<iframe src=/>")
 
 
+@pytest.mark.slow
 def test_payloads_do_nothing_as_file_name(page, clip, tmp_path, script):
     for number, payload in enumerate(PAYLOADS[:4]):
         name = payload.replace("/", "_")[:80] + ".mp4"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from vl3.webapp.sessions import settle
 
 SWEEP_S = 30.0
 END_S = 1.5
+LOOK_S = 0.2
 
 
 def build(desk: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
@@ -135,18 +137,25 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         print("There is no public link: the network does not let one be made.", flush=True)
     ending = threading.Event()
     _on_end(lambda number, frame: ending.set())
-    ending.wait()
+    while not ending.wait(LOOK_S):  # a signal that another thread got is handled at the next look
+        pass
     desk.close()
 
-    # What does not end by itself in time, a layer or a slow reader, ends with the process.
+    # What does not end by itself in time, a layer or a slow reader, ends with the process. The
+    # interpreter is not taken down first: torch aborts the process where a thread of an answer
+    # comes back to it meanwhile.
     def end() -> None:
         made.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(0)
 
     last = threading.Timer(END_S, end)
     last.daemon = True
     last.start()
     demo.close(verbose=False)
+    last.cancel()
+    end()
 
 
 def _on_end(handle: Callable) -> None:

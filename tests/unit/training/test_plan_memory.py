@@ -73,10 +73,10 @@ print(json.dumps({"measured": status("VmHWM") - before, "plan": sum(fullest.valu
     ("way", "checkpointing"),
     [
         ("full", ""),
-        ("lora", ""),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("lora", ""),
                 ("full", "vision language"),
                 ("lora", "language"),
                 ("dora", ""),
