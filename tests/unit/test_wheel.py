@@ -18,7 +18,7 @@ import pytest
 client_module = pytest.importorskip("gradio_client")
 
 REPO = Path(__file__).resolve().parents[2]
-NOT_SOURCE = (".*", "build", "runs", "*.egg-info", "__pycache__")
+NOT_SOURCE = (".*", "build", "runs", "*.egg-info", "__pycache__", "node_modules")
 QUESTION, CLIP = "Which shape appears first?", "circle_then_star.mp4"
 USE = f"""
 import sys
