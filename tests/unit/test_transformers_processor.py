@@ -310,9 +310,9 @@ def test_auto_classes_know_it_in_either_order(late):
 
 ENTRANCES = (
     "vision",
-    "settings",
-    "media",
-    "trace",
+    "families.settings",
+    "messages.media",
+    "interpret",
     "video",
     "studio",
     "weights.load",
