@@ -229,3 +229,32 @@ def test_a_turn_that_is_paused_goes_to_the_end_of_the_line(studio):
     assert not engine.is_busy
     hooked = [*studio.model.vision.blocks, *studio.model.language.model.layers]
     assert not any(layer._forward_pre_hooks for layer in hooked)
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_whoever_is_interrupted_while_waiting_leaves_the_line(studio, looks):
+    """As Ctrl-C in a notebook does, or a stop of a caller's that raises."""
+    engine, left = studio.engine, [looks]
+
+    def interrupted():
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return False
+
+    with engine.turn(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: engine.turn(interrupted).__enter__())
+        with pytest.raises(KeyboardInterrupt):
+            waiting.result(timeout=10)
+    assert not engine.is_busy
+
+
+def test_whoever_is_interrupted_as_the_turn_begins_gives_it_back(studio, monkeypatch):
+    def interrupted(language):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("vl3.inference.engine.decoder_layers", interrupted)
+        with pytest.raises(KeyboardInterrupt), studio.engine.turn():
+            pass
+    assert not studio.engine.is_busy

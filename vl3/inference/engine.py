@@ -68,13 +68,11 @@ class Engine:
         stopped: looked at while waiting, and before every layer of a pass through the model
         Raises: Stopped, there and then.
         """
-        turn = Turn(self, stopped)
-        turn._enter()
-        hooks = [
-            layer.register_forward_pre_hook(turn._check)
-            for layer in (*self.model.vision.blocks, *decoder_layers(self.model.language))
-        ]
-        try:
+        turn, hooks = Turn(self, stopped), []
+        try:  # from the first: Ctrl-C, at any moment, must not leave the turn in the line
+            turn._enter()
+            for layer in (*self.model.vision.blocks, *decoder_layers(self.model.language)):
+                hooks.append(layer.register_forward_pre_hook(turn._check))
             yield turn
         finally:
             for hook in hooks:
