@@ -17,6 +17,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from vl3.values import Clip
+
 BITS = 12
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}
 
@@ -28,6 +30,17 @@ def numbered(number: int, height_px: int = 32, width_px: int = 96) -> np.ndarray
         left, right = bit * width_px // BITS, (bit + 1) * width_px // BITS
         picture[: height_px // 2, left:right] = 255 if number >> bit & 1 else 0
     return picture
+
+
+def noise_clip(
+    seed: int = 0, frames: int = 3, size: tuple[int, int] = (56, 84), still: bool = True
+) -> Clip:
+    """A clip of noise that was not read from a file; its upper half stands still if asked for."""
+    shape = (frames, *size, 3)
+    pixels = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+    if still:
+        pixels[:, : size[0] // 2] = pixels[0, : size[0] // 2]
+    return Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source=f"clip{seed}")
 
 
 def numbers(frames_TYX3: np.ndarray) -> list[int]:

@@ -1,10 +1,12 @@
 """From a prompt to tokens: every setting changes the answer, every step is taken once."""
 
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from clips import noise_clip
 
 import vl3
 from vl3.inference import generation
@@ -16,7 +18,6 @@ from vl3.inference.generation import (
     PreparedPrompt,
     stream_text,
 )
-from vl3.values import Clip
 
 PLAIN = {"max_new_tokens": 6}
 
@@ -31,9 +32,7 @@ def forget(studio):
     studio.release()
 
 
-def clip(seed=0, frames=3) -> Clip:
-    pixels = np.random.default_rng(seed).integers(0, 255, (frames, 56, 84, 3), dtype=np.uint8)
-    return Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source=f"clip{seed}")
+clip = partial(noise_clip, still=False)
 
 
 def ask(*media, question="What happens?"):

@@ -6,10 +6,11 @@ import av
 import numpy as np
 import pytest
 import torch
+from clips import noise_clip as clip
 from clips import write_clip
 
 import vl3
-from vl3.values import Clip, Progress
+from vl3.values import Progress
 
 SHORT = {"max_new_tokens": 2}
 
@@ -22,12 +23,6 @@ def studio(tiny_folder):
 @pytest.fixture(autouse=True)
 def forget(studio):
     studio.release()
-
-
-def clip(seed=0, frames=3) -> Clip:
-    pixels = np.random.default_rng(seed).integers(0, 255, (frames, 56, 84, 3), dtype=np.uint8)
-    pixels[:, :28] = pixels[0, :28]
-    return Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source=f"clip{seed}")
 
 
 def ask(*media):

@@ -7,9 +7,9 @@ import weakref
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from clips import noise_clip as clip
 
 import vl3
 from vl3.families.settings import ProcessorSettings
@@ -31,12 +31,6 @@ def studio(tiny_folder):
 @pytest.fixture(autouse=True)
 def forget(studio):
     studio.release()
-
-
-def clip(seed=0, frames=3) -> Clip:
-    pixels = np.random.default_rng(seed).integers(0, 255, (frames, 56, 84, 3), dtype=np.uint8)
-    pixels[:, :28] = pixels[0, :28]
-    return Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source=f"clip{seed}")
 
 
 def picture() -> Clip:

@@ -3,10 +3,12 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from clips import noise_clip
 
 import vl3
 from vl3.families.settings import PruneSettings
@@ -30,10 +32,7 @@ def forget(studio):
     studio.release()
 
 
-def clip(seed=0, frames=3) -> Clip:
-    pixels = np.random.default_rng(seed).integers(0, 255, (frames, 112, 112, 3), dtype=np.uint8)
-    pixels[:, :56] = pixels[0, :56]
-    return Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source=f"clip{seed}")
+clip = partial(noise_clip, size=(112, 112))
 
 
 def ask(*media, question="What happens?", system=None, history=()):
