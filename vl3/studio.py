@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import cached_property
 
 import torch
 
@@ -36,6 +37,7 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
+AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
 # Of a clip, before there is a question.
 SECONDS = {"low": 0, "unit": "seconds"}
@@ -117,6 +119,27 @@ class Studio:
             most = min(settings.budget_tokens, self._fitted.budget_tokens)
             settings = replace(settings, budget_tokens=most)
         return settings
+
+    @cached_property
+    def answers_at_once(self) -> int:
+        """How many answers about long videos have room in memory together; 1 to AT_ONCE.
+
+        Each has a key/value cache and features, and one at a time computes. Of the memory that is
+        free when this is first asked.
+        """
+        loaded, device = self.engine.loaded, self.model.device
+        need = memories.need(
+            self.model.config,
+            quantize=loaded.quantized.kind if loaded.quantized else None,
+            device=device.type,
+            itemsize=self.model.dtype.itemsize,
+            tokens=self.settings.budget_tokens,
+        )
+        if self._fitted:
+            free = need.kept + self._fitted.spare_bytes
+        else:
+            free = memories.usable_bytes("auto", device) - need.passing
+        return min(AT_ONCE, max(1, int(free // need.kept)))
 
     @property
     def card(self) -> dict:
