@@ -190,7 +190,8 @@ class Studio:
     ) -> EncodedVideo:
         """A video or image, decoded and encoded; at once if it was opened before.
 
-        path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
+        path: a file, a Clip, a PIL image, an array or a tensor. Times in seconds of the clip's own
+        clock.
         budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
         reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.

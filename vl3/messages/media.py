@@ -112,8 +112,8 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart]:
     """The images and videos of a conversation, in order.
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
-    data: URL, bytes, a PIL image, an array, a Clip (or what has one, as an opened video); of a
-    video also a list of pictures or an array of frames.
+    data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
+    one, as an opened video); of a video also a list of pictures or an array of frames.
     Raises: ValueError in one sentence for what is not read.
     """
     media = []
@@ -173,6 +173,11 @@ def _found(kind: str, source: object) -> object:
         return path
     if isinstance(source, os.PathLike):
         return Path(source)
+    if hasattr(source, "detach"):  # a tensor: torch is there already, and not imported for it
+        tensor = source.detach().cpu()
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(source, np.ndarray):
+        source = _channels_last(source)
     if isinstance(source, np.ndarray) and source.ndim == 4 and kind == "video":
         return list(source)
     if isinstance(source, list) and kind == "video":
@@ -184,8 +189,17 @@ def _found(kind: str, source: object) -> object:
         return source
     raise ValueError(
         f"the source of {'an image' if kind == 'image' else 'a video'} is a path, a file: or data: "
-        f"URL, bytes, a picture, an array (height, width, 3) or a Clip - got {shown(source)}"
+        f"URL, bytes, a picture, an array (height, width, 3), a tensor or a Clip - got "
+        f"{shown(source)}"
     )
+
+
+def _channels_last(pixels: np.ndarray) -> np.ndarray:
+    """Pictures [..., Y, X, channels], of such or of [..., channels, Y, X] as torch has them."""
+    channels = (1, 3, 4)
+    if pixels.ndim in (3, 4) and pixels.shape[-1] not in channels and pixels.shape[-3] in channels:
+        return np.moveaxis(pixels, -3, -1)
+    return pixels
 
 
 def _is_image(source) -> bool:
