@@ -26,7 +26,6 @@ class Start:
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
     nano: true: an untrained nano with a tokenizer made for the toy world
-    lessons: lessons in sight before the first step, in place of a pre-trained encoder
     quantize: 4-bit or 8-bit linears in the (then frozen) language model
     """
 
@@ -34,7 +33,6 @@ class Start:
     vision: str | None = None
     language: str | None = None
     nano: bool = False
-    lessons: int = 0
     quantize: Literal["nf4", "int8"] | None = None
 
 
@@ -215,6 +213,21 @@ class Evaluate:
 
 
 @dataclass(kw_only=True)
+class Nano:
+    """Losses beside the questions, for a model that starts from nothing (vl3.training.nano).
+
+    encoder_steps: steps on images of the toy world before the first one, in place of a pre-trained
+        encoder
+    spatial_images: images of the toy world per step on which the encoder goes on learning to see
+    temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    """
+
+    encoder_steps: int = 0
+    spatial_images: int = 0
+    temporal_loss: bool = False
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """One training run.
 
@@ -234,8 +247,7 @@ class Recipe:
     steps: optimizer steps in all, instead of epochs
     remember: scenes of the toy world per step on which a model with an adapter is held to what it
         said before (vl3.training.remember)
-    lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
-    story: lessons in time beside the questions, for nano (vl3.training.nano.temporal_loss)
+    nano: what only the curriculum of the bundled model needs
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
     checkpointing: modules, of vision and language, whose blocks are computed again in the backward
@@ -263,8 +275,7 @@ class Recipe:
     least_steps: int = 0
     steps: int | None = None
     remember: int = 0
-    lessons: int = 0
-    story: bool = False
+    nano: Nano = field(default_factory=Nano)
     seed: int = 42
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpointing: list[str] = field(default_factory=lambda: ["vision", "language"])
@@ -380,8 +391,8 @@ RANGES = {
         "evaluate.max_new_tokens",
     ),
     **_counts(
-        "start.lessons",
-        "lessons",
+        "nano.encoder_steps",
+        "nano.spatial_images",
         "least_steps",
         "remember",
         "workers",
@@ -500,7 +511,19 @@ def _ranged(key: tuple[str, str]) -> str:
 
 
 def read(values: dict) -> Recipe:
-    """The recipe whose dataclasses.asdict gave these values."""
+    """The recipe whose dataclasses.asdict gave these values.
+
+    Runs that began before nano's settings had a part of their own can go on: it gets them.
+    """
+    if "lessons" in values:
+        before = {name: value for name, value in values.items() if name not in ("lessons", "story")}
+        start = dict(values["start"])
+        nano = {
+            "encoder_steps": start.pop("lessons"),
+            "spatial_images": values["lessons"],
+            "temporal_loss": values["story"],
+        }
+        values = {**before, "start": start, "nano": nano}
     return _read(Recipe, values)
 
 

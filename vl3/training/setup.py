@@ -16,8 +16,12 @@ from vl3.families.settings import PruneSettings
 from vl3.language.layers import decoder_layers, linear_names, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
+from vl3.training.nano.spatial_loss import SpatialLoss
+from vl3.training.nano.temporal_loss import TemporalLoss
 from vl3.training.recipe import MODULES, Adapter, Recipe
+from vl3.training.remember import Remember
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
@@ -59,7 +63,7 @@ def prepare(
     """The model on the device, ready to train, and its processor with the recipe's settings.
 
     What trains is float32; what is frozen has the format of the arithmetic.
-    fresh: False where a checkpoint's weights follow, which need no lessons
+    fresh: False where a checkpoint's weights follow, for which nothing is trained here
     """
     kind = compute_dtype(recipe.dtype, device)
     model, processor = _start(recipe, device, kind, fresh)
@@ -74,6 +78,18 @@ def prepare(
         if name in recipe.checkpointing:
             checkpoint_blocks(getattr(model, name))
     return model.train(), processor
+
+
+def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryLoss]:
+    """The losses beside that of the answers which the recipe asks for."""
+    found: list[AuxiliaryLoss] = []
+    if recipe.nano.temporal_loss:
+        found.append(TemporalLoss(processor.tokenizer))
+    if images := recipe.nano.spatial_images:
+        found.append(SpatialLoss(processor.tokenizer, images, f"{recipe.seed} sight {recipe.name}"))
+    if recipe.remember:
+        found.append(Remember(processor, recipe.remember, f"{recipe.seed} remember"))
+    return found
 
 
 def check_window(recipe: Recipe, text) -> None:
@@ -97,7 +113,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
     start = recipe.start
     if start.nano:
         model, processor = init.untrained(recipe.seed)
-        init.train_encoder(model, processor, recipe.start.lessons if fresh else 0, recipe.seed)
+        init.train_encoder(model, processor, recipe.nano.encoder_steps if fresh else 0, recipe.seed)
         return model, processor
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,11 +31,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vl3.data.quarantine import Bad
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training import evaluate, optim, remember
+from vl3.training import evaluate, optim
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.collate import MicroBatch, attention_mask, collate
 from vl3.training.frames import FrameCache
 from vl3.training.left_out import QUARANTINE, LeftOut
-from vl3.training.nano import init, spatial_loss, temporal_loss
 from vl3.training.order import DataOrder
 from vl3.training.recipe import Recipe
 from vl3.training.sources import Samples, Steps, open_source, parts
@@ -131,6 +130,15 @@ class RunningMetrics:
             self.answers[family] += 1
             self.right[family] += int(wrong[number] == 0)
 
+    def add_auxiliary(self, groups: Iterable[Mapping[str, torch.Tensor]]) -> None:
+        """Auxiliary losses by name; the groups add up to one value of each."""
+        names = set()
+        for found in groups:
+            for name, loss in found.items():
+                self.losses[name] += loss.item()
+                names.add(name)
+        self.tokens.update(names)
+
     def merge(self, other: RunningMetrics) -> None:
         """Adds what another process saw meanwhile."""
         for name in ("losses", "tokens", "right", "answers"):
@@ -166,18 +174,19 @@ class VL3Trainer(Trainer):
         steps: int | None = None,
         callbacks: list[TrainerCallback] | None = None,
         stop: Stop | None = None,
+        losses: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         self.recipe, self.out, self.processor = recipe, out, processor
-        self.stop = stop or Stop()
+        self.stop, self.losses = stop or Stop(), losses
         self.base = base_of(recipe)
         self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
-        opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
+        opened = [open_source(source, recipe.seed) for source in recipe.data]
         self.order = DataOrder(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
-        self.samples = Samples(opened, processor, recipe, cache)
+        self.samples = Samples(opened, processor, recipe, cache, losses)
         seed = f"{recipe.seed} held out"
         held = [open_source(source, seed) for source in recipe.evaluate.sources]
         self.held = evaluate.held_out(held, recipe.evaluate)
@@ -290,6 +299,7 @@ class VL3Trainer(Trainer):
         if not learned.item():
             raise NothingLearned(self._why_nothing())
         processes = self.args.world_size
+        reads_states = any(loss.reads_states for loss in self.losses)
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
             if number:
@@ -298,73 +308,45 @@ class VL3Trainer(Trainer):
             with (
                 self._gradients_stay(model, last),
                 self.compute_loss_context_manager(),
-                self._story(model, part) as lesson,
             ):
                 output = model(
                     **self._inputs(part),
                     use_cache=False,
                     skip_logits=True,
+                    output_hidden_states=reads_states or None,
                     num_items_in_batch=max(1.0, learned.item()) / processes,
                 )
                 if not torch.isfinite(output.loss):
                     raise self._not_finite(part, output)
-                self.accelerator.backward(output.loss + lesson() / len(inputs.passes))
+                beside = self._beside(model, part, output)
+                self.accelerator.backward(output.loss + beside / len(inputs.passes))
             total += output.loss.detach()
             self.tally.add(part, output.losses_K, output.right_K)
-        if self.recipe.lessons:
-            self._look(model)
-        if self.recipe.remember:
-            self._remember(model)
+        self._learn_beside(model)
         self._random = None
         return total
 
-    @contextmanager
-    def _story(self, model, part: MicroBatch) -> Iterator[Callable[[], torch.Tensor | float]]:
-        """The loss of lessons in time on the pass that runs within it, once it has run."""
-        if part.story_KF is None:
-            yield lambda: 0.0
-            return
+    def _beside(self, model, part: MicroBatch, output) -> torch.Tensor | float:
+        """The auxiliary losses of a pass, weighted."""
         model = self.accelerator.unwrap_model(model)
-        slot_BL = part.inputs["input_ids"] == model.config.image_token_id
-        with temporal_loss.overheard(model) as states:
+        total: torch.Tensor | float = 0.0
+        for loss in self.losses:
+            if found := loss.of_pass(model, part, output):
+                self.tally.add_auxiliary([found])
+                total += loss.weight * cast(torch.Tensor, sum(found.values()))
+        return total
 
-            def lesson() -> torch.Tensor:
-                where = states[-1].device
-                losses = temporal_loss.lesson_losses(
-                    model,
-                    states[-1],
-                    slot_BL.to(where),
-                    part.story_KF.to(where),
-                    self.processor.tokenizer,
-                )
-                for name, loss in losses.items():
-                    self.tally.losses[f"story, {name}"] += loss.item()
-                    self.tally.tokens[f"story, {name}"] += 1
-                return temporal_loss.WEIGHT * cast(torch.Tensor, sum(losses.values()))
-
-            yield lesson
-
-    def _look(self, model) -> None:
-        """A lesson in sight beside the questions: without them the encoder forgets where things
-        are."""
+    def _learn_beside(self, model) -> None:
+        """Backward of the auxiliary losses of a step."""
         model = self.accelerator.unwrap_model(model)
-        rng = random.Random(f"{self.recipe.seed} sight {self.recipe.name} {self.state.global_step}")
-        lesson = spatial_loss.draw_lesson(rng, init.FREE, self.recipe.lessons)
-        loss, _ = spatial_loss.lesson_loss(
-            model, None, lesson, spatial_loss.word_ids(self.processor.tokenizer)
-        )
-        self.accelerator.backward(init.BESIDE * loss)
-
-    def _remember(self, model) -> None:
-        """Scenes on which the model is held to what it said before there was an adapter."""
-        model = self.accelerator.unwrap_model(model)
-        seed = f"{self.recipe.seed} remember {self.state.global_step}"
-        scenes = remember.scenes(seed, self.recipe.remember)
         with self.compute_loss_context_manager():
-            for loss in remember.losses(model, self.processor, scenes):
-                self.accelerator.backward(remember.WEIGHT * loss)
-                self.tally.losses["remembered"] += loss.item()
-        self.tally.tokens["remembered"] += 1
+            for loss in self.losses:
+                groups = []
+                for found in loss.of_step(model, self.state.global_step):
+                    total = cast(torch.Tensor, sum(found.values()))
+                    self.accelerator.backward(loss.weight * total)
+                    groups.append(found)
+                self.tally.add_auxiliary(groups)
 
     def _why_nothing(self) -> str:
         step, names = self.state.global_step, self.samples.names
