@@ -3,6 +3,7 @@
     --config stage4_video --config lora     bundled names or files, merged in this order
     stage4_video lora                       the same, where they come first
     stage4_video,7b                         the same with a comma
+    nano_curriculum:letters                 a phase of a curriculum, a recipe among others in a file
     --optim.clip 0.5                        any setting by its dotted name
     --data.scene.path scene.jsonl           a setting of one data set, by the data set's name
 
@@ -70,6 +71,7 @@ set_loader("yaml_core", load_yaml, exceptions=(yaml.YAMLError,))
 
 BUNDLED = recipes()
 OVERLAY = "after"  # the key of a file whose settings depend on the recipe before it
+PHASES, EVERY = "phases", "every"  # the keys of a curriculum: recipes, and what all of them have
 
 
 class ConfigError(ValueError):
@@ -193,6 +195,14 @@ def find_config(name: str) -> Path:
     )
 
 
+def find_phase(name: str) -> tuple[Path, str]:
+    """The file of FILE:PHASE, found as find_config does, and the phase; "" where none is named."""
+    stem, _, phase = name.rpartition(":")
+    if stem and not Path(name).expanduser().exists():
+        return find_config(stem), phase
+    return find_config(name), ""
+
+
 def with_configs(arguments: list[str]) -> list[str]:
     """The arguments with --config before each name that comes ahead of all options."""
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
@@ -201,14 +211,19 @@ def with_configs(arguments: list[str]) -> list[str]:
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
-    """The arguments with every --config as settings that all exist: a file, or the part of an
-    overlay that goes on the recipe before it."""
+    """The arguments with every --config as settings that all exist: a file, a phase of one, or the
+    part of an overlay that goes on the recipe before it."""
     resolved, before, is_config = [], None, False
     for argument in arguments:
         if is_config or argument.startswith("--config="):
             for name in _names(argument if is_config else argument.partition("=")[2]):
-                file = find_config(name)
+                file, phase = find_phase(name)
                 settings = check_file(file)
+                if phase or PHASES in settings:
+                    found = _phase(file, settings, phase)
+                    resolved += [word for part in found for word in ("--config", json.dumps(part))]
+                    before = found[-1].get("name")
+                    continue
                 if (parts_by_name := settings.get(OVERLAY)) is not None:
                     resolved += ["--config", json.dumps(_part(file, parts_by_name, before))]
                     continue
@@ -230,6 +245,19 @@ def _names(given: str) -> list[str]:
         is_twin = name not in bundled() and {base, overlay} <= set(bundled())
         names += [base, overlay] if is_twin else [name]
     return names
+
+
+def _phase(file: Path, settings: dict, phase: str) -> list[dict]:
+    """What is merged for a phase of a curriculum, in this order."""
+    phases = settings.get(PHASES)
+    if phases is None:
+        raise ConfigError(f"{file.stem} is one recipe and has no phases; leave out :{phase}")
+    if phase not in phases:
+        raise ConfigError(
+            f"{file.stem} has the phases {', '.join(phases)}; name one, like "
+            f"{file.stem}:{next(iter(phases))} - got {phase or 'none'}{nearest(phase, phases)}"
+        )
+    return [settings.get(EVERY, {}), phases[phase]]
 
 
 def _part(file: Path, parts_by_name: dict, before: str | None) -> dict:
@@ -256,8 +284,12 @@ def check_file(file: Path) -> dict:
         raise ConfigError(f"{file.name} is not YAML{where}: {problem}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file.name} holds no settings; see `recipes show stage1_...` for one")
-    is_overlay = set(raw) == {OVERLAY} and isinstance(raw[OVERLAY], dict)
-    for settings in raw[OVERLAY].values() if is_overlay else [raw]:
+    each = [raw]
+    if set(raw) == {OVERLAY} and isinstance(raw[OVERLAY], dict):
+        each = list(raw[OVERLAY].values())
+    elif {PHASES} <= set(raw) <= {PHASES, EVERY} and isinstance(raw[PHASES], dict):
+        each = [raw.get(EVERY, {}), *raw[PHASES].values()]
+    for settings in each:
         for name in unknown_names(settings, Recipe):
             raise ConfigError(f"{file.name}: {no_setting(name)}")
     return raw
