@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vl3.data.quarantine import Bad
 from vl3.prompt import IGNORE
 from vl3.training.samples import Sample
 from vl3.values import Grid
@@ -87,6 +88,44 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
     return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The passes of one step that this process runs, and what could not be read.
+
+    cut: samples whose end was left out
+    """
+
+    passes: tuple[MicroBatch, ...]
+    bad: tuple[Bad, ...]
+    cut: int = 0
+
+    @property
+    def learned(self) -> int:
+        return sum(part.learned for part in self.passes)
+
+
+class StepCollator:
+    """Samples of a step to its passes: the collate function of the data loader."""
+
+    def __init__(self, pad_id: int, patch_values: int) -> None:
+        self.pad_id, self.patch_values = pad_id, patch_values
+
+    def __call__(self, items: list) -> Step:
+        passes: dict[int, list] = {}
+        bad, cut = [], 0
+        for number, item in items:
+            members = passes.setdefault(number, [])
+            if isinstance(item, Bad):
+                bad.append(item)
+            elif item is not None:
+                members.append(item)
+                cut += item.is_cut
+        ready = [
+            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
+        ]
+        return Step(tuple(ready), tuple(bad), cut)
 
 
 def _targets(targets: Sequence[dict[str, torch.Tensor]], sources) -> dict[str, torch.Tensor]:

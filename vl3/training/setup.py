@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vl3.families.settings import PruneSettings
@@ -20,7 +21,8 @@ from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
 from vl3.training.nano.spatial_loss import SpatialLoss
 from vl3.training.nano.temporal_loss import TemporalLoss
-from vl3.training.recipe import MODULES, Adapter, Recipe
+from vl3.training.ranges import MODULES
+from vl3.training.recipe import Adapter, Recipe
 from vl3.training.remember import Remember
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
@@ -78,6 +80,31 @@ def prepare(
         if name in recipe.checkpointing:
             checkpoint_blocks(getattr(model, name))
     return model.train(), processor
+
+
+def arguments(recipe: Recipe, out: Path, steps: int, device: torch.device) -> TrainingArguments:
+    """transformers' arguments of a recipe; what we do ourselves is switched off there."""
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        ignore_data_skip=True,
+        max_grad_norm=recipe.optim.clip,
+        bf16=compute_dtype(recipe.dtype, device) == torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        eval_strategy="steps" if recipe.evaluate.every else "no",
+        eval_steps=recipe.evaluate.every,
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        logging_steps=recipe.log_every,
+        logging_first_step=True,
+        report_to=recipe.report_to,
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+    )
 
 
 def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryLoss]:

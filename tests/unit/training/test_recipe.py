@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from train_cli.config import read_recipe
+from vl3.training.ranges import RANGES
 from vl3.training.recipe import (
-    RANGES,
     Adapter,
     Evaluate,
     Rates,
