@@ -7,19 +7,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
 
-from vl3 import ops, video
+from vl3 import video
 from vl3.arguments import shown
-from vl3.families.settings import ProcessorSettings
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
 from vl3.values import Clip, Grid
 from vl3.video.images import image_size, resized, still_notes
 from vl3.video.sample import exact_picks, thin
+
+if TYPE_CHECKING:
+    from vl3.families.settings import ProcessorSettings
 
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
@@ -100,6 +102,8 @@ class MediaPart:
         size = (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
+        from vl3 import ops  # with torch, which nobody needs before a picture is made smaller
+
         resize = ops.resizer(resized)
         if self.kind == "image":
             return video.read_image(self.source, size=size, resize=resize)
@@ -310,6 +314,8 @@ def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
     """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
     if clip.frames_TYX3.shape[1:3] == size:
         return clip
+    from vl3 import ops  # with torch, as above
+
     resize = ops.resizer(resized)
     frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
     return replace(clip, frames_TYX3=np.stack(frames))
