@@ -24,6 +24,15 @@ from vl3.weights import places
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("question", nargs="?", help="what to ask; without it, a conversation")
+    _add_reading(parser)
+    _add_decoding(parser)
+    _add_loading(parser)
+    parser.add_argument(
+        "--details", action="store_true", help="tokens, times and memory at the end"
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="checkpoint folder or hub id (default: the bundled nano)")
     parser.add_argument(
         "--video",
@@ -37,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="from this second of the video")
     parser.add_argument("--end", type=float, metavar="S", help="to this second of the video")
     parser.add_argument("--budget-tokens", type=int, help="visual tokens before pruning")
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument(
@@ -67,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune-keep", choices=("earlier", "later"), help="which of two alike patches stays"
     )
     parser.add_argument("--system", help="system prompt instead of the model's own")
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         choices=("nf4", "int8", "nf4+int8"),
@@ -88,9 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="GB",
         help="keep so much of encoded videos on disk, so that none is encoded twice; default 0",
-    )
-    parser.add_argument(
-        "--details", action="store_true", help="tokens, times and memory at the end"
     )
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from train_cli.config import BUNDLED, bundled, read_recipe
-from train_cli.plan import TFLOPS, look, sizes
+from train_cli.model_sizes import sizes
+from train_cli.plan import TFLOPS, look
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
 from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan
