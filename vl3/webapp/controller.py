@@ -18,9 +18,7 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
-from vl3.values import VisualContext
-from vl3.webapp import film_strip, saved, text_format, uploads
-from vl3.webapp import form as fields
+from vl3.webapp import budget, film_strip, saved, text_format, uploads
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -28,7 +26,6 @@ from vl3.webapp.conversation import (
     follow,
     messages,
     next_turn,
-    reply_about,
 )
 from vl3.webapp.errors import UserError
 from vl3.webapp.line import Line
@@ -185,62 +182,16 @@ class Controller:
 
     # plan
 
-    def planned(self, visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
-        """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
-        budget_tokens = fields.value("budget_tokens", reading["budget_tokens"])
-        if item.is_image:
-            item = replace(item, budget_tokens=budget_tokens)
-        else:
-            start_s, end_s = fields.moments(reading["start"], reading["end"])
-            item = replace(
-                item,
-                start_s=start_s,
-                end_s=end_s,
-                fps=fields.value("fps", reading["fps"]),
-                max_frames=fields.value("max_frames", reading["max_frames"]),
-                budget_tokens=budget_tokens,
-            )
-        plan = visitor.studio.plan(
-            item.path,
-            fps=item.fps,
-            max_frames=item.max_frames,
-            start=item.start_s,
-            end=item.end_s,
-            budget_tokens=item.budget_tokens,
-        )
-        return replace(item, plan=plan)
-
     def budget(self, visitor: Session, reading: Mapping, settings: Mapping) -> text_format.Budget:
         """The budget line of the current video; a wrong setting is said in the same place."""
         if visitor.current is None:
             return text_format.NO_BUDGET
         try:
-            visitor.current = self.planned(visitor, visitor.current, reading)
+            visitor.current = budget.planned(visitor, visitor.current, reading)
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
-        seen = self._foreseen(visitor, self.rule(settings["prune"]))
         room = self.room(settings["max_new_tokens"])
-        return text_format.budget(visitor.current.plan, self._limits(visitor, room), seen)
-
-    def _limits(self, visitor: Session, room: int) -> text_format.Limits:
-        """What bounds the tokens of the current video."""
-        known, chosen = visitor.studio.settings, visitor.current.budget_tokens
-        default = self.card["defaults"]["budget_tokens"]
-        is_own = chosen not in (None, default)
-        return text_format.Limits(
-            room=room,
-            budget=chosen or default,
-            least=known.min_tokens,
-            most=known.frame_tokens if is_own else None,  # said to who tries to change it
-        )
-
-    def _foreseen(self, visitor: Session, rule: dict | None) -> VisualContext | None:
-        """What the pruner would leave of the current video; None before anybody looked."""
-        item = visitor.current
-        if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
-            return visitor.foreseen[2]
-        found = reply_about(visitor.turns, item, self.card)
-        return found[0].seen[found[1]] if found and found[0].settings["prune"] == rule else None
+        return budget.line(visitor, self.card, self.rule(settings["prune"]), room)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -264,8 +215,8 @@ class Controller:
         _check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
-        extra = [self.planned(visitor, self.media.attach(path), whole) for path in files]
-        current = visitor.current and self.planned(visitor, visitor.current, reading)
+        extra = [budget.planned(visitor, self.media.attach(path), whole) for path in files]
+        current = visitor.current and budget.planned(visitor, visitor.current, reading)
         seen = any(turn.attachments for turn in context(visitor.turns))
         if not (current or extra or seen):
             raise UserError("No video yet", "Upload a video, then ask about it.")

@@ -20,7 +20,7 @@ from vl3.vision import patchify
 from vl3.vision.prune import keep_all, prune
 from vl3.viz import attention, export, pictures, positions, pruning
 from vl3.viz import run as run_view
-from vl3.webapp import form, run_details, text_format
+from vl3.webapp import budget, form, run_details, text_format
 from vl3.webapp.compare import run_both, view
 from vl3.webapp.controller import Controller
 from vl3.webapp.conversation import Attachment, Turn, built_on, is_by, reply_about
@@ -323,7 +323,7 @@ def compare(
     question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
-    item = desk.planned(visitor, visitor.current, reading)
+    item = budget.planned(visitor, visitor.current, reading)
     one, other = [
         {**answer, "prune": desk.rule(answer["prune"])} | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
