@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
-from vl3.values import VisualContext
+from vl3.values import Plan, VisualContext
 from vl3.webapp import form, text_format
 from vl3.webapp.conversation import Attachment, reply_about
 from vl3.webapp.sessions import Session
@@ -37,12 +38,14 @@ def planned(visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
     return replace(item, plan=plan)
 
 
-def line(visitor: Session, card: Mapping, rule: dict | None, room: int) -> text_format.Budget:
-    """The budget line of the current video, which is planned.
+def line(
+    visitor: Session, item: Attachment, card: Mapping, rule: dict | None, room: int
+) -> text_format.Budget:
+    """The budget line of a planned attachment.
 
     rule: all settings of the pruner, None for off; room: tokens that fit beside the answer
     """
-    item, known = visitor.current, visitor.studio.settings
+    known = visitor.studio.settings
     default = card["defaults"]["budget_tokens"]
     is_own = item.budget_tokens not in (None, default)
     limits = text_format.Limits(
@@ -51,12 +54,13 @@ def line(visitor: Session, card: Mapping, rule: dict | None, room: int) -> text_
         least=known.min_tokens,
         most=known.frame_tokens if is_own else None,  # of interest where the budget was changed
     )
-    return text_format.budget(item.plan, limits, _after_pruning(visitor, rule, card))
+    return text_format.budget(cast(Plan, item.plan), limits, _seen(visitor, item, rule, card))
 
 
-def _after_pruning(visitor: Session, rule: dict | None, card: Mapping) -> VisualContext | None:
-    """What the pruner would leave of the current video; None where it has not been run."""
-    item = visitor.current
+def _seen(
+    visitor: Session, item: Attachment, rule: dict | None, card: Mapping
+) -> VisualContext | None:
+    """What the pruner leaves of the attachment; None where it has not been run with this rule."""
     if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
         return visitor.foreseen[2]
     found = reply_about(visitor.turns, item, card)

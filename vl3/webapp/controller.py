@@ -18,7 +18,7 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
-from vl3.webapp import budget, film_strip, saved, text_format, uploads
+from vl3.webapp import budget, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -29,8 +29,8 @@ from vl3.webapp.conversation import (
 )
 from vl3.webapp.errors import UserError
 from vl3.webapp.line import Line
-from vl3.webapp.media import Media
 from vl3.webapp.sessions import Session, SessionStore
+from vl3.webapp.uploads import Uploads
 
 # How the pruner decides where neither model nor person say otherwise.
 RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
@@ -47,13 +47,13 @@ class Controller:
     def __init__(
         self,
         load: Callable[..., Any],
-        media: Media,
+        files: Uploads,
         refusals: Mapping[type[Exception], str],
         **first: str | None,
     ) -> None:
         self._load = load
         self.visitors = SessionStore(partial(load, **first))
-        self.media = media
+        self.uploads = files
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
         self.links = saved.ConversationStore()
@@ -107,31 +107,31 @@ class Controller:
 
     # files
 
-    def take(self, visitor: Session, path: str) -> None:
+    def choose_upload(self, visitor: Session, path: str) -> None:
         """Makes the uploaded file the current video of the visitor."""
         visitor.choice += 1
-        choice, item = visitor.choice, self.media.attach(path)
+        choice, item = visitor.choice, self.uploads.attach(path)
         if visitor.choice == choice:  # of two uploads the later one, whichever is read sooner
             visitor.current = item
-        self.tidy()
+        self.clean_up()
 
-    def look(self, visitor: Session) -> None:
+    def make_film_strip(self, visitor: Session) -> None:
         """Makes the pictures of the current video's film strip, unless there are none to make."""
         item = visitor.current
         if item is None or item.plan is None or item.plan.times_s is None:
             return
-        if item.sheet and item.sheet.spans == film_strip.spans(item.plan.times_s):
+        if item.strip and item.strip.spans == film_strip.spans(item.plan.times_s):
             return
-        sheet = self.media.sheet(item)
+        strip = self.uploads.film_strip(item)
         # Fields may have changed meanwhile; another file has pictures of its own.
         if visitor.current and visitor.current.key == item.key:
-            visitor.current = replace(visitor.current, sheet=sheet)
+            visitor.current = replace(visitor.current, strip=strip)
 
-    def tidy(self) -> int:
+    def clean_up(self) -> int:
         """Forgets visitors long gone, and removes files beyond the limit that nobody uses; how
         many visitors went."""
         gone = self.visitors.sweep()
-        self.media.trim(self.files())
+        self.uploads.trim(self.files())
         return gone
 
     def files(self) -> set[str]:
@@ -141,13 +141,13 @@ class Controller:
 
     def make_room(self) -> None:
         """Removes every file that nobody uses."""
-        self.media.trim(self.files(), 0)
+        self.uploads.trim(self.files(), 0)
 
     def may_read(self, owner: str, path: str) -> bool:
         """Whether the browser of that name may have the file: its own, or of what it was shown."""
-        if not uploads.contains(self.media.folder, path):
+        if not self.uploads.contains(path):
             return False
-        if uploads.is_in_place_of(self.media.folder, owner, path):
+        if self.uploads.is_of(owner, path):
             return True
         examples = {file for clip in self.examples for file in clip["item"].files}
         return path in examples | self.visitors.paths(owner)
@@ -157,21 +157,21 @@ class Controller:
         self.line.close()
         self.visitors.stop()
 
-    def keep_tidy(self, every_s: float) -> None:
+    def clean_up_regularly(self, every_s: float) -> None:
         """Tidies up for ever; to be run in a thread of its own."""
         while True:
             sleep(every_s)
-            if self.tidy():
+            if self.clean_up():
                 gc.collect()  # here alone: it stops everybody for as long as it takes
 
-    def offer(self, clips: Path) -> None:
+    def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
         index = clips / "examples.json"
         for entry in json.loads(index.read_text("utf-8")) if index.is_file() else []:
-            clip = {"item": self.media.adopt(clips / entry["file"]), "title": entry["title"]}
+            clip = {"item": self.uploads.adopt(clips / entry["file"]), "title": entry["title"]}
             self.examples.append({**clip, "questions": entry["questions"]})
 
-    def take_example(self, visitor: Session, index: int) -> None:
+    def choose_example(self, visitor: Session, index: int) -> None:
         """Makes a bundled clip the current video."""
         visitor.current = _chosen(self.examples, index)["item"]
         visitor.choice += 1
@@ -191,7 +191,8 @@ class Controller:
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
         room = self.room(settings["max_new_tokens"])
-        return budget.line(visitor, self.card, self.rule(settings["prune"]), room)
+        rule = self.rule(settings["prune"])
+        return budget.line(visitor, visitor.current, self.card, rule, room)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -215,7 +216,7 @@ class Controller:
         _check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
-        extra = [budget.planned(visitor, self.media.attach(path), whole) for path in files]
+        extra = [budget.planned(visitor, self.uploads.attach(path), whole) for path in files]
         current = visitor.current and budget.planned(visitor, visitor.current, reading)
         seen = any(turn.attachments for turn in context(visitor.turns))
         if not (current or extra or seen):
@@ -313,11 +314,11 @@ class Controller:
     def is_answering(self) -> bool:
         return self.visitors.is_busy
 
-    def another(self, **chosen: str | None) -> Any:
+    def load_another(self, **chosen: str | None) -> Any:
         """A studio of its own for another model; whoever has it releases it."""
         return self._load(**chosen)
 
-    def chosen(self, model: str, quantize: str, adapter: str) -> dict | None:
+    def model_arguments(self, model: str, quantize: str, adapter: str) -> dict | None:
         """The fields of a model as arguments of another; None where they name the page's own."""
         fields = {"model": model, "quantize": quantize, "adapter": adapter}
         named = {key: value if value not in ("", "none") else None for key, value in fields.items()}
@@ -337,7 +338,7 @@ class Controller:
         rule = self.rule(settings["prune"])
         return {**settings, "prune": "model" if rule == self.prune else rule}
 
-    def give_up(self, visitor: Session) -> None:
+    def mark_failed(self, visitor: Session) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
         if visitor.is_busy and not visitor.waiting and not visitor.working.locked():
             problem = "The answer failed. Try again; the log of the server says why."
@@ -346,7 +347,7 @@ class Controller:
                 replace(visitor.turns[-1], status="failed", problem=problem),
             ]
 
-    def recall(self, visitor: Session, key: object) -> Attachment:
+    def choose_earlier(self, visitor: Session, key: object) -> Attachment:
         """An earlier video of the conversation, as the current one again."""
         for turn in reversed(visitor.turns):
             for item in turn.attachments:
@@ -404,7 +405,7 @@ class Controller:
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
                 number(name, value, **cast(Any, {"above" if name == "fps" else "low": 0}))
-        item = self.media.attach(path)
+        item = self.uploads.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
         item = item if item.is_image else replace(item, **chosen)
