@@ -12,12 +12,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import get_args
 
 import vl3
 from train_cli.config import OK, USAGE, in_words
 from vl3.arguments import number
 from vl3.units import parse_memory
-from vl3.values import Progress, Reply
+from vl3.values import Decoding, Progress, PruneMode, PruneSide, Reply
 from vl3.weights import places
 
 
@@ -49,24 +51,22 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer")
+    parser.add_argument("--temperature", type=float, help="0 is greedy (default)")
     parser.add_argument(
         "--top-p",
         type=float,
-        default=1.0,
         help="draw from the likeliest tokens that make up this share",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=float,
-        default=1.0,
         help="above 1: what was said becomes less likely",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    parser.add_argument("--seed", type=int, help="of what is drawn at random")
     parser.add_argument(
         "--prune",
-        choices=("off", "official", "rlt", "last_kept"),
+        choices=("off", *get_args(PruneMode)),
         help="how repeated patches are removed (default: as the model was trained)",
     )
     parser.add_argument(
@@ -76,9 +76,10 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
         help="patches that change no more than this are removed",
     )
     parser.add_argument(
-        "--prune-keep", choices=("earlier", "later"), help="which of two alike patches stays"
+        "--prune-keep", choices=get_args(PruneSide), help="which of two alike patches stays"
     )
     parser.add_argument("--system", help="system prompt instead of the model's own")
+    parser.set_defaults(**asdict(Decoding()))
 
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
@@ -219,11 +220,7 @@ def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
     stop, reply, progress = threading.Event(), None, _Progress()
     stream = studio.stream(
         messages,
-        max_new_tokens=chosen.max_new_tokens,
-        temperature=chosen.temperature,
-        top_p=chosen.top_p,
-        repetition_penalty=chosen.repetition_penalty,
-        seed=chosen.seed,
+        **{each.name: getattr(chosen, each.name) for each in fields(Decoding)},
         budget_tokens=chosen.budget_tokens,
         prune=_prune(chosen),
         stop=stop,

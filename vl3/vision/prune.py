@@ -17,25 +17,24 @@ How a change is measured is in kernels/difffp/reference.py.
 from __future__ import annotations
 
 from math import inf
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from vl3 import ops
 from vl3.arguments import instance, number, shown, whole
-from vl3.ops import Mode
-from vl3.values import Grid, Keep, Patches
+from vl3.values import Grid, Keep, Patches, PruneMode, PruneSettings, PruneSide
 
-Side = Literal["earlier", "later"]
 MOST_TOKENS = 2**31 - 1  # of min_tokens: an index
+_DEFAULT = PruneSettings()
 
 
 def prune(
     patches: Patches,
-    threshold: float = 0.1,
-    mode: Mode = "official",
-    min_tokens: int = 1,
-    keep: Side = "earlier",
+    threshold: float = _DEFAULT.threshold,
+    mode: PruneMode = _DEFAULT.mode,
+    min_tokens: int = _DEFAULT.min_tokens,
+    keep: PruneSide = _DEFAULT.keep,
 ) -> Keep:
     """Which merged tokens stay, for every clip of patches; images and single frames stay whole.
 
@@ -48,8 +47,8 @@ def prune(
             official float arithmetic.
     """
     instance("patches", patches, Patches, "vl3.values.Patches")
-    if not _is_one(mode, Mode) or not _is_one(keep, Side):
-        choices = f"{', '.join(get_args(Mode))} with keep = {' or '.join(get_args(Side))}"
+    if not _is_one(mode, PruneMode) or not _is_one(keep, PruneSide):
+        choices = f"{', '.join(get_args(PruneMode))} with keep = {' or '.join(get_args(PruneSide))}"
         raise ValueError(
             f"no pruner mode {shown(mode)} with keep = {shown(keep)}; choose {choices}"
         )

@@ -18,6 +18,7 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
+from vl3.values import PruneSettings
 from vl3.webapp import budget, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
@@ -32,8 +33,6 @@ from vl3.webapp.line import Line
 from vl3.webapp.sessions import Session, SessionStore
 from vl3.webapp.uploads import Uploads
 
-# How the pruner decides where neither model nor person say otherwise.
-RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
 MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
@@ -331,7 +330,7 @@ class Controller:
         """All settings of the pruner where some are chosen; None for off, "model" for its own."""
         if prune is None or prune == "model":
             return self.prune if prune else None
-        return {**RULE, **(self.prune or {}), **cast(Mapping, prune)}
+        return {**asdict(PruneSettings()), **(self.prune or {}), **cast(Mapping, prune)}
 
     def _as_model(self, settings: Mapping) -> dict:
         """The settings, with pruning that is the model's own left to the model."""

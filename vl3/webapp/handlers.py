@@ -292,9 +292,9 @@ class Handlers(Layout):
         max_frames: int | None = None,
         start: float | None = None,
         end: float | None = None,
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
+        max_new_tokens: int = form.DEFAULTS["max_new_tokens"],
+        temperature: float = form.DEFAULTS["temperature"],
+        seed: int = form.DEFAULTS["seed"],
         request: gr.Request | None = None,
     ) -> str:
         """Answers a question about one video or image file; the text that the page would show."""

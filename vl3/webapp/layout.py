@@ -10,7 +10,8 @@ from typing import cast
 
 import gradio as gr
 
-from vl3.webapp import tabs, text_format, widget_values
+from vl3.viz import pruning
+from vl3.webapp import form, tabs, text_format, widget_values
 from vl3.webapp.controller import Controller
 
 # By their endings those whose kind not every browser knows.
@@ -156,8 +157,12 @@ class Layout:
         own = cast(dict, self.controller.rule({}))
         prune = gr.Checkbox(removes, label="Remove repeated patches")
         threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
-        mode = gr.Dropdown(text_format.PRUNERS, value=own["mode"], label="Compare with")
-        keep = gr.Dropdown(text_format.SIDES, value=own["keep"], label="Of two alike")
+        modes, sides = (
+            [(label, name) for name, label in names.items()]
+            for names in (pruning.MODES, pruning.SIDES)
+        )
+        mode = gr.Dropdown(modes, value=own["mode"], label="Compare with")
+        keep = gr.Dropdown(sides, value=own["keep"], label="Of two alike")
         return [prune, threshold, mode, keep]
 
     def _model_fields(self, empty: str) -> list:
@@ -177,14 +182,18 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Answers")
             with gr.Row():
-                temperature = gr.Number(0, label="Temperature", step=0.1, min_width=80)
-                top_p = gr.Number(1, label="Top-p", step=0.05, min_width=80)
+                temperature = gr.Number(
+                    form.DEFAULTS["temperature"], label="Temperature", step=0.1, min_width=80
+                )
+                top_p = gr.Number(form.DEFAULTS["top_p"], label="Top-p", step=0.05, min_width=80)
             with gr.Row():
                 longest = gr.Number(
                     defaults["max_new_tokens"], label="Max new tokens", min_width=80
                 )
-                seed = gr.Number(0, label="Seed", min_width=80)
-            penalty = gr.Number(1, label="Repetition penalty", step=0.05)
+                seed = gr.Number(form.DEFAULTS["seed"], label="Seed", min_width=80)
+            penalty = gr.Number(
+                form.DEFAULTS["repetition_penalty"], label="Repetition penalty", step=0.05
+            )
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
         self.faults = widget("faults")
         with gr.Group():

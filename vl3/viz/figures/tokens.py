@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log10
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from vl3.arguments import choice, instance, items, number
-from vl3.ops import Mode
-from vl3.values import Grid, Keep, Patches, PromptSegment
+from vl3.values import Grid, Keep, Patches, PromptSegment, PruneMode
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import positions as patch_positions
@@ -190,7 +189,7 @@ def kept_per_frame(keep: Keep, times_s: Sequence[float] | None = None) -> Drawn:
 
 def kept_by_threshold(
     patches: Patches,
-    modes: Sequence[Mode] = ("official", "rlt", "last_kept"),
+    modes: Sequence[PruneMode] = get_args(PruneMode),
     thresholds: Sequence[float] = THRESHOLDS,
     used: float | None = None,
 ) -> Drawn:
@@ -204,7 +203,7 @@ def kept_by_threshold(
         raise ValueError("thresholds is empty; leave it out for those of the pruning view")
     used = None if used is None else number("used", used, above=0)
     modes = [
-        cast(Mode, choice("each of modes", mode, tuple(LEVELS)))
+        cast(PruneMode, choice("each of modes", mode, tuple(LEVELS)))
         for mode in items("modes", modes, "a list of modes of the pruner")
     ]
     for mode in modes:
