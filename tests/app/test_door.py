@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
-from page_fixtures import fake_desk
+from page_fixtures import fake_controller
 from serving import serving
 from steps import toast, upload
 
@@ -95,7 +95,7 @@ def test_names_of_this_machine_are_let_in(mine, host):
 
 
 def test_a_proxy_gives_its_own_name(server):
-    with serving(server.desk, allowed=["vl3.example"]) as running:
+    with serving(server.controller, allowed=["vl3.example"]) as running:
         browser = Browser(running.url)
         assert browser.ask("GET", "/config", host="vl3.example")[0] == 200
         assert browser.ask("GET", "/config", host="www.vl3.example")[0] == 421
@@ -116,13 +116,13 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN)
 def test_another_page_can_do_nothing(mine, server, headers):
-    before = set(server.desk.media.folder.rglob("*"))
+    before = set(server.controller.uploads.folder.rglob("*"))
     assert mine.bring("a.mp4", b"a", headers=headers)[0] == 403
     call = {"data": [None] * 9, "session_hash": "x", "fn_index": 0}
     for path in ("queue/join", "call/ask", "run/ask", "component_server", "cancel"):
         assert mine.ask("POST", f"/gradio_api/{path}", call, headers)[0] == 403, path
     assert mine.ask("GET", "/gradio_api/heartbeat/x", headers=headers)[0] == 403
-    assert set(server.desk.media.folder.rglob("*")) == before
+    assert set(server.controller.uploads.folder.rglob("*")) == before
 
 
 def test_its_own_pages_and_links_to_it_work(mine, server):
@@ -173,7 +173,7 @@ def test_an_upload_is_its_browsers_alone(server, mine, other, clip):
 
 
 def test_a_session_is_its_browsers_alone(server, mine, other, script):
-    server.desk.visitors.get(mine.session, access.owner_of(mine.cookie.partition("=")[2]))
+    server.controller.visitors.get(mine.session, access.owner_of(mine.cookie.partition("=")[2]))
     call = {"data": [], "session_hash": mine.session, "fn_index": 0}
     assert other.ask("POST", "/gradio_api/queue/join", call)[0] == 403
     for path in (f"heartbeat/{mine.session}", f"queue/data?session_hash={mine.session}"):
@@ -229,10 +229,10 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_stays_inside_and_leaves_nothing_else(mine, server, name):
-    before = set(server.desk.media.folder.rglob("*"))
+    before = set(server.controller.uploads.folder.rglob("*"))
     status, _, text = mine.bring(name, b"content")
     assert status in (200, 400)
-    new = [path for path in server.desk.media.folder.rglob("*") if path not in before]
+    new = [path for path in server.controller.uploads.folder.rglob("*") if path not in before]
     files = [path for path in new if path.is_file()]
     assert len(files) == (1 if status == 200 else 0)
     if status == 200:
@@ -244,7 +244,7 @@ def rest_of(folder: Path) -> set[Path]:
 
 
 def test_an_upload_that_ends_early_leaves_nothing(mine, server, capfd):
-    folder = server.desk.media.folder
+    folder = server.controller.uploads.folder
     before = rest_of(folder)
     head = "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000\r\n"
     head += f"Cookie: {mine.cookie}\r\nContent-Type: multipart/form-data; boundary=e\r\n\r\n"
@@ -265,12 +265,12 @@ def test_an_upload_that_ends_early_leaves_nothing(mine, server, capfd):
 
 
 def test_a_file_that_is_too_large_is_said_and_leaves_nothing(mine, server):
-    before = rest_of(server.desk.media.folder)
+    before = rest_of(server.controller.uploads.folder)
     status, _, text = mine.bring("large.mp4", bytes(22_000_000))
     assert (status, text) == (413, "The file is larger than 20 MB, the most that this page takes.")
     status, _, text = mine.bring("large.mp4", bytes(20_500_000))  # within what surrounds a file
     assert (status, text) == (413, "The file is larger than 20 MB, the most that this page takes.")
-    assert rest_of(server.desk.media.folder) == before
+    assert rest_of(server.controller.uploads.folder) == before
 
 
 def test_a_disk_that_gets_full_is_said_and_recovers(tmp_path, capfd):
@@ -280,7 +280,7 @@ def test_a_disk_that_gets_full_is_said_and_recovers(tmp_path, capfd):
     if subprocess.run(small, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
-        with serving(fake_desk(disk)) as running, pytest.MonkeyPatch.context() as patch:
+        with serving(fake_controller(disk)) as running, pytest.MonkeyPatch.context() as patch:
             patch.setattr(uploads, "SPARE_BYTES", 0)
             browser = Browser(running.url)
             # Told beforehand by the length of the request; and met while writing where it has none.

@@ -135,7 +135,7 @@ def test_a_crowd_loses_no_event_and_is_answered_or_told_its_place(server, script
     assert seen.problems == {}
     assert seen.counts["light events"] > 50
     assert 0 < seen.counts["answered"] == seen.counts["questions"]
-    eventually(lambda: len(server.desk.line) == 0)
+    eventually(lambda: len(server.controller.line) == 0)
 
 
 def test_as_many_as_have_room_are_answered_together(server, script):

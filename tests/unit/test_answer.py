@@ -12,12 +12,12 @@ import vl3
 from vl3.inference import generation
 from vl3.inference.engine import Stopped
 from vl3.inference.generation import (
-    COLDEST,
-    Decoding,
     PrefixCache,
     PreparedPrompt,
+    logits_processors,
     stream_text,
 )
+from vl3.values import COLDEST, Decoding
 
 PLAIN = {"max_new_tokens": 6}
 
@@ -77,7 +77,7 @@ def test_below_1_is_drawn_too(studio, temperature):
 def left(prompt, new, logits, **settings) -> torch.Tensor:
     """Probabilities after these tokens, as the next one is drawn from them."""
     sequence, scores = torch.tensor([[*prompt, *new]]), torch.tensor([logits]).log()
-    return Decoding(**settings).processors(len(prompt))(sequence, scores).softmax(-1)[0]
+    return logits_processors(Decoding(**settings), len(prompt))(sequence, scores).softmax(-1)[0]
 
 
 def test_what_each_setting_does_to_the_probabilities():

@@ -9,8 +9,7 @@ import torch
 
 from train_cli.__main__ import main
 from train_cli.bench import GROUPS, ON_REQUEST, clips, files, merged, peers
-from train_cli.bench.measure import Mismatch, beside, spread
-from train_cli.bench.models import same_start, within
+from train_cli.bench.measure import Mismatch, beside, same_start, spread, within
 from train_cli.bench.page import HAND
 from train_cli.bench.quantized import resident
 from train_cli.bench.scaling import over_line

@@ -1,4 +1,4 @@
-"""How things are measured: sides by turns, outputs compared first, CPU seconds of all threads."""
+"""How things are measured: outputs compared, then one side after the other, in CPU seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 OURS = "ours"
 
@@ -44,7 +48,8 @@ def beside(
     rounds: int,
     check: Callable[[object, object], str],
 ) -> list[Row]:
-    """A row for each peer. All sides run once unmeasured, then by turns, rounds times.
+    """A row for each peer. All sides run once unmeasured, then one after the other, rounds
+    times.
 
     check: given what ours and a peer return; says how they agree, raises Mismatch where they must
     """
@@ -72,8 +77,39 @@ def beside(
     ]
 
 
+def equal_ids(ours: list[int], theirs: list[int]) -> str:
+    if ours != theirs:
+        raise Mismatch(f"tokens {ours} against {theirs}")
+    return "same tokens"
+
+
+def same_start(ours: list[int], theirs: list[int]) -> str:
+    """Of answers in bfloat16: another order of sums may decide between two tokens that are near."""
+    equal = [a == b for a, b in zip(ours, theirs)]
+    count = equal.index(False) if False in equal else len(equal)
+    if len(ours) != len(theirs) or count < len(ours) / 4:
+        raise Mismatch(f"tokens {ours} against {theirs}")
+    return "same tokens" if all(equal) else f"the first {count} of {len(ours)} tokens are the same"
+
+
+def within(most: float):
+    """A check that the relative error of two tensors is at most this."""
+
+    def check(ours: torch.Tensor, theirs: torch.Tensor) -> str:
+        error = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+        if not error <= most:
+            raise Mismatch(f"relative error {error:.1e}, {most:.0e} allowed")
+        return f"relative error {error:.0e}"
+
+    return check
+
+
+def unchecked(_ours, _theirs) -> str:
+    return "less input"
+
+
 def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of one call; the collector of garbage waits meanwhile."""
+    """CPU and wall seconds of one call; no garbage is collected in between."""
     gc.collect()
     gc.disable()
     try:

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset, Sampler
 from vl3.data.quarantine import Bad
 from vl3.data.records import BadSample, Record
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask_many
-from vl3.toyworld.world import Level, film, sample_scene
+from vl3.toyworld.world import Level, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.frames import FrameCache
 from vl3.training.order import DataOrder, Part, split

@@ -17,9 +17,8 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
-from vl3.values import VisualContext
-from vl3.webapp import film_strip, saved, text_format, uploads
-from vl3.webapp import form as fields
+from vl3.values import PruneSettings
+from vl3.webapp import budget, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -27,15 +26,12 @@ from vl3.webapp.conversation import (
     follow,
     messages,
     next_turn,
-    reply_about,
 )
 from vl3.webapp.errors import UserError
 from vl3.webapp.line import Line
-from vl3.webapp.media import Media
 from vl3.webapp.sessions import Session, SessionStore
+from vl3.webapp.uploads import Uploads
 
-# How the pruner decides where neither model nor person say otherwise.
-RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
 MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
@@ -49,13 +45,13 @@ class Controller:
     def __init__(
         self,
         load: Callable[..., Any],
-        media: Media,
+        files: Uploads,
         refusals: Mapping[type[Exception], str],
         **first: str | None,
     ) -> None:
         self._load = load
         self.visitors = SessionStore(partial(load, **first))
-        self.media = media
+        self.uploads = files
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
         self.links = saved.ConversationStore()
@@ -113,31 +109,31 @@ class Controller:
 
     # files
 
-    def take(self, visitor: Session, path: str) -> None:
+    def choose_upload(self, visitor: Session, path: str) -> None:
         """Makes the uploaded file the current video of the visitor."""
         visitor.choice += 1
-        choice, item = visitor.choice, self.media.attach(path)
+        choice, item = visitor.choice, self.uploads.attach(path)
         if visitor.choice == choice:  # of two uploads the later one, whichever is read sooner
             visitor.current = item
-        self.tidy()
+        self.clean_up()
 
-    def look(self, visitor: Session) -> None:
+    def make_film_strip(self, visitor: Session) -> None:
         """Makes the pictures of the current video's film strip, unless there are none to make."""
         item = visitor.current
         if item is None or item.plan is None or item.plan.times_s is None:
             return
-        if item.sheet and item.sheet.spans == film_strip.spans(item.plan.times_s):
+        if item.strip and item.strip.spans == film_strip.spans(item.plan.times_s):
             return
-        sheet = self.media.sheet(item)
+        strip = self.uploads.film_strip(item)
         # Fields may have changed meanwhile; another file has pictures of its own.
         if visitor.current and visitor.current.key == item.key:
-            visitor.current = replace(visitor.current, sheet=sheet)
+            visitor.current = replace(visitor.current, strip=strip)
 
-    def tidy(self) -> int:
+    def clean_up(self) -> int:
         """Forgets visitors long gone, and removes files beyond the limit that nobody uses; how
         many visitors went."""
         gone = self.visitors.sweep()
-        self.media.trim(self.files())
+        self.uploads.trim(self.files())
         return gone
 
     def files(self) -> set[str]:
@@ -147,13 +143,13 @@ class Controller:
 
     def make_room(self) -> None:
         """Removes every file that nobody uses."""
-        self.media.trim(self.files(), 0)
+        self.uploads.trim(self.files(), 0)
 
     def may_read(self, owner: str, path: str) -> bool:
         """Whether the browser of that name may have the file: its own, or of what it was shown."""
-        if not uploads.contains(self.media.folder, path):
+        if not self.uploads.contains(path):
             return False
-        if uploads.is_in_place_of(self.media.folder, owner, path):
+        if self.uploads.is_of(owner, path):
             return True
         examples = {file for clip in self.examples for file in clip["item"].files}
         return path in examples | self.visitors.paths(owner)
@@ -163,24 +159,24 @@ class Controller:
         self.line.close()
         self.visitors.stop()
 
-    def keep_tidy(self, every_s: float, give_back: Callable[[], None]) -> None:
-        """Tidies up for ever; to be run in a thread of its own.
+    def clean_up_regularly(self, every_s: float, give_back: Callable[[], None]) -> None:
+        """Cleans up for ever; to be run in a thread of its own.
 
         give_back: hands free memory back (inference.engine.give_back_memory)
         """
         while True:
             sleep(every_s)
-            if self.tidy():
+            if self.clean_up():
                 give_back()  # here alone: it stops everybody for as long as it takes
 
-    def offer(self, clips: Path) -> None:
+    def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
         index = clips / "examples.json"
         for entry in json.loads(index.read_text("utf-8")) if index.is_file() else []:
-            clip = {"item": self.media.adopt(clips / entry["file"]), "title": entry["title"]}
+            clip = {"item": self.uploads.adopt(clips / entry["file"]), "title": entry["title"]}
             self.examples.append({**clip, "questions": entry["questions"]})
 
-    def take_example(self, visitor: Session, index: int) -> None:
+    def choose_example(self, visitor: Session, index: int) -> None:
         """Makes a bundled clip the current video."""
         visitor.current = _chosen(self.examples, index)["item"]
         visitor.choice += 1
@@ -191,62 +187,17 @@ class Controller:
 
     # plan
 
-    def planned(self, visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
-        """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
-        budget_tokens = fields.value("budget_tokens", reading["budget_tokens"])
-        if item.is_image:
-            item = replace(item, budget_tokens=budget_tokens)
-        else:
-            start_s, end_s = fields.moments(reading["start"], reading["end"])
-            item = replace(
-                item,
-                start_s=start_s,
-                end_s=end_s,
-                fps=fields.value("fps", reading["fps"]),
-                max_frames=fields.value("max_frames", reading["max_frames"]),
-                budget_tokens=budget_tokens,
-            )
-        plan = visitor.studio.plan(
-            item.path,
-            fps=item.fps,
-            max_frames=item.max_frames,
-            start=item.start_s,
-            end=item.end_s,
-            budget_tokens=item.budget_tokens,
-        )
-        return replace(item, plan=plan)
-
     def budget(self, visitor: Session, reading: Mapping, settings: Mapping) -> text_format.Budget:
         """The budget line of the current video; a wrong setting is said in the same place."""
         if visitor.current is None:
             return text_format.NO_BUDGET
         try:
-            visitor.current = self.planned(visitor, visitor.current, reading)
+            visitor.current = budget.planned(visitor, visitor.current, reading)
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
-        seen = self._foreseen(visitor, self.rule(settings["prune"]))
         room = self.room(settings["max_new_tokens"])
-        return text_format.budget(visitor.current.plan, self._limits(visitor, room), seen)
-
-    def _limits(self, visitor: Session, room: int) -> text_format.Limits:
-        """What bounds the tokens of the current video."""
-        known, chosen = visitor.studio.settings, visitor.current.budget_tokens
-        default = self.card["defaults"]["budget_tokens"]
-        is_own = chosen not in (None, default)
-        return text_format.Limits(
-            room=room,
-            budget=chosen or default,
-            least=known.min_tokens,
-            most=known.frame_tokens if is_own else None,  # said to who tries to change it
-        )
-
-    def _foreseen(self, visitor: Session, rule: dict | None) -> VisualContext | None:
-        """What the pruner would leave of the current video; None before anybody looked."""
-        item = visitor.current
-        if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
-            return visitor.foreseen[2]
-        found = reply_about(visitor.turns, item, self.card)
-        return found[0].seen[found[1]] if found and found[0].settings["prune"] == rule else None
+        rule = self.rule(settings["prune"])
+        return budget.line(visitor, visitor.current, self.card, rule, room)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -270,8 +221,8 @@ class Controller:
         _check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
-        extra = [self.planned(visitor, self.media.attach(path), whole) for path in files]
-        current = visitor.current and self.planned(visitor, visitor.current, reading)
+        extra = [budget.planned(visitor, self.uploads.attach(path), whole) for path in files]
+        current = visitor.current and budget.planned(visitor, visitor.current, reading)
         seen = any(turn.attachments for turn in context(visitor.turns))
         if not (current or extra or seen):
             raise UserError("No video yet", "Upload a video, then ask about it.")
@@ -368,11 +319,11 @@ class Controller:
     def is_answering(self) -> bool:
         return self.visitors.is_busy
 
-    def another(self, **chosen: str | None) -> Any:
+    def load_another(self, **chosen: str | None) -> Any:
         """A studio of its own for another model; whoever has it releases it."""
         return self._load(**chosen)
 
-    def chosen(self, model: str, quantize: str, adapter: str) -> dict | None:
+    def model_arguments(self, model: str, quantize: str, adapter: str) -> dict | None:
         """The fields of a model as arguments of another; None where they name the page's own."""
         fields = {"model": model, "quantize": quantize, "adapter": adapter}
         named = {key: value if value not in ("", "none") else None for key, value in fields.items()}
@@ -385,14 +336,14 @@ class Controller:
         """All settings of the pruner where some are chosen; None for off, "model" for its own."""
         if prune is None or prune == "model":
             return self.prune if prune else None
-        return {**RULE, **(self.prune or {}), **cast(Mapping, prune)}
+        return {**asdict(PruneSettings()), **(self.prune or {}), **cast(Mapping, prune)}
 
     def _as_model(self, settings: Mapping) -> dict:
         """The settings, with pruning that is the model's own left to the model."""
         rule = self.rule(settings["prune"])
         return {**settings, "prune": "model" if rule == self.prune else rule}
 
-    def give_up(self, visitor: Session) -> None:
+    def mark_failed(self, visitor: Session) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
         if visitor.is_busy and not visitor.waiting and not visitor.working.locked():
             problem = "The answer failed. Try again; the log of the server says why."
@@ -401,7 +352,7 @@ class Controller:
                 replace(visitor.turns[-1], status="failed", problem=problem),
             ]
 
-    def recall(self, visitor: Session, key: object) -> Attachment:
+    def choose_earlier(self, visitor: Session, key: object) -> Attachment:
         """An earlier video of the conversation, as the current one again."""
         for turn in reversed(visitor.turns):
             for item in turn.attachments:
@@ -459,7 +410,7 @@ class Controller:
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
                 number(name, value, **cast(Any, {"above" if name == "fps" else "low": 0}))
-        item = self.media.attach(path)
+        item = self.uploads.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
         item = item if item.is_image else replace(item, **chosen)

@@ -37,7 +37,7 @@ class Attachment:
     zero_s: float = field(default=0.0, compare=False)
     first_s: float = field(default=0.0, compare=False)
     plan: Plan | None = field(default=None, compare=False)
-    sheet: FilmStrip | None = field(default=None, compare=False)
+    strip: FilmStrip | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -49,8 +49,8 @@ class Attachment:
 
     @property
     def files(self) -> tuple[str, ...]:
-        sheet = self.sheet.path if self.sheet else None
-        return tuple(path for path in (self.path, self.poster, sheet) if path)
+        strip = self.strip.path if self.strip else None
+        return tuple(path for path in (self.path, self.poster, strip) if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""

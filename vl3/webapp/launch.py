@@ -30,9 +30,9 @@ from vl3.inference.engine import give_back_memory
 from vl3.webapp import cli, server, text_format, uploads
 from vl3.webapp.call_log import log_briefly
 from vl3.webapp.controller import Controller
-from vl3.webapp.media import Media
 from vl3.webapp.page import Page
 from vl3.webapp.sessions import settle
+from vl3.webapp.uploads import Uploads
 
 SWEEP_S = 30.0
 END_S = 1.5
@@ -40,14 +40,14 @@ LOOK_S = 0.2
 M_ARENA_MAX = -8  # of malloc.h
 
 
-def build(desk: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
+def build(controller: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
     """The page as a Gradio application, its queue included.
 
     can_load: whether visitors choose the model
     estimate(model, quantize=...) says what another model will take (vl3.studio.estimate)
     """
-    demo = Page(desk, can_load, partial(needed, estimate)).demo
-    # No bound on events: they are light, and what is not waits in the desk's line, which has one.
+    demo = Page(controller, can_load, partial(needed, estimate)).demo
+    # No bound on events: they are light. Work waits in the controller's line, which has a bound.
     demo.queue(max_size=None, default_concurrency_limit=4, api_open=False)
     # It looks for work that often, a thousand times a second by itself: 6 % of a core for nothing.
     demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = 0.01, 0.1
@@ -67,7 +67,7 @@ async def store(request, place: Path, most_bytes: int, upload_id: str | None) ->
             tracked.set_done(upload_id)
 
 
-def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
+def launch_options(controller: Controller, max_bytes: int, **names) -> dict:
     """The arguments of launch(), but for address and lock; names as of launch.options."""
     theme = gr.themes.Monochrome(
         font=server.FONT, font_mono=server.FONT_MONO, radius_size="md", spacing_size="sm"
@@ -75,7 +75,7 @@ def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
         button_secondary_text_color_hover="*button_secondary_text_color",
         button_secondary_background_fill_hover="*neutral_100",
     )
-    return {"theme": theme, **server.options(desk, max_bytes, store, **names)}
+    return {"theme": theme, **server.options(controller, max_bytes, store, **names)}
 
 
 def refusals() -> dict[type[Exception], str]:
@@ -114,17 +114,20 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
     estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
-    media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
+    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9))
     try:
-        desk = Controller(load, media, refusals(), **first)
+        controller = Controller(load, media, refusals(), **first)
     except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
         cli.fail(error)
-    desk.offer(CLIPS)
+    controller.add_examples(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
-    threading.Thread(target=desk.keep_tidy, args=(SWEEP_S, give_back_memory), daemon=True).start()
+    cleaner = threading.Thread(
+        target=controller.clean_up_regularly, args=(SWEEP_S, give_back_memory), daemon=True
+    )
+    cleaner.start()
     log_briefly()
-    demo = build(desk, options.auth is None, estimate)
+    demo = build(controller, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
     demo.launch(
         server_name=f"[{options.host}]" if ":" in options.host else options.host,
@@ -134,7 +137,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         inbrowser=options.open,
         root_path=options.root_path.rstrip("/") or None,
         prevent_thread_lock=True,
-        **launch_options(desk, options.max_upload, **names),
+        **launch_options(controller, options.max_upload, **names),
     )
     settle()
     print(f"vl3 is at {cli.address(options.host, options.port)}", flush=True)
@@ -144,7 +147,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     _on_end(lambda number, frame: ending.set())
     while not ending.wait(LOOK_S):  # a signal that another thread got is handled at the next look
         pass
-    desk.close()
+    controller.close()
 
     # What does not end by itself in time, a layer or a slow reader, ends with the process. The
     # interpreter is not taken down first: torch aborts the process where a thread of an answer

@@ -5,22 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vl3.toyworld.draw import coverage, film, render, shake
 from vl3.toyworld.events import caption
 from vl3.toyworld.questions import FAMILIES, ask, ask_many, box_text
 from vl3.toyworld.score import overlap
-from vl3.toyworld.world import (
-    COLOURS,
-    HELD_OUT,
-    Digit,
-    Level,
-    Scene,
-    Sprite,
-    coverage,
-    film,
-    render,
-    sample_scene,
-    shake,
-)
+from vl3.toyworld.world import COLOURS, HELD_OUT, Digit, Level, Scene, Sprite, sample_scene
 from vl3.training.nano.spatial_loss import clip_grid
 from vl3.values import Patches
 from vl3.vision import patchify, prune
