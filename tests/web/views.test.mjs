@@ -95,7 +95,7 @@ test("maps that were asked for: the ones that lay longest go first", () => {
 
 test("slots of several media are numbered over all frames", () => {
   const { media, first_slots } = expected.attention, slots = slotsOf(media);
-  assert.deepEqual(slots.firstSlot, first_slots);
+  assert.deepEqual(slots.spans, first_slots.slice(1).map((/** @type {number} */ end, /** @type {number} */ i) => [first_slots[i], end]));
   assert.deepEqual(slots.starts, [0, 3, 4]); // frames before each medium
   assert.equal(slots.mediumOf(0), 0);
   assert.equal(slots.mediumOf(slots.numFrames - 1), media.length - 1);

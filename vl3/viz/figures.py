@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 
 from vl3.arguments import choice, instance, items, number, shown, whole
 from vl3.ops import Mode
-from vl3.values import Grid, Keep, Patches, PromptSegment
+from vl3.values import Grid, Keep, Patches, PromptSegment, TokenGrid
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, frequencies
@@ -385,13 +385,23 @@ def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
     return _styled(figure, "Alike by distance"), table
 
 
-def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) -> Drawn:
-    """Positions of a clip's tokens in the prompt, had none been removed, and as they are."""
-    before_M, after_M = positions.language(spans, keep_M, grid)
+def language(
+    spans: Sequence[positions.Span],
+    keep_M: np.ndarray,
+    grid: Grid,
+    tokens: TokenGrid | None = None,
+) -> Drawn:
+    """Positions of a clip's tokens in the prompt, had none been removed, and as they are.
+
+    tokens: as of vl3.viz.positions.language; a token of several frames stands at its first
+    """
+    before_M, after_M = positions.language(spans, keep_M, grid, tokens)
+    tokens = tokens or TokenGrid.of_cells(grid)
+    per_step, first_S = tokens.tokens_per_step, np.array(tokens.frames)[:, 0]
     table = pd.DataFrame(
         {
-            "frame": 1 + np.arange(grid.num_tokens) // grid.tokens_per_frame,
-            "token": np.arange(grid.num_tokens) % grid.tokens_per_frame,
+            "frame": 1 + first_S.repeat(per_step),
+            "token": np.arange(tokens.num_tokens) % per_step,
             "before": before_M,
             "after": pd.array(np.where(after_M < 0, 0, after_M), dtype="Int64"),
         }
@@ -404,7 +414,7 @@ def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) ->
         ("after pruning", kept, "after", BLUE),
     ):
         figure.add_scatter(
-            x=part["frame"] + (part["token"] / grid.tokens_per_frame - 0.5) * 0.8,
+            x=part["frame"] + (part["token"] / per_step - 0.5) * 0.8,
             y=part[y].astype(int),
             mode="markers",
             name=name,
@@ -460,18 +470,19 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
 def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = None) -> Drawn:
     """How much each word gave to each frame of a clip, mean of the layers and heads asked for.
 
+    A token that stands for several frames counts in each of them.
     attention: vl3.interpret.Attention of a source with words
     """
     _check_look(attention)
-    maps = attention.maps()
-    weight_QTRC = maps[whole("clip", clip, low=0, high=len(maps) - 1)].mean(axis=(0, 1))
-    frames = weight_QTRC.shape[1]
+    sums = attention.cells.by_frame(attention.visual_IHQK)
+    weight_QT = sums[whole("clip", clip, low=0, high=len(sums) - 1)].mean(axis=(0, 1))
+    frames = weight_QT.shape[1]
     if times_s is not None:
         times_s = _times(times_s, frames)
     names = [f"{frame + 1}" for frame in range(frames)] if times_s is None else _told_apart(times_s)
     numbered = [f"{number} {word.strip()}" for number, word in enumerate(attention.words)]
     table = pd.DataFrame(
-        np.nansum(weight_QTRC, axis=(2, 3)),
+        weight_QT,
         index=pd.Index(numbered, name="word"),
         columns=pd.Index(names, name="frame"),
     )

@@ -219,8 +219,10 @@ class Controller:
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
         seen = self._foreseen(visitor, self.rule(settings["prune"]))
-        room = self.room(settings["max_new_tokens"])
-        return text_format.budget(visitor.current.plan, self._limits(visitor, room), seen)
+        limits = self._limits(visitor, self.room(settings["max_new_tokens"]))
+        line = text_format.budget(visitor.current.plan, limits, seen)
+        why = self.card["unpruned"] if settings["prune"] else ""  # asked for, and not done
+        return replace(line, notes=(*line.notes, why)) if why else line
 
     def _limits(self, visitor: Session, room: int) -> text_format.Limits:
         """What bounds the tokens of the current video."""
@@ -231,6 +233,7 @@ class Controller:
             room=room,
             budget=chosen or default,
             least=known.min_tokens,
+            prunes=not self.card["unpruned"],
             most=known.frame_tokens if is_own else None,  # said to who tries to change it
         )
 
@@ -277,8 +280,10 @@ class Controller:
     def _check_room(self, turn: Turn, settings: Mapping) -> None:
         tokens = sum(item.plan.num_tokens for item in turn.attachments)
         room = self.room(settings["max_new_tokens"])
-        if tokens > room and settings["prune"] is None:
-            raise UserError("Video too long for this setting", text_format.over_limit(tokens, room))
+        prunes = not self.card["unpruned"]
+        if tokens > room and (settings["prune"] is None or not prunes):
+            why = text_format.over_limit(tokens, room, prunes)
+            raise UserError("Video too long for this setting", why)
 
     def ask_again(
         self, visitor: Session, index: int | None = -1, question: str | None = None
@@ -376,7 +381,12 @@ class Controller:
         return {**named, "model": named["model"] or own}
 
     def rule(self, prune: Mapping | str | None) -> dict | None:
-        """All settings of the pruner where some are chosen; None for off, "model" for its own."""
+        """All settings of the pruner where some are chosen; None for off, "model" for its own.
+
+        None too where nothing is pruned with this model, whatever is chosen.
+        """
+        if self.card["unpruned"]:
+            return None
         if prune is None or prune == "model":
             return self.prune if prune else None
         return {**RULE, **(self.prune or {}), **cast(Mapping, prune)}

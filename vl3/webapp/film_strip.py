@@ -53,9 +53,10 @@ def spans(times_s: Sequence[float]) -> tuple[tuple[float, float, float], ...]:
 
 def shares(seen: VisualContext) -> list[float]:
     """Of each group's visual tokens, the share that was kept."""
-    starts = firsts(len(seen.kept_per_frame))
-    groups = [seen.kept_per_frame[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    return [sum(group) / (seen.tokens_per_frame * len(group)) for group in groups]
+    kept = seen.kept_per_frame
+    starts = firsts(len(kept))
+    groups = [kept[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    return [sum(group) / (seen.tokens_per_step * len(group)) for group in groups]
 
 
 def labels(times_s: Sequence[float]) -> list[str]:
@@ -123,5 +124,5 @@ def value(plan: Plan, made: FilmStrip | None, url: str, seen: VisualContext | No
         "times_s": times_s,
         "labels": labels(times_s),
         "kept": seen.kept_per_frame if seen else None,
-        "tokens": seen.tokens_per_frame if seen else None,
+        "tokens": seen.tokens_per_step if seen else None,
     }
