@@ -292,9 +292,7 @@ def test_nothing_is_pruned_and_whoever_asks_for_it_is_told(studio, film):
         "frames, and every token needs all of its own."
     )
     for prune in ({"threshold": 1.0}, PruneSettings()):
-        with pytest.raises(
-            ValueError, match=r"^nothing is pruned.*leave prune out"
-        ):
+        with pytest.raises(ValueError, match=r"^nothing is pruned.*leave prune out"):
             studio.reply(asks(film), prune=prune)
     with pytest.raises(ValueError, match="leave prune out"):
         studio.processor(asks(film), prune=PruneSettings())

@@ -113,11 +113,19 @@ export function slotsOf(media) {
     const { rows, cols } = media[medium];
     return places[medium][(frame * rows + row) * cols + col];
   };
+  /** @type {(place: Place, frame: number) => [number, number, number, number] | null} of the token of a place its rows
+   * from, to and columns from, to in a frame, the ends outside; null where it does not stand for that frame */
+  const extentOf = (place, frame) => {
+    const slot = at(place), { medium, row, col } = place, { cols } = media[medium];
+    if (slot < 0) return frame === place.frame ? [row, row + 1, col, col + 1] : null;
+    const inFrame = ofFrame(medium, frame), first = inFrame.indexOf(slot), last = inFrame.lastIndexOf(slot);
+    return first < 0 ? null : [Math.floor(first / cols), Math.floor(last / cols) + 1, first % cols, (last % cols) + 1];
+  };
   /** @type {(m: number, frame: number) => number} */
   const removedIn = (m, frame) => ofFrame(m, frame).filter((slot) => slot < 0).length;
   /** @type {(number: number) => number} */
   const mediumOf = (number) => media.findLastIndex((_, m) => starts[m] <= number);
-  return { places, starts, spans, numFrames: starts[media.length], at, removedIn, mediumOf };
+  return { places, starts, spans, numFrames: starts[media.length], at, extentOf, removedIn, mediumOf };
 }
 
 /**

@@ -6,7 +6,8 @@ import { unpack } from "./unpack.js";
 /**
  * @typedef {{view: "positions", source: string, times_s: number[] | null, frames: number, rows: number, cols: number,
  *   merge: number, frequencies: string, row_angles: string, col_angles: string, order: string, frame: number,
- *   language: {tokens: number, steps: number[], before: string, after: string} | null}} PositionsData of vl3/viz/positions.py
+ *   language: {tokens: number, steps: number[], before: string, after: string} | null}} PositionsData
+ *   of vl3/viz/positions.py
  */
 
 /** @param {Pick<PositionsData, "rows" | "cols" | "row_angles" | "col_angles" | "frequencies">} data */
