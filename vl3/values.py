@@ -335,6 +335,11 @@ class VisualContext:
         return self.frames or tuple((i, i + 1) for i in range(len(self.kept_per_step)))
 
     @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens of each frame's step before pruning."""
+        return self.tokens_per_step
+
+    @property
     def kept_per_frame(self) -> tuple[int, ...]:
         """For each frame the kept tokens of its step, which several frames may share."""
         counts = zip(self.spans, self.kept_per_step)

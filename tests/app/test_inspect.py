@@ -177,7 +177,7 @@ def test_seen_is_what_the_pruner_leaves(desk, visitor):
     item, known_rule, seen = visitor.foreseen
     assert (item, known_rule) == (visitor.current, rule)
     assert isinstance(seen, VisualContext)
-    assert seen.kept_per_frame[0] == seen.tokens_per_step
+    assert seen.kept_per_frame[0] == seen.tokens_per_frame
 
 
 def test_spans_are_the_slots_of_every_frame():

@@ -304,7 +304,7 @@ def test_looks_into_replies_that_differ_in_one_thing(studio):
 
 def test_looks_into_two_frames_and_two_clips(studio):
     reply = studio.reply(ask(clip(0), clip(1)), prune=None, **LONG)
-    per_frame = reply.seen[0].tokens_per_step
+    per_frame = reply.seen[0].tokens_per_frame
     slots = [0, per_frame, 4 * per_frame]  # the same place: of two frames, of two clips
     for slot in slots * 2:
         asked = {"source": "vision", "tokens": [slot], "layers": [1], "heads": [0]}

@@ -56,7 +56,7 @@ def shares(seen: VisualContext) -> list[float]:
     kept = seen.kept_per_frame
     starts = firsts(len(kept))
     groups = [kept[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    return [sum(group) / (seen.tokens_per_step * len(group)) for group in groups]
+    return [sum(group) / (seen.tokens_per_frame * len(group)) for group in groups]
 
 
 def labels(times_s: Sequence[float]) -> list[str]:
@@ -124,5 +124,5 @@ def value(plan: Plan, made: FilmStrip | None, url: str, seen: VisualContext | No
         "times_s": times_s,
         "labels": labels(times_s),
         "kept": seen.kept_per_frame if seen else None,
-        "tokens": seen.tokens_per_step if seen else None,
+        "tokens": seen.tokens_per_frame if seen else None,
     }
