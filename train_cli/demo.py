@@ -93,9 +93,9 @@ def _nano(recipe, deadline_s: float) -> None:
     from vl3.training import demo
     from vl3.weights.load import load
 
-    def begin_lessons(count: int):
-        say(f"{count} lessons in sight: what each piece of a picture shows")
-        bar = tqdm(total=count, unit="lesson", dynamic_ncols=True, mininterval=_interval())
+    def begin_encoder(count: int):
+        say(f"{count} steps of the encoder alone: what each piece of a picture shows")
+        bar = tqdm(total=count, unit="step", dynamic_ncols=True, mininterval=_interval())
 
         def after() -> None:
             bar.update()
@@ -105,7 +105,7 @@ def _nano(recipe, deadline_s: float) -> None:
         return after
 
     say("a tokenizer from the toy world's text, an untrained nano, the speed of this machine")
-    last = demo.from_nothing(recipe, deadline_s, begin_lessons, (Progress(),))
+    last = demo.from_nothing(recipe, deadline_s, begin_encoder, (Progress(),))
     loaded = load(last)
     drawn = draw(demo.PICTURES, demo.FAMILIES, SCORED, SEED)
     print(

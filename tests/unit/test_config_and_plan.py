@@ -9,7 +9,8 @@ import tarfile
 import pytest
 
 from train_cli.__main__ import main
-from train_cli.config import descriptions, read_recipe
+from train_cli.config import read_recipe
+from train_cli.setting_names import descriptions
 from vl3.config import nano, videollama3_2b, videollama3_7b
 from vl3.training.memory import parts
 from vl3.training.recipe import Recipe

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from clips import numbered, numbers, write_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -196,6 +197,9 @@ def test_sources_that_are_no_paths(folder):
         encoded.getvalue(),
         picture,
         np.asarray(picture),
+        np.asarray(picture).transpose(2, 0, 1),
+        torch.from_numpy(np.array(picture)).permute(2, 0, 1),
+        torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255,
         {"bytes": encoded.getvalue()},
         video.read("p.png"),
     ]
@@ -224,6 +228,10 @@ def test_frames_in_every_form_are_the_same_clip():
         [Path(name) for name in FRAMES],
         pictures,
         np.stack(pictures),
+        np.stack(pictures).transpose(0, 3, 1, 2),
+        torch.from_numpy(np.stack(pictures)),
+        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),
+        list(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)),
         [Image.fromarray(picture) for picture in pictures],
         [data_url(name) for name in FRAMES],
         [{"bytes": Path(name).read_bytes()} for name in FRAMES],

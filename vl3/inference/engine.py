@@ -8,7 +8,9 @@ while the caller decides whether to read on. An answer that is not read on costs
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import platform
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,13 +35,16 @@ def never() -> bool:
 
 
 def give_back_memory() -> None:
-    """Hands memory that nothing refers to any more back to the device.
+    """Hands memory that nothing refers to any more back to the device and the system.
 
-    Looks at every object there is: for the rare moments when that is worth it.
+    Looks at every object there is: for the rare moments when that is worth it. glibc keeps what
+    threads have freed: after 30 people had left nano's page, 310 of 1026 MB.
     """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Engine:

@@ -8,7 +8,7 @@ is held to the words that the model before would have chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -18,6 +18,7 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE
 from vl3.toyworld.questions import FAMILIES
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.collate import attention_mask, collate
 from vl3.training.recipe import World
 from vl3.training.samples import build
@@ -45,6 +46,19 @@ def scenes(seed: str, count: int) -> list[Record]:
     """Pictures and clips by turns, with questions about them; never the same for two seeds."""
     worlds = [Scenes("remembered", world, seed) for world in WORLDS]
     return [worlds[number % len(worlds)][number] for number in range(count)]
+
+
+class Remember(AuxiliaryLoss):
+    """So many fresh scenes a step, on which the model is held to what it said before."""
+
+    name, weight = "remembered", WEIGHT
+
+    def __init__(self, processor: VL3Processor, count: int, seed: str) -> None:
+        self.processor, self.count, self.seed = processor, count, seed
+
+    def of_step(self, model, step: int) -> Iterator[Mapping[str, torch.Tensor]]:
+        for loss in losses(model, self.processor, scenes(f"{self.seed} {step}", self.count)):
+            yield {self.name: loss}
 
 
 def losses(

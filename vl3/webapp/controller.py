@@ -6,7 +6,6 @@ that says what to do instead.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +55,11 @@ class Controller:
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
         self.links = saved.ConversationStore()
-        self.line = Line()
+        self.line = Line(self._at_once)
+
+    def _at_once(self) -> int:
+        studio = self.visitors.studio  # None while another model is loaded
+        return studio.answers_at_once if studio else 1
 
     @property
     def card(self) -> dict:
@@ -156,12 +159,15 @@ class Controller:
         self.line.close()
         self.visitors.stop()
 
-    def clean_up_regularly(self, every_s: float) -> None:
-        """Tidies up for ever; to be run in a thread of its own."""
+    def clean_up_regularly(self, every_s: float, give_back: Callable[[], None]) -> None:
+        """Cleans up for ever; to be run in a thread of its own.
+
+        give_back: hands free memory back (inference.engine.give_back_memory)
+        """
         while True:
             sleep(every_s)
             if self.clean_up():
-                gc.collect()  # here alone: it stops everybody for as long as it takes
+                give_back()  # here alone: it stops everybody for as long as it takes
 
     def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""

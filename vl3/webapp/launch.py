@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
@@ -24,6 +26,7 @@ import vl3.studio
 import vl3.video
 from vl3.bundled import CLIPS
 from vl3.families.layouts import LayoutError
+from vl3.inference.engine import give_back_memory
 from vl3.webapp import cli, server, text_format, uploads
 from vl3.webapp.call_log import log_briefly
 from vl3.webapp.controller import Controller
@@ -34,6 +37,7 @@ from vl3.webapp.uploads import Uploads
 SWEEP_S = 30.0
 END_S = 1.5
 LOOK_S = 0.2
+M_ARENA_MAX = -8  # of malloc.h
 
 
 def build(controller: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
@@ -104,6 +108,7 @@ def serve(options: Namespace, folder: Path) -> None:
 
 def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     """Serves the page until a signal asks for its end; made: what goes with it."""
+    _share_heaps()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     fitting = {"device": options.device, "dtype": options.dtype, "memory": options.memory}
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
@@ -117,7 +122,10 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     controller.add_examples(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
-    threading.Thread(target=controller.clean_up_regularly, args=(SWEEP_S,), daemon=True).start()
+    cleaner = threading.Thread(
+        target=controller.clean_up_regularly, args=(SWEEP_S, give_back_memory), daemon=True
+    )
+    cleaner.start()
     log_briefly()
     demo = build(controller, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
@@ -156,6 +164,16 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     demo.close(verbose=False)
     last.cancel()
     end()
+
+
+def _share_heaps() -> None:
+    """Lets all threads allocate from two heaps of glibc, where it is the allocator.
+
+    By itself it makes eight a core, and each keeps what was freed in it: with 30 people on nano's
+    page 922 MB instead of 785, and after they had left 6 % more than before instead of 1 %.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _on_end(handle: Callable) -> None:

@@ -67,14 +67,16 @@ class Page(Handlers):
         # HTTP error in the browser's console.
         return event(self._told(function), inputs, outputs, **{**QUIET, **options})
 
-    def _on_turn(self, event: Callable, function: Callable, inputs, outputs, **options):
-        """As _on, but the handler waits for its turn in the line; meanwhile the page says how many
-        are before it."""
+    def _on_turn(
+        self, event: Callable, function: Callable, inputs, outputs, alone=False, **options
+    ):
+        """As _on, but the handler waits for its turn in the line, and the page says how many are
+        before it. alone: while nobody is answered"""
         shown = outputs if isinstance(outputs, list) else [outputs]
 
         def handler(visitor: Session, event: dict, *values):
             waits = visitor.waiting
-            with self.controller.line.place() as place:
+            with self.controller.line.place(alone) as place:
                 for before in place.wait(lambda: visitor.has_left or waits > visitor.waiting):
                     yield {self.queue: text_format.before(before)}
                 yield {self.queue: ""}
@@ -155,7 +157,7 @@ class Page(Handlers):
         choices = [self.question, *self.reading, *self.answer]
         choices += [field for fields in (*self.pruners, *self.models) for field in fields]
         compared = self.panels["compare"]
-        self._on_turn(self.both.click, self.on_compare, choices, compared)
+        self._on_turn(self.both.click, self.on_compare, choices, compared, alone=True)
         self._on(self.halt.click, self.on_halt, queue=False)
 
     def _wire_settings(self) -> None:
@@ -187,7 +189,9 @@ class Page(Handlers):
             self.memory,
         ]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate}
-        loaded = self._on_turn(self.load.click, self.on_load, chosen, changed, **options)
+        loaded = self._on_turn(
+            self.load.click, self.on_load, chosen, changed, alone=True, **options
+        )
         self._on_tab_shown(loaded.then, self.on_tab_shown)
 
     def _wire_coming_back(self) -> None:

@@ -5,6 +5,8 @@ import gc
 import io
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -506,3 +508,23 @@ def test_workers_read_shards_at_the_same_time(folder, tmp_path):
     assert [len(read.talks[0][0]["content"]) for read in loaded] == [1] * 12
     del loaded
     assert len({path.parent for path in records.spool.folder.rglob("*") if path.is_file()}) == 2
+
+
+def test_a_row_is_read_without_torch(folder):
+    row = {
+        "conversations": [
+            {"from": "human", "value": "<video>\n<video>\nWhat?"},
+            {"from": "gpt", "value": "Noise."},
+        ],
+        "video": ["a.mp4", ["f0.png", "f1.png"]],
+    }
+    script = (
+        "import sys\n"
+        "from vl3.data.readers import open_records\n"
+        "record = open_records(sys.argv[1], name='set')[0]\n"
+        "assert 'f1.png' in repr(record)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script, str(write(folder, [row], "light.jsonl"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,4 +1,4 @@
-"""An untrained nano: its processor, its lessons."""
+"""An untrained nano: its processor, its first steps."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_pictures_of_any_size_are_shown_at_the_size_of_the_scenes(nano, size, fr
     assert 16 <= rows * cols // 4 <= 24
 
 
-def test_lessons_change_what_sees_and_leave_the_decoder(nano):
+def test_the_first_steps_change_what_sees_and_leave_the_decoder(nano):
     model, processor = nano
     before = {name: param.clone() for name, param in model.named_parameters()}
     init.train_encoder(model, processor, 3, seed=1)

@@ -1,6 +1,8 @@
-"""Lessons in time: what each visual token is to point to, and what learns from it."""
+"""The temporal loss: what each visual token is to point to, and what learns from it."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,51 +74,52 @@ def joined(processor, *samples):
     return collate(samples, processor.tokenizer.pad_token_id, 3 * processor.settings.patch**2)
 
 
-def test_the_story_of_kept_tokens_reaches_their_slots(studio):
+def test_what_kept_tokens_should_know_reaches_their_slots(studio):
     processor = studio.processor
-    clips, images = Scenes("clips", CLIP, 3, told=True), Scenes("images", IMAGE, 3, told=True)
-    clip, image = (build(data[0], processor, 10240) for data in (clips, images))
+    loss = temporal_loss.TemporalLoss(processor.tokenizer)
+    clips, images = Scenes("clips", CLIP, 3), Scenes("images", IMAGE, 3)
+    clip, image = (build(data[0], processor, 10240, losses=[loss]) for data in (clips, images))
     part = joined(processor, clip, image)
+    truth_KF, own_KF = part.targets[loss.name], clip.targets[loss.name]
     slot_BL = part.inputs["input_ids"] == studio.model.config.image_token_id
-    assert len(part.story_KF) == slot_BL.sum() == len(clip.source_K) + len(image.source_K)
+    assert len(truth_KF) == slot_BL.sum() == len(clip.source_K) + len(image.source_K)
     own_K = part.inputs["sample_BL"][slot_BL]
-    pictured = part.story_KF[own_K == own_K[-1]]
-    assert torch.equal(part.story_KF[: len(clip.source_K)], clip.story_KF)
+    pictured = truth_KF[own_K == own_K[-1]]
+    assert torch.equal(truth_KF[: len(clip.source_K)], own_KF)
     assert (pictured == IGNORE).all()
     assert len(pictured) == len(image.source_K)
-    # slots are stamped with the second that their story tells
+    # slots are stamped with the second that they should know
     stamps = list(processor.decode(part.inputs["input_ids"][0]).split("Time ")[1:])
     seconds = [float(stamp.split("s")[0]) for stamp in stamps]
-    assert sorted(set(clip.story_KF[:, 0].tolist())) == sorted({int(s) for s in seconds})
-    untold = build(Scenes("clips", CLIP, 3)[0], processor, 10240)
-    assert untold.story_KF is None
-    assert joined(processor, untold, image).story_KF is None
+    assert sorted(set(own_KF[:, 0].tolist())) == sorted({int(s) for s in seconds})
+    unasked = build(clips[0], processor, 10240)
+    assert unasked.targets == {}
+    assert joined(processor, unasked, image).targets == {}
 
 
-def test_lessons_teach_the_lower_layers_alone(studio):
+def test_the_lower_layers_alone_learn_from_it(studio):
     model, processor = studio.model, studio.processor
-    scenes = Scenes("clips", CLIP, 3, told=True)
-    part = joined(processor, *(build(scenes[number], processor, 10240) for number in range(6)))
-    inputs = dict(part.inputs)
-    slot_BL = inputs["input_ids"] == model.config.image_token_id
+    loss = temporal_loss.TemporalLoss(processor.tokenizer)
+    scenes = Scenes("clips", CLIP, 3)
+    samples = [build(scenes[number], processor, 10240, losses=[loss]) for number in range(6)]
+    part = joined(processor, *samples)
+    inputs, truth_KF = dict(part.inputs), part.targets[loss.name]
     mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), torch.float32)
 
     def losses(truth_KF):
-        return temporal_loss.lesson_losses(
-            model, states[-1], slot_BL, truth_KF, processor.tokenizer
-        )
+        found = loss.of_pass(model, replace(part, targets={loss.name: truth_KF}), output)
+        return {name.removeprefix("story, "): value for name, value in found.items()}
 
     try:
-        with temporal_loss.overheard(model) as states:
-            model(**inputs, attention_mask=mask)
-        told = losses(part.story_KF)
-        turned = losses(part.story_KF.roll(7, dims=0))  # the canary: stories of other slots
-        assert told["second"] < 0.1 < turned["second"]
-        sum(told.values()).backward()
+        output = model(**inputs, attention_mask=mask, output_hidden_states=True)
+        right = losses(truth_KF)
+        turned = losses(truth_KF.roll(7, dims=0))  # the canary: what other slots should know
+        assert right["second"] < 0.1 < turned["second"]
+        sum(right.values()).backward()
         layers = model.language.model.layers
         learns = [layer.mlp.up_proj.weight.grad is not None for layer in layers]
         assert learns == [number < temporal_loss.LAYERS for number in range(len(layers))]
-        nothing = losses(torch.full_like(part.story_KF, IGNORE))
-        assert all(loss.item() == 0 for loss in nothing.values())
+        nothing = losses(torch.full_like(truth_KF, IGNORE))
+        assert all(value.item() == 0 for value in nothing.values())
     finally:
         model.zero_grad()

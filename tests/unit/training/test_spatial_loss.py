@@ -13,8 +13,8 @@ from vl3.training.nano.spatial_loss import (
     THINGS,
     UNCLEAR,
     WORDS,
-    draw_lesson,
-    lesson_loss,
+    draw_examples,
+    example_loss,
     readout,
     token_things,
     word_ids,
@@ -48,15 +48,15 @@ def test_a_token_that_shows_a_few_pixels_is_not_judged():
     assert token_things(scene_of(square), GRID)[5] == UNCLEAR  # one row of the square
 
 
-def test_a_lesson_holds_thing_colour_digit_and_places():
-    lesson = draw_lesson(random.Random(0), LEVEL, 40)
-    thing_M, colour_M, digit_M, across_M, down_M = lesson.words_M5.T
+def test_examples_hold_thing_colour_digit_and_places():
+    examples = draw_examples(random.Random(0), LEVEL, 40)
+    thing_M, colour_M, digit_M, across_M, down_M = examples.words_M5.T
     is_sprite = (thing_M >= 0) & (thing_M < len(SHAPES))
     assert len(thing_M) == 40 * 16
     assert torch.equal(is_sprite, colour_M != IGNORE)
     assert torch.equal(thing_M == DIGIT, digit_M != IGNORE)
     assert set(thing_M.tolist()) == {IGNORE, *range(len(THINGS))}
-    own, box = lesson.place_M6[:, :2], lesson.place_M6[:, 2:]
+    own, box = examples.place_M6[:, :2], examples.place_M6[:, 2:]
     assert torch.equal(own[:16], own[16:32])
     assert own[:2].tolist() == [[-0.75, -0.75], [-0.25, -0.75]]
     has_box = ~box.isnan().any(dim=1)
@@ -69,18 +69,18 @@ def test_a_lesson_holds_thing_colour_digit_and_places():
     assert across_M[thing_M == BACKGROUND].unique().tolist() == [0, 1, 2]
 
 
-def test_every_word_of_the_lesson_is_one_token(nano):
+def test_every_word_of_the_loss_is_one_token(nano):
     _, processor = nano
     for words, ids in zip(WORDS, word_ids(processor.tokenizer), strict=True):
         assert [processor.tokenizer.decode([i]) for i in ids] == list(words)
 
 
-def test_the_lesson_teaches_encoder_connector_and_words_but_no_decoder_layer(nano):
+def test_it_teaches_encoder_connector_and_words_but_no_decoder_layer(nano):
     model, processor = nano
     layer = readout(model.config.text_config.hidden_size)
     assert layer.out_features == PLACES
-    lesson = draw_lesson(random.Random(0), LEVEL, 6)
-    loss, figures = lesson_loss(model, layer, lesson, word_ids(processor.tokenizer))
+    examples = draw_examples(random.Random(0), LEVEL, 6)
+    loss, figures = example_loss(model, layer, examples, word_ids(processor.tokenizer))
     loss.backward()
     assert torch.isfinite(loss)
     touched = {name for name, p in model.named_parameters() if p.grad is not None}
@@ -89,5 +89,5 @@ def test_the_lesson_teaches_encoder_connector_and_words_but_no_decoder_layer(nan
         "language.model.embed_tokens.weight"
     }
     assert {"token thing", "token colour", "token digit", "box off"} <= set(figures)
-    shown = (lesson.words_M5[:, 0] != IGNORE) & (lesson.words_M5[:, 0] != BACKGROUND)
+    shown = (examples.words_M5[:, 0] != IGNORE) & (examples.words_M5[:, 0] != BACKGROUND)
     assert len(figures["token thing"]) == shown.sum()
