@@ -96,3 +96,20 @@ def tiny_folder(tiny_model, tiny_processor, tmp_path_factory) -> Path:
     tiny_model.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def joining_folder(tokenizer, tmp_path_factory) -> Path:
+    """A tiny model whose connector joins two frames and 2 x 2 merged cells (tests/joining.py)."""
+    from joining import Joining
+
+    config = tiny_config(tokenizer)
+    config.connector = Joining.NAME
+    chosen = {"budget_tokens": 400, "min_tokens": 1, "connector": Joining.NAME, "prune": None}
+    processor = VL3Processor(
+        tokenizer, ProcessorSettings(**chosen), image_token_id=config.image_token_id
+    )
+    folder = tmp_path_factory.mktemp("joining")
+    wide_awake(VL3ForConditionalGeneration(config)).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -162,6 +162,7 @@ class Studio:
                 "budget_tokens": settings.budget_tokens,
                 "max_new_tokens": Decoding().max_new_tokens,
             },
+            "unpruned": settings.unpruned,
             "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
             "note": "; ".join(notes),
         }

@@ -10,7 +10,7 @@ from steps import serious
 from view_steps import HOSTILE, drag, pixel, texts_of, with_module
 
 from vl3.interpret import Attention
-from vl3.values import Clip, Grid
+from vl3.values import Clip, Grid, TokenGrid
 from vl3.vision.token_map import token_layout
 from vl3.viz import attention
 
@@ -43,7 +43,9 @@ class Answer:
         self.keep = np.ones(total, bool) if keep is None else keep
         times = [clip.times_s for clip in self.clips]
         sizes = [clip.frames_TYX3.shape[1:3] for clip in self.clips]
-        self.cells = token_layout(grids, self.keep, times, sizes)
+        self.cells = token_layout(
+            [TokenGrid.of_cells(grid) for grid in grids], self.keep, times, sizes
+        )
         self.words, self.sinks = words, list(sinks)
         self.rng = np.random.default_rng(1)
 

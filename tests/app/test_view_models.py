@@ -31,6 +31,7 @@ CARD = {
     "quantize": None,
     "adapter": None,
     "is_nano": False,
+    "unpruned": "",
     "weights_bytes": 21e6,
     "note": "",
     "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 512},

@@ -37,7 +37,7 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         processor, settings = model.processor, model.processor.settings
         messages = [_message(turn, frames or {}) for turn in conversation]
         prepared = prepare(processor.plan(messages, replace(settings, prune=None)))
-        rendered = processor.render(messages, prepared.shown, prepared.counts, **template_kwargs)
+        rendered = processor.render(messages, prepared.slots, **template_kwargs)
         out = {"prompt": rendered.text, "input_ids": np.array(rendered.ids)}
         if prepared.media:
             grids = prepared.grids

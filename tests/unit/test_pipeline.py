@@ -39,7 +39,7 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
     called = processor(talk, budget_tokens=300, return_labels=True)
     planned = processor.plan(talk, settings)
     prepared = prepare(planned)
-    rendered = processor.render(talk, prepared.shown, prepared.counts)
+    rendered = processor.render(talk, prepared.slots)
     record = Record(id="one", dataset="doors", talks=(talk,))
     sample = build(record, processor, 300)
     shown = preview(record, "doors:1", processor, 300)
@@ -52,7 +52,7 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
     assert shown.learned == sum(label >= 0 for label in rendered.labels)
 
     slots = sum(token in studio.model.config.slot_token_ids for token in ids)
-    assert slots == sum(prepared.counts) <= planned.num_tokens == size.visual
+    assert slots == prepared.num_tokens <= planned.num_tokens == size.visual
     assert size.text + slots == len(ids)
     assert measure(record, processor, 300).tokens == size.text + size.visual
     assert [medium.count for medium in shown.media] == [grid.frames for grid in prepared.grids]
@@ -60,7 +60,7 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
         assert torch.equal(called["pixel_values"], prepared.patches.pixels_NP)
         assert torch.equal(called["keep_mask"], prepared.keep.keep_M)
         kept = [frame.kept for medium in shown.media for frame in medium.frames]
-        assert kept == prepared.counts
+        assert kept == [count for runs in prepared.slots for count in runs.counts]
         tokens = studio.model.embed_visual(
             called["pixel_values"], called["grid_thw"], called["merge_sizes"], called["keep_mask"]
         )
@@ -86,4 +86,4 @@ def test_a_studio_reads_one_medium_as_the_processor_does(studio, talk):
 
 def test_a_plan_of_nothing_costs_nothing(studio):
     planned = plan([], studio.processor.settings)
-    assert (planned.counts, planned.num_tokens, prepare(planned).counts) == ([], 0, [])
+    assert (planned.slots, planned.num_tokens, prepare(planned).slots) == ([], 0, [])

@@ -210,7 +210,7 @@ def check_length(
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
     if wanted > visual:
         notes.append(rules.reduced(wanted, visual))
-    prompts = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
+    prompts = [processor.render(talk, planned.slots) for talk in record.talks]
     tokens = count_tokens(prompts)
     size = Size(
         text=tokens - visual,
@@ -257,7 +257,7 @@ def _kept(planned: Planned, notes: list[Note]) -> int:
         notes.extend(as_read(medium, clip.notes))
         return clip
 
-    return sum(prepare(planned, read).counts)
+    return prepare(planned, read).num_tokens
 
 
 # A data set

@@ -6,14 +6,14 @@ FAMILIES. Everything else of the library asks the functions below.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from vl3.arguments import shown, whole
+from vl3.arguments import whole
 from vl3.config import VL3Config, VL3VisionConfig
+from vl3.connectors import connector_class
 from vl3.families.layouts import Family, LayoutError, read_json
 from vl3.families.native import NATIVE
 from vl3.families.own import OWN, PROCESSOR
@@ -116,10 +116,7 @@ def check_sizes(config: VL3Config) -> VL3Config:
         whole(name, getattr(text, name), low=1)
     if text.is_encoder_decoder:
         raise ValueError(f"{text.model_type} is no causal language model")
-    if not re.fullmatch(r"linear|mlp[1-9]x_gelu", str(config.connector)):
-        raise ValueError(
-            f"connector is linear or mlpNx_gelu, e.g. mlp2x_gelu - got {shown(config.connector)}"
-        )
+    connector_class(config.connector)
     for name in ("image_token_id", "video_token_id"):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), low=0, high=text.vocab_size - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vl3.config import VL3Config
+from vl3.connectors import MLPConnector, connector_class
 from vl3.families.layouts import Family, Files, LayoutError, prefixed, read_json
 from vl3.families.parts import (
     ENCODER,
@@ -77,6 +78,7 @@ def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettin
         fps=processor.get("fps", 1),
         max_frames=processor.get("max_frames", 180),
         prune=PruneSettings() if config.get("use_token_compression", False) else None,
+        connector=config.get("mm_projector_type", "mlp2x_gelu"),
     )
 
 
@@ -109,12 +111,17 @@ def _write(config: VL3Config, processor) -> Files:
 
 
 def check_expressible(config: VL3Config, template, layout: str) -> None:
-    """Raises LayoutError for a language model or a prompt format that only our own layout has."""
+    """Raises LayoutError for a language model, connector or prompt format that it does not have."""
     kind = config.text_config.model_type
     if kind != "qwen2":
         raise LayoutError(
             f"the {layout} layout holds a Qwen2 language model, and this one is {kind}; export to "
             "the own layout"
+        )
+    if connector_class(config.connector) is not MLPConnector:
+        raise LayoutError(
+            f"the {layout} layout has no connector {config.connector}, which this model has; "
+            "export to the own layout"
         )
     if template != CHATML:
         raise LayoutError(

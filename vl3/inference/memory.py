@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import psutil
 import torch
 
 from vl3.config import VL3Config
+from vl3.connectors import connector_class
 from vl3.inference.generation import PREFILL_TOKENS
 from vl3.language.kv_cache import capacity_for
 from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
+from vl3.vision import fit_grid
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
@@ -28,6 +31,8 @@ TEXT_TOKENS = 1024  # of a question and its answer
 # From the most exact to the smallest. int8 is not among them: its products are slow.
 KINDS = (None, "nf4", "nf4+int8")
 FEWEST_TOKENS = 1024  # visual tokens below which no video is worth asking about
+TYPICAL = (180, 720, 1280)  # frames, height, width of a long video
+MIXING_TENSORS = 4  # of the width of a cell that a connector of neighbours holds at its fullest
 PACKED_SCALE = 2 / 64  # bytes a weight that the 4-bit product of a CPU holds besides
 
 
@@ -68,13 +73,14 @@ class MemoryPlan:
 def need(
     config: VL3Config, *, quantize: str | None, device: str, itemsize: int, tokens: int
 ) -> MemoryEstimate:
-    """What one answer about a video of `tokens` visual tokens takes, none of them pruned.
+    """What one answer about a video of `tokens` merged cells takes, none of them pruned.
 
     device: "cpu", "cuda" or "mps"; itemsize: bytes of a number in the arithmetic, 4 or 2
     """
     vision, text = config.vision_config, widths(config)
     D, E = vision.hidden_size, text.hidden
-    length = tokens + TEXT_TOKENS
+    mixes, slots = connector_class(config.connector).mixes, visual_slots(config, tokens)
+    length = slots + TEXT_TOKENS
     patches = 4 * tokens  # merged 2 x 2, as videos are
     # Frames stay, and are cut into patches, in the computer's memory.
     pixels = patches * vision.patch_values if device == "cpu" else 0
@@ -92,7 +98,9 @@ def need(
         + features
         + pixels
     )  # all pieces are put together
-    splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
+    splicing = (3 * length + 2 * slots) * E * itemsize  # text, slots filled, connector
+    if mixes:  # on all cells at once: what it reads, padded, and what it makes of them
+        splicing += MIXING_TENSORS * tokens * max(D, E) * itemsize
     piece = min(length, PREFILL_TOKENS[device])
     reading = length * E * itemsize + max(
         piece * itemsize * ((1 + text.gates) * text.inner + 3 * E),
@@ -105,6 +113,16 @@ def need(
         kept=pixels + features + keys_values,
         passing=max(seeing - keys_values, splicing - keys_values, reading + unpacked),
     )
+
+
+def visual_slots(config: VL3Config, tokens: int) -> int:
+    """The visual tokens that the language model reads of a long video of so many merged cells.
+
+    Where a connector joins cells, as many as it makes of TYPICAL under that budget.
+    """
+    (grid,) = fit_grid([TYPICAL], [2], tokens)
+    made = connector_class(config.connector).token_grid(grid)
+    return ceil(tokens * made.num_tokens / grid.num_tokens)
 
 
 def weight_bytes(

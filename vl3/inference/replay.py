@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 
@@ -36,19 +37,26 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
     model, now = library.model, library.now()
     videos = _videos(library, reply, now)
     keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    layout = token_layout(
+        [video.tokens for video in videos],
+        np.concatenate([np.zeros(0, bool), *keeps]),
+        [video.clip.times_s for video in videos],
+        [video.clip.frames_TYX3.shape[1:3] for video in videos],
+    )
     is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
-    kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
+    ids = reply.prompt_ids + reply.token_ids
     is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
-    if is_slot_L.sum() != kept or not is_known:
+    if is_slot_L.sum() != len(layout) or not is_known:
         raise ValueError(OTHERS)
 
     def embeds() -> torch.Tensor:
         with torch.no_grad():
-            kept = [
-                video.features_MD[torch.from_numpy(keep_M).to(video.features_MD.device)]
-                for video, keep_M in zip(videos, keeps)
-            ]
-            return torch.cat([model.project(x_KD) for x_KD in kept])
+            return torch.cat(
+                [
+                    model.visual_tokens(video.features_MD, (video.grid,), torch.from_numpy(keep_M))
+                    for video, keep_M in zip(videos, keeps)
+                ]
+            )
 
     def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
         video = videos[clip]
@@ -75,12 +83,7 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
         answer_ids=reply.token_ids,
         text=text,
         slot_K=np.flatnonzero(is_slot_L),
-        cells=token_layout(
-            [v.grid for v in videos],
-            np.concatenate([np.zeros(0, bool), *keeps]),
-            [v.clip.times_s for v in videos],
-            [v.clip.frames_TYX3.shape[1:3] for v in videos],
-        ),
+        cells=layout,
         embeds=embeds,
         frame=frame,
         is_lasting=now.model is not None,
@@ -113,7 +116,8 @@ def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
 
 
 def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
-    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame.
+    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame, or
+    by the frames that the connector joins.
 
     Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
     was kept has no slots.
@@ -128,20 +132,26 @@ def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     def kind(token: int) -> str:
         return "slots" if token in slot_ids else "special" if token in special_ids else "text"
 
-    frames = (
-        {"clip": clip, "frame": frame, "time_s": seen.times_s[frame] if seen.times_s else None}
-        for clip, seen in enumerate(reply.seen)
-        for frame, kept in enumerate(seen.kept_per_frame)
-        if kept
-    )
+    steps = _steps(reply)
     found = []
     for name, run in groupby(reply.prompt_ids, kind):
         ids = list(run)
         if name == "slots":
-            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(frames)))
+            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(steps)))
         else:
             found.append(PromptSegment(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
     return tuple(found)
+
+
+def _steps(reply: Reply) -> Iterator[dict]:
+    """What each run of slots of the prompt stands for, in order."""
+    for clip, seen in enumerate(reply.seen):
+        last = len(seen.times_s or (None,)) - 1  # steps of padding have a place behind it
+        for (first, end), kept in zip(seen.spans, seen.kept_per_step):
+            frame = min(first, last)
+            time_s = seen.times_s[frame] if seen.times_s else None
+            if kept:
+                yield {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s}
 
 
 def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:

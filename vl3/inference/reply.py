@@ -192,14 +192,9 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
             return library.take(video, prune_anew, opening)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
-    clips = [video.clip for video, _ in state.videos]
-    counts = [
-        n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
-    ]
     state.prompt = library.processor.render(
         messages,
-        clips,
-        counts,
+        [video.slots for video, _ in state.videos],
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
@@ -289,15 +284,18 @@ def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, 
 def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
     """The prompt with its media as the prefill wants them."""
     spans = state.prompt.spans
-    frames = accumulate(video.grid.frames for video, _ in state.videos)
-    ends = tuple(sum(spans[count - 1]) for count in frames)
+    runs = accumulate(len(video.slots) for video, _ in state.videos)
+    ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
     if len(state.prompt.ids) >= limit:
         moving = any(not video.clip.is_image for video, _ in state.videos)
+        unpruned = processor.settings.unpruned
         raise TooLong(
             f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "
             + (
-                "Lower frames per second, shorten the clip, or raise the pruning threshold."
+                "Lower frames per second, or shorten the clip."
+                if moving and unpruned
+                else "Lower frames per second, shorten the clip, or raise the pruning threshold."
                 if moving
                 else "Lower the token budget, or show fewer pictures."
                 if state.videos
@@ -307,9 +305,8 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
 
     def embeds(index: int) -> torch.Tensor:
         video = state.videos[index][0]
-        keep_M = video.keep.keep_M.to(video.features_MD.device)
         with torch.no_grad():
-            return model.project(video.features_MD[keep_M])
+            return model.visual_tokens(video.features_MD, (video.grid,), video.keep.keep_M)
 
     keys = tuple(video.answer_key for video, _ in state.videos)
     return PreparedPrompt(state.prompt.ids, ends, keys, embeds, state.now.model)
@@ -339,7 +336,7 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
     first_token_s = total_s if state.first_token_s is None else state.first_token_s
     ledger = Ledger(
         frames=sum(video.grid.frames for video, _ in state.videos),
-        visual_tokens=sum(video.grid.num_tokens for video, _ in state.videos),
+        visual_tokens=sum(video.tokens.num_tokens for video, _ in state.videos),
         kept_tokens=sum(video.ledger.kept_tokens for video, _ in state.videos),
         prompt_tokens=len(state.prompt.ids) if state.prompt else 0,
         reused_tokens=state.reused_tokens,
@@ -391,11 +388,11 @@ def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
 
 
 def _seen(video: EncodedVideo) -> VisualContext:
-    (kept_per_frame,) = video.keep.kept_per_frame
     return VisualContext(
         times_s=video.clip.times_s,
-        tokens_per_frame=video.grid.tokens_per_frame,
-        kept_per_frame=tuple(kept_per_frame),
+        tokens_per_step=video.tokens.tokens_per_step,
+        kept_per_step=video.slots.counts,
+        frames=video.tokens.frames,
         key=video.key,
         keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -25,7 +27,7 @@ def name_of(model: nn.Module, wanted: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
-def linear_names(layers: nn.ModuleList) -> list[str]:
+def linear_names(layers: Iterable[nn.Module]) -> list[str]:
     """Names, within a layer, of the linear layers that any of the layers has, in order."""
     found: dict[str, None] = {}
     for layer in layers:

@@ -373,7 +373,7 @@ def _connector(recipe, config, shape, machine) -> float:
     D, E = config.vision_config.hidden_size, config.text_config.hidden_size
     if not gradient_flow(recipe)["connector"]:
         return shape.visual * E * size
-    depth = sum(layer.times for layer in parts(config)["connector"].linears)
+    depth = max(1, sum(layer.times for layer in parts(config)["connector"].linears))
     kept = how.inputs(D, 1, cast=True) + (depth - 1) * (E * size + how.inputs(E, 1, cast=False))
     return shape.visual * (kept + E * 4)
 

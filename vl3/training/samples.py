@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vl3.data.records import BadSample, Record
+from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import find_media
-from vl3.pipeline import Planned, plan, prepare, read_medium
+from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
@@ -52,7 +53,7 @@ class Sample:
     Shapes: ids_L, labels_L, positions_L - int64; branch_L - int64, 0 on the prefix, then 1, 2, ...
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
-            source_K - int64, for each visual slot which token of pixels_NP fills it
+            source_K - int64, for each kept cell, of which slots are made, which one of pixels_NP
             targets - int64 [K, facts], of auxiliary losses by name: what each slot is to know
             is_cut - whether its end was left out to keep within max_tokens
     """
@@ -81,7 +82,7 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     Raises: BadSample or vl3.video.VideoError.
     """
     planned = _planned(record, processor, visual_tokens)
-    talks = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
+    talks = [processor.render(talk, planned.slots) for talk in record.talks]
     prefix = _shared(talks) if len(talks) > 1 else 0
     tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
@@ -107,18 +108,19 @@ def build(
     """
     planned = _planned(record, processor, visual_tokens)
     prepared = prepare(planned, cache.read if cache else read_medium)
-    counts, pixels = prepared.counts, torch.empty(0, 0, dtype=torch.uint8)
+    pixels = torch.empty(0, 0, dtype=torch.uint8)
     fresh: tuple[Grid, ...] = ()
     source_K, targets = torch.empty(0), {}
     if prepared.media:
         keep_M = prepared.keep.keep_M
-        pixels, fresh, source_M = unique_frames(prepared.patches.pixels_NP, prepared.grids)
+        pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
         source_K = source_M[keep_M]
-        known = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
-        targets = {
-            name: known_MF[keep_M] for name, known_MF in known.items() if known_MF is not None
-        }
-    talks = [processor.render(talk, prepared.shown, counts) for talk in record.talks]
+        found = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
+        known = {name: known_MF for name, known_MF in found.items() if known_MF is not None}
+        if known and (why := planned.settings.unpruned):
+            raise ValueError(f"{' and '.join(known)} say of each patch what it shows. {why}")
+        targets = {name: known_MF[keep_M] for name, known_MF in known.items()}
+    talks = [processor.render(talk, prepared.slots) for talk in record.talks]
     for number, talk in enumerate(talks):
         thin(talk, processor, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
@@ -126,10 +128,20 @@ def build(
     if max_tokens is not None and len(ids) > max_tokens:
         is_cut, kept = True, slice(max_tokens)
         if not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
-            raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
+            raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
     rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut)
     return Sample(record.id, record.dataset, record.families, *texts, *rest)
+
+
+def _encoded_once(
+    prepared: Prepared, settings: ProcessorSettings
+) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
+    """As unique_frames; every frame where the connector joins frames and so needs them in place."""
+    if settings.unpruned:
+        cells = sum(grid.num_tokens for grid in prepared.grids)
+        return prepared.patches.pixels_NP, prepared.grids, torch.arange(cells)
+    return unique_frames(prepared.patches.pixels_NP, prepared.grids)
 
 
 def _may_end(talks: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:

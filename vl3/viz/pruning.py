@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, change
-from vl3.values import Clip, Grid, PruneMode, PruneSettings, PruneSide
+from vl3.values import Clip, Grid, PruneMode, PruneSettings, PruneSide, TokenGrid
 from vl3.vision.patchify import patchify
 from vl3.vision.token_map import token_layout
 from vl3.viz.pack import packed, packed_24_bit, sheet
@@ -82,7 +82,8 @@ def token_boxes(grid: Grid, size: tuple[int, int]) -> list[list[float]]:
     """Where the tokens of a frame lie: x0, y0, x1, y1 as shares of its width and height."""
     one = Grid(frames=1, rows=grid.rows, cols=grid.cols, merge=grid.merge)
     height, width = size
-    places = token_layout([one], np.ones(one.num_tokens, bool), [None], [(height, width)])
+    cells = TokenGrid.of_cells(one)  # the pruner decides of cells, whatever is made of them
+    places = token_layout([cells], np.ones(one.num_tokens, bool), [None], [(height, width)])
     return (places.box_K4 / [width, height, width, height]).tolist()
 
 

@@ -39,11 +39,17 @@ def planned(visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
 
 
 def line(
-    visitor: Session, item: Attachment, card: Mapping, rule: dict | None, room: int
+    visitor: Session,
+    item: Attachment,
+    card: Mapping,
+    rule: dict | None,
+    room: int,
+    is_asked: bool,
 ) -> text_format.Budget:
     """The budget line of a planned attachment.
 
     rule: all settings of the pruner, None for off; room: tokens that fit beside the answer
+    is_asked: whether pruning is chosen on the page, which this model may not do
     """
     known = visitor.studio.settings
     default = card["defaults"]["budget_tokens"]
@@ -52,9 +58,12 @@ def line(
         room=room,
         budget=item.budget_tokens or default,
         least=known.min_tokens,
+        prunes=not card["unpruned"],
         most=known.frame_tokens if is_own else None,  # of interest where the budget was changed
     )
-    return text_format.budget(cast(Plan, item.plan), limits, _seen(visitor, item, rule, card))
+    found = text_format.budget(cast(Plan, item.plan), limits, _seen(visitor, item, rule, card))
+    why = card["unpruned"] if is_asked else ""  # for pruning, and it is not done
+    return replace(found, notes=(*found.notes, why)) if why else found
 
 
 def _seen(

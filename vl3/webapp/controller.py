@@ -199,7 +199,8 @@ class Controller:
             return text_format.Budget(str(error), "refused")
         room = self.room(settings["max_new_tokens"])
         rule = self.rule(settings["prune"])
-        return budget.line(visitor, visitor.current, self.card, rule, room)
+        is_asked = bool(settings["prune"])
+        return budget.line(visitor, visitor.current, self.card, rule, room, is_asked)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -236,8 +237,10 @@ class Controller:
     def _check_room(self, turn: Turn, settings: Mapping) -> None:
         tokens = sum(item.plan.num_tokens for item in turn.attachments)
         room = self.room(settings["max_new_tokens"])
-        if tokens > room and settings["prune"] is None:
-            raise UserError("Video too long for this setting", text_format.over_limit(tokens, room))
+        prunes = not self.card["unpruned"]
+        if tokens > room and (settings["prune"] is None or not prunes):
+            why = text_format.over_limit(tokens, room, prunes)
+            raise UserError("Video too long for this setting", why)
 
     def ask_again(
         self, visitor: Session, index: int | None = -1, question: str | None = None
@@ -335,7 +338,12 @@ class Controller:
         return {**named, "model": named["model"] or own}
 
     def rule(self, prune: Mapping | str | None) -> dict | None:
-        """All settings of the pruner where some are chosen; None for off, "model" for its own."""
+        """All settings of the pruner where some are chosen; None for off, "model" for its own.
+
+        None too where nothing is pruned with this model, whatever is chosen.
+        """
+        if self.card["unpruned"]:
+            return None
         if prune is None or prune == "model":
             return self.prune if prune else None
         return {**asdict(PruneSettings()), **(self.prune or {}), **cast(Mapping, prune)}

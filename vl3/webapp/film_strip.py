@@ -53,8 +53,9 @@ def spans(times_s: Sequence[float]) -> tuple[tuple[float, float, float], ...]:
 
 def shares(seen: VisualContext) -> list[float]:
     """Of each group's visual tokens, the share that was kept."""
-    starts = firsts(len(seen.kept_per_frame))
-    groups = [seen.kept_per_frame[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    kept = seen.kept_per_frame
+    starts = firsts(len(kept))
+    groups = [kept[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
     return [sum(group) / (seen.tokens_per_frame * len(group)) for group in groups]
 
 

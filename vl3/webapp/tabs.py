@@ -18,6 +18,7 @@ import numpy as np
 from vl3.values import Keep, Patches, Reply, VisualContext
 from vl3.vision import patchify
 from vl3.vision.prune import keep_all, prune
+from vl3.vision.token_map import slot_runs
 from vl3.viz import attention, export, pictures, positions, pruning
 from vl3.viz import run as run_view
 from vl3.webapp import budget, form, run_details, text_format
@@ -55,6 +56,9 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     turn = visitor.turns[_answered(visitor)] if name in OF_ANSWER else None
     if turn and not is_by(turn, visitor.studio.card):
         yield {"note": text_format.of_another(turn.card)}
+        return
+    if name == "pruning" and (why := visitor.studio.card["unpruned"]):
+        yield {"note": why}
         return
     known = visitor.tab_files.get(name)
     try:
@@ -153,8 +157,9 @@ def _positions(controller: Controller, visitor: Session) -> tuple[dict, list]:
     if found is not None and found[0].prompt_ids:
         reply, place = found
         is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
-        kept = [one.kept_per_frame for one in reply.seen]
-        prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": _mask(reply.seen[place])}
+        kept = [one.kept_per_step for one in reply.seen]
+        mask_M = _mask(reply.seen[place], video.grid.num_tokens)
+        prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": mask_M, "tokens": video.tokens}
     vision = config.vision_config
     data = positions.data(
         video.grid,
@@ -215,15 +220,15 @@ def _first_shown(visitor: Session, items: Sequence[Attachment]) -> int:
     return items.index(visitor.current) if visitor.current in items else 0
 
 
-def _mask(seen: VisualContext) -> np.ndarray:
+def _mask(seen: VisualContext, cells: int) -> np.ndarray:
     bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=seen.num_tokens).astype(bool)
+    return np.unpackbits(bits, count=cells).astype(bool)
 
 
 def spans(is_slot_L: np.ndarray, kept: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Of each clip of a prompt, the first position and the number of slots of every frame.
+    """Of each clip of a prompt, the first position and the number of slots of every step.
 
-    kept: for each clip, the kept tokens of every frame
+    kept: for each clip, the kept tokens of every step (a frame, or frames that are joined)
     Shapes: is_slot_L - bool over the prompt, True at visual slots
     """
     position_K = np.append(np.flatnonzero(is_slot_L), len(is_slot_L))
@@ -248,11 +253,12 @@ def _keep(video: Any, rule: Mapping | None) -> Keep:
 def _seen(visitor: Session, rule: Mapping | None) -> VisualContext:
     """What the pruner will leave of the current video."""
     video = _open(visitor, visitor.current)
-    (kept,) = _keep(video, rule).kept_per_frame
+    runs = slot_runs(video.tokens, _keep(video, rule).keep_M, video.clip.times_s)
     return VisualContext(
         times_s=video.clip.times_s,
-        tokens_per_frame=video.grid.tokens_per_frame,
-        kept_per_frame=tuple(kept),
+        tokens_per_step=video.tokens.tokens_per_step,
+        kept_per_step=runs.counts,
+        frames=video.tokens.frames,
     )
 
 

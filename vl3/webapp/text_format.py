@@ -130,12 +130,14 @@ class Limits:
 
     room: what fits beside the longest answer; budget: what the person allows, None for all of it
     least, most: of one frame by the model's rule, None for no most
+    prunes: whether tokens can be left out with this model
     """
 
     room: int
     budget: int | None = None
     least: int = 1
     most: int | None = None
+    prunes: bool = True
 
 
 def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Budget:
@@ -144,7 +146,8 @@ def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Bud
     seen: what pruning leaves of it, where that is known
     """
     if plan.num_tokens > limits.room:
-        return Budget(over_limit(plan.num_tokens, limits.room), "over", 1.0, notes=plan.notes)
+        why = over_limit(plan.num_tokens, limits.room, limits.prunes)
+        return Budget(why, "over", 1.0, notes=plan.notes)
     limit = limits.room if limits.budget is None else min(limits.room, limits.budget)
     above = plan.num_tokens > limit
     grid = plan.grid
@@ -222,11 +225,12 @@ def percent(share: float) -> str:
     return f"{whole}{NO_BREAK}%"
 
 
-def over_limit(tokens: int, limit_tokens: int) -> str:
-    """The sentence that refuses a clip by arithmetic."""
-    return (
-        f"{count(tokens)} tokens exceed the limit {count(limit_tokens)}. Lower frames per second, "
-        "shorten the clip, or raise the pruning threshold."
+def over_limit(tokens: int, limit_tokens: int, prunes: bool = True) -> str:
+    """The sentence that refuses a clip by arithmetic; prunes: whether tokens can be left out."""
+    return f"{count(tokens)} tokens exceed the limit {count(limit_tokens)}. " + (
+        "Lower frames per second, shorten the clip, or raise the pruning threshold."
+        if prunes
+        else "Lower frames per second, or shorten the clip."
     )
 
 

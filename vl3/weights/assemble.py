@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from vl3 import families
 from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
+from vl3.connectors import connector_class
 from vl3.families import layouts
 from vl3.families.layouts import LayoutError
-from vl3.families.settings import ProcessorSettings
+from vl3.families.settings import ProcessorSettings, PruneSettings
 from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
@@ -80,7 +81,8 @@ def assemble(
     model.config.text_config = model.language.config
     model.tie_weights()
     _set_ends(model, tokenizer, template)
-    settings = ProcessorSettings(patch=encoder.patch_size)
+    prune = None if connector_class(connector).mixes else PruneSettings()
+    settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
     tokenizer.chat_template = chat_template(template=template)
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
     return model.eval(), processor

@@ -130,13 +130,14 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
     clips = [video.clip for video in studio.videos(reply)]
     frame = whole("frame", frame, low=0, high=len(clips[0]) - 1)
     token = whole("token", token, low=0, high=len(mean.words) - 1)
-    map_QTRC = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
+    map_QTRC = mean.maps()[0][0, 0]  # of the first clip: [words, frames, cell rows, cell cols]
+    share_QT = mean.cells.by_frame(mean.visual_IHQK)[0][0, 0]
 
     def paint(frame: int, word: int) -> np.ndarray:
         return heated(clips[0].frames_TYX3[frame], map_QTRC[word, frame], np.nanmax(map_QTRC[word]))
 
     def words(frame: int, word: int) -> str:
-        share = np.nansum(map_QTRC[word, frame])
+        share = share_QT[word, frame]
         return (
             f"Word {word}, “{mean.words[word].strip()}”: {share:.1%} of its attention on frame "
             f"{frame + 1} of {len(clips[0])}"

@@ -72,7 +72,7 @@ def test_rollout_is_the_product_of_the_layers():
 def test_a_token_is_the_mean_of_its_patches_looking_at_sums_of_patches():
     qk = random_qk(causal=False)
     full = dense(qk, causal=False)
-    got = token_row(qk, 2, 4, [3])
+    got = token_row(qk, [2], 4, [3])
     expected = torch.stack([full[3, 8:12, c : c + 4].sum() / 4 for c in range(0, 20, 4)])
     assert torch.allclose(got, expected[None], atol=1e-6)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vl3.values import Grid
+from vl3.values import Grid, TokenGrid
 from vl3.vision import rope2d
 from vl3.vision.token_map import token_layout
 
@@ -17,7 +17,12 @@ PICTURE = Grid(frames=1, rows=2, cols=3, merge=1)
 def example():
     keep = np.ones(12 + 6, bool)
     keep[[7, 9, 11]] = False  # frame 1 of the video: (0, 1), (1, 0) and (1, 2)
-    return token_layout([VIDEO, PICTURE], keep, [(0.5, 1.5), None], [(56, 84), (280, 420)])
+    return token_layout(
+        [TokenGrid.of_cells(VIDEO), TokenGrid.of_cells(PICTURE)],
+        keep,
+        [(0.5, 1.5), None],
+        [(56, 84), (280, 420)],
+    )
 
 
 def test_the_drawing_of_the_docstring():
@@ -40,7 +45,9 @@ def test_the_drawing_of_the_docstring():
 def test_cells_lie_where_the_encoder_puts_their_patches():
     """Patches of one merged token share the row and column that rope2d gives them."""
     position_N2 = rope2d.positions(VIDEO).view(-1, 4, 2)
-    found = token_layout([VIDEO], torch.ones(12, dtype=torch.bool), [(0, 1)], [(56, 84)])
+    found = token_layout(
+        [TokenGrid.of_cells(VIDEO)], torch.ones(12, dtype=torch.bool), [(0, 1)], [(56, 84)]
+    )
     for slot in range(6):
         assert (
             position_N2[slot] // 2 == torch.tensor([found.row_K[slot], found.col_K[slot]])
@@ -50,7 +57,12 @@ def test_cells_lie_where_the_encoder_puts_their_patches():
 def whole():
     """The same clip and a smaller one of other cells, nothing pruned."""
     other = Grid(frames=1, rows=4, cols=2, merge=1)
-    return token_layout([VIDEO, other], np.ones(20), [(0.5, 1.5), (3.25,)], [(57, 85), (40, 30)])
+    return token_layout(
+        [TokenGrid.of_cells(VIDEO), TokenGrid.of_cells(other)],
+        np.ones(20),
+        [(0.5, 1.5), (3.25,)],
+        [(57, 85), (40, 30)],
+    )
 
 
 def test_edges_of_a_frame_belong_to_it_on_two_sides():
@@ -117,23 +129,23 @@ def test_paint_keeps_the_format_and_the_leading_dimensions():
 def test_a_mask_of_numbers_is_a_mask():
     numbers = np.zeros(12, int)
     numbers[[1, 5]] = 7
-    found = token_layout([VIDEO], numbers, [None], [(56, 84)])
+    found = token_layout([TokenGrid.of_cells(VIDEO)], numbers, [None], [(56, 84)])
     assert (len(found), found.row_K.tolist(), found.col_K.tolist()) == (2, [0, 1], [1, 2])
 
 
 def test_lists_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="grids of 12 merged"):
-        token_layout([VIDEO], np.ones(13), [None], [(1, 1)])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(13), [None], [(1, 1)])
     with pytest.raises(ValueError, match="2 frames but 1 times"):
-        token_layout([VIDEO], np.ones(12), [(0,)], [(1, 1)])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(12), [(0,)], [(1, 1)])
     with pytest.raises(ValueError, match="0 lists of times"):
-        token_layout([VIDEO], np.ones(12), [], [(1, 1)])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(12), [], [(1, 1)])
     with pytest.raises(ValueError, match="grids of 12 merged"):
-        token_layout([VIDEO], np.ones(11), [None], [(1, 1)])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(11), [None], [(1, 1)])
     with pytest.raises(ValueError, match="2 frames but 3 times"):
-        token_layout([VIDEO], np.ones(12), [(0, 1, 2)], [(1, 1)])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(12), [(0, 1, 2)], [(1, 1)])
     with pytest.raises(ValueError, match="0 frame sizes"):
-        token_layout([VIDEO], np.ones(12), [None], [])
+        token_layout([TokenGrid.of_cells(VIDEO)], np.ones(12), [None], [])
     with pytest.raises(ValueError, match="14 values for 15"):
         example().paint(np.zeros(14))
     assert len(token_layout([], np.ones(0), [], [])) == 0
@@ -165,7 +177,12 @@ def masks(draw):
 def test_there_and_back_and_pruned_cells_stay_empty(drawn):
     grids, keep = drawn
     sizes = [(grid.rows * 14, grid.cols * 14) for grid in grids]
-    found = token_layout(grids, keep, [range(grid.frames) for grid in grids], sizes)
+    found = token_layout(
+        [TokenGrid.of_cells(grid) for grid in grids],
+        keep,
+        [range(grid.frames) for grid in grids],
+        sizes,
+    )
     assert len(found) == keep.sum()
     for slot in range(len(found)):
         place = [int(x[slot]) for x in (found.clip_K, found.frame_K, found.row_K, found.col_K)]

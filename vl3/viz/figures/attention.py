@@ -55,12 +55,13 @@ def head_matrix(attention, word: int | None = None) -> Drawn:
 def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = None) -> Drawn:
     """How much each word gave to each frame of a clip, mean of the layers and heads asked for.
 
+    A token that stands for several frames counts in each of them.
     attention: vl3.interpret.Attention of a source with words
     """
     _check_attention(attention)
-    maps = attention.maps()
-    weight_QTRC = maps[whole("clip", clip, low=0, high=len(maps) - 1)].mean(axis=(0, 1))
-    frames = weight_QTRC.shape[1]
+    sums = attention.cells.by_frame(attention.visual_IHQK)
+    weight_QT = sums[whole("clip", clip, low=0, high=len(sums) - 1)].mean(axis=(0, 1))
+    frames = weight_QT.shape[1]
     if times_s is not None:
         times_s = checked_times(times_s, frames)
     names = (
@@ -68,7 +69,7 @@ def words_by_frame(attention, clip: int = 0, times_s: Sequence[float] | None = N
     )
     numbered = [f"{number} {word.strip()}" for number, word in enumerate(attention.words)]
     table = pd.DataFrame(
-        np.nansum(weight_QTRC, axis=(2, 3)),
+        weight_QT,
         index=pd.Index(numbered, name="word"),
         columns=pd.Index(names, name="frame"),
     )

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import torch
 
 from vl3.arguments import instance, whole
-from vl3.values import Grid
+from vl3.values import Grid, TokenGrid
 from vl3.vision.rope2d import angles, frequencies
 from vl3.vision.rope2d import positions as patch_positions
 from vl3.viz import positions
@@ -164,13 +164,23 @@ def decay(head_channels: int, theta: float, farthest: int) -> Drawn:
     return styled(figure, "Alike by distance"), table
 
 
-def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) -> Drawn:
-    """Positions of a clip's tokens in the prompt, had none been removed, and as they are."""
-    before_M, after_M = positions.language(spans, keep_M, grid)
+def language(
+    spans: Sequence[positions.Span],
+    keep_M: np.ndarray,
+    grid: Grid,
+    tokens: TokenGrid | None = None,
+) -> Drawn:
+    """Positions of a clip's tokens in the prompt, had none been removed, and as they are.
+
+    tokens: as of vl3.viz.positions.language; a token of several frames stands at its first
+    """
+    before_M, after_M = positions.language(spans, keep_M, grid, tokens)
+    tokens = tokens or TokenGrid.of_cells(grid)
+    per_step, first_S = tokens.tokens_per_step, np.array(tokens.frames)[:, 0]
     table = pd.DataFrame(
         {
-            "frame": 1 + np.arange(grid.num_tokens) // grid.tokens_per_frame,
-            "token": np.arange(grid.num_tokens) % grid.tokens_per_frame,
+            "frame": 1 + first_S.repeat(per_step),
+            "token": np.arange(tokens.num_tokens) % per_step,
             "before": before_M,
             "after": pd.array(np.where(after_M < 0, 0, after_M), dtype="Int64"),
         }
@@ -183,7 +193,7 @@ def language(spans: Sequence[positions.Span], keep_M: np.ndarray, grid: Grid) ->
         ("after pruning", kept, "after", BLUE),
     ):
         figure.add_scatter(
-            x=part["frame"] + (part["token"] / grid.tokens_per_frame - 0.5) * 0.8,
+            x=part["frame"] + (part["token"] / per_step - 0.5) * 0.8,
             y=part[y].astype(int),
             mode="markers",
             name=name,
