@@ -91,7 +91,7 @@ class Studio:
     def release(self) -> None:
         """Forgets every encoded clip and every look at an answer, and frees their memory.
 
-        What is being answered meanwhile goes on with what it has, and leaves nothing behind.
+        An answer in progress goes on with what it has, and leaves nothing behind.
         """
         kept = self._encoded
         self._encoded = EncodedCache(self.engine, kept.cache_bytes, kept.files)
@@ -332,9 +332,9 @@ class Studio:
                     else:
                         yield event
         finally:
-            if self._encoded is encoded and self._prefix is None:  # not released meanwhile
+            if self._encoded is encoded and self._prefix is None:  # not released in between
                 self._prefix = prefix
-        yield reply  # when all is kept, so that whoever gets it may look into it at once
+        yield reply  # when all is kept, so that the caller may look into it at once
 
     def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
         settings = self.settings

@@ -7,7 +7,7 @@ import json
 import pytest
 from fake import CARD, FakeStudio
 from steps import ask, expect, open_tab, toast, type_and_send, upload
-from test_desk import READING, SETTINGS, uploaded
+from test_controller import READING, SETTINGS, uploaded
 
 from vl3.webapp import chat_rows, text_format, transcript, widget_values
 from vl3.webapp.errors import UserError

@@ -206,7 +206,7 @@ def test_a_file_that_is_gone_is_not_called_unplayable(browser, server, tmp_path)
 
 
 def test_of_two_uploads_the_later_one_counts_whichever_is_read_sooner(controller, clip, other_clip):
-    from test_desk import uploaded
+    from test_controller import uploaded
 
     visitor = controller.visitors.get("one")
     first, reading, go_on = (

@@ -13,7 +13,7 @@ import pytest
 from page_fixtures import fake_controller
 from serving import serving
 from steps import ask, expect, upload
-from test_door import Browser
+from test_access import Browser
 from test_film_strip import with_pictures
 
 pytest_plugins = ["page_fixtures"]

@@ -7,27 +7,28 @@ import re
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE
 from serving import REPO, serving
 from steps import ask, expect, open_tab, serious, upload
 from test_view_models import WRONG_RULES
+from view_steps import HOSTILE
 
 import vl3
 import vl3.video
 from vl3.pipeline import to_patches
-from vl3.values import VisualContext
+from vl3.values import PruneSettings, VisualContext
 from vl3.vision.prune import prune
 from vl3.webapp import tabs, text_format
-from vl3.webapp.controller import RULE, Controller
+from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
 from vl3.webapp.uploads import Uploads
 
 pytest_plugins = ["page_fixtures"]
+RULE = asdict(PruneSettings())
 
 NANO = REPO / "assets" / "nano"
 CLIP = REPO / "assets" / "clips" / "three_shapes.mp4"

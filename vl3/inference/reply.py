@@ -1,4 +1,4 @@
-"""One reply in the making: open its media, render the prompt, stream the text, keep the books."""
+"""One reply: its media opened, its prompt rendered, its text streamed, tokens and time counted."""
 
 from __future__ import annotations
 

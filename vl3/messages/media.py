@@ -102,7 +102,7 @@ class MediaPart:
         size = (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
-        from vl3 import ops  # with torch, which nobody needs before a picture is made smaller
+        from vl3 import ops  # with torch, which is not needed before a picture is made smaller
 
         resize = ops.resizer(resized)
         if self.kind == "image":

@@ -160,7 +160,7 @@ def read_part(part: str | dict, unused: Unused = refuse) -> dict:
     kind = _kind(part, given)
     if kind == "text":
         return _text(part, given, unused)
-    if kind == "audio":  # named so that whoever takes messages can refuse it
+    if kind == "audio":  # named so that callers can refuse it
         named = next((given[key] for key in given if key != "type"), None)
         return {"type": kind} | ({} if named is None else {kind: named})
     source, rest = _source(kind, given)

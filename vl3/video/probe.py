@@ -51,7 +51,6 @@ class Probe:
     codec: str = ""
     container: str = ""
     has_audio: bool = False
-    interlaced: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -130,7 +129,6 @@ def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
             codec=codec_name(stream),
             container=container.format.name,
             has_audio=bool(container.streams.audio),
-            interlaced=bool(frame.interlaced_frame),
         )
 
 

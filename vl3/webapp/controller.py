@@ -1,4 +1,4 @@
-"""What the page does, without the page: take a file, say what it costs, ask, stop, try again.
+"""What the page does, without its widgets: choose a file, tell its cost, ask, stop, try again.
 
 Every method takes the visitor it acts for. A wrong step raises UserError: a title, and one sentence
 that says what to do instead.
@@ -136,19 +136,21 @@ class Controller:
             visitor.current = replace(visitor.current, strip=strip)
 
     def clean_up(self) -> int:
-        """Forgets visitors long gone, and removes files beyond the limit that nobody uses; how
-        many visitors went."""
+        """Forgets sessions that ended long ago and removes unused files beyond the limit.
+
+        Returns how many sessions were forgotten.
+        """
         gone = self.visitors.sweep()
         self.uploads.trim(self.files())
         return gone
 
     def files(self) -> set[str]:
-        """Those that somebody uses."""
+        """The files that a session or an example uses."""
         examples = [path for clip in self.examples for path in clip["item"].files]
         return {*self.visitors.paths(), *examples}
 
     def make_room(self) -> None:
-        """Removes every file that nobody uses."""
+        """Removes every unused file."""
         self.uploads.trim(self.files(), 0)
 
     def may_read(self, owner: str, path: str) -> bool:
@@ -161,7 +163,7 @@ class Controller:
         return path in examples | self.visitors.paths(owner)
 
     def close(self) -> None:
-        """Ends every answer and lets nobody begin another."""
+        """Ends every answer; no further one can begin."""
         self.line.close()
         self.visitors.stop()
 
@@ -170,7 +172,7 @@ class Controller:
         while True:
             sleep(every_s)
             if self.clean_up():
-                self._give_back()  # here alone: it stops everybody for as long as it takes
+                self._give_back()  # here alone: it stops every thread for as long as it takes
 
     def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
@@ -278,7 +280,7 @@ class Controller:
         visitor.turns, visitor.name = [], saved.new_name()
 
     def stop(self, visitor: Session) -> bool:
-        """Ends the answer; True where it had not begun, so that nobody else will say so."""
+        """Ends the answer; True where it had not begun, so that no run will mark it as stopped."""
         if not visitor.waiting:
             visitor.stop.set()
             return False
@@ -410,7 +412,7 @@ class Controller:
     ) -> str:
         """The answer to one question about one file, outside any conversation.
 
-        left.is_set(): whether whoever asked is gone, which ends it
+        left.is_set(): whether the client has disconnected, which ends it
         """
         _check_question(question)
         self.line.check()

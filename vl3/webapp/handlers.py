@@ -1,4 +1,4 @@
-"""What the page does when somebody acts on it: one handler an event, each given its visitor.
+"""The handlers of the page: one for each event, each given its session.
 
 Here and nowhere above, the page's own words and errors become Gradio's.
 """
@@ -46,7 +46,7 @@ class Handlers(Layout):
             raise gr.Error(message, title=refused.title, print_exception=False) from None
         except gr.Error:
             raise
-        except Exception as error:  # nobody looks into it further up, and a person has to hear it
+        except Exception as error:  # it is not handled further up, and the user has to be told
             message = (
                 toast("Not done", text_format.UNKNOWN_FAULT)
                 if markup
@@ -121,7 +121,7 @@ class Handlers(Layout):
     def on_question(self, visitor: Session, event: dict, moment: object, *values) -> tuple:
         index = event.get("index")
         question = self.controller.example_question(index, event.get("number"))
-        if self.controller.example_index(visitor.current) != index:  # another file came meanwhile
+        if self.controller.example_index(visitor.current) != index:  # another was chosen since
             self.controller.choose_example(visitor, index)
         self.controller.ask(
             visitor, question, [], *self._split(values), widget_values.asked_s(visitor, moment)
@@ -267,11 +267,11 @@ class Handlers(Layout):
         return widget_values.header(self.controller.card, self.controller.models_loaded)
 
     def on_changed(self, visitor: Session, event: dict, *values) -> tuple:
-        """Somebody else had another model loaded."""
+        """Another visitor had another model loaded."""
         if visitor.news:
             gr.Info(toast("Another model", visitor.news))
         given, now = dict(zip(form.FIELDS, values, strict=True)), self.controller.card["defaults"]
-        # What nobody has changed follows the model.
+        # Fields that were not changed follow the model.
         fields = {
             name: now[name] if given[name] == visitor.before.get(name) else given[name]
             for name in now

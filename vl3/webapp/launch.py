@@ -169,7 +169,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
 
     # What does not end by itself in time, a layer or a slow reader, ends with the process. The
     # interpreter is not taken down first: torch aborts the process where a thread of an answer
-    # comes back to it meanwhile.
+    # comes back to it.
     def end() -> None:
         made.close()
         sys.stdout.flush()

@@ -34,7 +34,7 @@ class Line:
     def place(self, alone: bool = False) -> Iterator[Place]:
         """A place at the end of the line, given back at the end of the block.
 
-        alone: nobody else's turn is at the same time
+        alone: no other turn is at the same time
         Raises: UserError where the line is too long.
         """
         place = Place(self, alone)
@@ -49,7 +49,7 @@ class Line:
                 self._moved.notify_all()
 
     def check(self) -> None:
-        """Raises: UserError where nobody else can come into the line."""
+        """Raises: UserError where the line is full or closed."""
         waiting = len(self) - self._at_once()
         if waiting >= self._most:
             raise UserError("Too many people", text_format.too_many(waiting))
@@ -60,7 +60,7 @@ class Line:
             self._moved.notify_all()
 
     def close(self) -> None:
-        """Nobody's turn comes any more."""
+        """Closes the line: no further turn begins."""
         self._closed = True
         self.nudge()
 
@@ -87,7 +87,7 @@ class Place:
     def wait(self, left: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """The number of those before this one, whenever it changes, until it is this one's turn.
 
-        left: whether whoever waits has given up, which ends the waiting as well
+        left: whether the visitor has left, which ends the waiting as well
         """
         told = None
         while not (left() or self._line._closed):

@@ -71,7 +71,7 @@ class Page(Handlers):
         self, event: Callable, function: Callable, inputs, outputs, alone=False, **options
     ):
         """As _on, but the handler waits for its turn in the line, and the page says how many are
-        before it. alone: while nobody is answered"""
+        before it. alone: while no other answer is written"""
         shown = outputs if isinstance(outputs, list) else [outputs]
 
         def handler(visitor: Session, event: dict, *values):
@@ -87,7 +87,7 @@ class Page(Handlers):
         return self._on(event, handler, inputs, [*shown, self.queue], **{**IN_LINE, **options})
 
     def _on_video(self, event: Callable, function: Callable, inputs, outputs, **options):
-        """As _on; then come the film strip and the open tab, which nobody has to wait for."""
+        """As _on; then come the film strip and the open tab, which do not hold up the page."""
         done = self._on(event, function, inputs, outputs, **options)
         drawn = self._on(done.then, self.on_strip, None, self.player, **ONE_STRIP)
         self._on_tab_shown(drawn.then, self.on_tab_shown)

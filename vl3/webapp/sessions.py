@@ -1,7 +1,7 @@
-"""Who is talking: one entry for each browser session, found by its key, freed when it ends.
+"""Browser sessions: one entry each, found by its key, freed when it ends.
 
-Each visitor has its own fork of the studio, so that videos, text and caches of one are never seen
-by another. A visitor who leaves is freed at once; its conversation is kept, since a browser that
+Each visitor has a session of the studio, so that videos, text and caches of one are never seen by
+another. A visitor who leaves is freed at once; its conversation is kept, since a browser that
 lost its connection or reloaded the page comes back.
 """
 
@@ -139,7 +139,7 @@ class Session:
 
 
 class SessionStore:
-    """The visitors by session key. Owns their forks."""
+    """The visitors by session key. Owns their studio sessions."""
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
@@ -234,7 +234,7 @@ class SessionStore:
         return None
 
     def announce(self, sentence: str, before: Mapping, by: Session | None = None) -> None:
-        """Tells everybody but one that there is another model. before: default fields until then"""
+        """Tells visitors (by: not this one) of another model. before: default fields until then"""
         with self._lock:
             for visitor in self._visitors.values():
                 if visitor is not by:
@@ -243,7 +243,7 @@ class SessionStore:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is being written for anybody."""
+        """Whether any answer is being written."""
         return any(visitor.is_busy for visitor in list(self._visitors.values()))
 
     def is_of(self, key: str, owner: str) -> bool:
@@ -258,13 +258,13 @@ class SessionStore:
         return {path for visitor in mine for path in visitor.paths()}
 
     def stop(self) -> None:
-        """Ends whatever is written for anybody."""
+        """Ends every answer and every comparison."""
         for visitor in list(self._visitors.values()):
             visitor.end()
             visitor.comparing.set()
 
     def replace_studio(self, load: Callable[[], Any]) -> None:
-        """Another model for everybody; the old one goes first, so that both need not fit at once.
+        """Another model for all; the old one goes first, so that both need not fit at once.
 
         Where the new one cannot be loaded the old one is loaded again, and the error is raised.
         """

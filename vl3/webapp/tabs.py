@@ -1,7 +1,7 @@
 """The tabs of Inspect: what each of them draws, made when it is looked at, and files of it.
 
 What a tab draws is too large for a value of the page. It is a JSON file that the tab fetches, under
-a name that nobody guesses, kept until there is another one or the visitor leaves.
+a name that cannot be guessed, kept until there is another one or the visitor leaves.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
     number = _answered(visitor)
     reply, items = visitor.turns[number].reply, built_on(visitor.turns, number)
     for item in items[: len(reply.seen)]:
-        _open(visitor, item)  # it may have been forgotten meanwhile
+        _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]

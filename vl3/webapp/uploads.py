@@ -98,7 +98,7 @@ class Uploads:
         return self.attach(str(target))
 
     def keep(self, name: str, content: bytes) -> str:
-        """The content as a file that the page can fetch by a name nobody guesses; its path."""
+        """The content as a file under a path that cannot be guessed, for the page to fetch."""
         target = new_place(self.folder) / name
         try:
             with whole(target) as unfinished:
@@ -255,7 +255,7 @@ def remove(folder: Path) -> None:
 
 
 def _locked(path: Path):
-    """The file held open under a lock that ends with the process; None where somebody has it.
+    """The file, held open under a lock that ends with the process; None where another has it.
 
     Not by process number: those of another container, or of after a restart, mean nothing here.
     """
@@ -293,7 +293,7 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def nameless(folder: Path) -> Iterator[Path]:
-    """Another path of the folder, without the name of whoever runs this: browsers get to see it.
+    """Another path of the folder, without the user's name in it: browsers get to see it.
 
     A link in the folder for temporary files; where links cannot be made, the folder itself.
     """
@@ -324,7 +324,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def new_place(folder: Path) -> Path:
-    """A new folder inside the folder, where nobody finds it by guessing."""
+    """A new folder inside the folder, of a name that cannot be guessed."""
     place = folder / secrets.token_urlsafe(18)
     place.mkdir(mode=0o700, parents=True)
     return place
@@ -344,7 +344,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Time of the last change, size and path of every file; those that vanish meanwhile are not."""
+    """Time of the last change, size and path of every file; files that vanish are left out."""
     for place, _, names in os.walk(folder):  # which passes over what vanishes
         for path in (Path(place, name) for name in names):
             with suppress(FileNotFoundError):

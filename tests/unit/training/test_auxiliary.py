@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from unit.training.test_engine import WORLDS, recipe
+from unit.training.test_trainer import WORLDS, recipe
 
 from vl3.training import setup
 from vl3.training.auxiliary import AuxiliaryLoss

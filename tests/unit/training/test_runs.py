@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from train_cli.__main__ import main
 from vl3.families import read_config

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from unit.training.test_engine import recipe
 from unit.training.test_runs import LORA
+from unit.training.test_trainer import recipe
 
 import vl3
 import vl3.video

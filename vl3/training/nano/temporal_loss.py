@@ -1,7 +1,7 @@
 """The temporal loss: what each visual token of a clip should know of what happens, in words.
 
-Whoever is asked about a moment has to find the frame of that moment, and the only clock is the
-stamp in words before each frame; whoever is asked when or where a thing went has to put its frames
+A question about a moment needs the frame of that moment, and the only clock is the
+stamp in words before each frame; a question about when or where a thing went needs its frames put
 together. From answers alone nano learns this slowly, and for one thing at a time only. So the
 states of visual tokens, some layers up, are compared with the embeddings of words: they should
 point to the seconds of their stamp, to the second at which what they show came, to the way it

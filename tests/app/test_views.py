@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 from steps import serious
+from view_steps import HOSTILE, drag, pixel, texts_of, with_module
 
 from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid
@@ -19,7 +19,7 @@ from vl3.vision.rope2d import angles
 from vl3.vision.rope2d import positions as patch_positions
 from vl3.viz import positions, pruning
 
-pytest_plugins = ["page_fixtures", "look_fixtures"]
+pytest_plugins = ["page_fixtures", "view_fixtures"]
 
 MODES = ("official", "rlt", "last_kept")
 USED = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE, drag, texts_of, with_module
 from steps import serious
-from test_look_inside import GRIDS, noisy
+from test_views import GRIDS, noisy
+from view_steps import HOSTILE, drag, texts_of, with_module
 
 from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid, Ledger, PromptSegment, Reply
@@ -14,7 +14,7 @@ from vl3.vision.prune import keep_all, prune
 from vl3.viz import compare, run
 from vl3.viz.compare import Side
 
-pytest_plugins = ["page_fixtures", "look_fixtures"]
+pytest_plugins = ["page_fixtures", "view_fixtures"]
 
 READOUT = ".compare .readout"
 LANDSCAPE = GRIDS["landscape"]

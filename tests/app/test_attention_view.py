@@ -6,15 +6,15 @@ import re
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE, drag, pixel, texts_of, with_module
 from steps import serious
+from view_steps import HOSTILE, drag, pixel, texts_of, with_module
 
 from vl3.interpret import Attention
 from vl3.values import Clip, Grid, TokenGrid
 from vl3.vision.token_map import token_layout
 from vl3.viz import attention
 
-pytest_plugins = ["page_fixtures", "look_fixtures"]
+pytest_plugins = ["page_fixtures", "view_fixtures"]
 
 GREY = 128
 VIEW, READOUT, NOTE, SAID = (f".attention {part}" for part in ("", ".readout", ".note", ".spoken"))

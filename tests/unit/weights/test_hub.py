@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hub import hub
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
