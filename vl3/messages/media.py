@@ -16,7 +16,7 @@ from vl3 import video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
-from vl3.values import Clip, Grid
+from vl3.values import Clip, Grid, SlotRuns
 from vl3.video.images import image_size, resized, still_notes
 from vl3.video.sample import exact_picks, thin
 
@@ -281,11 +281,14 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
     return [inside[index] for index in thin(len(inside), min(most, default=None))]
 
 
-def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo]) -> Read:
+def annotate(
+    messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo | SlotRuns]
+) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
 
-    media: as find_media gives them for these messages; clips: their clips or what measures them
+    media: as find_media gives them for these messages; clips: their clips, what measures them, or
+    the runs of slots that their tokens make
     """
     pairs = iter(zip(media, clips, strict=True))
 
