@@ -6,11 +6,7 @@ import re
 
 import numpy as np
 import pytest
-<<<<<<< HEAD:tests/app/test_attention_view.py
-=======
 from joining import Joining
-from look_steps import HOSTILE, drag, pixel, texts_of, with_module
->>>>>>> wt-layout:tests/app/test_look_attention.py
 from steps import serious
 from view_steps import HOSTILE, drag, pixel, texts_of, with_module
 
