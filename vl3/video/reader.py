@@ -98,9 +98,10 @@ def read(
           last frame of each interval and stamps it with the interval's start
     size: None for the displayed size, (height, width), or a callable given (number of frames,
           height, width) that returns it; PIL bicubic right after decoding
-    on_frame: called with (done, total) after each frame, in the caller's thread; may raise
+    on_frame: called with (done, total) after each frame, and again while none comes for a while, in
+          the caller's thread; may raise, which ends the reading at once
     timeout_s: how long the decoder may go without progress
-    resize: what resizes a picture, in the thread that decodes; gives the bits that PIL gives
+    resize: what resizes a picture, in the caller's thread; gives the bits that PIL gives
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
@@ -111,10 +112,9 @@ def read(
         return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
-    losses = DecodeErrors()
     untagged = "bt601" if mode == "official" else "height"
-    frames, given = read_picks(
-        found, timeline, sorted(set(picks)), size, losses, on_frame, timeout_s, untagged, resize
+    frames, given, losses = read_picks(
+        found, timeline, sorted(set(picks)), size, on_frame, timeout_s, untagged, resize
     )
     if mode == "official":
         frames, times_s = official.expanded(frames, given, picks, times_s)

@@ -14,7 +14,7 @@ from vl3.video.timeline import scan
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch, decoding_here):
     """Paths that PyAV and PIL open from now on."""
     names = []
     for module in (av, Image):
