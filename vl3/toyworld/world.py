@@ -156,8 +156,9 @@ class Scene:
     digit: Digit | None = None
 
     @property
-    def is_image(self) -> bool:
-        return self.seconds == 0
+    def kind(self) -> str:
+        """Either "image", which has no times, or "video"."""
+        return "image" if self.seconds == 0 else "video"
 
     @property
     def times_s(self) -> tuple[float, ...]:
@@ -499,8 +500,8 @@ def film(scene: Scene, rng: random.Random, level: Level) -> Clip:
     else:
         frames_TYX3 = render(scene)
     kind = rng.random()
-    if not scene.is_image and kind < level.noisy + level.shaky:
+    if scene.kind == "video" and kind < level.noisy + level.shaky:
         noise = np.random.default_rng(rng.getrandbits(32))
         frames_TYX3 = shake(frames_TYX3, noise, whole=kind < level.noisy)
-    times_s = None if scene.is_image else scene.times_s
+    times_s = None if scene.kind == "image" else scene.times_s
     return Clip(frames_TYX3=frames_TYX3, times_s=times_s, source=f"scene {scene.seed}")

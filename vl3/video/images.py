@@ -85,11 +85,11 @@ Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 class PictureHeader:
     """What the header of a file says that PIL knows.
 
-    kind: PIL's name of the format, in lower case; frames: of an animation, or pages
+    format: PIL's name of it, in lower case; frames: of an animation, or pages
     height_px, width_px: as shown
     """
 
-    kind: str
+    format: str
     frames: int
     height_px: int
     width_px: int
@@ -101,17 +101,25 @@ def is_image(path: str | os.PathLike) -> bool:
 
     Raises: VideoError - as local_file; a picture too large to be opened safely
     """
-    found = local_file(path)
-    if is_heif(found):
-        return True
-    header = picture_header(found)
-    return header is not None and (header.kind not in _ANIMATED or header.frames == 1)
+    return kind_of(local_file(path)) == "image"
+
+
+def kind_of(path: Path) -> str:
+    """What a local file shows, by its content: "image" or "video".
+
+    Raises: VideoError - a picture too large to be opened safely
+    """
+    if is_heif(path):
+        return "image"
+    header = picture_header(path)
+    is_still = header is not None and (header.format not in _ANIMATED or header.frames == 1)
+    return "image" if is_still else "video"
 
 
 def is_animation(path: Path) -> bool:
     """True for a webp or avif of several frames, which PIL reads."""
     header = None if is_heif(path) else picture_header(path)
-    return header is not None and header.kind in _PLAYED and header.frames > 1
+    return header is not None and header.format in _PLAYED and header.frames > 1
 
 
 @once_per_file(64)
@@ -137,12 +145,12 @@ def _header(path: Path) -> PictureHeader | None:
     if picture is None:
         return None
     with picture:
-        kind, height, width = (picture.format or "picture").lower(), picture.height, picture.width
+        name, height, width = (picture.format or "picture").lower(), picture.height, picture.width
         # PIL gives a TIFF's size as it is shown
-        if kind != "tiff" and _orientation(picture) in (5, 6, 7, 8):
+        if name != "tiff" and _orientation(picture) in (5, 6, 7, 8):
             height, width = width, height
-        frames = _num_frames(picture) if kind in {*_ANIMATED, "tiff"} else 1
-        return PictureHeader(kind, frames, height, width, _pages(picture))
+        frames = _num_frames(picture) if name in {*_ANIMATED, "tiff"} else 1
+        return PictureHeader(name, frames, height, width, _pages(picture))
 
 
 def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -220,7 +228,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def image_format(path: Path) -> str:
     """PIL's name of a picture's format, in lower case."""
-    return "heic" if is_heif(path) else cast(PictureHeader, picture_header(path)).kind
+    return "heic" if is_heif(path) else cast(PictureHeader, picture_header(path)).format
 
 
 def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:

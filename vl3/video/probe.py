@@ -19,7 +19,7 @@ from vl3.video.container import local_file, open_video, pick_stream, shown_name
 from vl3.video.decoder import result
 from vl3.video.errors import VideoError
 from vl3.video.header_cache import once_per_file
-from vl3.video.images import image_format, image_size, is_animation, is_image
+from vl3.video.images import image_format, image_size, is_animation, kind_of
 from vl3.video.job import Beat, Link
 from vl3.video.pixels import orientation
 from vl3.video.timeline import codec_name, packets, scan
@@ -30,6 +30,8 @@ _PACKETS_TRIED = 250
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """A file's own statement; duration_s, num_frames and fps may be missing or wrong in it.
+
+    kind: "image" or "video"
 
     duration_s: when the last frame ends on the clip's clock, which is a player's
     height_px, width_px: as displayed, i.e. after rotation and with square pixels
@@ -54,10 +56,6 @@ class Probe:
     has_audio: bool = False
     interlaced: bool = False
 
-    @property
-    def is_image(self) -> bool:
-        return self.kind == "image"
-
 
 def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
     """What the header of a video or picture says, without decoding more than the first frame.
@@ -70,7 +68,7 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
 @once_per_file(64)
 def read_header(found: Path, timeout_s: float) -> Probe:
     """The same of a local file; read once, as long as the file does not change."""
-    if is_image(found):
+    if kind_of(found) == "image":
         height, width = image_size(found)
         return Probe(
             path=found,

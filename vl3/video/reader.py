@@ -15,7 +15,7 @@ from vl3.video.container import local_file, shown_name
 from vl3.video.decode import DecodeErrors
 from vl3.video.errors import VideoError
 from vl3.video.frames import Size, read_picks, timeline_of
-from vl3.video.images import Resize, is_image, read_image, resized
+from vl3.video.images import Resize, kind_of, read_image, resized
 from vl3.video.sample import exact_picks
 from vl3.video.timeline import Timeline
 
@@ -60,7 +60,7 @@ def schedule(
     """
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
     found = local_file(path)
-    if is_image(found):
+    if kind_of(found) == "image":
         return Schedule(times_s=None)
     timeline = timeline_of(found, timeout_s)
     _, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
@@ -108,7 +108,7 @@ def read(
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
     _check_callback(on_frame)
     found = local_file(path)
-    if is_image(found):
+    if kind_of(found) == "image":
         return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)

@@ -188,7 +188,7 @@ class Controller:
     def planned(self, visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
         """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
         budget_tokens = fields.value("budget_tokens", reading["budget_tokens"])
-        if item.is_image:
+        if item.kind == "image":
             item = replace(item, budget_tokens=budget_tokens)
         else:
             start_s, end_s = fields.moments(reading["start"], reading["end"])
@@ -456,7 +456,7 @@ class Controller:
         item = self.media.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
-        item = item if item.is_image else replace(item, **chosen)
+        item = replace(item, **chosen) if item.kind == "video" else item
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
             deque(place.wait(left.is_set), maxlen=0)
