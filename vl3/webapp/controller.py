@@ -422,7 +422,7 @@ class Controller:
         item = self.uploads.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
-        item = item if item.is_image else replace(item, **chosen)
+        item = replace(item, **chosen) if item.kind == "video" else item
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
             deque(place.wait(left.is_set), maxlen=0)
