@@ -17,11 +17,7 @@ FILES = sorted(
 LONGER = {
     "vl3/inference/replay.py: replay_input",
     "vl3/model.py: forward",
-    "vl3/processor.py",
-    "vl3/processor.py: __call__",
-    "vl3/processor.py: apply_chat_template",
-    "vl3/training/recipe.py",
-    "vl3/training/trainer.py",
+    "vl3/studio.py",
 }
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from vl3.arguments import shown
-from vl3.families.settings import PruneSettings
 from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
 from vl3.interpret import ReplayInput
 from vl3.pipeline import to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, PromptSegment, Reply, VisualContext
 from vl3.vision.token_map import token_layout
 
@@ -36,7 +36,7 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
     model, now = library.model, library.now()
     videos = _videos(library, reply, now)
-    keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    keeps = [seen.keep_M(video.grid.num_tokens) for video, seen in zip(videos, reply.seen)]
     layout = token_layout(
         [video.tokens for video in videos],
         np.concatenate([np.zeros(0, bool), *keeps]),
@@ -166,16 +166,10 @@ def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[
 
 def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:
     """The video with the mask of that reply, where that was not the pruner's."""
-    keep_M = torch.from_numpy(_keep(video, seen))
+    keep_M = torch.from_numpy(seen.keep_M(video.grid.num_tokens))
     if torch.equal(keep_M, video.keep.keep_M):
         return video
     keep = replace(
         video.keep, keep_M=keep_M, placeholder_M=torch.zeros_like(keep_M), mode="handed over"
     )
     return replace(video, keep=keep)
-
-
-def _keep(video: EncodedVideo, seen: VisualContext) -> np.ndarray:
-    """The pruner's mask of that reply, bool [M]; the video may be pruned otherwise by now."""
-    bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=video.grid.num_tokens).astype(bool)

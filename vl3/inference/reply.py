@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ from vl3.inference.encoded import (
     Opening,
 )
 from vl3.inference.engine import Stopped, give_back_memory
-from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt
+from vl3.inference.generation import PrefixCache, PreparedPrompt
 from vl3.messages.media import find_media
+from vl3.settings import Decoding
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
 
@@ -362,7 +363,7 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         truncated=state.truncated,
         notes=(*request.notes, *_notes([video for video, _ in state.videos])),
         model=(state.now and state.now.model) or "",
-        seen=tuple(_seen(video) for video, _ in state.videos),
+        seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
 
@@ -387,14 +388,19 @@ def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
     ]
 
 
-def _seen(video: EncodedVideo) -> VisualContext:
-    return VisualContext(
-        times_s=video.clip.times_s,
-        tokens_per_step=video.tokens.tokens_per_step,
-        kept_per_step=video.slots.counts,
-        frames=video.tokens.frames,
-        key=video.key,
-        keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
+    first_slots = iter(state.prompt.spans if state.prompt else ())
+    return tuple(
+        VisualContext(
+            times_s=video.clip.times_s,
+            tokens_per_step=video.tokens.tokens_per_step,
+            kept_per_step=video.slots.counts,
+            frames=video.tokens.frames,
+            first_slots=tuple(first for first, _ in islice(first_slots, len(video.slots.counts))),
+            key=video.key,
+            keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+        )
+        for video, _ in state.videos
     )
 
 
