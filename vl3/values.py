@@ -57,8 +57,14 @@ class Clip:
             number("each of times_s", time_s, unit="seconds")
 
     @property
+    def kind(self) -> str:
+        """Either "image", which has no times, or "video"."""
+        return "image" if self.times_s is None else "video"
+
+    @property
     def is_image(self) -> bool:
-        return self.times_s is None
+        """Whether the kind is "image", for scripts that ask."""
+        return self.kind == "image"
 
     def __len__(self) -> int:
         return self.frames_TYX3.shape[0]

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from joining import Joining
 from steps import serious
 from view_steps import HOSTILE, drag, pixel, texts_of, with_module
 
@@ -37,15 +38,15 @@ def grey(grid: Grid, source: str = "clip") -> Clip:
 class Answer:
     """An invented answer about grey clips: looks of every source, each with maps of its own."""
 
-    def __init__(self, *grids: Grid, keep=None, words=WORDS, sources=(), sinks=()):
+    def __init__(
+        self, *grids: Grid, keep=None, words=WORDS, sources=(), sinks=(), made=TokenGrid.of_cells
+    ):
         self.clips = [grey(*pair) for pair in zip(grids, [*sources, *["clip"] * len(grids)])]
         total = sum(grid.num_tokens for grid in grids)
         self.keep = np.ones(total, bool) if keep is None else keep
         times = [clip.times_s for clip in self.clips]
         sizes = [clip.frames_TYX3.shape[1:3] for clip in self.clips]
-        self.cells = token_layout(
-            [TokenGrid.of_cells(grid) for grid in grids], self.keep, times, sizes
-        )
+        self.cells = token_layout([made(grid) for grid in grids], self.keep, times, sizes)
         self.words, self.sinks = words, list(sinks)
         self.rng = np.random.default_rng(1)
 
@@ -387,6 +388,25 @@ def test_the_other_sources(open_views):
     drag(page, "Frame", 0)
     page.wait_for_timeout(150)
     assert colour_in(page, boxes_of(answer, 0)[0]) == [GREY] * 3  # it cannot see other frames
+
+
+def test_a_token_of_two_frames_is_lit_in_both_and_in_all_of_its_cells(open_views):
+    grid = Grid(frames=5, rows=3, cols=5, merge=1)
+    answer = Answer(grid, made=Joining.token_grid)
+    weight = np.full((len(WORDS), 18), 1e-6)
+    slot = 6 + 4  # frames 2 and 3; row 2, columns 2 and 3
+    weight[:, slot] = 0.5
+    page = open_views(answer.data(weight=weight, token=0, frame=2))
+    cells = [(row, col) for row in range(3) for col in range(5)]
+    lit = {}
+    for frame in range(5):
+        drag(page, "Frame", frame)
+        page.wait_for_timeout(120)
+        boxes = {(r, c): (c / 5, r / 3, (c + 1) / 5, (r + 1) / 3) for r, c in cells}
+        lit[frame] = [cell for cell in cells if is_lit(colour_in(page, boxes[cell]))]
+        assert ("50 % on frame" in said(page)) == (frame in (2, 3))
+    own = [(2, 2), (2, 3)]
+    assert lit == {0: [], 1: [], 2: own, 3: own, 4: []}
 
 
 def test_a_cell_of_the_matrix_is_a_way_to_its_head(open_views):

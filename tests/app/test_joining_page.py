@@ -9,7 +9,7 @@ from clips import write_clip
 
 import vl3
 import vl3.video
-from vl3.webapp import launch, tabs
+from vl3.webapp import budget, launch, tabs
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
 from vl3.webapp.text_format import over_limit
@@ -107,13 +107,13 @@ def attention_of(controller, visitor):
     return drawn(controller, visitor, "attention")["mean"]
 
 
-def test_what_is_too_long_is_not_blamed_on_the_threshold(controller, visitor):
+def test_what_is_too_long_is_not_blamed_on_the_threshold(controller, visitor, monkeypatch):
     plan = visitor.current.plan
     grid = replace(plan.grid, frames=10_000)
     long = replace(plan, grid=grid, tokens=visitor.studio.settings.tokens_of(grid))
     visitor.turns = []
     item = replace(visitor.current, plan=long)
-    controller.planned = lambda *_: item
+    monkeypatch.setattr(budget, "planned", lambda *_: item)
     with pytest.raises(UserError, match="or shorten the clip"):
         controller.ask(visitor, "What?", [], READING, SETTINGS)
     assert controller.budget(visitor, READING, SETTINGS).text == over_limit(

@@ -225,7 +225,7 @@ def test_turns_without_an_answer_are_not_sent_and_their_video_is_sent_again():
 
 
 def test_an_image_and_a_range_become_parts():
-    image = attachment("a.png", is_image=True)
+    image = attachment("a.png", kind="image")
     assert image.part() == {"type": "image", "image": "/up/hash/a.png"}
     video = attachment(fps=2.0, start_s=1.0, end_s=3.0)
     assert video.part()["video"] == {"path": video.path, "fps": 2.0, "start": 1.0, "end": 3.0}

@@ -380,7 +380,7 @@ def test_several_media_and_a_still_picture_given_as_a_video(studio, film, tmp_pa
     Image.fromarray(np.full((50, 70, 3), 90, np.uint8)).save(tmp_path / "p.png")
     picture = studio.open(tmp_path / "p.png")
     assert picture.grid.frames == 1
-    assert picture.clip.is_image
+    assert picture.clip.kind == "image"
     media = [studio.open(film, max_frames=2), picture]
     text = "".join(studio.ask(media, "?", max_new_tokens=3))
     parts = [{"type": "video", "video": medium} for medium in media]

@@ -64,7 +64,7 @@ def probe(clips: Sequence[Path], rounds: int) -> list[Row]:
 
 def _forget() -> None:
     """What headers said is read again, as for a file that was not read before."""
-    for known in (timeline.scan, read_header, images._is_still, images.is_animation):
+    for known in (timeline.scan, read_header, images.picture_header):
         known.forget()
 
 

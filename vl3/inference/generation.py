@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
 )
 
 from vl3.inference.engine import Engine, Turn, never
-from vl3.language.kv_cache import growing_cache
+from vl3.language.kv_cache import GrowingCache
 from vl3.settings import Decoding
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
@@ -55,7 +55,7 @@ class PrefixCache:
     ends: the positions of those ends
     """
 
-    cache: Cache = field(default_factory=growing_cache)
+    cache: GrowingCache = field(default_factory=GrowingCache)
     keys: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
 
@@ -64,7 +64,7 @@ class PrefixCache:
         return sum(layer.nbytes for layer in self.cache.layers)
 
     def clear(self) -> None:
-        self.cache, self.keys, self.ends = growing_cache(), (), ()
+        self.cache, self.keys, self.ends = GrowingCache(), (), ()
 
     def crop_to(self, keys: Sequence[str]) -> int:
         """Keeps the part that a prompt with these keys shares; its number of tokens."""
@@ -78,10 +78,9 @@ class PrefixCache:
         """Drops what was computed after the last medium; the number of tokens left."""
         length = self.ends[-1] if self.ends else 0
         if length == 0:
-            self.cache = growing_cache()
+            self.cache = GrowingCache()
         else:
-            for layer in self.cache.layers:  # not of one length where a pass was stopped in between
-                layer.crop(length - layer.get_seq_length())
+            self.cache.crop_to(length)
         return length
 
 

@@ -58,18 +58,6 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
                 ]
             )
 
-    def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
-        video = videos[clip]
-        if video.made.encoder == HANDED_OVER:
-            raise ValueError(
-                'source "vision" looks into the encoder, and the features of this video were '
-                "handed over; look into an answer about the video as it was opened"
-            )
-        grid = Grid(frames=1, rows=video.grid.rows, cols=video.grid.cols, merge=video.grid.merge)
-        frames = video.clip.frames_TYX3[index : index + 1]
-        one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
-        return to_patches([one], [grid]).pixels_NP, grid
-
     def text(count: int) -> str:
         written = library.processor.decode(reply.token_ids[:count])
         # a character of several tokens comes with its last
@@ -85,10 +73,23 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
         slot_K=np.flatnonzero(is_slot_L),
         cells=layout,
         embeds=embeds,
-        frame=frame,
+        frame=lambda clip, index: _frame(videos[clip], index),
         is_lasting=now.model is not None,
         notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
+
+
+def _frame(video: EncodedVideo, index: int) -> tuple[torch.Tensor, Grid]:
+    """Patches [N, P] and grid of one frame, for the encoder to be asked again."""
+    if video.made.encoder == HANDED_OVER:
+        raise ValueError(
+            'source "vision" looks into the encoder, and the features of this video were '
+            "handed over; look into an answer about the video as it was opened"
+        )
+    grid = replace(video.grid, frames=1)
+    frames = video.clip.frames_TYX3[index : index + 1]
+    one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
+    return to_patches([one], [grid]).pixels_NP, grid
 
 
 def check(reply: object) -> None:

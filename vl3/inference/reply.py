@@ -289,7 +289,7 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
     ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
     if len(state.prompt.ids) >= limit:
-        moving = any(not video.clip.is_image for video, _ in state.videos)
+        moving = any(video.clip.kind == "video" for video, _ in state.videos)
         unpruned = processor.settings.unpruned
         raise TooLong(
             f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "

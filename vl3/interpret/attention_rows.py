@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 
 CHUNK_BYTES = 64 << 20  # of attention weights at a time
 SINK_TIMES = 5.0  # a sink draws this many times the mean of the visual tokens ...
@@ -93,7 +94,7 @@ def rollout(layers: Sequence[QK], row_Q: torch.Tensor) -> torch.Tensor:
     return reached_QL
 
 
-def token_row(qk: QK, places: Sequence[int], per_cell: int, heads: Sequence[int]) -> torch.Tensor:
+def token_row(qk: QK, places: ArrayLike, per_cell: int, heads: Sequence[int]) -> torch.Tensor:
     """Where a token that stands for some merged cells of a frame looked there: [H, M] over cells.
 
     It is the mean of the rows of its patches; weights on patches are added to weights on cells.

@@ -180,8 +180,8 @@ class Tracer:
                 places = np.flatnonzero(slot_M == token)
                 for into, layer in enumerate(deep):
                     weight_HM = token_row(qk[layer], places, grid.merge**2, wide).cpu().numpy()
-                    weight_HM = weight_HM[:, kept_M] / len(frames)
-                    np.add.at(weight_IHQK[into, :, index], (slice(None), slot_M[kept_M]), weight_HM)
+                    weight_MH = weight_HM[:, kept_M].T / len(frames)
+                    np.add.at(weight_IHQK[into, :, index].T, slot_M[kept_M], weight_MH)
                 drawing_M = frame_sinks([qk[layer] for layer in deep], grid.merge**2).cpu().numpy()
                 sink_K[slot_M[kept_M & drawing_M]] = True
         share_IHQ = weight_IHQK.sum(axis=-1)

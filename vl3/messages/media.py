@@ -16,8 +16,9 @@ from vl3 import video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
-from vl3.values import Clip, Grid
-from vl3.video.images import image_size, resized, still_notes
+from vl3.values import Clip, Grid, SlotRuns
+from vl3.video.container import local_file
+from vl3.video.images import image_size, kind_of, resized, still_notes
 from vl3.video.sample import exact_picks, thin
 
 if TYPE_CHECKING:
@@ -147,12 +148,11 @@ def _medium(part: dict) -> MediaPart:
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
-    elif isinstance(source, Clip) and kind == "video" and not source.is_image:
+    elif isinstance(source, Clip) and kind == source.kind == "video":
         source, options = part_of_clip(source, options), {}
-    if isinstance(source, Clip) and kind == "image" and not source.is_image:
+    if isinstance(source, Clip) and kind == "image" and source.kind == "video":
         raise ValueError("an image is one picture - got a clip of frames; use type video")
-    seen = "image" if kind == "image" or _is_image(source) else "video"
-    return MediaPart(part, seen, source, options)
+    return MediaPart(part, "image" if kind == "image" else _kind_of(source), source, options)
 
 
 def _found(kind: str, source: object) -> object:
@@ -206,11 +206,11 @@ def _channels_last(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _is_image(source) -> bool:
-    """Whether what a message calls a video is a still picture."""
+def _kind_of(source) -> str:
+    """What a source shows that a message calls a video: a still picture is an image."""
     if isinstance(source, Clip):
-        return source.is_image
-    return not isinstance(source, str | Path) or video.is_image(source)
+        return source.kind
+    return kind_of(local_file(source)) if isinstance(source, str | Path) else "image"
 
 
 def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]]:
@@ -281,11 +281,14 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
     return [inside[index] for index in thin(len(inside), min(most, default=None))]
 
 
-def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo]) -> Read:
+def annotate(
+    messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo | SlotRuns]
+) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
 
-    media: as find_media gives them for these messages; clips: their clips or what measures them
+    media: as find_media gives them for these messages; clips: their clips, what measures them, or
+    the runs of slots that their tokens make
     """
     pairs = iter(zip(media, clips, strict=True))
 

@@ -209,8 +209,8 @@ def film(scene: Scene, rng: random.Random, level: Level) -> Clip:
     else:
         frames_TYX3 = render(scene)
     kind = rng.random()
-    if not scene.is_image and kind < level.noisy + level.shaky:
+    if scene.kind == "video" and kind < level.noisy + level.shaky:
         noise = np.random.default_rng(rng.getrandbits(32))
         frames_TYX3 = shake(frames_TYX3, noise, whole=kind < level.noisy)
-    times_s = None if scene.is_image else scene.times_s
+    times_s = None if scene.kind == "image" else scene.times_s
     return Clip(frames_TYX3=frames_TYX3, times_s=times_s, source=f"scene {scene.seed}")

@@ -132,8 +132,9 @@ class Scene:
     digit: Digit | None = None
 
     @property
-    def is_image(self) -> bool:
-        return self.seconds == 0
+    def kind(self) -> str:
+        """Either "image", which has no times, or "video"."""
+        return "image" if self.seconds == 0 else "video"
 
     @property
     def times_s(self) -> tuple[float, ...]:

@@ -76,14 +76,13 @@ class Scenes:
 
 def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
     """A record of questions about a clip; those of one talk follow one another."""
-    kind = "image" if clip.is_image else "video"
     conversations = []
     for talk in talks:
         messages: list[dict] = []
         for qa in talk:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
-        messages[0]["content"].insert(0, {"type": kind, kind: clip})
+        messages[0]["content"].insert(0, {"type": clip.kind, clip.kind: clip})
         conversations.append(messages)
     families = tuple(qa.family for talk in talks for qa in talk)
     return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)

@@ -16,15 +16,20 @@ clock) is counted from its start.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from vl3.video.container import open_video, shown_name
+from vl3.video.decoder import result
 from vl3.video.errors import VideoError
+from vl3.video.job import Link
 from vl3.video.sample import fps_filter_picks, middle_picks, thin
 from vl3.video.timeline import Header, Timeline
 
@@ -199,11 +204,18 @@ def _container_start_us(path: Path, header: Header) -> int:
     start_us = header.start_us or 0
     if "matroska" not in header.container or not header.has_audio:
         return start_us
+    sound_us = result(path, 30.0, partial(first_sound_us, path))
+    return start_us if sound_us is None else min(start_us, sound_us)
+
+
+def first_sound_us(path: Path, link: Link) -> Iterator[int | None]:
+    """The time of the first packet of sound, microseconds of the file's own clock, as a job."""
     with open_video(path) as container:
         first = next(container.demux(container.streams.audio[0]), None)
         if first is None or first.pts is None:
-            return start_us
-        return min(start_us, _rescaled(first.pts, first.time_base, _US))
+            yield None
+        else:
+            yield _rescaled(first.pts, cast(Fraction, first.time_base), _US)
 
 
 def _microseconds(seconds: float) -> int:

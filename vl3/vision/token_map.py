@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vl3.values import SlotRuns, Span, TokenGrid
 
@@ -127,7 +128,7 @@ class TokenLayout:
 
 def token_layout(
     tokens: Sequence[TokenGrid],
-    keep_M: np.ndarray,
+    keep_M: ArrayLike,
     times_s: Sequence[Sequence[float] | None],
     frame_sizes: Sequence[tuple[int, int]],
 ) -> TokenLayout:
@@ -140,10 +141,10 @@ def token_layout(
     frame_sizes: for each clip (height, width) in pixels of its frames as shown
     Raises: ValueError when the lists do not belong together.
     """
-    keep_M = np.asarray(keep_M, dtype=bool)
+    is_kept_M = np.asarray(keep_M, dtype=bool)
     expected = sum(each.grid.num_tokens for each in tokens)
-    if keep_M.shape != (expected,):
-        raise ValueError(f"keep of shape {keep_M.shape} for grids of {expected} merged cells")
+    if is_kept_M.shape != (expected,):
+        raise ValueError(f"keep of shape {is_kept_M.shape} for grids of {expected} merged cells")
     if not len(tokens) == len(times_s) == len(frame_sizes):
         raise ValueError(
             f"{len(tokens)} grids, {len(times_s)} lists of times and {len(frame_sizes)} frame "
@@ -154,18 +155,18 @@ def token_layout(
     for clip, (each, end, times, size) in enumerate(zip(tokens, ends, times_s, frame_sizes)):
         if times is not None and len(times) != each.grid.frames:
             raise ValueError(f"clip {clip} has {each.grid.frames} frames but {len(times)} times")
-        kept_SRC = kept_tokens(each, keep_M[end - each.grid.num_tokens : end])
+        kept_SRC = kept_tokens(each, is_kept_M[end - each.grid.num_tokens : end])
         numbers = np.where(kept_SRC, before + np.cumsum(kept_SRC).reshape(kept_SRC.shape) - 1, -1)
         before += int(kept_SRC.sum())
         token_TRC = token_of_cells(each)
         slots.append(np.where(token_TRC < 0, ABSENT, numbers.ravel()[token_TRC]))
         parts.append((np.full(kept_SRC.sum(), clip), *_places(each, kept_SRC, times, size)))
-    empty = [np.zeros(0, np.int64), np.zeros((0, 2), np.int64), *[np.zeros(0, np.int64)] * 2]
-    empty += [np.zeros((0, 2)), np.zeros((0, 4))]
-    joined = [np.concatenate(part) for part in zip(*parts)] if parts else empty
+    if not parts:
+        none = np.zeros((0, 2), np.int64)
+        parts = [(none[:, 0], none, none[:, 0], none[:, 0], np.zeros((0, 2)), np.zeros((0, 4)))]
     names = ("clip_K", "frames_K2", "row_K", "col_K", "times_s_K2", "box_K4")
     return TokenLayout(
-        **dict(zip(names, joined)),
+        **{name: np.concatenate(part) for name, part in zip(names, zip(*parts))},
         slots=tuple(slots),
         frame_sizes=tuple((int(height), int(width)) for height, width in frame_sizes),
     )
@@ -212,24 +213,24 @@ def _owners(spans: Sequence[Span], size: int) -> np.ndarray:
     return owner
 
 
-def kept_tokens(tokens: TokenGrid, keep_M: np.ndarray) -> np.ndarray:
+def kept_tokens(tokens: TokenGrid, keep_M: ArrayLike) -> np.ndarray:
     """Which tokens of one clip are kept where the pruner leaves these of its cells.
 
     A token goes when all of its cells do; one that stands for padding alone stays.
 
     Shapes: keep_M - bool, numpy or torch on a CPU; returns bool [steps, rows, cols] of tokens
     """
-    token_M, keep_M = token_of_cells(tokens).ravel(), np.asarray(keep_M, dtype=bool)
+    token_M = token_of_cells(tokens).ravel()
     is_made_M = token_M >= 0
     of_cells = np.zeros(tokens.num_tokens, bool)
     of_cells[token_M[is_made_M]] = True
     kept = ~of_cells
-    kept[token_M[is_made_M & keep_M]] = True
+    kept[token_M[is_made_M & np.asarray(keep_M, dtype=bool)]] = True
     return kept.reshape(tokens.shape)
 
 
 def slot_runs(
-    tokens: TokenGrid, keep_M: np.ndarray | None, times_s: Sequence[float] | None
+    tokens: TokenGrid, keep_M: ArrayLike | None, times_s: Sequence[float] | None
 ) -> SlotRuns:
     """The slots of one clip in a prompt; keep_M as of kept_tokens, None before anything is pruned.
 

@@ -15,7 +15,7 @@ from vl3.webapp.sessions import Session
 def planned(visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
     """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
     budget_tokens = form.value("budget_tokens", reading["budget_tokens"])
-    if item.is_image:
+    if item.kind == "image":
         item = replace(item, budget_tokens=budget_tokens)
     else:
         start_s, end_s = form.moments(reading["start"], reading["end"])

@@ -6,6 +6,7 @@ that says what to do instead.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -16,6 +17,7 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
+from vl3.inference.registry import Registry
 from vl3.settings import PruneSettings
 from vl3.webapp import budget, examples, film_strip, saved, text_format
 from vl3.webapp.conversation import (
@@ -38,7 +40,8 @@ class Controller:
     """One model, its visitors and the folder with their files.
 
     load(model, quantize, adapter) gives a studio, so that nothing here imports a model; refusals
-    names the errors that are a user's to mend, each with the title it is shown under.
+    names the errors that are a user's to mend, each with the title it is shown under; fits and
+    give_back as of vl3.inference.registry.Registry.
     """
 
     def __init__(
@@ -46,10 +49,13 @@ class Controller:
         load: Callable[..., Any],
         files: Uploads,
         refusals: Mapping[type[Exception], str],
+        fits: Callable[..., bool] = lambda **chosen: False,
+        give_back: Callable[[], Any] = gc.collect,
         **first: str | None,
     ) -> None:
-        self._load = load
-        self.visitors = SessionStore(partial(load, **first))
+        self._give_back = give_back
+        self.models = Registry(load, fits, give_back)
+        self.visitors = SessionStore(partial(self.models.session, **first))
         self.uploads = files
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
@@ -98,7 +104,7 @@ class Controller:
         chosen = {key: value if value not in ("", "none") else None for key, value in given.items()}
         before = self.card["defaults"]
         try:
-            self.visitors.replace_studio(partial(self._load, **chosen))
+            self.visitors.replace_studio(partial(self.models.session, **chosen))
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "Unknown reason."
             raise UserError("Cannot load this model", reason) from error
@@ -158,15 +164,12 @@ class Controller:
         self.line.close()
         self.visitors.stop()
 
-    def clean_up_regularly(self, every_s: float, give_back: Callable[[], None]) -> None:
-        """Cleans up for ever; to be run in a thread of its own.
-
-        give_back: hands free memory back (inference.engine.give_back_memory)
-        """
+    def clean_up_regularly(self, every_s: float) -> None:
+        """Cleans up for ever; to be run in a thread of its own."""
         while True:
             sleep(every_s)
             if self.clean_up():
-                give_back()  # here alone: it stops every thread for as long as it takes
+                self._give_back()  # here alone: it stops every thread for as long as it takes
 
     def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
@@ -318,10 +321,6 @@ class Controller:
     def is_answering(self) -> bool:
         return self.visitors.is_busy
 
-    def load_another(self, **chosen: str | None) -> Any:
-        """A studio of its own for another model; the caller releases it."""
-        return self._load(**chosen)
-
     def model_arguments(self, model: str, quantize: str, adapter: str) -> dict | None:
         """The fields of a model as arguments of another; None where they name the page's own."""
         fields = {"model": model, "quantize": quantize, "adapter": adapter}
@@ -416,7 +415,7 @@ class Controller:
         item = self.uploads.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
-        item = item if item.is_image else replace(item, **chosen)
+        item = replace(item, **chosen) if item.kind == "video" else item
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
             deque(place.wait(left.is_set), maxlen=0)

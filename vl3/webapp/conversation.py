@@ -20,13 +20,13 @@ from vl3.webapp.film_strip import FilmStrip
 class Attachment:
     """One video or image of a question, and how it is read. path is never shown.
 
-    zero_s, first_s: of a video as of vl3.video.Schedule
+    kind: "image" or "video"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
     path: str
     name: str
     key: str
-    is_image: bool = False
+    kind: str = "video"
     fps: float | None = None
     max_frames: int | None = None
     start_s: float | None = None
@@ -54,7 +54,7 @@ class Attachment:
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
-        if self.is_image:
+        if self.kind == "image":
             return {"type": "image", "image": self.path}
         video = {
             "path": self.path,

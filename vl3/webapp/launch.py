@@ -27,12 +27,14 @@ import vl3.video
 from vl3.bundled import CLIPS
 from vl3.families.layouts import LayoutError
 from vl3.inference.engine import give_back_memory
+from vl3.inference.memory import usable_bytes
 from vl3.webapp import cli, server, text_format, uploads
 from vl3.webapp.call_log import log_briefly
 from vl3.webapp.controller import Controller
 from vl3.webapp.page import Page
 from vl3.webapp.sessions import settle
 from vl3.webapp.uploads import Uploads
+from vl3.weights.load import pick_device
 
 SWEEP_S = 30.0
 END_S = 1.5
@@ -98,6 +100,24 @@ def needed(estimate: Callable, model: str | None, quantize: str | None) -> str:
         return f"{error}."
 
 
+def fits_beside(
+    model: str | None, quantize: str | None, adapter: str | None, *, memory: str | None, **fitting
+) -> bool:
+    """Whether another model fits beside what is in memory, with an answer of each of two.
+
+    memory: what the page's model may take; where it has a bound one model has it whole
+    False too where nobody can tell what the model takes.
+    """
+    if memory not in (None, "auto"):
+        return False
+    try:
+        need = vl3.studio.estimate(model, quantize=quantize, **fitting).need
+    except (LayoutError, OSError, ValueError):
+        return False
+    free = usable_bytes("auto", pick_device(fitting["device"]))
+    return need.weights + 2 * (need.kept + need.passing) <= free
+
+
 def serve(options: Namespace, folder: Path) -> None:
     """Serves the page until a signal asks for its end; what came as of cli.ready."""
     _on_end(signal.default_int_handler)
@@ -116,16 +136,14 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
     media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9))
     try:
-        controller = Controller(load, media, refusals(), **first)
+        fits = partial(fits_beside, **fitting)
+        controller = Controller(load, media, refusals(), fits, give_back_memory, **first)
     except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
         cli.fail(error)
     controller.add_examples(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
-    cleaner = threading.Thread(
-        target=controller.clean_up_regularly, args=(SWEEP_S, give_back_memory), daemon=True
-    )
-    cleaner.start()
+    threading.Thread(target=controller.clean_up_regularly, args=(SWEEP_S,), daemon=True).start()
     log_briefly()
     demo = build(controller, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}

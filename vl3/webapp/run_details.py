@@ -111,7 +111,7 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     media = turn.attachments if turn.fresh else so_far
     for item in media:
         command += ["--video", item.name]
-    videos = [item for item in media if not item.is_image]
+    videos = [item for item in media if item.kind == "video"]
     if videos:
         last = videos[-1]
         command += _flags({"fps": last.fps, "max_frames": last.max_frames})

@@ -324,7 +324,7 @@ def compare(
             one,
             other,
             stop,
-            load=controller.load_another,
+            models=controller.models,
             system=system,
             refusals=(ValueError, *controller.refusals),
         )

@@ -77,10 +77,10 @@ class Uploads:
             path=path,
             name=Path(path).name,
             key=key_of(path),
-            is_image=probe.is_image,
+            kind=probe.kind,
             facts=tuple(text_format.media_facts(probe)),
         )
-        if item.is_image:
+        if item.kind == "image":
             return replace(item, poster=self._poster(item, ()))
         known = self._video.schedule(path, max_frames=3)
         item = replace(item, zero_s=known.zero_s, first_s=known.first_s)
@@ -166,7 +166,7 @@ class Uploads:
         """The path of a small JPEG of the middle one of the times, next to the file; made once."""
         target = Path(item.path).with_name(f"{item.key}.jpg")
         if not target.exists():
-            if item.is_image:
+            if item.kind == "image":
                 clip = self._video.read_image(item.path)
             else:
                 middle_s = times_s[len(times_s) // 2]

@@ -26,7 +26,7 @@ def player(visitor: Session) -> dict:
         return {}
     return {
         "url": file_url(item.path),
-        "kind": "image" if item.is_image else "video",
+        "kind": item.kind,
         "facts": item.facts,
         "key": item.key,
         "clock": {"zero_s": item.zero_s, "first_s": item.first_s},

@@ -21,7 +21,7 @@ class Small(AuxiliaryLoss):
         self.rows, self.steps = [], []
 
     def targets(self, record, grids):
-        if record.truth.is_image:
+        if record.truth.kind == "image":
             return None
         return torch.ones(sum(grid.num_tokens for grid in grids), 1, dtype=torch.long)
 

@@ -24,7 +24,7 @@ def minute(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def small_pictures_too(monkeypatch):
+def small_pictures_too(monkeypatch, decoding_here):
     monkeypatch.setattr(decode, "_SHARE_PX", 0)
 
 

@@ -23,7 +23,7 @@ def same(count, height, width):
     return height, width
 
 
-def test_keyframes_are_taken_and_nothing_else_is_decoded(minute, monkeypatch):
+def test_keyframes_are_taken_and_nothing_else_is_decoded(minute, monkeypatch, decoding_here):
     decoded, original = [], decode._Source.packets
 
     def counting(self, stretch):

@@ -121,7 +121,7 @@ class TemporalLoss(AuxiliaryLoss):
 
     def targets(self, record: Record, grids: Sequence[Grid]) -> torch.Tensor | None:
         scene = record.truth
-        return None if scene is None or scene.is_image else truth(scene, *grids)
+        return None if scene is None or scene.kind == "image" else truth(scene, *grids)
 
     def of_pass(
         self, model: VL3ForConditionalGeneration, part: MicroBatch, output: VL3Output
