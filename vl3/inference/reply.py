@@ -73,7 +73,7 @@ class ReplyState:
 
 
 def generate(
-    library: EncodedCache, prefix: PrefixCache, request: Request
+    encoded: EncodedCache, prefix: PrefixCache, request: Request
 ) -> Iterator[Progress | str | Reply]:
     """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
     with a smaller plan.
@@ -86,12 +86,12 @@ def generate(
         f"{smaller.budget_tokens} visual tokens."
     )
     attempts = [request, replace(request, settings=smaller, notes=(note,))]
-    if library.nbytes or prefix.nbytes:
+    if encoded.nbytes or prefix.nbytes:
         attempts.insert(0, request)  # what earlier questions left may have been all that was amiss
     for attempt in attempts:
         written = False
         try:
-            for event in _attempt(library, prefix, attempt):
+            for event in _attempt(encoded, prefix, attempt):
                 written = written or isinstance(event, str)
                 yield event
             return
@@ -99,9 +99,9 @@ def generate(
             if written or not is_out_of_memory(error):
                 raise
             failure = error.with_traceback(None)  # it would hold the tensors of the attempt
-        release(library, prefix)
+        release(encoded, prefix)
         give_back_memory()
-    where = "computer" if library.model.device.type == "cpu" else "GPU"
+    where = "computer" if encoded.model.device.type == "cpu" else "GPU"
     raise OutOfMemory(
         f"The {where} ran out of memory while encoding. Your video is kept. "
         f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
@@ -124,32 +124,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def release(library: EncodedCache, prefix: PrefixCache) -> None:
+def release(encoded: EncodedCache, prefix: PrefixCache) -> None:
     """Forgets encoded clips and the prompt's cache.
 
     No cycle holds their tensors, so that their memory is free at once, without a collection.
     """
-    library.clear()
+    encoded.clear()
     prefix.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Reply]:
-    model, processor, state = library.model, library.processor, ReplyState()
+def _attempt(encoded, prefix, request: Request) -> Iterator[Progress | str | Reply]:
+    model, processor, state = encoded.model, encoded.processor, ReplyState()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        state.now = library.now(request.stopped)
+        state.now = encoded.now(request.stopped)
         if not request.reuse:
             prefix.clear()
-        yield from _open_media(library, request, state)
+        yield from _open_media(encoded, request, state)
         question = _question(model, processor, request, state)
         decoding = _within_context(model, question, request.decoding)
         yield Progress("Answering", kind="answering")
         state.prompt_s = time.perf_counter() - state.started
         stream = generation.tokens(
-            library.engine,
+            encoded.engine,
             question,
             decoding,
             prefix,
@@ -178,7 +178,7 @@ def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[s
             raise Stopped
 
 
-def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
+def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
     """Opens every medium of the messages in order, telling the stages as they come."""
     handed: dict[int, tuple[Clip, EncodedVideo]] = {}
     messages = [_with_clips(message, handed) for message in request.messages]
@@ -189,11 +189,11 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         def opened(on_stage, stopped, medium=medium, video=video):
             opening = Opening(state.now, request.reuse, on_stage, stopped)
             if video is None:
-                return library.open(medium, request.settings, opening)
-            return library.take(video, prune_anew, opening)
+                return encoded.open(medium, request.settings, opening)
+            return encoded.take(video, prune_anew, opening)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
-    state.prompt = library.processor.render(
+    state.prompt = encoded.processor.render(
         messages,
         [video.slots for video, _ in state.videos],
         add_system_prompt=request.settings.system_prompt,
