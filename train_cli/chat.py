@@ -18,8 +18,9 @@ from typing import get_args
 import vl3
 from train_cli.config import OK, USAGE, in_words
 from vl3.arguments import number
+from vl3.settings import Decoding, PruneMode, PruneSide
 from vl3.units import parse_memory
-from vl3.values import Decoding, Progress, PruneMode, PruneSide, Reply
+from vl3.values import Progress, Reply
 from vl3.weights import places
 
 

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import MediaInfo, MediaPart
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, Keep, Patches, TokenGrid
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune

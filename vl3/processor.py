@@ -23,7 +23,7 @@ from vl3 import prompt
 from vl3.arguments import choice, did_you_mean, instance, switch, whole
 from vl3.config import VL3Config
 from vl3.families import layouts, read_chat_template, read_config, read_settings
-from vl3.families.settings import CONFIG_FILE, ProcessorSettings, PruneSettings
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings
 from vl3.families.template import CHATML, VIDEO_TOKEN, Template
 from vl3.hf import from_pretrained
 from vl3.hf.chat_template import chat_template
@@ -37,6 +37,7 @@ from vl3.hf.processor_calls import (
 from vl3.messages.media import MediaPart, annotate, find_media
 from vl3.messages.reader import conversations
 from vl3.pipeline import Planned, Prepared, plan, prepare
+from vl3.settings import PruneSettings
 from vl3.values import Keep, Patches
 from vl3.vision.token_map import SlotRuns
 

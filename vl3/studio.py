@@ -15,17 +15,18 @@ from functools import cached_property
 import torch
 
 from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
 from vl3.inference.disk_cache import FeatureCache, features_dir
 from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage, Opening
 from vl3.inference.engine import Engine
-from vl3.inference.generation import Decoding, PrefixCache
+from vl3.inference.generation import PrefixCache
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
+from vl3.settings import Decoding, PruneSettings
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
 from vl3.weights.load import count_parameters, pick_device

@@ -7,19 +7,16 @@ was made of. Nothing here knows a model, a file format or a user interface.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vl3.arguments import choice, instance, items, number, whole
+from vl3.arguments import instance, items, number, whole
 
 if TYPE_CHECKING:
     import torch
 
 IGNORE = -100  # the label of a token that is not learned
-COLDEST = 1e-5  # temperature: logits divided by less leave the range of their format
-PruneMode = Literal["official", "rlt", "last_kept"]  # see vl3.vision.prune
-PruneSide = Literal["earlier", "later"]  # which of two alike patches stays
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -231,58 +228,6 @@ class Keep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSettings:
-    """How DiffFP decides; see vl3.vision.prune. The defaults are those of the released models.
-
-    Raises: ValueError in one sentence for a number or name that it does not take.
-    """
-
-    mode: PruneMode = "official"
-    threshold: float = 0.1
-    min_tokens: int = 1
-    keep: PruneSide = "earlier"
-
-    def __post_init__(self) -> None:
-        found = {
-            "mode": choice("mode", self.mode, get_args(PruneMode)),
-            "threshold": number("threshold", self.threshold, low=0),
-            "min_tokens": whole("min_tokens", self.min_tokens, low=0),
-            "keep": choice("keep", self.keep, get_args(PruneSide)),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoding:
-    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed.
-
-    A temperature below COLDEST is 0, whose answer it would give. Numbers may be of any kind.
-    Raises: ValueError in one sentence for what is no number or out of range.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        temperature = number("temperature", self.temperature, low=0)
-        found = {
-            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
-            "temperature": temperature if temperature >= COLDEST else 0.0,
-            "top_p": number("top_p", self.top_p, above=0, high=1),
-            "repetition_penalty": number(
-                "repetition_penalty", self.repetition_penalty, low=0.01, high=100
-            ),
-            "seed": whole("seed", self.seed, low=-(2**63), high=2**64 - 1),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a clip will cost, known from its container before a frame is decoded.
 
@@ -355,6 +300,7 @@ class VisualContext:
 
     times_s: of each frame; None for an image
     frames: (first, end) of each step; None where every frame is a step of its own
+    first_slots: where in the prompt the slots of each step begin; empty where there is no prompt
     key: by which a studio finds the encoded clip again while it keeps it
     keep_bits: the pruner's mask over all merged cells, as numpy.packbits packs it
     """
@@ -363,6 +309,7 @@ class VisualContext:
     tokens_per_step: int
     kept_per_step: tuple[int, ...]
     frames: tuple[Span, ...] | None = None
+    first_slots: tuple[int, ...] = ()
     key: str = ""
     keep_bits: bytes = field(default=b"", repr=False)
 
@@ -374,6 +321,11 @@ class VisualContext:
     @property
     def kept_tokens(self) -> int:
         return sum(self.kept_per_step)
+
+    def keep_M(self, cells: int) -> np.ndarray:
+        """The pruner's mask over the merged cells, which are so many: bool [cells]."""
+        bits = np.frombuffer(self.keep_bits, np.uint8)
+        return np.unpackbits(bits, count=cells).astype(bool)
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -20,7 +20,8 @@ from view_steps import HOSTILE
 import vl3
 import vl3.video
 from vl3.pipeline import to_patches
-from vl3.values import PruneSettings, VisualContext
+from vl3.settings import PruneSettings
+from vl3.values import VisualContext
 from vl3.vision.prune import prune
 from vl3.webapp import tabs, text_format
 from vl3.webapp.controller import Controller
@@ -185,12 +186,6 @@ def test_seen_is_what_the_pruner_leaves(controller, visitor):
     assert (item, known_rule) == (visitor.current, rule)
     assert isinstance(seen, VisualContext)
     assert seen.kept_per_frame[0] == seen.tokens_per_frame
-
-
-def test_spans_are_the_slots_of_every_frame():
-    is_slot_L = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0], bool)
-    assert tabs.spans(is_slot_L, [(2, 1), (3,)]) == [[(1, 2), (4, 1)], [(7, 3)]]
-    assert tabs.spans(np.zeros(2, bool), [(0,)]) == [[(2, 0)]]
 
 
 def test_words_for_what_the_last_answer_used():

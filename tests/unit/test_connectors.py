@@ -19,13 +19,14 @@ import vl3
 from vl3.connectors import MLPConnector, base, connector_class
 from vl3.data.records import Record
 from vl3.families.layouts import LayoutError
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.inference import replay
 from vl3.inference.memory import need, visual_slots
 from vl3.inference.reply import TooLong
 from vl3.interpret.capture import embedded
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.settings import PruneSettings
 from vl3.training.collate import collate
 from vl3.training.samples import build, measure
 from vl3.values import Grid, TokenGrid

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.processor import VL3Processor
+from vl3.settings import PruneSettings
 from vl3.values import Clip
 
 

@@ -13,8 +13,8 @@ import vl3
 from vl3 import model
 from vl3.inference import generation
 from vl3.inference.encoded import EncodedCache
-from vl3.inference.generation import Decoding
 from vl3.inference.reply import OutOfMemory, TooLong
+from vl3.settings import Decoding
 from vl3.values import Clip, Progress, Reply
 
 

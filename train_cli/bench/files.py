@@ -12,8 +12,8 @@ import torch
 from train_cli.bench import peers
 from train_cli.bench.measure import OURS, Mismatch, Row, beside, peak_bytes
 from vl3 import video
-from vl3.families.settings import PruneSettings
 from vl3.pipeline import prune_patches, to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, Patches
 from vl3.video import images, official, timeline
 from vl3.video.images import resized

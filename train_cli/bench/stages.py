@@ -25,8 +25,9 @@ from train_cli.bench.measure import (
 )
 from train_cli.bench.models import SEED, Sizes, build, native
 from vl3.inference.engine import Engine
-from vl3.inference.generation import PREFILL_TOKENS, Decoding, PrefixCache, PreparedPrompt, tokens
+from vl3.inference.generation import PREFILL_TOKENS, PrefixCache, PreparedPrompt, tokens
 from vl3.model import CHUNK_PATCHES, chunk_grids
+from vl3.settings import Decoding
 from vl3.studio import Studio
 from vl3.values import Clip, Grid
 from vl3.vision import downsample

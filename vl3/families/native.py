@@ -13,13 +13,10 @@ from vl3.families.parts import (
     read_encoder,
     write_encoder,
 )
-from vl3.families.settings import (
-    CONFIG_FILE,
-    ProcessorSettings,
-    PruneSettings,
-)
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings
 from vl3.families.template import NATIVE_IMAGE, NATIVE_VIDEO
 from vl3.families.videollama3 import check_expressible
+from vl3.settings import PruneSettings
 
 
 def _read_config(folder: Path, raw: dict) -> VL3Config:

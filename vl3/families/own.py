@@ -8,7 +8,8 @@ from pathlib import Path
 from vl3.arguments import did_you_mean, shown
 from vl3.config import VL3Config
 from vl3.families.layouts import Family, read_json
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
+from vl3.settings import PruneSettings
 
 PROCESSOR = "VL3Processor"
 # What stands in processor_config.json beside the settings.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from vl3.arguments import choice, number, shown, whole
 from vl3.connectors import connector_class
-from vl3.values import Grid, PruneSettings, TokenGrid
+from vl3.settings import PruneSettings
+from vl3.values import Grid, TokenGrid
 
 CONFIG_FILE = "processor_config.json"
 SAMPLINGS = ("exact", "official")

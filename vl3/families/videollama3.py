@@ -14,11 +14,9 @@ from vl3.families.parts import (
     read_encoder,
     write_encoder,
 )
-from vl3.families.settings import (
-    ProcessorSettings,
-    PruneSettings,
-)
+from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML
+from vl3.settings import PruneSettings
 
 _PAIRS = (
     *prefixed(ENCODER, "model.vision_encoder.", "vision."),

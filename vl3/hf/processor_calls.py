@@ -16,10 +16,11 @@ from transformers import ProcessorMixin
 
 from vl3 import prompt
 from vl3.arguments import choice, did_you_mean, instance, items, number, shown, whole
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.families.template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN
 from vl3.messages.media import find_media
 from vl3.messages.reader import conversations, read
+from vl3.settings import PruneSettings
 
 # What stands for a medium in a rendered text, and for which kind.
 MARKS = {

@@ -22,7 +22,7 @@ from transformers.generation.logits_process import (
 
 from vl3.inference.engine import Engine, Turn, never
 from vl3.language.kv_cache import GrowingCache
-from vl3.values import Decoding
+from vl3.settings import Decoding
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}

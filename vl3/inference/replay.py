@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from vl3.arguments import shown
-from vl3.families.settings import PruneSettings
 from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
 from vl3.interpret import ReplayInput
 from vl3.pipeline import to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, PromptSegment, Reply, VisualContext
 from vl3.vision.token_map import token_layout
 
@@ -25,7 +25,7 @@ CHANGED = (
 OTHERS = "this reply was given by a model with other tokens; ask that one's studio"
 
 
-def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
+def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
     """A finished reply with its media, ready to be run again by the model as it is now.
 
     Raises: ValueError when the reply was stopped too early, is another model's, or a clip is no
@@ -34,9 +34,9 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
     check(reply)
     if not reply.prompt_ids:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
-    model, now = library.model, library.now()
-    videos = _videos(library, reply, now)
-    keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    model, now = encoded.model, encoded.now()
+    videos = _videos(encoded, reply, now)
+    keeps = [seen.keep_M(video.grid.num_tokens) for video, seen in zip(videos, reply.seen)]
     layout = token_layout(
         [video.tokens for video in videos],
         np.concatenate([np.zeros(0, bool), *keeps]),
@@ -59,7 +59,7 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
             )
 
     def text(count: int) -> str:
-        written = library.processor.decode(reply.token_ids[:count])
+        written = encoded.processor.decode(reply.token_ids[:count])
         # a character of several tokens comes with its last
         return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
 
@@ -101,7 +101,7 @@ def check(reply: object) -> None:
         )
 
 
-def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
+def videos(encoded: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
     """The clips and images of a reply's prompt, each pruned as it was for that reply.
 
     Raises: ValueError when one is no longer kept.
@@ -109,14 +109,14 @@ def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
     check(reply)
     chosen = reply.settings.get("prune")
     prune = None if chosen is None else PruneSettings(**chosen)
-    settings = replace(library.processor.settings, prune=prune)
+    settings = replace(encoded.processor.settings, prune=prune)
     return tuple(
-        _masked(library.repruned(video, settings), seen)
-        for video, seen in zip(_videos(library, reply, library.now()), reply.seen)
+        _masked(encoded.repruned(video, settings), seen)
+        for video, seen in zip(_videos(encoded, reply, encoded.now()), reply.seen)
     )
 
 
-def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
+def pieces(encoded: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     """The prompt of a reply as the model read it: words, template tokens, visual slots by frame, or
     by the frames that the connector joins.
 
@@ -124,7 +124,7 @@ def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     was kept has no slots.
     """
     check(reply)
-    tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    tokenizer, slot_ids = encoded.processor.tokenizer, set(encoded.model.config.slot_token_ids)
     slots = sum(token in slot_ids for token in reply.prompt_ids)
     if slots != sum(seen.kept_tokens for seen in reply.seen):
         raise ValueError(OTHERS)
@@ -155,8 +155,8 @@ def _steps(reply: Reply) -> Iterator[dict]:
                 yield {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s}
 
 
-def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
-    videos = [library.find(seen.key, now) for seen in reply.seen]
+def _videos(encoded: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
+    videos = [encoded.find(seen.key, now) for seen in reply.seen]
     if None in videos:
         raise ValueError(
             f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
@@ -167,16 +167,10 @@ def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[
 
 def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:
     """The video with the mask of that reply, where that was not the pruner's."""
-    keep_M = torch.from_numpy(_keep(video, seen))
+    keep_M = torch.from_numpy(seen.keep_M(video.grid.num_tokens))
     if torch.equal(keep_M, video.keep.keep_M):
         return video
     keep = replace(
         video.keep, keep_M=keep_M, placeholder_M=torch.zeros_like(keep_M), mode="handed over"
     )
     return replace(video, keep=keep)
-
-
-def _keep(video: EncodedVideo, seen: VisualContext) -> np.ndarray:
-    """The pruner's mask of that reply, bool [M]; the video may be pruned otherwise by now."""
-    bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=video.grid.num_tokens).astype(bool)

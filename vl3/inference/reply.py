@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ from vl3.inference.encoded import (
     Opening,
 )
 from vl3.inference.engine import Stopped, give_back_memory
-from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt
+from vl3.inference.generation import PrefixCache, PreparedPrompt
 from vl3.messages.media import find_media
+from vl3.settings import Decoding
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
 
@@ -72,7 +73,7 @@ class ReplyState:
 
 
 def generate(
-    library: EncodedCache, prefix: PrefixCache, request: Request
+    encoded: EncodedCache, prefix: PrefixCache, request: Request
 ) -> Iterator[Progress | str | Reply]:
     """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
     with a smaller plan.
@@ -85,12 +86,12 @@ def generate(
         f"{smaller.budget_tokens} visual tokens."
     )
     attempts = [request, replace(request, settings=smaller, notes=(note,))]
-    if library.nbytes or prefix.nbytes:
+    if encoded.nbytes or prefix.nbytes:
         attempts.insert(0, request)  # what earlier questions left may have been all that was amiss
     for attempt in attempts:
         written = False
         try:
-            for event in _attempt(library, prefix, attempt):
+            for event in _attempt(encoded, prefix, attempt):
                 written = written or isinstance(event, str)
                 yield event
             return
@@ -98,9 +99,9 @@ def generate(
             if written or not is_out_of_memory(error):
                 raise
             failure = error.with_traceback(None)  # it would hold the tensors of the attempt
-        release(library, prefix)
+        release(encoded, prefix)
         give_back_memory()
-    where = "computer" if library.model.device.type == "cpu" else "GPU"
+    where = "computer" if encoded.model.device.type == "cpu" else "GPU"
     raise OutOfMemory(
         f"The {where} ran out of memory while encoding. Your video is kept. "
         f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
@@ -123,32 +124,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def release(library: EncodedCache, prefix: PrefixCache) -> None:
+def release(encoded: EncodedCache, prefix: PrefixCache) -> None:
     """Forgets encoded clips and the prompt's cache.
 
     No cycle holds their tensors, so that their memory is free at once, without a collection.
     """
-    library.clear()
+    encoded.clear()
     prefix.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Reply]:
-    model, processor, state = library.model, library.processor, ReplyState()
+def _attempt(encoded, prefix, request: Request) -> Iterator[Progress | str | Reply]:
+    model, processor, state = encoded.model, encoded.processor, ReplyState()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        state.now = library.now(request.stopped)
+        state.now = encoded.now(request.stopped)
         if not request.reuse:
             prefix.clear()
-        yield from _open_media(library, request, state)
+        yield from _open_media(encoded, request, state)
         question = _question(model, processor, request, state)
         decoding = _within_context(model, question, request.decoding)
         yield Progress("Answering", kind="answering")
         state.prompt_s = time.perf_counter() - state.started
         stream = generation.tokens(
-            library.engine,
+            encoded.engine,
             question,
             decoding,
             prefix,
@@ -177,7 +178,7 @@ def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[s
             raise Stopped
 
 
-def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
+def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
     """Opens every medium of the messages in order, telling the stages as they come."""
     handed: dict[int, tuple[Clip, EncodedVideo]] = {}
     messages = [_with_clips(message, handed) for message in request.messages]
@@ -188,11 +189,11 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         def opened(on_stage, stopped, medium=medium, video=video):
             opening = Opening(state.now, request.reuse, on_stage, stopped)
             if video is None:
-                return library.open(medium, request.settings, opening)
-            return library.take(video, prune_anew, opening)
+                return encoded.open(medium, request.settings, opening)
+            return encoded.take(video, prune_anew, opening)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
-    state.prompt = library.processor.render(
+    state.prompt = encoded.processor.render(
         messages,
         [video.slots for video, _ in state.videos],
         add_system_prompt=request.settings.system_prompt,
@@ -362,7 +363,7 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         truncated=state.truncated,
         notes=(*request.notes, *_notes([video for video, _ in state.videos])),
         model=(state.now and state.now.model) or "",
-        seen=tuple(_seen(video) for video, _ in state.videos),
+        seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
 
@@ -387,14 +388,19 @@ def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
     ]
 
 
-def _seen(video: EncodedVideo) -> VisualContext:
-    return VisualContext(
-        times_s=video.clip.times_s,
-        tokens_per_step=video.tokens.tokens_per_step,
-        kept_per_step=video.slots.counts,
-        frames=video.tokens.frames,
-        key=video.key,
-        keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
+    first_slots = iter(state.prompt.spans if state.prompt else ())
+    return tuple(
+        VisualContext(
+            times_s=video.clip.times_s,
+            tokens_per_step=video.tokens.tokens_per_step,
+            kept_per_step=video.slots.counts,
+            frames=video.tokens.frames,
+            first_slots=tuple(first for first, _ in islice(first_slots, len(video.slots.counts))),
+            key=video.key,
+            keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+        )
+        for video, _ in state.videos
     )
 
 

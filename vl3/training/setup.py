@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vl3.families.settings import PruneSettings
 from vl3.language.layers import decoder_layers, linear_names, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.settings import PruneSettings
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
 from vl3.training.nano.spatial_loss import SpatialLoss

@@ -26,7 +26,8 @@ import torch
 
 from vl3 import ops
 from vl3.arguments import instance, number, shown, whole
-from vl3.values import Grid, Keep, Patches, PruneMode, PruneSettings, PruneSide
+from vl3.settings import PruneMode, PruneSettings, PruneSide
+from vl3.values import Grid, Keep, Patches
 
 MOST_TOKENS = 2**31 - 1  # of min_tokens: an index
 _DEFAULT = PruneSettings()

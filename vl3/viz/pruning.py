@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, change
-from vl3.values import Clip, Grid, PruneMode, PruneSettings, PruneSide, TokenGrid
+from vl3.settings import PruneMode, PruneSettings, PruneSide
+from vl3.values import Clip, Grid, TokenGrid
 from vl3.vision.patchify import patchify
 from vl3.vision.token_map import token_layout
 from vl3.viz.pack import packed, packed_24_bit, sheet

@@ -7,7 +7,6 @@ that says what to do instead.
 from __future__ import annotations
 
 import gc
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -19,8 +18,8 @@ from typing import Any, cast
 
 from vl3.arguments import number
 from vl3.inference.registry import Registry
-from vl3.values import PruneSettings
-from vl3.webapp import budget, film_strip, saved, text_format
+from vl3.settings import PruneSettings
+from vl3.webapp import budget, examples, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -145,8 +144,7 @@ class Controller:
 
     def files(self) -> set[str]:
         """The files that a session or an example uses."""
-        examples = [path for clip in self.examples for path in clip["item"].files]
-        return {*self.visitors.paths(), *examples}
+        return self.visitors.paths() | examples.files(self.examples)
 
     def make_room(self) -> None:
         """Removes every unused file."""
@@ -158,8 +156,7 @@ class Controller:
             return False
         if self.uploads.is_of(owner, path):
             return True
-        examples = {file for clip in self.examples for file in clip["item"].files}
-        return path in examples | self.visitors.paths(owner)
+        return path in examples.files(self.examples) | self.visitors.paths(owner)
 
     def close(self) -> None:
         """Ends every answer; no further one can begin."""
@@ -175,19 +172,16 @@ class Controller:
 
     def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
-        index = clips / "examples.json"
-        for entry in json.loads(index.read_text("utf-8")) if index.is_file() else []:
-            clip = {"item": self.uploads.adopt(clips / entry["file"]), "title": entry["title"]}
-            self.examples.append({**clip, "questions": entry["questions"]})
+        self.examples += examples.read(clips, self.uploads)
 
     def choose_example(self, visitor: Session, index: int) -> None:
         """Makes a bundled clip the current video."""
-        visitor.current = _chosen(self.examples, index)["item"]
+        visitor.current = examples.chosen(self.examples, index)["item"]
         visitor.choice += 1
 
     def example_question(self, index: int, number: int) -> str:
         """A suggested question of a bundled clip."""
-        return _chosen(_chosen(self.examples, index)["questions"], number)
+        return examples.chosen(examples.chosen(self.examples, index)["questions"], number)
 
     # plan
 
@@ -403,8 +397,7 @@ class Controller:
 
     def example_index(self, item: Attachment | None) -> int:
         """Which bundled clip the attachment is; -1 where it is none."""
-        keys = [clip["item"].key for clip in self.examples]
-        return keys.index(item.key) if item and item.key in keys else -1
+        return examples.index_of(self.examples, item)
 
     def ask_once(
         self, path: str, question: str, video: Mapping, options: Mapping, left: Any
@@ -432,13 +425,6 @@ class Controller:
                 return studio.reply(messages((), turn), stop=left, **options).text
             finally:
                 studio.release()
-
-
-def _chosen(items: list, index: object) -> Any:
-    """The item of an index that came from a browser."""
-    if not isinstance(index, int) or not 0 <= index < len(items):
-        raise UserError("Nothing chosen", "Choose one of the examples.")
-    return items[index]
 
 
 def _budget_of(turns: list[Turn]) -> int | None:

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, get_args
 
 from vl3.arguments import number, whole
-from vl3.values import Decoding, PruneMode, PruneSettings, PruneSide
+from vl3.settings import Decoding, PruneMode, PruneSettings, PruneSide
 from vl3.webapp import timestamps
 from vl3.webapp.conversation import Attachment
 from vl3.webapp.errors import UserError

@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from vl3.settings import Decoding
 from vl3.units import format_bytes
-from vl3.values import Decoding, Ledger, Reply
+from vl3.values import Ledger, Reply
 from vl3.webapp import text_format
 from vl3.webapp.conversation import Turn, context, messages
 

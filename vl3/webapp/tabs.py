@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-
 from vl3.values import Keep, Patches, Reply, VisualContext
 from vl3.vision import patchify
 from vl3.vision.prune import keep_all, prune
@@ -151,16 +149,14 @@ def _pruning(controller: Controller, visitor: Session) -> tuple[dict, list]:
 
 def _positions(controller: Controller, visitor: Session) -> tuple[dict, list]:
     item = visitor.current
-    video, config = _open(visitor, item), visitor.studio.model.config
+    video, vision = _open(visitor, item), visitor.studio.model.config.vision_config
     found = reply_about(visitor.turns, item, visitor.studio.card)
+    seen = found[0].seen[found[1]] if found else None
     prompt: dict[str, Any] = {}
-    if found is not None and found[0].prompt_ids:
-        reply, place = found
-        is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
-        kept = [one.kept_per_step for one in reply.seen]
-        mask_M = _mask(reply.seen[place], video.grid.num_tokens)
-        prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": mask_M, "tokens": video.tokens}
-    vision = config.vision_config
+    if seen is not None and seen.first_slots:
+        spans = list(zip(seen.first_slots, seen.kept_per_step, strict=True))
+        keep_M = seen.keep_M(video.grid.num_tokens)
+        prompt = {"spans": spans, "keep_M": keep_M, "tokens": video.tokens}
     data = positions.data(
         video.grid,
         vision.head_channels,
@@ -218,28 +214,6 @@ def _shared(item: Attachment, clip: Any) -> dict:
 
 def _first_shown(visitor: Session, items: Sequence[Attachment]) -> int:
     return items.index(visitor.current) if visitor.current in items else 0
-
-
-def _mask(seen: VisualContext, cells: int) -> np.ndarray:
-    bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=cells).astype(bool)
-
-
-def spans(is_slot_L: np.ndarray, kept: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Of each clip of a prompt, the first position and the number of slots of every step.
-
-    kept: for each clip, the kept tokens of every step (a frame, or frames that are joined)
-    Shapes: is_slot_L - bool over the prompt, True at visual slots
-    """
-    position_K = np.append(np.flatnonzero(is_slot_L), len(is_slot_L))
-    clips, before = [], 0
-    for counts in kept:
-        frames = []
-        for count in counts:
-            frames.append((int(position_K[before]), count))
-            before += count
-        clips.append(frames)
-    return clips
 
 
 def _keep(video: Any, rule: Mapping | None) -> Keep:

@@ -17,11 +17,12 @@ from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.families import layouts
 from vl3.families.layouts import LayoutError
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
+from vl3.settings import PruneSettings
 from vl3.weights.language_check import check_language
 from vl3.weights.places import local
 

@@ -22,7 +22,8 @@ import numpy as np
 from IPython.display import display
 
 from vl3.arguments import choice, instance, shown, whole
-from vl3.values import Clip, Grid, Patches, PruneSettings
+from vl3.settings import PruneSettings
+from vl3.values import Clip, Grid, Patches
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
 from vl3.viz import attention as attention_view

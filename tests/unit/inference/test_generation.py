@@ -17,7 +17,7 @@ from vl3.inference.generation import (
     logits_processors,
     stream_text,
 )
-from vl3.values import COLDEST, Decoding
+from vl3.settings import COLDEST, Decoding
 
 PLAIN = {"max_new_tokens": 6}
 

@@ -16,8 +16,8 @@ from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML
 from vl3.inference import reply as replies
 from vl3.inference.engine import Stopped
-from vl3.inference.generation import Decoding
 from vl3.inference.reply import MEDIA_SETTINGS, ReplyState, Request, TooLong, end_tokens, shrunk
+from vl3.settings import Decoding
 from vl3.values import Clip, Progress
 
 SHORT = {"max_new_tokens": 3}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vl3 import ops
-from vl3.values import Grid, Patches, PruneMode
+from vl3.settings import PruneMode
+from vl3.values import Grid, Patches
 from vl3.vision import patchify, prune
 from vl3.vision.prune import MOST_TOKENS, keep_all
 

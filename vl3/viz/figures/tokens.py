@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from vl3.arguments import choice, instance, items, number
-from vl3.values import Grid, Keep, Patches, PromptSegment, PruneMode
+from vl3.settings import PruneMode
+from vl3.values import Grid, Keep, Patches, PromptSegment
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import positions as patch_positions
