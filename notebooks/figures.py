@@ -18,7 +18,7 @@ from PIL import Image
 
 from vl3.data.preview import Preview, TextPiece
 from vl3.viz.chart import Chart
-from vl3.viz.figures import AMBER, BLUE, CLEAR, INK, LINE
+from vl3.viz.figures.style import AMBER, BLUE, CLEAR, INK, LINE
 
 LEARNED, VISUAL, READ = "#9fd8b4", "#d5dcf5", "#eceff1"
 RIGHT, WRONG = "#2a8f6c", "#d0504a"  # read on white and on black

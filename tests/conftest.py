@@ -34,6 +34,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def decoding_here(monkeypatch):
+    """Videos are decoded in a thread of this process, which sees what a test puts in their way."""
+    monkeypatch.setenv("VL3_DECODER", "thread")
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     words = ["What happens in the video? A red circle moves right.", "user assistant system stream"]

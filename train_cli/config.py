@@ -3,6 +3,7 @@
     --config stage4_video --config lora     bundled names or files, merged in this order
     stage4_video lora                       the same, where they come first
     stage4_video,7b                         the same with a comma
+    nano_curriculum:letters                 a phase of a curriculum, a recipe among others in a file
     --optim.clip 0.5                        any setting by its dotted name
     --data.scene.path scene.jsonl           a setting of one data set, by the data set's name
 
@@ -12,15 +13,12 @@ Neither torch nor transformers is imported here, so help and mistakes come at on
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import sys
 import textwrap
-import types
 import typing
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +32,14 @@ from jsonargparse import (
     set_loader,
 )
 
+from train_cli.setting_names import (
+    descriptions,
+    nearest,
+    no_setting,
+    one_sentence,
+    setting_names,
+    unknown_names,
+)
 from vl3.bundled import recipes
 from vl3.training.recipe import Adapter, Recipe, Source
 
@@ -70,6 +76,7 @@ set_loader("yaml_core", load_yaml, exceptions=(yaml.YAMLError,))
 
 BUNDLED = recipes()
 OVERLAY = "after"  # the key of a file whose settings depend on the recipe before it
+PHASES, EVERY = "phases", "every"  # the keys of a curriculum: recipes, and what all of them have
 
 
 class ConfigError(ValueError):
@@ -193,6 +200,14 @@ def find_config(name: str) -> Path:
     )
 
 
+def find_phase(name: str) -> tuple[Path, str]:
+    """The file of FILE:PHASE, found as find_config does, and the phase; "" where none is named."""
+    stem, _, phase = name.rpartition(":")
+    if stem and not Path(name).expanduser().exists():
+        return find_config(stem), phase
+    return find_config(name), ""
+
+
 def with_configs(arguments: list[str]) -> list[str]:
     """The arguments with --config before each name that comes ahead of all options."""
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
@@ -201,14 +216,19 @@ def with_configs(arguments: list[str]) -> list[str]:
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
-    """The arguments with every --config as settings that all exist: a file, or the part of an
-    overlay that goes on the recipe before it."""
+    """The arguments with every --config as settings that all exist: a file, a phase of one, or the
+    part of an overlay that goes on the recipe before it."""
     resolved, before, is_config = [], None, False
     for argument in arguments:
         if is_config or argument.startswith("--config="):
             for name in _names(argument if is_config else argument.partition("=")[2]):
-                file = find_config(name)
+                file, phase = find_phase(name)
                 settings = check_file(file)
+                if phase or PHASES in settings:
+                    found = _phase(file, settings, phase)
+                    resolved += [word for part in found for word in ("--config", json.dumps(part))]
+                    before = found[-1].get("name")
+                    continue
                 if (parts_by_name := settings.get(OVERLAY)) is not None:
                     resolved += ["--config", json.dumps(_part(file, parts_by_name, before))]
                     continue
@@ -230,6 +250,19 @@ def _names(given: str) -> list[str]:
         is_twin = name not in bundled() and {base, overlay} <= set(bundled())
         names += [base, overlay] if is_twin else [name]
     return names
+
+
+def _phase(file: Path, settings: dict, phase: str) -> list[dict]:
+    """What is merged for a phase of a curriculum, in this order."""
+    phases = settings.get(PHASES)
+    if phases is None:
+        raise ConfigError(f"{file.stem} is one recipe and has no phases; leave out :{phase}")
+    if phase not in phases:
+        raise ConfigError(
+            f"{file.stem} has the phases {', '.join(phases)}; name one, like "
+            f"{file.stem}:{next(iter(phases))} - got {phase or 'none'}{nearest(phase, phases)}"
+        )
+    return [settings.get(EVERY, {}), phases[phase]]
 
 
 def _part(file: Path, parts_by_name: dict, before: str | None) -> dict:
@@ -256,84 +289,18 @@ def check_file(file: Path) -> dict:
         raise ConfigError(f"{file.name} is not YAML{where}: {problem}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file.name} holds no settings; see `recipes show stage1_...` for one")
-    is_overlay = set(raw) == {OVERLAY} and isinstance(raw[OVERLAY], dict)
-    for settings in raw[OVERLAY].values() if is_overlay else [raw]:
+    each = [raw]
+    if set(raw) == {OVERLAY} and isinstance(raw[OVERLAY], dict):
+        each = list(raw[OVERLAY].values())
+    elif {PHASES} <= set(raw) <= {PHASES, EVERY} and isinstance(raw[PHASES], dict):
+        each = [raw.get(EVERY, {}), *raw[PHASES].values()]
+    for settings in each:
         for name in unknown_names(settings, Recipe):
             raise ConfigError(f"{file.name}: {no_setting(name)}")
     return raw
 
 
-# Names of settings
-
-
-def parts(kind: type) -> dict[str, type | None]:
-    """Fields of a dataclass; with each the dataclass that it holds, if any."""
-    hints = typing.get_type_hints(kind)
-    return {field.name: _inner(hints[field.name]) for field in dataclasses.fields(kind)}
-
-
-def _inner(hint: Any) -> type | None:
-    if dataclasses.is_dataclass(hint):
-        return hint
-    if typing.get_origin(hint) in (list, typing.Union, types.UnionType):
-        return next(filter(None, map(_inner, typing.get_args(hint))), None)
-    return None
-
-
-def setting_names(kind: type = Recipe, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings; those of a data set are written data.NAME.setting."""
-    for name, inner in parts(kind).items():
-        yield prefix + name
-        if inner is Source and not prefix:
-            yield from setting_names(inner, f"{prefix}{name}.NAME.")
-        elif inner is not None:
-            yield from setting_names(inner, f"{prefix}{name}.")
-
-
-def unknown_names(raw: Any, kind: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names in a parsed YAML file that no dataclass has."""
-    if isinstance(raw, list):
-        for item in raw:
-            yield from unknown_names(item, kind, prefix)
-        return
-    if not isinstance(raw, dict):
-        return
-    known = parts(kind)
-    for name, value in raw.items():
-        if name not in known:
-            yield f"{prefix}{name}"
-        elif known[name] is not None:
-            yield from unknown_names(value, known[name], f"{prefix}{name}.")
-
-
-def no_setting(name: str, others: Iterable[str] = ()) -> str:
-    """One sentence: that setting does not exist, and what may have been meant."""
-    names = [known.replace(".NAME.", ".") for known in setting_names()]
-    return f"there is no setting {name}{nearest(name, [*names, *others])}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean X?", or nothing when nothing is near.
-
-    A whole name that is near counts first; then a last part that is spelt the same or nearly so.
-    """
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    if not near:
-        last = {other.rpartition(".")[2]: other for other in known}
-        hits = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
-        near = [last[hit] for hit in hits]
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def descriptions(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted name and description of every setting, from the lines of the docstrings."""
-    text = re.sub(r"\n {8,}", " ", kind.__doc__)
-    found = dict(re.findall(r"^ +(\w+): (.*)$", text, re.MULTILINE))
-    for name, inner in parts(kind).items():
-        yield prefix + name, found[name]
-        if inner is not None and inner is not Source:
-            yield from descriptions(inner, f"{prefix}{name}.")
+# Settings on the command line
 
 
 def _lists_help() -> str:
@@ -352,9 +319,6 @@ def _lists_help() -> str:
             ]
         lines.append("")
     return "\n".join(lines)
-
-
-# Settings on the command line
 
 
 def split_data(arguments: list[str]) -> tuple[list[str], list[tuple[str, str, Any]]]:
@@ -406,35 +370,3 @@ def with_overrides(data: list[Namespace], overrides: list[tuple[str, str, Any]])
             value = (sources[name].get(at) or {}) | {inside[0]: value}
         sources[name][at] = value
     return list(sources.values())
-
-
-# Messages of jsonargparse
-
-
-def one_sentence(error: ArgumentError, options: Iterable[str] = ()) -> str:
-    """What the parser says, on one line and with the nearest name."""
-    text = " ".join(str(error).split())
-    if unknown := re.search(r"unrecognized arguments: (-*)([^\s=]+)", text):
-        if not unknown[1]:
-            return f"{unknown[2]} follows no option; a recipe is named by --config {unknown[2]}"
-        return no_setting(unknown[2], options)
-    text = re.sub(r"^Parser key \"([\w.]+)\":", r"\1:", text)
-    text = re.sub(r"Problem with given class_path '[^']+': ", "", text)
-    text = re.sub(r"^(\w+): Parser key \"(\w+)\":", r"\1.\2:", text)
-    if unknown := re.match(r"(\w+): .*?Option '(\w+)' is not accepted", text):
-        return no_setting(f"{unknown[1]}.{unknown[2]}")
-    text = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", text)
-    text = re.sub(
-        r"Expected an? typing\.Literal\[([^\]]*)\]\. Got value:", r"expected one of \1, got", text
-    )
-    text = re.sub(
-        r"Does not validate .*? Errors: (.*?) Given value type: .* Given value:", _either, text
-    )
-    return re.sub(r"^(\w+): (.*) NestedArg\(key='(\w+)', val='?(.*?)'?\)$", r"\1.\3: \2 \4", text)
-
-
-def _either(matched: re.Match) -> str:
-    """ "expected int or null, got", from the list of what a value is not."""
-    kinds = re.findall(r"[Ee]xpected (?:an? )?(?:<class ')?([\w.]+(?:\[[^\]]*\])?)", matched[1])
-    names = ["null" if kind == "NoneType" else kind.removeprefix("typing.") for kind in kinds]
-    return f"expected {' or '.join(names)}, got"

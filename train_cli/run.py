@@ -63,7 +63,8 @@ def check_memory(recipe) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    from train_cli.plan import UnknownSizes, make, refuse_misfit
+    from train_cli.model_sizes import UnknownSizes
+    from train_cli.plan import make, refuse_misfit
 
     try:
         plan = make(recipe)
@@ -82,8 +83,10 @@ def train(begin, quiet: bool) -> int:
     from transformers.utils import logging
 
     from train_cli.progress import Progress
+    from vl3.training.left_out import TooManyBad
+    from vl3.training.saving import CannotSave
     from vl3.training.stop import Stop
-    from vl3.training.trainer import CannotSave, NotFinite, TooManyBad
+    from vl3.training.trainer import NotFinite
 
     if not quiet:
         log = getLogger("vl3")

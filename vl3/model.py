@@ -329,8 +329,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
                          the same moved by one, each beside the position that predicts it
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
         skip_logits: with labels, gives what the loss is made of instead of the logits, most of
-        which nobody learns. num_items_in_batch: learned tokens of the whole step, which the loss is
-        the mean over (of this batch when None). mm_encoder_outputs: see vl3.hf.generate.
+        which are not learned. num_items_in_batch: learned tokens of the whole step, over which the
+        loss is the mean (of this batch when None). mm_encoder_outputs: see vl3.hf.generate.
         Raises: ValueError when slots and visual tokens differ in number.
         """
         shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it

@@ -4,7 +4,7 @@
                -> prepare  frames, patches, and which tokens are kept
                -> render   token ids with a slot for each kept token (VL3Processor.render)
 
-Chat, training, checks of data, previews and whoever reads clips for the model go this way.
+Chat, training, checks of data, previews and all else that reads clips for the model go this way.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def read_medium(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> C
 def prepare(planned: Planned, read: Read = read_medium) -> Prepared:
     """The media decoded, cut into patches, and the pruner's mask over them.
 
-    read: what decodes a medium, where frames are kept or somebody watches
+    read: what decodes a medium, where frames are kept or progress is shown
     Raises: vl3.video.VideoError.
     """
     settings = planned.settings

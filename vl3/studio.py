@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import cached_property
 
 import torch
 
@@ -36,6 +37,7 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
+AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
 # Of a clip, before there is a question.
 SECONDS = {"low": 0, "unit": "seconds"}
@@ -89,7 +91,7 @@ class Studio:
     def release(self) -> None:
         """Forgets every encoded clip and every look at an answer, and frees their memory.
 
-        What is being answered meanwhile goes on with what it has, and leaves nothing behind.
+        An answer in progress goes on with what it has, and leaves nothing behind.
         """
         kept = self._encoded
         self._encoded = EncodedCache(self.engine, kept.cache_bytes, kept.files)
@@ -117,6 +119,27 @@ class Studio:
             most = min(settings.budget_tokens, self._fitted.budget_tokens)
             settings = replace(settings, budget_tokens=most)
         return settings
+
+    @cached_property
+    def answers_at_once(self) -> int:
+        """How many answers about long videos have room in memory together; 1 to AT_ONCE.
+
+        Each has a key/value cache and features, and one at a time computes. Of the memory that is
+        free when this is first asked.
+        """
+        loaded, device = self.engine.loaded, self.model.device
+        need = memories.need(
+            self.model.config,
+            quantize=loaded.quantized.kind if loaded.quantized else None,
+            device=device.type,
+            itemsize=self.model.dtype.itemsize,
+            tokens=self.settings.budget_tokens,
+        )
+        if self._fitted:
+            free = need.kept + self._fitted.spare_bytes
+        else:
+            free = memories.usable_bytes("auto", device) - need.passing
+        return min(AT_ONCE, max(1, int(free // need.kept)))
 
     @property
     def card(self) -> dict:
@@ -168,7 +191,8 @@ class Studio:
     ) -> EncodedVideo:
         """A video or image, decoded and encoded; at once if it was opened before.
 
-        path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
+        path: a file, a Clip, a PIL image, an array or a tensor. Times in seconds of the clip's own
+        clock.
         budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
         reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.
@@ -308,9 +332,9 @@ class Studio:
                     else:
                         yield event
         finally:
-            if self._encoded is encoded and self._prefix is None:  # not released meanwhile
+            if self._encoded is encoded and self._prefix is None:  # not released in between
                 self._prefix = prefix
-        yield reply  # when all is kept, so that whoever gets it may look into it at once
+        yield reply  # when all is kept, so that the caller may look into it at once
 
     def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
         settings = self.settings

@@ -42,6 +42,7 @@ class Script:
     """What every answer says and how long each step takes. Shared by all forks."""
 
     answer: str = "A red circle moves right. At 0:01 it turns blue, until Time 2.0s."
+    at_once: int = 1
     word_s: float = 0.005
     stage_s: float = 0.0
     raises: Exception | None = None
@@ -69,6 +70,10 @@ class FakeStudio:
         fork = FakeStudio(self.script, f"fork{len(self.script.log)}", self.card)
         self.script.log.append(("fork", fork))
         return fork
+
+    @property
+    def answers_at_once(self) -> int:
+        return self.script.at_once
 
     def release(self) -> None:
         self.caches.clear()

@@ -47,10 +47,10 @@ WHOLE = ("max_frames", "budget_tokens", "max_new_tokens", "seed")
 NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 
 
-def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
+def test_the_fields_stand_in_the_order_in_which_they_are_read(controller):
     from vl3.webapp.page import Page
 
-    page = Page(desk, True, lambda model, quantize: "")
+    page = Page(controller, True, lambda model, quantize: "")
     others = {
         "prune": "Remove repeated patches",
         "mode": "Compare with",

@@ -81,7 +81,7 @@ def test_cells_are_low_and_pictures_fit():
 def test_a_missing_picture_leaves_its_cell_empty():
     chosen = film_strip.spans([0.0, 1.0, 2.0])
     white = np.full((2, 40, 80, 3), 255, np.uint8)
-    image, times_s = film_strip.sheet(white, [0.0, 2.0], chosen, (160, 90))
+    image, times_s = film_strip.draw(white, [0.0, 2.0], chosen, (160, 90))
     assert times_s == (0.0, 1.0, 2.0)
     middles = [image.getpixel((160 * number + 80, 45)) for number in range(3)]
     assert middles == [(255, 255, 255), film_strip.EMPTY, (255, 255, 255)]
@@ -271,7 +271,7 @@ def test_pictures_have_a_strip_of_their_own_or_none(
     with_pictures(second)
     mine = {
         path.rpartition("/")[2]
-        for visitor in server.desk.visitors._visitors.values()
+        for visitor in server.controller.visitors._visitors.values()
         for path in visitor.paths()
         if visitor.current and visitor.current.name == clip.name
     }

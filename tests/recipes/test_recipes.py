@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from train_cli.config import BUNDLED, bundled, read_recipe
-from train_cli.plan import TFLOPS, look, sizes
+from train_cli.__main__ import main
+from train_cli.config import BUNDLED, bundled, load_yaml, read_recipe
+from train_cli.model_sizes import sizes
+from train_cli.plan import TFLOPS, look
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
 from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan
@@ -182,3 +184,44 @@ def test_which_knows_the_needs(size):
     command = choose("own", 10 * FULL_GB[size], size)[0].split("run ")[1].replace("'", "")
     assert [source.name for source in read_recipe(command.split()).data] == ["own"]
     assert STAGES[0] in choose("paper", 80, size)[0]
+
+
+def test_the_curriculum_of_nano_is_one_file_whose_phases_go_on_from_each_other():
+    names = [name for name in bundled() if name.startswith("nano")]
+    stages = [f"nano_stage{number}" for number in (1, 2, 3, 4)]
+    assert names == ["nano_colour", "nano_curriculum", "nano_demo", *stages]
+    file = BUNDLED / "nano_curriculum.yaml"
+    phases = list(load_yaml(file.read_text(encoding="utf-8"))["phases"])
+    assert len(phases) == 11
+    recipes = [recipe_of(name) for name in stages]
+    recipes += [recipe_of(f"nano_curriculum:{phase}") for phase in phases]
+    assert [recipe.name for recipe in recipes[4:]] == [f"nano_{phase}" for phase in phases]
+    for before, after in pairwise(recipes):
+        assert after.start.model == before.out.format(name=before.name)
+    assert recipe_of(f"{file}:letters") == recipe_of("nano_curriculum:letters")
+    assert recipes[5].optim.schedule == "linear"  # its own ...
+    assert recipes[5].optim.muon_factor == 4.8  # ... and what every phase has
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nano_curriculum", "name one, like nano_curriculum:letters - got none"),
+        ("nano_curriculum:leters", "got leters; did you mean letters?"),
+        ("nano_stage1:letters", "nano_stage1 is one recipe and has no phases"),
+        ("nano_curriculm:letters", "did you mean nano_curriculum?"),
+    ],
+)
+def test_a_phase_that_is_not_there_is_one_sentence(name, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read_recipe(["--config", name])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_a_phase_is_copied_as_a_recipe_of_its_own(tmp_path):
+    assert main(["recipes", "copy", "nano_curriculum:three", str(tmp_path)]) == 0
+    copied = tmp_path / "nano_curriculum_three.yaml"
+    assert recipe_of(str(copied)) == recipe_of("nano_curriculum:three")

@@ -63,8 +63,8 @@ def probe(clips: Sequence[Path], rounds: int) -> list[Row]:
 
 
 def _forget() -> None:
-    """What headers said is read again, as for a file that nobody has seen yet."""
-    for known in (timeline.scan, read_header, images._is_still, images.is_animation):
+    """What headers said is read again, as for a file that was not read before."""
+    for known in (timeline.scan, read_header, images.picture_header):
         known.forget()
 
 
@@ -144,7 +144,7 @@ def front(clips: Sequence[Path], rounds: int) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Most resident memory above the start, of this process alone; None where nobody tells."""
+    """Peak resident memory of this process above the start; None where the system does not tell."""
 
     work: str
     side: str

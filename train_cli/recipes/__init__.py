@@ -2,6 +2,7 @@
 
 recipes list                         names and what each trains
 recipes show stage4_video            the file, comments and all
+recipes show nano_curriculum:letters a phase of a curriculum, as a recipe of its own
 recipes copy stage4_video mine.yaml  a copy to change
 recipes which                        three questions, one command line to run
 """
@@ -10,11 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
-from train_cli.config import BUNDLED, OK, ConfigError, bundled, fail, find_config
+from train_cli.config import (
+    BUNDLED,
+    OK,
+    ConfigError,
+    bundled,
+    fail,
+    find_phase,
+    read_recipe,
+    to_yaml,
+)
 from vl3.arguments import number
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
@@ -79,18 +88,27 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _show(chosen: argparse.Namespace) -> int:
-    print(find_config(chosen.name).read_text(encoding="utf-8"), end="")
+    print(_text(chosen.name), end="")
     return OK
 
 
+def _text(name: str) -> str:
+    """A recipe as its file has it; a phase of a curriculum with all settings."""
+    file, phase = find_phase(name)
+    if phase:
+        return to_yaml(read_recipe(["--config", name]))
+    return file.read_text(encoding="utf-8")
+
+
 def _copy(chosen: argparse.Namespace) -> int:
-    source = find_config(chosen.name)
-    target = chosen.to / source.name if chosen.to.is_dir() else chosen.to
+    text, (source, phase) = _text(chosen.name), find_phase(chosen.name)
+    name = f"{source.stem}_{phase}.yaml" if phase else source.name
+    target = chosen.to / name if chosen.to.is_dir() else chosen.to
     if target.exists():
         fail(f"{target} exists already; choose another name")
     if not target.absolute().parent.is_dir():
         fail(f"there is no folder {target.parent}; make it first")
-    shutil.copyfile(source, target)
+    target.write_text(text, encoding="utf-8")
     print(f"{target}: change it, then run python -m train_cli plan --config {target}")
     return OK
 
@@ -115,7 +133,7 @@ def _which(chosen: argparse.Namespace) -> int:
 def _ask(name: str, question: str, choices: tuple[str, ...] | None) -> str | float:
     """One answer from the terminal.
 
-    Raises: ConfigError where nobody answers, or not with one of the choices or a number.
+    Raises: ConfigError where the input ends, or is not one of the choices or a number.
     """
     shown = f"{question} [{'/'.join(choices)}] " if choices else f"{question} "
     print(shown, end="", file=sys.stderr, flush=True)

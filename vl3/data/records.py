@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import torch
-
-from vl3.values import Grid
+from typing import Any
 
 
 class BadSample(ValueError):
@@ -35,12 +31,12 @@ class Record:
            other with the media encoded once. An assistant's message with "loss": False is not
            learned.
     families: how each answer, in order, is counted in logs; empty: by dataset
-    story: for a toy clip, its grid -> what its tokens should know (vl3.training.nano.temporal_loss)
+    truth: what is known of the media beyond the answers; auxiliary losses of training read it
     """
 
     id: str
     dataset: str
     talks: tuple[list[dict], ...]
     families: tuple[str, ...] = ()
-    story: Callable[[Grid], torch.Tensor] | None = None
+    truth: Any = None
     meta: dict = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What is wrong with a sample, in one sentence each; every rule has a code.
 
 E: the sample cannot be learned from and is left out; W: it was mended or deserves a look. The
-sentences come without their place; whoever knows the file puts "train.jsonl:17: " in front.
+sentences come without their place; the caller puts "train.jsonl:17: " in front.
 """
 
 from __future__ import annotations

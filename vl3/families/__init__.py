@@ -1,6 +1,6 @@
 """Checkpoint families: each a file that holds its names, configuration, settings and template.
 
-A family is a vl3.families.layouts.Family; whoever adds one writes a file with it and puts it into
+A family is a vl3.families.layouts.Family; to add one, write a file with it and put it into
 FAMILIES. Everything else of the library asks the functions below.
 """
 

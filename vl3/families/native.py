@@ -79,7 +79,7 @@ def _write(config: VL3Config, processor) -> Files:
         "video_processor_type": "VideoLlama3VideoProcessor",
         "merge_size": settings.video_merge,
         "size": edges(settings.video_merge),
-        # No fps: the class then refuses num_frames, which transformers serve sends. Whoever asks
+        # No fps: the class then refuses num_frames, which transformers serve sends. Who asks
         # for fps or num_frames gets frames sampled; vl3.weights.export says so.
         "max_frames": settings.max_frames,
         "do_sample_frames": False,

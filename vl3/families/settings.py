@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
 
 from vl3.arguments import choice, number, shown, whole
 from vl3.connectors import connector_class
-from vl3.ops import Mode
-from vl3.values import Grid, TokenGrid
-from vl3.vision.prune import Side
+from vl3.values import Grid, PruneSettings, TokenGrid
 
 CONFIG_FILE = "processor_config.json"
 SAMPLINGS = ("exact", "official")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSettings:
-    """How DiffFP decides; see vl3.vision.prune.
-
-    Raises: ValueError in one sentence for a number or name that it does not take.
-    """
-
-    mode: str = "official"
-    threshold: float = 0.1
-    min_tokens: int = 1
-    keep: str = "earlier"
-
-    def __post_init__(self) -> None:
-        found = {
-            "mode": choice("mode", self.mode, get_args(Mode)),
-            "threshold": number("threshold", self.threshold, low=0),
-            "min_tokens": whole("min_tokens", self.min_tokens, low=0),
-            "keep": choice("keep", self.keep, get_args(Side)),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

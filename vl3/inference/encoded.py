@@ -337,7 +337,7 @@ class EncodedCache:
         return ModelFingerprint(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
 
     def _is_as_made(self, known: EncodedVideo, encoder: str | None) -> bool:
-        """Whether this encoder would make it again, and nobody edited it in place."""
+        """Whether this encoder would make it again, and it was not edited in place."""
         made = known.made
         return (
             made.is_by(encoder)
@@ -352,7 +352,7 @@ class EncodedCache:
         return f"{key} {encoder} {torch.__version__}"
 
     def _use(self, key: str) -> None:
-        with suppress(KeyError):  # where everything is released meanwhile
+        with suppress(KeyError):  # where everything was released in between
             self._videos.move_to_end(key)
 
     def _remember(self, fresh: EncodedVideo) -> None:
@@ -386,7 +386,7 @@ def _key(medium: MediaPart, settings: ProcessorSettings, plan: Plan) -> str:
 
 
 def _source(medium: MediaPart, known: Clip) -> str:
-    """What a clip is called by whoever asks now; the same content may have several names."""
+    """What the caller calls a clip; the same content may have several names."""
     if isinstance(medium.source, Clip):
         return medium.source.source
     return str(medium.source) if isinstance(medium.source, str | Path) else known.source

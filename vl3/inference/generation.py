@@ -20,60 +20,31 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from vl3.arguments import number, whole
 from vl3.inference.engine import Engine, Turn, never
-from vl3.language.kv_cache import growing_cache
+from vl3.language.kv_cache import GrowingCache
+from vl3.values import Decoding
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
-COLDEST = 1e-5  # logits divided by less leave the range of their format
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoding:
-    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed.
+def logits_processors(decoding: Decoding, prompt_tokens: int) -> LogitsProcessorList:
+    """What is done to the logits before a token is chosen.
 
-    A temperature below COLDEST is 0, whose answer it would give. Numbers may be of any kind.
-    Raises: ValueError in one sentence for what is no number or out of range.
+    The repetition penalty counts new tokens only, as in the official code.
     """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        temperature = number("temperature", self.temperature, low=0)
-        found = {
-            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
-            "temperature": temperature if temperature >= COLDEST else 0.0,
-            "top_p": number("top_p", self.top_p, above=0, high=1),
-            "repetition_penalty": number(
-                "repetition_penalty", self.repetition_penalty, low=0.01, high=100
-            ),
-            "seed": whole("seed", self.seed, low=-(2**63), high=2**64 - 1),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-    def processors(self, prompt_tokens: int) -> LogitsProcessorList:
-        """What is done to the logits before a token is chosen.
-
-        The repetition penalty counts new tokens only, as in the official code.
-        """
-        steps = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            steps.append(
-                RepetitionPenaltyLogitsProcessor(
-                    self.repetition_penalty, prompt_ignore_length=prompt_tokens
-                )
+    steps = LogitsProcessorList()
+    if decoding.repetition_penalty != 1.0:
+        steps.append(
+            RepetitionPenaltyLogitsProcessor(
+                decoding.repetition_penalty, prompt_ignore_length=prompt_tokens
             )
-        if self.temperature > 0:
-            steps.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_p < 1.0:
-                steps.append(TopPLogitsWarper(self.top_p))
-        return steps
+        )
+    if decoding.temperature > 0:
+        steps.append(TemperatureLogitsWarper(decoding.temperature))
+        if decoding.top_p < 1.0:
+            steps.append(TopPLogitsWarper(decoding.top_p))
+    return steps
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +55,7 @@ class PrefixCache:
     ends: the positions of those ends
     """
 
-    cache: Cache = field(default_factory=growing_cache)
+    cache: GrowingCache = field(default_factory=GrowingCache)
     keys: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
 
@@ -93,7 +64,7 @@ class PrefixCache:
         return sum(layer.nbytes for layer in self.cache.layers)
 
     def clear(self) -> None:
-        self.cache, self.keys, self.ends = growing_cache(), (), ()
+        self.cache, self.keys, self.ends = GrowingCache(), (), ()
 
     def crop_to(self, keys: Sequence[str]) -> int:
         """Keeps the part that a prompt with these keys shares; its number of tokens."""
@@ -107,10 +78,9 @@ class PrefixCache:
         """Drops what was computed after the last medium; the number of tokens left."""
         length = self.ends[-1] if self.ends else 0
         if length == 0:
-            self.cache = growing_cache()
+            self.cache = GrowingCache()
         else:
-            for layer in self.cache.layers:  # not of one length where a pass was stopped in between
-                layer.crop(length - layer.get_seq_length())
+            self.cache.crop_to(length)
         return length
 
 
@@ -158,7 +128,7 @@ def tokens(
     prompt_ids = torch.tensor([question.ids], device=model.device)
     logits = _prefill(engine, question, prompt_ids, prefix, on_prefilled, stopped)
     chooser = torch.Generator(device=model.device).manual_seed(decoding.seed)
-    processors = decoding.processors(len(question.ids))
+    processors = logits_processors(decoding, len(question.ids))
     sequence = prompt_ids
     try:
         for step in range(decoding.max_new_tokens):

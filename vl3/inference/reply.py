@@ -1,4 +1,4 @@
-"""One reply in the making: open its media, render the prompt, stream the text, keep the books."""
+"""One reply: its media opened, its prompt rendered, its text streamed, tokens and time counted."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
     ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
     if len(state.prompt.ids) >= limit:
-        moving = any(not video.clip.is_image for video, _ in state.videos)
+        moving = any(video.clip.kind == "video" for video, _ in state.videos)
         unpruned = processor.settings.unpruned
         raise TooLong(
             f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "

@@ -222,7 +222,7 @@ class Tracer:
 
     def _entry(self, key) -> _Entry:
         entry = self._known.pop(key, None) or _Entry()
-        self._known[key] = entry  # at the end; everything may be released meanwhile
+        self._known[key] = entry  # at the end; everything may have been released in between
         return entry
 
     def _forget(self, scene: ReplayInput) -> None:

@@ -25,8 +25,9 @@ import torch
 from vl3.bundled import NANO_NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask
-from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, film, sample_scene
+from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, sample_scene
 from vl3.training.collate import attention_mask, collate
 from vl3.training.samples import build
 from vl3.training.sources import scene_record

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from vl3.data.quarantine import Bad
 from vl3.prompt import IGNORE
 from vl3.training.samples import Sample
 from vl3.values import Grid
@@ -17,14 +18,15 @@ class MicroBatch:
     """One forward pass, as keyword arguments of the model, and what its learned tokens belong to.
 
     inputs: see vl3.model; answers_K - number of the answer of each learned token in reading order;
-    owners - (data set, family) of each answer; story_KF - see Sample, of all slots in reading order
+    owners - (data set, family) of each answer; targets - see Sample, of all slots in reading order,
+    IGNORE for samples that have none
     """
 
     inputs: dict[str, torch.Tensor]
     answers_K: torch.Tensor
     owners: tuple[tuple[str, str], ...]
     ids: tuple[str, ...]
-    story_KF: torch.Tensor | None = None
+    targets: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def learned(self) -> int:
@@ -47,7 +49,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
     ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
     positions = torch.zeros(B, L, dtype=torch.long)
     sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
-    answers, pixels, sources, stories = [], [], [], []
+    answers, pixels, sources, targets = [], [], [], []
     owners: list[tuple[str, str]] = []
     grids: list[Grid] = []
     tokens = number = 0
@@ -67,7 +69,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
                 pixels.append(sample.pixels_NP)
                 grids.extend(sample.grids)
                 sources.append(sample.source_K + tokens)
-                stories.append(sample.story_KF)
+                targets.append(sample.targets)
                 tokens += sum(grid.num_tokens for grid in sample.grids)
     if not pixels:
         pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
@@ -85,20 +87,59 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
     }
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
-    return MicroBatch(inputs, numbers, tuple(owners), names, _told(stories, sources))
+    return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
 
 
-def _told(stories: Sequence[torch.Tensor | None], sources) -> torch.Tensor | None:
-    """What all slots should know: nothing of samples without a story; None where none has one."""
-    facts = next((story.shape[1] for story in stories if story is not None), None)
-    if facts is None:
-        return None
-    return torch.cat(
-        [
-            torch.full((len(source), facts), IGNORE) if story is None else story
-            for story, source in zip(stories, sources)
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The passes of one step that this process runs, and what could not be read.
+
+    cut: samples whose end was left out
+    """
+
+    passes: tuple[MicroBatch, ...]
+    bad: tuple[Bad, ...]
+    cut: int = 0
+
+    @property
+    def learned(self) -> int:
+        return sum(part.learned for part in self.passes)
+
+
+class StepCollator:
+    """Samples of a step to its passes: the collate function of the data loader."""
+
+    def __init__(self, pad_id: int, patch_values: int) -> None:
+        self.pad_id, self.patch_values = pad_id, patch_values
+
+    def __call__(self, items: list) -> Step:
+        passes: dict[int, list] = {}
+        bad, cut = [], 0
+        for number, item in items:
+            members = passes.setdefault(number, [])
+            if isinstance(item, Bad):
+                bad.append(item)
+            elif item is not None:
+                members.append(item)
+                cut += item.is_cut
+        ready = [
+            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
         ]
-    )
+        return Step(tuple(ready), tuple(bad), cut)
+
+
+def _targets(targets: Sequence[dict[str, torch.Tensor]], sources) -> dict[str, torch.Tensor]:
+    """By name, the targets of all slots; nothing is known of samples without any."""
+    facts = {name: known_KF.shape[1] for each in targets for name, known_KF in each.items()}
+    return {
+        name: torch.cat(
+            [
+                each[name] if name in each else torch.full((len(source_K), count), IGNORE)
+                for each, source_K in zip(targets, sources)
+            ]
+        )
+        for name, count in facts.items()
+    }
 
 
 def pack(samples: Sequence[Sample]) -> list[list[Sample]]:

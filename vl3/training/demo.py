@@ -3,9 +3,10 @@
 Time is that which the processor spends on this process, so that other work on the machine neither
 shortens the run nor spoils the measured speed.
 
-How many lessons and steps there will be is decided from the measured speed, before they begin: the
-rates fall to nothing at the last step, and the recipe in the checkpoint says what was done. Should
-the machine become slower on the way, the run ends at its deadline all the same.
+How many steps there will be, of the encoder alone and of all, is decided from the measured speed,
+before they begin: the rates fall to nothing at the last step, and the recipe in the checkpoint says
+what was done. Should the machine become slower on the way, the run ends at its deadline all the
+same.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from transformers import TrainerCallback
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import ask
 from vl3.toyworld.score import FIRST_SEED, Drawn, blinded, replies, score
-from vl3.toyworld.world import Level, film, sample_scene
+from vl3.toyworld.world import Level, sample_scene
 from vl3.training import run as runs
 from vl3.training.nano import init
 from vl3.training.nano.new_colour import Paint, asked_colour, draw
@@ -32,8 +34,8 @@ from vl3.training.recipe import Recipe, Start
 from vl3.values import Clip
 from vl3.weights.runs import checkpoints
 
-TRIED = 4  # lessons, then steps, over which the speed is measured after a first one
-SIGHT = 0.38  # share of the time that goes into lessons in sight
+TRIED = 4  # steps of each kind over which the speed is measured after a first one
+ENCODER = 0.38  # share of the time that goes into the encoder alone
 LEARNED = 0.2  # more right answers than by guessing; three standard deviations of 100 questions
 CAREFUL = 0.93  # share of the steps that would fit; the rest is for the last checkpoint
 PICTURES = Level(seconds=(0, 0), sprites=(1, 3))  # what the demo's recipe draws
@@ -61,8 +63,10 @@ class Deadline(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-def lesson_seconds(model: VL3ForConditionalGeneration, processor: VL3Processor, seed: int) -> float:
-    """How long one lesson in sight takes here; the model is not changed."""
+def encoder_step_seconds(
+    model: VL3ForConditionalGeneration, processor: VL3Processor, seed: int
+) -> float:
+    """How long a step of the encoder alone takes here; the model is not changed."""
     tried = copy.deepcopy(model)
     init.train_encoder(tried, processor, 1, seed)
     started_s = time.process_time()
@@ -82,23 +86,23 @@ def step_seconds(recipe: Recipe) -> float:
 def from_nothing(
     recipe: Recipe,
     deadline_s: float,
-    begin_lessons: Callable[[int], Callable[[], object]],
+    begin_encoder: Callable[[int], Callable[[], object]],
     callbacks: tuple[TrainerCallback, ...] = (),
 ) -> Path:
     """The recipe of a nano, trained until a time of time.process_time(): its last checkpoint.
 
-    begin_lessons: told how many lessons there will be; what it returns is called after each
+    begin_encoder: told how many steps the encoder has alone; what it returns is called after each
     Raises: FileExistsError when the folder holds a run already.
     """
     out = runs.folder(recipe)
     refuse(out)
     model, processor = init.untrained(recipe.seed)
-    lesson_s = lesson_seconds(model, processor, recipe.seed)
-    lessons = max(1, int(SIGHT * (deadline_s - time.process_time()) / lesson_s))
-    init.train_encoder(model, processor, lessons, recipe.seed, begin_lessons(lessons))
-    model.save_pretrained(out / "newborn")
-    processor.save_pretrained(out / "newborn")
-    ready = replace(recipe, start=Start(model=str(out / "newborn")))
+    step_s = encoder_step_seconds(model, processor, recipe.seed)
+    steps = max(1, int(ENCODER * (deadline_s - time.process_time()) / step_s))
+    init.train_encoder(model, processor, steps, recipe.seed, begin_encoder(steps))
+    model.save_pretrained(out / "start")
+    processor.save_pretrained(out / "start")
+    ready = replace(recipe, start=Start(model=str(out / "start")))
     return on_time(ready, deadline_s, callbacks)
 
 

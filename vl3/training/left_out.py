@@ -14,6 +14,10 @@ QUARANTINE = "quarantine.jsonl"
 TOO_LONG = "E130"  # left out because the recipe says so, not because it cannot be read
 
 
+class TooManyBad(RuntimeError):
+    """More samples of a data set could not be read than the recipe allows."""
+
+
 class LeftOut:
     """The samples that a run could not learn from, over all processes.
 

@@ -11,11 +11,8 @@ from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vl3.arguments import choice, number, shown, whole
-
-MODULES = ("vision", "connector", "language")
-ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
-BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
+from vl3.arguments import choice, shown
+from vl3.training.ranges import ADAPTED, MODULES, check_settings
 
 
 @dataclass(kw_only=True)
@@ -26,7 +23,6 @@ class Start:
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
     nano: true: an untrained nano with a tokenizer made for the toy world
-    lessons: lessons in sight before the first step, in place of a pre-trained encoder
     quantize: 4-bit or 8-bit linears in the (then frozen) language model
     """
 
@@ -34,7 +30,6 @@ class Start:
     vision: str | None = None
     language: str | None = None
     nano: bool = False
-    lessons: int = 0
     quantize: Literal["nf4", "int8"] | None = None
 
 
@@ -215,6 +210,21 @@ class Evaluate:
 
 
 @dataclass(kw_only=True)
+class Nano:
+    """Losses beside the questions, for a model that starts from nothing (vl3.training.nano).
+
+    encoder_steps: steps on images of the toy world before the first one, in place of a pre-trained
+        encoder
+    spatial_images: images of the toy world per step on which the encoder goes on learning to see
+    temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    """
+
+    encoder_steps: int = 0
+    spatial_images: int = 0
+    temporal_loss: bool = False
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """One training run.
 
@@ -234,8 +244,7 @@ class Recipe:
     steps: optimizer steps in all, instead of epochs
     remember: scenes of the toy world per step on which a model with an adapter is held to what it
         said before (vl3.training.remember)
-    lessons: images of the toy world per step on which the encoder goes on learning to see, for nano
-    story: lessons in time beside the questions, for nano (vl3.training.nano.temporal_loss)
+    nano: what only the curriculum of the bundled model needs
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
     checkpointing: modules, of vision and language, whose blocks are computed again in the backward
@@ -263,8 +272,7 @@ class Recipe:
     least_steps: int = 0
     steps: int | None = None
     remember: int = 0
-    lessons: int = 0
-    story: bool = False
+    nano: Nano = field(default_factory=Nano)
     seed: int = 42
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpointing: list[str] = field(default_factory=lambda: ["vision", "language"])
@@ -282,7 +290,7 @@ class Recipe:
 def check(recipe: Recipe) -> None:
     """Raises ValueError, naming the knob, for a setting outside its range and where parts of a
     recipe contradict each other."""
-    _check_settings(recipe, "")
+    check_settings(recipe, "")
     if set(recipe.out.replace("{name}", "")) & set("{}"):
         raise ValueError(f"out may hold {{name}} and no other brace - got {shown(recipe.out)}")
     starts = [recipe.start.model, recipe.start.nano, recipe.start.vision]
@@ -319,188 +327,49 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.start.quantize and rates["language"]:
         raise ValueError("a quantized language model cannot train whole; drop rates.language")
-    for source in (*recipe.data, *recipe.evaluate.sources):
+    sources = (("data", recipe.data), ("evaluate.sources", recipe.evaluate.sources))
+    for prefix, source in ((prefix, source) for prefix, of in sources for source in of):
         if (source.path is None) == (source.world is None):
             raise ValueError(f"data set {source.name!r} needs either path or world")
-        if source.world is not None and source.samples is None:
-            raise ValueError(f"data set {source.name!r} has no end: give it samples")
         if source.world is not None:
-            _check_families(source, source.world)
+            if source.samples is None:
+                raise ValueError(f"data set {source.name!r} has no end: give it samples")
+            _check_world(source.name, source.world, f"{prefix}.{source.name}.world")
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
 
 
-def _check_families(source: Source, world: World) -> None:
+def _check_world(name: str, world: World, prefix: str) -> None:
     from vl3.toyworld.questions import FAMILIES
 
-    for name in world.families:
-        choice(f"a family of data set {source.name!r}", name, FAMILIES)
+    for setting, (low, high) in (("seconds", world.seconds), ("sprites", world.sprites)):
+        if low > high:
+            raise ValueError(
+                f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
+            )
+    for family in world.families:
+        choice(f"a family of data set {name!r}", family, FAMILIES)
     if not any(world.families.values()):
         raise ValueError(
-            f"data set {source.name!r} asks nothing: name some world.families, e.g. colour: 1"
+            f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
         )
-
-
-# Ranges
-
-
-def _shares(*names: str) -> dict[str, tuple]:
-    return {name: (number, {"low": 0, "high": 1}) for name in names}
-
-
-def _counts(*names: str, low: int = 1) -> dict[str, tuple]:
-    return {name: (whole, {"low": low}) for name in names}
-
-
-def _above_0(*names: str) -> dict[str, tuple]:
-    return {name: (number, {"above": 0}) for name in names}
-
-
-# Of every number of a recipe, by its dotted name without those of lists: how it is taken.
-RANGES = {
-    **_counts(
-        "steps",
-        "save_every",
-        "keep",
-        "log_every",
-        "data.samples",
-        "world.questions",
-        "adapter.rank",
-        "adapter.alpha",
-        "adapter.width",
-        "media.max_frames",
-        "media.visual_tokens",
-        "batch.samples",
-        "batch.tokens",
-        "batch.patches",
-        "batch.max_tokens",
-        "evaluate.every",
-        "evaluate.samples",
-        "evaluate.max_new_tokens",
-    ),
-    **_counts(
-        "start.lessons",
-        "lessons",
-        "least_steps",
-        "remember",
-        "workers",
-        "world.seconds",
-        "world.sprites",
-        low=0,
-    ),
-    **_counts("world.sizes_px", low=28),
-    **_shares(
-        "max_bad",
-        "optim.betas",
-        "optim.warmup",
-        "optim.floor",
-        "world.follow",
-        "world.digits",
-        "world.changing",
-        "world.shaky",
-        "world.noisy",
-        "world.rescaled",
-    ),
-    **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
-    **{
-        name: (number, {"low": 0})
-        for name in (
-            "rates.vision",
-            "rates.connector",
-            "rates.language",
-            "rates.adapter",
-            "media.cache_gb",
-            "optim.weight_decay",
-            "optim.clip",
-            "world.families",
-        )
-    },
-    "seed": (whole, {"low": 0, "high": 2**32 - 1}),
-    "adapter.dropout": (number, {"low": 0, "high": 0.9}),
-    "media.image_merge": (whole, {"low": 1, "high": 4}),
-    "media.video_merge": (whole, {"low": 1, "high": 4}),
-}
-
-# Of every list of words: those it may hold.
-WORDS = {"adapter.on": ADAPTED, "checkpointing": BLOCKS}
-
-
-def _check_settings(part, prefix: str) -> None:
-    """Every setting of a dataclass in its type and range; numbers as Python's own.
-
-    prefix: dotted name of the dataclass with a final dot; a data set's is data.NAME.
-    """
-    for name, hint in get_type_hints(type(part)).items():
-        value = _checked(hint, getattr(part, name), prefix + name, (type(part).__name__, name))
-        setattr(part, name, value)
-    if isinstance(part, World):
-        for name, (low, high) in (("seconds", part.seconds), ("sprites", part.sprites)):
-            if low > high:
-                raise ValueError(
-                    f"{prefix}{name} is the least and the most - got {low} and {high}; swap them"
-                )
-
-
-def _checked(hint: Any, value, name: str, key: tuple[str, str]):
-    """A value as its type hint has it. Raises: ValueError, one sentence."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType or type(None) in inner:
-        if value is None:
-            return None
-        (hint,) = (one for one in inner if one is not type(None))
-        return _checked(hint, value, name, key)
-    if origin is Literal:
-        return choice(name, value, inner)
-    if isinstance(hint, type) and is_dataclass(hint):
-        if not isinstance(value, hint):
-            raise ValueError(f"{name} is a {hint.__name__} - got {shown(value)}")
-        _check_settings(value, f"{name}.")
-        return value
-    if origin is list:
-        return _checked_list(inner[0], value, name, key)
-    if origin is tuple:
-        return tuple(_checked_list(inner[0], value, name, key, length=len(inner)))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} is names with a number each - got {shown(value)}")
-        return {one: _checked(inner[1], each, f"{name}.{one}", key) for one, each in value.items()}
-    if hint in (int, float):
-        take, limits = RANGES[_ranged(key)]
-        return take(name, value, **limits)
-    if not isinstance(value, hint) or value == "":
-        kind = "true or false" if hint is bool else "a text that is not empty"
-        raise ValueError(f"{name} is {kind} - got {shown(value)}")
-    if (words := WORDS.get(_ranged(key))) is not None:
-        return choice(name, value, words)
-    return value
-
-
-def _checked_list(hint, value, name: str, key: tuple[str, str], length: int | None = None):
-    if key[0] == "World" and get_origin(hint) is not list:
-        length = 2  # least and most, or height and width
-    fits = isinstance(value, list | tuple) and length in (None, len(value))
-    if not fits:
-        wanted = "a list" if length is None else f"a list of {length} numbers"
-        raise ValueError(f"{name} is {wanted} - got {shown(value)}")
-    if is_dataclass(hint):
-        names = (getattr(one, "name", None) or number for number, one in enumerate(value, 1))
-        return [_checked(hint, one, f"{name}.{of}", key) for of, one in zip(names, value)]
-    return [_checked(hint, one, name, key) for one in value]
-
-
-def _ranged(key: tuple[str, str]) -> str:
-    """The name under which RANGES and WORDS have a field of a class."""
-    owner, name = key
-    prefix = {"Recipe": "", "Source": "data."}.get(owner, f"{owner.lower()}.")
-    return prefix + name
-
-
-# Values
 
 
 def read(values: dict) -> Recipe:
-    """The recipe whose dataclasses.asdict gave these values."""
+    """The recipe whose dataclasses.asdict gave these values.
+
+    Runs that began before nano's settings had a part of their own can go on: it gets them.
+    """
+    if "lessons" in values:
+        before = {name: value for name, value in values.items() if name not in ("lessons", "story")}
+        start = dict(values["start"])
+        nano = {
+            "encoder_steps": start.pop("lessons"),
+            "spatial_images": values["lessons"],
+            "temporal_loss": values["story"],
+        }
+        values = {**before, "start": start, "nano": nano}
     return _read(Recipe, values)
 
 

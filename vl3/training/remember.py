@@ -1,14 +1,14 @@
 """What the model said before, kept while an adapter learns something new.
 
-A few lines of somebody's own, seen a hundred times, make a model forget what it is not asked about
-meanwhile. No old data are needed against that: the model before training is the same one with its
-adapter switched off. On fresh scenes of the toy world, of which there is no end, the adapted model
-is held to the words that the model before would have chosen.
+A few lines, seen a hundred times, make a model forget what they do not ask about. No old data are
+needed against that: the model before training is the same one with its adapter switched off.
+On fresh scenes of the toy world, of which there is no end, the adapted model is held to the words
+that the model before would have chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -18,6 +18,7 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE
 from vl3.toyworld.questions import FAMILIES
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.collate import attention_mask, collate
 from vl3.training.recipe import World
 from vl3.training.samples import build
@@ -42,9 +43,22 @@ WORLDS = (
 
 
 def scenes(seed: str, count: int) -> list[Record]:
-    """Pictures and clips by turns, with questions about them; never the same for two seeds."""
+    """Pictures and clips, one after the other, with questions; never the same for two seeds."""
     worlds = [Scenes("remembered", world, seed) for world in WORLDS]
     return [worlds[number % len(worlds)][number] for number in range(count)]
+
+
+class Remember(AuxiliaryLoss):
+    """So many fresh scenes a step, on which the model is held to what it said before."""
+
+    name, weight = "remembered", WEIGHT
+
+    def __init__(self, processor: VL3Processor, count: int, seed: str) -> None:
+        self.processor, self.count, self.seed = processor, count, seed
+
+    def of_step(self, model, step: int) -> Iterator[Mapping[str, torch.Tensor]]:
+        for loss in losses(model, self.processor, scenes(f"{self.seed} {step}", self.count)):
+            yield {self.name: loss}
 
 
 def losses(

@@ -17,7 +17,7 @@ from vl3.training.left_out import QUARANTINE
 from vl3.training.plan import Looked, warnings
 from vl3.training.ready import check_ready, check_trackers, check_writable, folder
 from vl3.training.recipe import Recipe, read
-from vl3.training.setup import prepare
+from vl3.training.setup import auxiliary_losses, prepare
 from vl3.training.stop import Stop
 from vl3.training.trainer import VL3Trainer
 from vl3.video import VideoError
@@ -99,7 +99,8 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
     set_seed(recipe.seed)
     model, processor = prepare(recipe, pick_device("auto"), fresh=checkpoint is None)
     own = [Metrics(out), *callbacks]
-    trainer = VL3Trainer(model, processor, recipe, out, until, own, stop)
+    losses = auxiliary_losses(recipe, processor)
+    trainer = VL3Trainer(model, processor, recipe, out, until, own, stop, losses)
     if trainer.args.should_save:
         taken = [
             Looked(name=source.name, samples=part.taken, lines=part.length)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
 from vl3.values import Grid
 from vl3.vision import unique_frames
+
+if TYPE_CHECKING:
+    from vl3.training.auxiliary import AuxiliaryLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Sample:
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each kept cell, of which slots are made, which one of pixels_NP
-            story_KF - int64, what each slot should know (vl3.training.nano.temporal_loss); or None
+            targets - int64 [K, facts], of auxiliary losses by name: what each slot is to know
             is_cut - whether its end was left out to keep within max_tokens
     """
 
@@ -65,7 +68,7 @@ class Sample:
     pixels_NP: torch.Tensor
     grids: tuple[Grid, ...]
     source_K: torch.Tensor
-    story_KF: torch.Tensor | None = None
+    targets: dict[str, torch.Tensor] = field(default_factory=dict)
     is_cut: bool = False
 
     @property
@@ -95,11 +98,12 @@ def build(
     max_tokens: int | None = None,
     cache: FrameCache | None = None,
     overlong: str = "skip",
+    losses: Sequence[AuxiliaryLoss] = (),
 ) -> Sample:
     """The sample of a record, decoded.
 
     overlong: "truncate" keeps the first max_tokens tokens of a longer one, unless a picture would
-    lose a part or nothing be left to learn
+    lose a part or nothing be left to learn; losses: those that have targets in the sample
     Raises: BadSample E130 when it is longer than max_tokens, E121 and others for its media;
             vl3.video.VideoError for a file that cannot be read.
     """
@@ -107,15 +111,16 @@ def build(
     prepared = prepare(planned, cache.read if cache else read_medium)
     pixels = torch.empty(0, 0, dtype=torch.uint8)
     fresh: tuple[Grid, ...] = ()
-    source_K, story_KF = torch.empty(0), None
+    source_K, targets = torch.empty(0), {}
     if prepared.media:
         keep_M = prepared.keep.keep_M
         pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
         source_K = source_M[keep_M]
-        if record.story is not None:
-            if why := planned.settings.unpruned:
-                raise ValueError(f"a story says of each patch what it shows. {why}")
-            story_KF = record.story(*prepared.grids)[keep_M]
+        found = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
+        known = {name: known_MF for name, known_MF in found.items() if known_MF is not None}
+        if known and (why := planned.settings.unpruned):
+            raise ValueError(f"{' and '.join(known)} say of each patch what it shows. {why}")
+        targets = {name: known_MF[keep_M] for name, known_MF in known.items()}
     slots = prepared.slots
     talks = [processor.render(talk, slots) for talk in record.talks]
     for number, talk in enumerate(talks):
@@ -127,7 +132,7 @@ def build(
         if not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
             raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
-    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), story_KF, is_cut)
+    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut)
     return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 

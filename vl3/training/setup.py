@@ -10,14 +10,20 @@ from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vl3.families.settings import PruneSettings
 from vl3.language.layers import decoder_layers, linear_names, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
-from vl3.training.recipe import MODULES, Adapter, Recipe
+from vl3.training.nano.spatial_loss import SpatialLoss
+from vl3.training.nano.temporal_loss import TemporalLoss
+from vl3.training.ranges import MODULES
+from vl3.training.recipe import Adapter, Recipe
+from vl3.training.remember import Remember
 from vl3.weights.assemble import assemble
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
@@ -64,7 +70,7 @@ def prepare(
     """The model on the device, ready to train, and its processor with the recipe's settings.
 
     What trains is float32; what is frozen has the format of the arithmetic.
-    fresh: False where a checkpoint's weights follow, which need no lessons
+    fresh: False where a checkpoint's weights follow, for which nothing is trained here
     """
     kind = compute_dtype(recipe.dtype, device)
     model, processor = _start(recipe, device, kind, fresh)
@@ -79,6 +85,43 @@ def prepare(
         if name in recipe.checkpointing:
             checkpoint_blocks(getattr(model, name))
     return model.train(), processor
+
+
+def arguments(recipe: Recipe, out: Path, steps: int, device: torch.device) -> TrainingArguments:
+    """transformers' arguments of a recipe; what we do ourselves is switched off there."""
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        ignore_data_skip=True,
+        max_grad_norm=recipe.optim.clip,
+        bf16=compute_dtype(recipe.dtype, device) == torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        eval_strategy="steps" if recipe.evaluate.every else "no",
+        eval_steps=recipe.evaluate.every,
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        logging_steps=recipe.log_every,
+        logging_first_step=True,
+        report_to=recipe.report_to,
+        seed=recipe.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryLoss]:
+    """The losses beside that of the answers which the recipe asks for."""
+    found: list[AuxiliaryLoss] = []
+    if recipe.nano.temporal_loss:
+        found.append(TemporalLoss(processor.tokenizer))
+    if images := recipe.nano.spatial_images:
+        found.append(SpatialLoss(processor.tokenizer, images, f"{recipe.seed} sight {recipe.name}"))
+    if recipe.remember:
+        found.append(Remember(processor, recipe.remember, f"{recipe.seed} remember"))
+    return found
 
 
 def check_window(recipe: Recipe, text) -> None:
@@ -102,7 +145,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
     start = recipe.start
     if start.nano:
         model, processor = init.untrained(recipe.seed)
-        init.train_encoder(model, processor, recipe.start.lessons if fresh else 0, recipe.seed)
+        init.train_encoder(model, processor, recipe.nano.encoder_steps if fresh else 0, recipe.seed)
         return model, processor
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)

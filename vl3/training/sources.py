@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Protocol, cast
 
 from torch.utils.data import Dataset, Sampler
@@ -14,10 +14,11 @@ from torch.utils.data import Dataset, Sampler
 from vl3.data.quarantine import Bad
 from vl3.data.records import BadSample, Record
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask_many
-from vl3.toyworld.world import Level, film, sample_scene
+from vl3.toyworld.world import Level, sample_scene
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.frames import FrameCache
-from vl3.training.nano import temporal_loss
 from vl3.training.order import DataOrder, Part, split
 from vl3.training.recipe import Recipe, Source, World
 from vl3.training.samples import Sample, Size, build, measure
@@ -34,11 +35,13 @@ class Records(Protocol):
 
 
 class Scenes:
-    """Endless questions about scenes of the toy world; the index decides everything."""
+    """Endless questions about scenes of the toy world; the index decides everything.
 
-    def __init__(self, name: str, world: World, seed: int | str, told: bool = False) -> None:
-        """told: clips come with their story."""
-        self.name, self.world, self.seed, self.told = name, world, seed, told
+    The truth of a record is its scene.
+    """
+
+    def __init__(self, name: str, world: World, seed: int | str) -> None:
+        self.name, self.world, self.seed = name, world, seed
         (shortest, longest), (fewest, most) = world.seconds, world.sprites
         self.level = Level(
             seconds=(shortest, longest),
@@ -64,10 +67,7 @@ class Scenes:
             if not talks or rng.random() >= self.world.follow:
                 talks.append([])
             talks[-1].append(qa)
-        record = scene_record(self.place(index), self.name, clip, talks)
-        if self.told and not scene.is_image:
-            record = replace(record, story=partial(temporal_loss.truth, scene))
-        return record
+        return replace(scene_record(self.place(index), self.name, clip, talks), truth=scene)
 
     def place(self, index: int) -> str:
         """The name of a scene."""
@@ -76,23 +76,22 @@ class Scenes:
 
 def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
     """A record of questions about a clip; those of one talk follow one another."""
-    kind = "image" if clip.is_image else "video"
     conversations = []
     for talk in talks:
         messages: list[dict] = []
         for qa in talk:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
-        messages[0]["content"].insert(0, {"type": kind, kind: clip})
+        messages[0]["content"].insert(0, {"type": clip.kind, clip.kind: clip})
         conversations.append(messages)
     families = tuple(qa.family for talk in talks for qa in talk)
     return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)
 
 
-def open_source(source: Source, seed: int | str, told: bool = False) -> Records | Scenes:
-    """The data set, ready to be indexed; told: toy clips come with their story."""
+def open_source(source: Source, seed: int | str) -> Records | Scenes:
+    """The data set, ready to be indexed."""
     if source.world is not None:
-        return Scenes(source.name, source.world, seed, told)
+        return Scenes(source.name, source.world, seed)
     from vl3.data.readers import open_records
 
     return open_records(
@@ -148,8 +147,9 @@ class Samples(Dataset):
         processor: VL3Processor,
         recipe: Recipe,
         cache: FrameCache | None = None,
+        losses: Sequence[AuxiliaryLoss] = (),
     ) -> None:
-        self.opened, self.cache = opened, cache
+        self.opened, self.cache, self.losses = opened, cache, losses
         self.processor = copy(processor)
         self.processor.tokenizer = CachedTokenizer(processor.tokenizer)
         self.names = [source.name for source in recipe.data]
@@ -169,6 +169,7 @@ class Samples(Dataset):
                 self.max_tokens,
                 self.cache,
                 self.overlong,
+                self.losses,
             )
         except BadSample as error:
             return number, self._bad(data, index, error.code, error)

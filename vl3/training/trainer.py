@@ -10,52 +10,39 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import shutil
 import time
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from vl3.data.quarantine import Bad
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.training import evaluate, optim, remember
-from vl3.training.collate import MicroBatch, attention_mask, collate
+from vl3.training import evaluate, optim
+from vl3.training.auxiliary import AuxiliaryLoss
+from vl3.training.collate import MicroBatch, Step, StepCollator, attention_mask
 from vl3.training.frames import FrameCache
-from vl3.training.left_out import QUARANTINE, LeftOut
-from vl3.training.nano import init, spatial_loss, temporal_loss
+from vl3.training.left_out import QUARANTINE, LeftOut, TooManyBad
+from vl3.training.metrics import RunningMetrics
 from vl3.training.order import DataOrder
 from vl3.training.recipe import Recipe
+from vl3.training.saving import base_of, cannot_save, load_weights, save_weights
+from vl3.training.setup import arguments
 from vl3.training.sources import Samples, Steps, open_source, parts
 from vl3.training.stop import Stop, Stopped
-from vl3.weights.adapters import WHOLE_FILE
-from vl3.weights.digest import weights_digest
-from vl3.weights.hub import resolve
 from vl3.weights.runs import RUN_FILE, checkpoints
 
 PARTIAL = "partial"
 FIRST_SAMPLES = 10_000  # of a data set: over so many, or all, the share of bad ones is taken
-
-
-class TooManyBad(RuntimeError):
-    """More samples of a data set could not be read than the recipe allows."""
-
-
-class CannotSave(OSError):
-    """A checkpoint could not be written; those before it are whole."""
 
 
 class NothingLearned(ValueError):
@@ -64,94 +51,6 @@ class NothingLearned(ValueError):
 
 class NotFinite(FloatingPointError):
     """The loss became infinite or not a number."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """The passes of one step that this process runs, and what could not be read.
-
-    cut: samples whose end was left out
-    """
-
-    passes: tuple[MicroBatch, ...]
-    bad: tuple[Bad, ...]
-    cut: int = 0
-
-    @property
-    def learned(self) -> int:
-        return sum(part.learned for part in self.passes)
-
-
-class StepCollator:
-    """Samples of a step to its passes: the collate function of the data loader."""
-
-    def __init__(self, pad_id: int, patch_values: int) -> None:
-        self.pad_id, self.patch_values = pad_id, patch_values
-
-    def __call__(self, items: list) -> Step:
-        passes: dict[int, list] = {}
-        bad, cut = [], 0
-        for number, item in items:
-            members = passes.setdefault(number, [])
-            if isinstance(item, Bad):
-                bad.append(item)
-            elif item is not None:
-                members.append(item)
-                cut += item.is_cut
-        ready = [
-            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
-        ]
-        return Step(tuple(ready), tuple(bad), cut)
-
-
-class RunningMetrics:
-    """What happened since the last line of the log: losses and answers by data set and family."""
-
-    def __init__(self) -> None:
-        self.losses: Any = Counter()  # of floats, which its type does not know
-        self.tokens: Any = Counter()
-        self.right: Counter[str] = Counter()
-        self.answers: Counter[str] = Counter()
-        self.seen_tokens = self.patches = self.samples = 0
-        self.wait_s = 0.0
-        self.since = time.perf_counter()
-
-    def add(self, part: MicroBatch, losses_K: torch.Tensor, right_K: torch.Tensor) -> None:
-        """One pass and what the model made of it."""
-        self.seen_tokens += part.tokens
-        self.samples += len(part.ids)
-        self.patches += len(part.inputs["pixel_values"])
-        count = len(part.owners)
-        loss = torch.zeros(count).index_add_(0, part.answers_K, losses_K.float().cpu())
-        tokens = torch.bincount(part.answers_K, minlength=count)
-        wrong = torch.bincount(part.answers_K[~right_K.cpu()], minlength=count)
-        for number, (dataset, family) in enumerate(part.owners):
-            self.losses[dataset] += loss[number].item()
-            self.tokens[dataset] += tokens[number].item()
-            self.answers[family] += 1
-            self.right[family] += int(wrong[number] == 0)
-
-    def merge(self, other: RunningMetrics) -> None:
-        """Adds what another process saw meanwhile."""
-        for name in ("losses", "tokens", "right", "answers"):
-            getattr(self, name).update(getattr(other, name))
-        self.seen_tokens += other.seen_tokens
-        self.samples += other.samples
-        self.patches += other.patches
-
-    def figures(self) -> dict[str, float]:
-        """loss/<data set>, right/<family> (share of answers that greedy decoding gets right), and
-        speeds."""
-        seconds = time.perf_counter() - self.since
-        losses = {f"loss/{n}": v / max(1, self.tokens[n]) for n, v in self.losses.items()}
-        right = {f"right/{n}": self.right[n] / count for n, count in self.answers.items()}
-        return {
-            **{name: round(value, 4) for name, value in sorted((losses | right).items())},
-            "tokens_per_s": round(self.seen_tokens / seconds, 1),
-            "patches_per_s": round(self.patches / seconds, 1),
-            "samples_per_s": round(self.samples / seconds, 2),
-            "data_wait": round(self.wait_s / seconds, 3),
-        }
 
 
 class VL3Trainer(Trainer):
@@ -166,18 +65,19 @@ class VL3Trainer(Trainer):
         steps: int | None = None,
         callbacks: list[TrainerCallback] | None = None,
         stop: Stop | None = None,
+        losses: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         self.recipe, self.out, self.processor = recipe, out, processor
-        self.stop = stop or Stop()
+        self.stop, self.losses = stop or Stop(), losses
         self.base = base_of(recipe)
         self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
-        opened = [open_source(source, recipe.seed, recipe.story) for source in recipe.data]
+        opened = [open_source(source, recipe.seed) for source in recipe.data]
         self.order = DataOrder(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
         self.left_out = LeftOut(out / QUARANTINE)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
-        self.samples = Samples(opened, processor, recipe, cache)
+        self.samples = Samples(opened, processor, recipe, cache, losses)
         seed = f"{recipe.seed} held out"
         held = [open_source(source, seed) for source in recipe.evaluate.sources]
         self.held = evaluate.held_out(held, recipe.evaluate)
@@ -290,6 +190,7 @@ class VL3Trainer(Trainer):
         if not learned.item():
             raise NothingLearned(self._why_nothing())
         processes = self.args.world_size
+        reads_states = any(loss.reads_states for loss in self.losses)
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(inputs.passes):
             if number:
@@ -298,73 +199,45 @@ class VL3Trainer(Trainer):
             with (
                 self._gradients_stay(model, last),
                 self.compute_loss_context_manager(),
-                self._story(model, part) as lesson,
             ):
                 output = model(
                     **self._inputs(part),
                     use_cache=False,
                     skip_logits=True,
+                    output_hidden_states=reads_states or None,
                     num_items_in_batch=max(1.0, learned.item()) / processes,
                 )
                 if not torch.isfinite(output.loss):
                     raise self._not_finite(part, output)
-                self.accelerator.backward(output.loss + lesson() / len(inputs.passes))
+                beside = self._beside(model, part, output)
+                self.accelerator.backward(output.loss + beside / len(inputs.passes))
             total += output.loss.detach()
             self.tally.add(part, output.losses_K, output.right_K)
-        if self.recipe.lessons:
-            self._look(model)
-        if self.recipe.remember:
-            self._remember(model)
+        self._learn_beside(model)
         self._random = None
         return total
 
-    @contextmanager
-    def _story(self, model, part: MicroBatch) -> Iterator[Callable[[], torch.Tensor | float]]:
-        """The loss of lessons in time on the pass that runs within it, once it has run."""
-        if part.story_KF is None:
-            yield lambda: 0.0
-            return
+    def _beside(self, model, part: MicroBatch, output) -> torch.Tensor | float:
+        """The auxiliary losses of a pass, weighted."""
         model = self.accelerator.unwrap_model(model)
-        slot_BL = part.inputs["input_ids"] == model.config.image_token_id
-        with temporal_loss.overheard(model) as states:
+        total: torch.Tensor | float = 0.0
+        for loss in self.losses:
+            if found := loss.of_pass(model, part, output):
+                self.tally.add_auxiliary([found])
+                total += loss.weight * cast(torch.Tensor, sum(found.values()))
+        return total
 
-            def lesson() -> torch.Tensor:
-                where = states[-1].device
-                losses = temporal_loss.lesson_losses(
-                    model,
-                    states[-1],
-                    slot_BL.to(where),
-                    part.story_KF.to(where),
-                    self.processor.tokenizer,
-                )
-                for name, loss in losses.items():
-                    self.tally.losses[f"story, {name}"] += loss.item()
-                    self.tally.tokens[f"story, {name}"] += 1
-                return temporal_loss.WEIGHT * cast(torch.Tensor, sum(losses.values()))
-
-            yield lesson
-
-    def _look(self, model) -> None:
-        """A lesson in sight beside the questions: without them the encoder forgets where things
-        are."""
+    def _learn_beside(self, model) -> None:
+        """Backward of the auxiliary losses of a step."""
         model = self.accelerator.unwrap_model(model)
-        rng = random.Random(f"{self.recipe.seed} sight {self.recipe.name} {self.state.global_step}")
-        lesson = spatial_loss.draw_lesson(rng, init.FREE, self.recipe.lessons)
-        loss, _ = spatial_loss.lesson_loss(
-            model, None, lesson, spatial_loss.word_ids(self.processor.tokenizer)
-        )
-        self.accelerator.backward(init.BESIDE * loss)
-
-    def _remember(self, model) -> None:
-        """Scenes on which the model is held to what it said before there was an adapter."""
-        model = self.accelerator.unwrap_model(model)
-        seed = f"{self.recipe.seed} remember {self.state.global_step}"
-        scenes = remember.scenes(seed, self.recipe.remember)
         with self.compute_loss_context_manager():
-            for loss in remember.losses(model, self.processor, scenes):
-                self.accelerator.backward(remember.WEIGHT * loss)
-                self.tally.losses["remembered"] += loss.item()
-        self.tally.tokens["remembered"] += 1
+            for loss in self.losses:
+                groups = []
+                for found in loss.of_step(model, self.state.global_step):
+                    total = cast(torch.Tensor, sum(found.values()))
+                    self.accelerator.backward(loss.weight * total)
+                    groups.append(found)
+                self.tally.add_auxiliary(groups)
 
     def _why_nothing(self) -> str:
         step, names = self.state.global_step, self.samples.names
@@ -510,7 +383,8 @@ class VL3Trainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise self._cannot_save(error) from error
+            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            raise cannot_save(self.out, self.state.global_step, error) from error
         finally:
             self._saving = False
         self.accelerator.wait_for_everyone()
@@ -524,21 +398,6 @@ class VL3Trainer(Trainer):
             for old in checkpoints(self.out)[: -self.recipe.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
-
-    def _cannot_save(self, error: Exception) -> CannotSave:
-        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        free_gb = shutil.disk_usage(self.out).free / 1e9
-        before = checkpoints(self.out)
-        way_on = (
-            f"{before[-1].name} is whole: make room, then python -m train_cli resume {self.out}"
-            if before
-            else "there is none before it"
-        )
-        reason = " ".join(str(error).split())
-        return CannotSave(
-            f"the checkpoint of step {self.state.global_step} could not be written to {self.out} "
-            f"({reason[:120]}; {free_gb:.1f} GB are free); {way_on}"
-        )
 
     def _run(self) -> dict:
         return {
@@ -563,16 +422,9 @@ class VL3Trainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Everything that is needed to use the weights: model or adapter, tokenizer, settings."""
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        if self.recipe.adapter is None:
-            model.save_pretrained(folder, state_dict=state_dict)
-        else:
-            save_adapter(model, folder, state_dict or model.state_dict())
-            whole = trained_whole(model, state_dict or dict(model.named_parameters()))
-            save_file(whole, folder / WHOLE_FILE, metadata={"format": "pt"})
-        self.processor.save_pretrained(folder)
+        save_weights(model, Path(output_dir), state_dict, adapted=self.recipe.adapter is not None)
+        self.processor.save_pretrained(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """The trained weights, bit for bit, into the model."""
@@ -580,81 +432,3 @@ class VL3Trainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         load_weights(cast(VL3ForConditionalGeneration, self.model), Path(resume_from_checkpoint))
-
-
-def arguments(recipe: Recipe, out: Path, steps: int, device: torch.device) -> TrainingArguments:
-    """transformers' arguments of a recipe; what we do ourselves is switched off there."""
-    from vl3.training.setup import compute_dtype
-
-    return TrainingArguments(
-        output_dir=str(out),
-        max_steps=steps,
-        per_device_train_batch_size=1,
-        ignore_data_skip=True,
-        max_grad_norm=recipe.optim.clip,
-        bf16=compute_dtype(recipe.dtype, device) == torch.bfloat16,
-        use_cpu=device.type == "cpu",
-        eval_strategy="steps" if recipe.evaluate.every else "no",
-        eval_steps=recipe.evaluate.every,
-        save_strategy="steps",
-        save_steps=recipe.save_every,
-        logging_steps=recipe.log_every,
-        logging_first_step=True,
-        report_to=recipe.report_to,
-        seed=recipe.seed,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
-    )
-
-
-def base_of(recipe: Recipe) -> dict[str, str | None] | None:
-    """The model that training started from, and a digest of its weights; None for a new one."""
-    if recipe.start.model is None:
-        return None
-    folder = resolve(recipe.start.model, offline=True)
-    return {"name": recipe.start.model, "digest": weights_digest(folder)}
-
-
-def save_adapter(
-    model: VL3ForConditionalGeneration, folder: Path, tensors: dict[str, torch.Tensor]
-) -> None:
-    """The adapter in peft's own files; tensors: of the model, by name.
-
-    peft takes an output head that has an adapter for one that is trained, and would write all of
-    it: it is given nothing but adapters to write.
-    """
-    adapters = {name: tensor for name, tensor in tensors.items() if "lora_" in name}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
-        model.save_pretrained(folder, state_dict=adapters)
-
-
-def trained_whole(
-    model: VL3ForConditionalGeneration, tensors: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Of the tensors of a model, by name, those that train and are no adapter."""
-    return {
-        name: tensors[name].detach().contiguous()
-        for name, param in model.named_parameters()
-        if param.requires_grad and "lora_" not in name
-    }
-
-
-def load_weights(model: VL3ForConditionalGeneration, folder: Path) -> None:
-    """The weights of a checkpoint into a model of the same recipe."""
-    if (folder / "adapter_model.safetensors").is_file():
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-        model.load_state_dict(load_file(folder / WHOLE_FILE), strict=False)
-        return
-    state = {}
-    for file in folder.glob("*.safetensors"):
-        state.update(load_file(file))
-    result = model.load_state_dict(state, strict=False)
-    tied = {"language.lm_head.weight"} if model.config.tie_word_embeddings else set()
-    if result.unexpected_keys or set(result.missing_keys) - tied:
-        raise ValueError(f"{folder.name} is of another model: {result}")
-    model.tie_weights()

@@ -5,7 +5,7 @@ a linear scale most of them would be 0; so the bytes are logarithmic, DECADES be
 weight of each map, which comes along as a number. A weight is then known to within 2.4 %.
 
 What opens the view (`data`) has the mean of all layers for every word, so that going from word to
-word, and from a patch to the words, asks nobody. The layers and heads of one word, rollout,
+word, and from a patch to the words, needs no request. The layers and heads of one word, rollout,
 relevancy and the vision encoder are asked for one at a time: the view emits "need", the host calls
 Studio.attention with what `asked` makes of it, and hands `maps`, or `refused`, to view.update:
 

@@ -20,13 +20,13 @@ from vl3.webapp.film_strip import FilmStrip
 class Attachment:
     """One video or image of a question, and how it is read. path is never shown.
 
-    zero_s, first_s: of a video as of vl3.video.Schedule
+    kind: "image" or "video"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
     path: str
     name: str
     key: str
-    is_image: bool = False
+    kind: str = "video"
     fps: float | None = None
     max_frames: int | None = None
     start_s: float | None = None
@@ -37,7 +37,7 @@ class Attachment:
     zero_s: float = field(default=0.0, compare=False)
     first_s: float = field(default=0.0, compare=False)
     plan: Plan | None = field(default=None, compare=False)
-    sheet: FilmStrip | None = field(default=None, compare=False)
+    strip: FilmStrip | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -49,12 +49,12 @@ class Attachment:
 
     @property
     def files(self) -> tuple[str, ...]:
-        sheet = self.sheet.path if self.sheet else None
-        return tuple(path for path in (self.path, self.poster, sheet) if path)
+        strip = self.strip.path if self.strip else None
+        return tuple(path for path in (self.path, self.poster, strip) if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
-        if self.is_image:
+        if self.kind == "image":
             return {"type": "image", "image": self.path}
         video = {
             "path": self.path,

@@ -82,7 +82,7 @@ def fitted(height_px: int, width_px: int, cell: tuple[int, int]) -> tuple[int, i
     return max(1, round(height_px * scale)), max(1, round(width_px * scale))
 
 
-def sheet(
+def draw(
     frames_TYX3, times_s: Sequence[float], chosen: Sequence[tuple], cell: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, ...]]:
     """The pictures side by side, one for each of the chosen spans, and their times.

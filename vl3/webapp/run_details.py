@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from vl3.units import format_bytes
-from vl3.values import Ledger, Reply
+from vl3.values import Decoding, Ledger, Reply
 from vl3.webapp import text_format
 from vl3.webapp.conversation import Turn, context, messages
 
 # The arguments of Studio.reply that a person may have changed, as they are when left alone.
-DEFAULTS = {
-    "max_new_tokens": 512,
-    "temperature": 0.0,
-    "top_p": 1.0,
-    "repetition_penalty": 1.0,
-    "seed": 0,
-    "budget_tokens": None,
-    "prune": None,
-}
+DEFAULTS: dict[str, object] = {**asdict(Decoding()), "budget_tokens": None, "prune": None}
 
 
 def rows(turn: Turn) -> list[tuple[str, str]]:
@@ -118,7 +110,7 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     media = turn.attachments if turn.fresh else so_far
     for item in media:
         command += ["--video", item.name]
-    videos = [item for item in media if not item.is_image]
+    videos = [item for item in media if item.kind == "video"]
     if videos:
         last = videos[-1]
         command += _flags({"fps": last.fps, "max_frames": last.max_frames})

@@ -35,11 +35,6 @@ NO_RUNS = (
     "video, not the conversation."
 )
 COMPARING = "Running both."
-PRUNERS = (
-    ("Official: the frame before", "official"),
-    ("RLT: the frame before, other unit", "rlt"),
-    ("Last kept: the last kept version", "last_kept"),
-)
 UNKNOWN_FAULT = (
     "This failed for a reason that the page does not know; the log of the server says it. A file "
     "that was part of it may be damaged: save it anew, or convert it, and try again."
@@ -51,7 +46,6 @@ QUANTIZATIONS = (
     ("4 bits (nf4)", "nf4"),
     ("4 bits, the rest 8 (nf4+int8)", "nf4+int8"),
 )
-SIDES = (("Keep the earlier", "earlier"), ("Keep the later", "later"))
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
 

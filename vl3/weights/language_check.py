@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vl3.families.layouts import LayoutError
-from vl3.language.kv_cache import growing_cache
+from vl3.language.kv_cache import GrowingCache
 from vl3.language.layers import decoder_layers
 
 TOKENS = 6  # of the probe
@@ -60,7 +60,7 @@ def _answers(language: PreTrainedModel) -> tuple[torch.Tensor, dict[str, torch.T
         states = language.base_model(inputs_embeds=part_BLE, return_dict=True, **options)
         return head(states.last_hidden_state)
 
-    cache, start = growing_cache(), TOKENS - BACK
+    cache, start = GrowingCache(), TOKENS - BACK
     read(embeds_BLE[:, :start], past_key_values=cache, use_cache=True)
     read(embeds_BLE[:, start:], past_key_values=cache, use_cache=True)
     for layer in cache.layers:

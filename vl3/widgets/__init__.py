@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 
 import ipywidgets
 import numpy as np
 from IPython.display import display
 
 from vl3.arguments import choice, instance, shown, whole
-from vl3.values import Clip, Grid, Patches
+from vl3.values import Clip, Grid, Patches, PruneSettings
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
 from vl3.viz import attention as attention_view
@@ -38,7 +39,7 @@ from vl3.widgets.model import Model
 __all__ = ["Ask", "Controls", "Model", "attention", "positions", "pruning"]
 
 SIDE_PX = 336  # a picture is made at least about this wide
-RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
+RULE = asdict(PruneSettings())
 
 
 def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0):

@@ -15,7 +15,7 @@ from vl3.toyworld.score import draw
 from vl3.training import demo
 from vl3.training import run as runs
 from vl3.training.nano import new_colour
-from vl3.training.recipe import Batch, Source
+from vl3.training.recipe import Batch, Nano, Source
 from vl3.weights.load import load
 from vl3.weights.runs import RUN_FILE, checkpoints
 
@@ -33,7 +33,7 @@ def test_a_minute_of_training_beats_guessing(tmp_path):
     (images,) = read_recipe(["--config", "nano_demo"]).data
     colours = replace(images.world, sprites=[1, 2], families={"colour": 1})
     recipe = small("nano_demo", tmp_path, data=[replace(images, world=colours)], steps=60)
-    last = runs.run(replace(recipe, start=replace(recipe.start, lessons=60)))
+    last = runs.run(replace(recipe, nano=Nano(encoder_steps=60)))
     loaded = load(last)
     drawn = draw(replace(demo.PICTURES, sprites=(1, 2)), ("colour",), 150, 0)
     (colour,) = demo.shares(loaded.model, loaded.processor, drawn)
@@ -52,7 +52,7 @@ def test_it_ends_at_its_deadline(tmp_path):
     assert last.name == "checkpoint-1"
     written = json.loads((last / RUN_FILE).read_text())["recipe"]
     assert written["steps"] == 1
-    assert written["start"]["model"] == str(tmp_path / "run" / "newborn")
+    assert written["start"]["model"] == str(tmp_path / "run" / "start")
     with pytest.raises(FileExistsError, match="--out"):
         demo.from_nothing(recipe, time.process_time(), lambda count: told.append)
 
@@ -60,7 +60,7 @@ def test_it_ends_at_its_deadline(tmp_path):
 def test_the_run_stops_when_the_machine_became_slower(tmp_path):
     (images,) = read_recipe(["--config", "nano_demo"]).data
     recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=50)
-    recipe = replace(recipe, start=replace(recipe.start, lessons=0), batch=Batch(samples=2))
+    recipe = replace(recipe, nano=Nano(), batch=Batch(samples=2))
     runs.run(recipe, callbacks=(demo.Deadline(time.process_time()),))
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
@@ -69,7 +69,7 @@ def test_the_time_that_counts_is_that_of_this_process(tmp_path):
     """Sleep, as other work on the machine makes it, neither ends the run nor slows its speed."""
     (images,) = read_recipe(["--config", "nano_demo"]).data
     recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=3)
-    recipe = replace(recipe, start=replace(recipe.start, lessons=0), batch=Batch(samples=2))
+    recipe = replace(recipe, nano=Nano(), batch=Batch(samples=2))
 
     class Sleep(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):

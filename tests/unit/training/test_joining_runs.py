@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from clips import noise_clip
-from test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from vl3.config import VL3Config
 from vl3.data.records import Record
 from vl3.training import run as runs
 from vl3.training import setup
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.memory import Machine, _connector, largest_pass
 from vl3.training.recipe import Adapter, Rates, Source, Start, World
 from vl3.training.samples import build
@@ -47,13 +48,22 @@ def test_what_cannot_be_done_with_it_is_said(joining_folder, tmp_path):
         setup.prepare(adapted, torch.device("cpu"))
 
 
-def test_a_story_of_patches_is_refused(joining_folder):
+class Colours(AuxiliaryLoss):
+    """Knows of each patch what colour it has."""
+
+    name, weight = "colours", 1.0
+
+    def targets(self, record, grids):
+        return torch.zeros(sum(grid.num_tokens for grid in grids), 1, dtype=torch.long)
+
+
+def test_what_is_known_of_patches_is_refused(joining_folder):
     processor = load(joining_folder, device="cpu").processor
     film = {"type": "video", "video": noise_clip()}
     talk = [{"role": "user", "content": [film]}, {"role": "assistant", "content": "Red."}]
-    record = Record(id="one", dataset="d", talks=(talk,), story=lambda *grids: None)
-    with pytest.raises(ValueError, match="a story says of each patch"):
-        build(record, processor, 400)
+    record = Record(id="one", dataset="d", talks=(talk,))
+    with pytest.raises(ValueError, match="colours say of each patch what it shows"):
+        build(record, processor, 400, losses=(Colours(),))
 
 
 def test_a_step_is_estimated_with_it(joining_folder, tmp_path):

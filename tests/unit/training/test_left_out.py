@@ -5,15 +5,15 @@ import logging
 
 import pytest
 import torch
-from unit.training.test_engine import WORLDS, recipe, start  # noqa: F401
+from unit.training.test_trainer import WORLDS, recipe, start  # noqa: F401
 
 from vl3.data.records import BadSample
 from vl3.prompt import IGNORE
 from vl3.training import run as runs
+from vl3.training.left_out import TooManyBad
 from vl3.training.recipe import Batch, Rates, Source, Start
 from vl3.training.samples import build
 from vl3.training.sources import Scenes
-from vl3.training.trainer import TooManyBad
 from vl3.weights.runs import checkpoints
 
 

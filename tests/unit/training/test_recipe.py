@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from train_cli.config import read_recipe
+from vl3.training.ranges import RANGES
 from vl3.training.recipe import (
-    RANGES,
     Adapter,
     Evaluate,
     Rates,
@@ -94,7 +94,7 @@ def test_every_range_is_of_a_setting():
         ("start.quantize", "nf5", "start.quantize is one of nf4, int8 - got 'nf5'; did you mean"),
         ("dtype", "bfloat15", "did you mean bfloat16?"),
         ("batch.overlong", "cut", "batch.overlong is one of skip, truncate - got 'cut'"),
-        ("story", "yes", "story is true or false - got 'yes'"),
+        ("nano.temporal_loss", "yes", "nano.temporal_loss is true or false - got 'yes'"),
         ("name", "", "name is a text that is not empty - got ''"),
         ("optim.betas", (0.9,), "optim.betas is a list of 2 numbers - got"),
         ("optim.betas", (0.9, 1.5), "optim.betas is a number from 0 to 1 - got 1.5"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from train_cli.__main__ import main
 from vl3.families import read_config
@@ -23,6 +23,7 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.training import run as runs
 from vl3.training import setup
 from vl3.training.changes import last_run
+from vl3.training.left_out import TooManyBad
 from vl3.training.plan import disk, machine_for
 from vl3.training.recipe import (
     Adapter,
@@ -35,8 +36,9 @@ from vl3.training.recipe import (
     World,
     read,
 )
+from vl3.training.saving import CannotSave
 from vl3.training.stop import Stop
-from vl3.training.trainer import CannotSave, NotFinite, TooManyBad, VL3Trainer
+from vl3.training.trainer import NotFinite, VL3Trainer
 from vl3.weights.number_format import bfloat16_time
 from vl3.weights.runs import checkpoints
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from train_cli import plan
 from train_cli.__main__ import main

@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from vl3.values import Grid, Keep, PromptSegment
 from vl3.viz import figures
 from vl3.viz.chart import Chart, NoPicture, _drawing, alt_text, png
+from vl3.viz.figures.style import CLEAR
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WHITE, JUPYTER_DARK = "#ffffff", "#111111"
@@ -69,7 +70,7 @@ def contrast(colour: str, ground: str) -> float:
 @pytest.mark.parametrize("figure", charts(), ids=lambda figure: figure.layout.title.text)
 def test_every_colour_is_seen_on_a_light_page_and_on_a_dark_one(figure):
     layout = figure.to_plotly_json()["layout"]
-    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == figures.CLEAR
+    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == CLEAR
     assert contrast(layout["font"]["color"], WHITE) > 4.1
     assert contrast(layout["font"]["color"], JUPYTER_DARK) > 4.1
     maps = [trace for trace in figure.data if trace.type == "heatmap"]

@@ -13,7 +13,7 @@ import vl3
 from vl3.families.layouts import LayoutError, tensor_names
 from vl3.families.template import CHATML, Template
 from vl3.inference.memory import need
-from vl3.language.kv_cache import growing_cache
+from vl3.language.kv_cache import GrowingCache
 from vl3.language.layers import decoder_layers, linear_names
 from vl3.prompt import IGNORE
 from vl3.training import run
@@ -341,7 +341,7 @@ def test_sizes_are_those_of_the_model_itself(kind, siglip, languages):
     text = model.config.text_config
     inner = {"mixtral": 2 * 96, "gpt2": 4 * 64}.get(kind, text.to_dict().get("intermediate_size"))
     assert width.inner == max(inner, width.queries)
-    cache = growing_cache()
+    cache = GrowingCache()
     inputs = processor(messages=ASKED, add_generation_prompt=True)
     model(**inputs, past_key_values=cache, use_cache=True)
     held = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)

@@ -1,9 +1,9 @@
-"""An untrained nano, and the lessons in sight that stand in for a pre-trained encoder.
+"""An untrained nano, and the training of its encoder that stands in for SigLIP's.
 
 The real model starts from SigLIP and Qwen2.5. Nano starts from nothing: a tokenizer is made from
 the toy world's own text, and before the first stage the encoder and the connector learn to say what
-each visual token shows (vl3.training.nano.spatial_loss). Without these lessons shapes stay at
-chance for hours.
+each visual token shows (vl3.training.nano.spatial_loss). Without that shapes stay at chance for
+hours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IMAGE_TOKEN
 from vl3.toyworld.tokenizer import CONTEXT_TOKENS, train_tokenizer, world_text
-from vl3.toyworld.world import Level
 from vl3.training import optim
 from vl3.training.nano import spatial_loss
 from vl3.training.recipe import Optim, Rates
@@ -32,16 +31,14 @@ log = logging.getLogger("vl3.training.nano.init")
 FRAME_TOKENS = 16  # 112 x 112 pixels: every picture is shown at the size of the training scenes
 MERGE = 2
 TEXT_SCENES = 6000
-IMAGES = 24  # of one lesson
+IMAGES = 24  # of one step
 RATES = Rates(vision=2.5e-3, connector=2.5e-3, language=2.5e-3)
 MUON = Optim(kind="muon", betas=(0.9, 0.98), weight_decay=0.02, muon_factor=4.8)
-WARMUP_LESSONS = 30
-# Until these shares of the lessons shapes lie on the lattice, then loosen; after that they are
+WARMUP_STEPS = 30
+# Until these shares of the steps shapes lie on the lattice, then loosen; after that they are
 # free, while the rate falls to a tenth.
 LATTICE, LOOSE = 0.09, 0.55
 FREE_PX = 7.0
-FREE = Level(seconds=(0, 0), sprites=(2, 4), digits=0.5)
-BESIDE = 0.2  # weight of a lesson that is taken beside questions
 
 
 def untrained(seed: int) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
@@ -68,36 +65,37 @@ def untrained(seed: int) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
 def train_encoder(
     model: VL3ForConditionalGeneration,
     processor: VL3Processor,
-    lessons: int,
+    steps: int,
     seed: int,
     after: Callable[[], object] | None = None,
 ) -> None:
-    """Takes the lessons in sight; the language model's own layers are not touched by them.
+    """Teaches encoder and connector; the language model's own layers are not touched.
 
-    after: called after each lesson
+    after: called after each step
     """
     words = spatial_loss.word_ids(processor.tokenizer)
     layer = spatial_loss.readout(model.config.text_config.hidden_size)
     optimizer = optim.optimizer(model, RATES, MUON)
     other = torch.optim.AdamW(layer.parameters(), lr=cast(float, RATES.connector), weight_decay=0.0)
     full = [group["lr"] for group in optimizer.param_groups]
-    for number in range(lessons):
-        progress = number / lessons
+    for number in range(steps):
+        progress = number / steps
         rng = random.Random(f"{seed} sight {number}")
-        lesson = spatial_loss.draw_lesson(rng, replace(FREE, jitter_px=_jitter(progress)), IMAGES)
-        loss, right = spatial_loss.lesson_loss(model, layer, lesson, words)
+        level = replace(spatial_loss.FREE, jitter_px=_jitter(progress))
+        examples = spatial_loss.draw_examples(rng, level, IMAGES)
+        loss, right = spatial_loss.example_loss(model, layer, examples, words)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         free = max(0.0, progress - LOOSE) / (1 - LOOSE)
-        factor = min(1.0, (number + 1) / WARMUP_LESSONS) * (1 - 0.9 * free)
+        factor = min(1.0, (number + 1) / WARMUP_STEPS) * (1 - 0.9 * free)
         for group, rate in zip(optimizer.param_groups, full):
             group["lr"] = rate * factor
         for member in (optimizer, other):
             member.step()
             member.zero_grad()
-        if number % 100 == 99 or number == lessons - 1:
+        if number % 100 == 99 or number == steps - 1:
             shares = ", ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in right.items())
-            log.info("lesson %d of %d: loss %.2f, %s", number + 1, lessons, loss.item(), shares)
+            log.info("encoder step %d of %d: loss %.2f, %s", number + 1, steps, loss.item(), shares)
         if after is not None:
             after()
 

@@ -1,4 +1,4 @@
-"""Lessons in sight: what each visual token shows, said in the language model's own words.
+"""The spatial loss: what each visual token shows, said in the language model's own words.
 
 Behind the connector, a token is compared with the embeddings of the words for shapes, colours,
 digits and thirds of the frame, so that "circle" in a question and a circle in a picture point the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.prompt import IGNORE
-from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, coverage, film, sample_scene
+from vl3.toyworld.draw import coverage, film
+from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, sample_scene
+from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.values import Clip, Grid
 from vl3.vision.patchify import patchify
 
@@ -43,10 +46,11 @@ LISTS = ("thing", "colour", "digit", "across", "down")
 SHARPNESS = 4.0  # embeddings are about one long; their products alone would make flat logits
 PLACES = 6  # column and row of the token, left, top, right and bottom of what it shows
 PLACE_WEIGHT = 3.0
+FREE = Level(seconds=(0, 0), sprites=(2, 4), digits=0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Examples:
     """Images and what their tokens show.
 
     Shapes: pixels_NP; grids
@@ -78,7 +82,7 @@ def word_ids(tokenizer, lists: tuple[tuple[str, ...], ...] = WORDS) -> tuple[tor
     return tuple(torch.tensor(row).squeeze(1) for row in rows)
 
 
-def draw_lesson(rng: random.Random, level: Level, count: int) -> Lesson:
+def draw_examples(rng: random.Random, level: Level, count: int) -> Examples:
     """Fresh images of the level with the truth about each of their tokens."""
     pixels, grids, words, places = [], [], [], []
     for _ in range(count):
@@ -92,14 +96,14 @@ def draw_lesson(rng: random.Random, level: Level, count: int) -> Lesson:
             place = _place(scene, grid, token, index)
             words.append((*_words(scene, index), *_thirds(place)))
             places.append(place)
-    return Lesson(torch.cat(pixels), tuple(grids), torch.tensor(words), torch.tensor(places))
+    return Examples(torch.cat(pixels), tuple(grids), torch.tensor(words), torch.tensor(places))
 
 
 UNCLEAR = -2
 
 
 def token_things(scene: Scene, grid: Grid, time_s: float = 0.0) -> list[int]:
-    """What covers most of each token of a frame, as vl3.toyworld.world.coverage counts.
+    """What covers most of each token of a frame, as vl3.toyworld.draw.coverage counts.
 
     -1 where nothing does, UNCLEAR where hardly anything does
     """
@@ -145,36 +149,52 @@ def _thirds(place: tuple[float, ...]) -> tuple[int, int]:
     return min(2, int(1.5 * (x + 1))), min(2, int(1.5 * (y + 1)))
 
 
-def lesson_loss(
+def example_loss(
     model: VL3ForConditionalGeneration,
     layer: nn.Linear | None,
-    lesson: Lesson,
+    examples: Examples,
     words: tuple[torch.Tensor, ...],
 ) -> tuple[torch.Tensor, dict[str, list[float]]]:
-    """Loss of a lesson; and of the tokens that show something, which words are right, and how far
+    """Loss of examples; and of the tokens that show something, which words are right, and how far
     off their places are (share of the frame).
 
     layer: the readout of places; None asks for words alone
     """
-    grids_thw = [(grid.frames, grid.rows, grid.cols) for grid in lesson.grids]
-    x_MD = model.encode_vision(lesson.pixels_NP, grids_thw, [g.merge for g in lesson.grids])
+    grids_thw = [(grid.frames, grid.rows, grid.cols) for grid in examples.grids]
+    x_MD = model.encode_vision(examples.pixels_NP, grids_thw, [g.merge for g in examples.grids])
     visual_ME = model.project(x_MD)
     embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
     right: dict[str, list[float]] = {}
     loss = visual_ME.new_zeros(())
     if layer is not None:
-        off_M6 = layer(visual_ME) - lesson.place_M6
-        known_M6 = ~lesson.place_M6.isnan()
+        off_M6 = layer(visual_ME) - examples.place_M6
+        known_M6 = ~examples.place_M6.isnan()
         loss = PLACE_WEIGHT * off_M6[known_M6].abs().mean()
         right["place off"] = (off_M6[:, :2].abs() / 2).flatten().tolist()
         right["box off"] = (off_M6[:, 2:].abs() / 2)[known_M6[:, 2:]].tolist()
-    for name, ids, truth_M in zip(LISTS, words, lesson.words_M5.T):
+    for name, ids, truth_M in zip(LISTS, words, examples.words_M5.T):
         logits = SHARPNESS * visual_ME @ embeddings[ids].T
         seen_M = truth_M != IGNORE
         if not seen_M.any():
             continue
         loss = loss + F.cross_entropy(logits[seen_M], truth_M[seen_M])
-        judged_M = seen_M & (lesson.words_M5[:, 0] != BACKGROUND)
+        judged_M = seen_M & (examples.words_M5[:, 0] != BACKGROUND)
         hits = logits.argmax(dim=-1)[judged_M] == truth_M[judged_M]
         right[f"token {name}"] = hits.float().tolist()
     return loss, right
+
+
+class SpatialLoss(AuxiliaryLoss):
+    """Fresh images in each step, beside the questions: without them the encoder forgets where
+    things are."""
+
+    name, weight = "spatial", 0.2
+
+    def __init__(self, tokenizer, images: int, seed: str) -> None:
+        self.words, self.images, self.seed = word_ids(tokenizer), images, seed
+
+    def of_step(self, model, step: int) -> Iterator[Mapping[str, torch.Tensor]]:
+        examples = draw_examples(random.Random(f"{self.seed} {step}"), FREE, self.images)
+        with torch.autocast(model.device.type, enabled=False):
+            loss, _ = example_loss(model, None, examples, self.words)
+        yield {self.name: loss}

@@ -1,7 +1,7 @@
-"""Lessons in time: what each visual token of a clip should know of its story, in words.
+"""The temporal loss: what each visual token of a clip should know of what happens, in words.
 
-Whoever is asked about a moment has to find the frame of that moment, and the only clock is the
-stamp in words before each frame; whoever is asked when or where a thing went has to put its frames
+A question about a moment needs the frame of that moment, and the only clock is the
+stamp in words before each frame; a question about when or where a thing went needs its frames put
 together. From answers alone nano learns this slowly, and for one thing at a time only. So the
 states of visual tokens, some layers up, are compared with the embeddings of words: they should
 point to the seconds of their stamp, to the second at which what they show came, to the way it
@@ -12,17 +12,19 @@ seen here and now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch.nn import functional as F
 
-from vl3.model import VL3ForConditionalGeneration
+from vl3.data.records import Record
+from vl3.model import VL3ForConditionalGeneration, VL3Output
 from vl3.prompt import IGNORE
 from vl3.toyworld.world import COLOURS, MOTIONS, SHAPES, Digit, Scene
+from vl3.training.auxiliary import AuxiliaryLoss
+from vl3.training.collate import MicroBatch
 from vl3.training.nano.spatial_loss import token_things, word_ids
 from vl3.values import Grid
 
@@ -82,19 +84,7 @@ def _facts(scene: Scene, second: int, index: int, before: int) -> tuple[int, ...
     return second % 10, came, motion, colour, shape
 
 
-@contextmanager
-def overheard(model: VL3ForConditionalGeneration) -> Iterator[list[torch.Tensor]]:
-    """States [B, L, E] after LAYERS layers, one for each pass through the model within it."""
-    found: list[torch.Tensor] = []
-    layer = model.language.model.layers[LAYERS - 1]
-    handle = layer.register_forward_hook(lambda _layer, _given, states: found.append(states))
-    try:
-        yield found
-    finally:
-        handle.remove()
-
-
-def lesson_losses(
+def fact_losses(
     model: VL3ForConditionalGeneration,
     states_BLE: torch.Tensor,
     slot_BL: torch.Tensor,
@@ -119,3 +109,27 @@ def lesson_losses(
         loss = F.cross_entropy(logits_KW, truth_K[known_K], reduction="sum")
         losses[fact.name] = loss / max(1, len(logits_KW))
     return losses
+
+
+class TemporalLoss(AuxiliaryLoss):
+    """Toy clips teach, beside their answers, what each of their visual tokens should know."""
+
+    name, weight, reads_states = "story", WEIGHT, True
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def targets(self, record: Record, grids: Sequence[Grid]) -> torch.Tensor | None:
+        scene = record.truth
+        return None if scene is None or scene.kind == "image" else truth(scene, *grids)
+
+    def of_pass(
+        self, model: VL3ForConditionalGeneration, part: MicroBatch, output: VL3Output
+    ) -> Mapping[str, torch.Tensor]:
+        if (truth_KF := part.targets.get(self.name)) is None:
+            return {}
+        states_BLE = cast(tuple, output.hidden_states)[LAYERS]
+        slot_BL = (part.inputs["input_ids"] == model.config.image_token_id).to(states_BLE.device)
+        truth_KF = truth_KF.to(states_BLE.device)
+        losses = fact_losses(model, states_BLE, slot_BL, truth_KF, self.tokenizer)
+        return {f"{self.name}, {fact}": loss for fact, loss in losses.items()}
