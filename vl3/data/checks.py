@@ -210,7 +210,8 @@ def check_length(
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
     if wanted > visual:
         notes.append(rules.reduced(wanted, visual))
-    prompts = [processor.render(talk, planned.slots) for talk in record.talks]
+    slots = planned.slots
+    prompts = [processor.render(talk, slots) for talk in record.talks]
     tokens = count_tokens(prompts)
     size = Size(
         text=tokens - visual,

@@ -82,7 +82,8 @@ def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: 
     """
     settings = replace(processor.settings, budget_tokens=visual_tokens)
     prepared = prepare(processor.plan(record.talks[0], settings))
-    prompts = [processor.render(talk, prepared.slots) for talk in record.talks]
+    slots = prepared.slots
+    prompts = [processor.render(talk, slots) for talk in record.talks]
     return Preview(
         place=place,
         id=record.id,

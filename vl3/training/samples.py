@@ -82,7 +82,8 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     Raises: BadSample or vl3.video.VideoError.
     """
     planned = _planned(record, processor, visual_tokens)
-    talks = [processor.render(talk, planned.slots) for talk in record.talks]
+    slots = planned.slots
+    talks = [processor.render(talk, slots) for talk in record.talks]
     prefix = _shared(talks) if len(talks) > 1 else 0
     tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
@@ -120,7 +121,8 @@ def build(
         if known and (why := planned.settings.unpruned):
             raise ValueError(f"{' and '.join(known)} say of each patch what it shows. {why}")
         targets = {name: known_MF[keep_M] for name, known_MF in known.items()}
-    talks = [processor.render(talk, prepared.slots) for talk in record.talks]
+    slots = prepared.slots
+    talks = [processor.render(talk, slots) for talk in record.talks]
     for number, talk in enumerate(talks):
         thin(talk, processor, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, talks)
