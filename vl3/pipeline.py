@@ -17,10 +17,10 @@ import torch
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import MediaInfo, MediaPart
 from vl3.settings import PruneSettings
-from vl3.values import Clip, Grid, Keep, Patches, SlotRuns, TokenGrid
+from vl3.values import Clip, Grid, Keep, Patches, TokenGrid
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
-from vl3.vision.token_map import slot_runs
+from vl3.vision.token_map import SlotRuns, slot_runs
 
 Read = Callable[[MediaPart, ProcessorSettings, Grid], Clip]
 

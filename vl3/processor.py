@@ -38,7 +38,8 @@ from vl3.messages.media import MediaPart, annotate, find_media
 from vl3.messages.reader import conversations
 from vl3.pipeline import Planned, Prepared, plan, prepare
 from vl3.settings import PruneSettings
-from vl3.values import Keep, Patches, SlotRuns
+from vl3.values import Keep, Patches
+from vl3.vision.token_map import SlotRuns
 
 # Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
 LOADING = {

@@ -69,9 +69,9 @@ def render(
 ) -> Prompt:
     """Token ids of a conversation, with a run of slots for every image and step of a video.
 
-    counts: slots of each run, in order (vl3.values.SlotRuns). A step is a frame; where a connector
-    joins frames it is those that its tokens stand for, and is written as one frame would be, with
-    the time of its first one
+    counts: slots of each run, in order (vl3.vision.token_map.SlotRuns). A step is a frame; where a
+    connector joins frames it is those that its tokens stand for, and is written as one frame would
+    be, with the time of its first one
     template: the words around what is said, as of the checkpoint's processor
 
     A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves

@@ -38,7 +38,6 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
-AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
 # Of a clip, before there is a question.
 SECONDS = {"low": 0, "unit": "seconds"}
@@ -123,24 +122,18 @@ class Studio:
 
     @cached_property
     def answers_at_once(self) -> int:
-        """How many answers about long videos have room in memory together; 1 to AT_ONCE.
-
-        Each has a key/value cache and features, and one at a time computes. Of the memory that is
-        free when this is first asked.
-        """
-        loaded, device = self.engine.loaded, self.model.device
-        need = memories.need(
+        """How many answers about long videos have room in memory together, by what is free when
+        this is first asked."""
+        quantized, device = self.engine.loaded.quantized, self.model.device
+        plan = self._fitted or memories.fit(
             self.model.config,
-            quantize=loaded.quantized.kind if loaded.quantized else None,
             device=device.type,
             itemsize=self.model.dtype.itemsize,
-            tokens=self.settings.budget_tokens,
+            budget_tokens=self.settings.budget_tokens,
+            limit_bytes=float("inf"),
+            kinds=(quantized.kind if quantized else None,),
         )
-        if self._fitted:
-            free = need.kept + self._fitted.spare_bytes
-        else:
-            free = memories.usable_bytes("auto", device) - need.passing
-        return min(AT_ONCE, max(1, int(free // need.kept)))
+        return memories.answers_at_once(plan, device)
 
     @property
     def card(self) -> dict:

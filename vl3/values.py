@@ -171,21 +171,6 @@ class TokenGrid:
         return len(self.frames) * self.tokens_per_step
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRuns:
-    """The slots of one medium in a prompt: a run of them for each step of its tokens.
-
-    times_s: of each step, when its first frame is shown; None for an image
-    counts: slots of each run
-    """
-
-    times_s: tuple[float, ...] | None
-    counts: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Patches:
     """Flattened patches of one or more clips, packed one after the other.

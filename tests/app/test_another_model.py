@@ -23,10 +23,10 @@ CHANGED = "The model was changed to VideoLLaMA3-2B · nf4"
 @pytest.fixture
 def large(server, script):
     """The controller loads a large model until the test ends, then the one before again."""
-    controller, load = server.controller, server.controller._load
-    controller._load = lambda **chosen: FakeStudio(script, "large", LARGE)
+    controller, load = server.controller, server.controller.models.load
+    controller.models.load = lambda **chosen: FakeStudio(script, "large", LARGE)
     yield
-    controller._load = load
+    controller.models.load = load
     controller.load("", "none", "")
 
 
@@ -94,7 +94,7 @@ def asked(controller, clip):
 
 def test_exports_and_links_name_the_model_of_every_answer(controller, clip):
     visitor = asked(controller, clip)
-    controller._load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
+    controller.models.load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
     controller.load("large", "nf4", "")
     visitor = controller.visitors.get("one")
     controller.ask(visitor, "And now?", [], READING, SETTINGS)
@@ -113,7 +113,7 @@ def test_exports_and_links_name_the_model_of_every_answer(controller, clip):
 @pytest.mark.parametrize("tab", ["attention", "run"])
 def test_an_answer_of_another_model_is_not_looked_into_with_this_one(controller, clip, tab):
     visitor = asked(controller, clip)
-    controller._load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
+    controller.models.load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
     controller.load("large", "nf4", "")
     visitor = controller.visitors.get("one")
     visitor.tab = tab
@@ -129,8 +129,7 @@ def test_a_model_that_cannot_be_loaded_changes_nothing_and_announces_nothing(con
             raise OSError("no such folder")
         return FakeStudio(controller.script)
 
-    controller._load = load
-    controller.visitors._load = load
+    controller.models.load = load
     with pytest.raises(UserError, match="no such folder"):
         controller.load("broken", "none", "", visitor)
     visitor = controller.visitors.get("one")

@@ -57,6 +57,7 @@ def test_where_the_conversation_is_in_sight_nothing_moves(new_page, server, scri
     assert page.evaluate("scrollY") == 0
 
 
+@pytest.mark.slow
 def test_notices_are_free_of_serious_findings(new_page, server, script, clip, browser):
     for scheme in ("light", "dark"):
         page = new_page(server, scheme=scheme)

@@ -101,6 +101,7 @@ def test_a_closed_page_frees_what_it_held(new_page, server, script, clip):
     assert held not in visitors._visitors.values()
 
 
+@pytest.mark.slow
 def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
     upload(page, clip)
     chat = page.locator("#chat")

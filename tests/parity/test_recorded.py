@@ -98,6 +98,7 @@ CANARIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CANARIES))
 def test_canary(shared, tmp_path, name):
     case, noticed_by, change = CANARIES[name]

@@ -270,6 +270,20 @@ def test_every_way_to_ask_gives_the_same_answer(studio, film, picture, both):
     assert ids[0].tolist() == list(both.prompt_ids)
 
 
+def test_a_batch_is_answered_as_each_of_its_prompts(studio, film, picture):
+    batch = [asks(film, picture), asks(picture)]
+    together = studio.processor(batch, add_generation_prompt=True)
+    length = together["input_ids"].shape[1]
+    found = studio.model.generate(**together, do_sample=False, **SHORT)[:, length:]
+    beams = studio.model.generate(**together, do_sample=False, num_beams=2, **SHORT)[:, length:]
+    for messages, row, best in zip(batch, found, beams):
+        alone = studio.processor(messages, add_generation_prompt=True)
+        start = alone["input_ids"].shape[1]
+        assert torch.equal(studio.model.generate(**alone, do_sample=False, **SHORT)[0, start:], row)
+        one = studio.model.generate(**alone, do_sample=False, num_beams=2, **SHORT)[0, start:]
+        assert torch.equal(one, best)
+
+
 def test_a_second_question_reuses_what_was_encoded(studio, film):
     video = studio.open(film)
     first = "".join(studio.ask(video, "What?", **SHORT))

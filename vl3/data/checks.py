@@ -213,9 +213,8 @@ def check_length(
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
     if wanted > visual:
         notes.append(rules.reduced(wanted, visual))
-    prompts = [
-        processor.render(conversation, planned.slots) for conversation in record.conversations
-    ]
+    slots = planned.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     tokens = count_tokens(prompts)
     size = Size(
         text=tokens - visual,

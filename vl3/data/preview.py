@@ -82,9 +82,8 @@ def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: 
     """
     settings = replace(processor.settings, budget_tokens=visual_tokens)
     prepared = prepare(processor.plan(record.conversations[0], settings))
-    prompts = [
-        processor.render(conversation, prepared.slots) for conversation in record.conversations
-    ]
+    slots = prepared.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     return Preview(
         place=place,
         id=record.id,

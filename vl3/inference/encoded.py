@@ -25,8 +25,8 @@ from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.messages.media import MediaPart, content_digest
 from vl3.pipeline import Planned, plan, prepare, prune_patches, to_patches
-from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress, SlotRuns, TokenGrid
-from vl3.vision.token_map import slot_runs
+from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress, TokenGrid
+from vl3.vision.token_map import SlotRuns, slot_runs
 
 OnStage = Callable[[Progress], None]
 HANDED_OVER = "handed over"  # features that a caller gave: no encoder makes them anew

@@ -27,6 +27,7 @@ from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
 USABLE = 0.92  # of a GPU's memory: its driver and fragments take the rest
+AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 TEXT_TOKENS = 1024  # of a question and its answer
 # From the most exact to the smallest. int8 is not among them: its products are slow.
 KINDS = (None, "nf4", "nf4+int8")
@@ -184,6 +185,18 @@ def fit(
                 "choose a smaller model or give it more memory"
             )
         tokens //= 2
+
+
+def answers_at_once(plan: MemoryPlan, device: torch.device) -> int:
+    """How many answers have room beside the loaded weights, 1 to AT_ONCE.
+
+    Each has features and a key/value cache of its own; they compute by turns. In the memory that
+    the model was given; in what is free now where it was given no bound.
+    """
+    spare = plan.spare_bytes
+    if spare == float("inf"):
+        spare = usable_bytes("auto", device) - plan.need.passing - plan.need.kept
+    return min(AT_ONCE, 1 + max(0, int(spare // plan.need.kept)))
 
 
 def usable_bytes(memory: str, device: torch.device) -> float:

@@ -16,13 +16,14 @@ from vl3 import video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
-from vl3.values import Clip, Grid, SlotRuns
+from vl3.values import Clip, Grid
 from vl3.video.container import local_file
 from vl3.video.images import image_size, kind_of, resized, still_notes
 from vl3.video.sample import exact_picks, thin
 
 if TYPE_CHECKING:
     from vl3.families.settings import ProcessorSettings
+    from vl3.vision.token_map import SlotRuns
 
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them

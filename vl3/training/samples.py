@@ -82,7 +82,8 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     Raises: BadSample or vl3.video.VideoError.
     """
     planned = _planned(record, processor, visual_tokens)
-    prompts = [processor.render(each, planned.slots) for each in record.conversations]
+    slots = planned.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     prefix = _shared(prompts) if len(prompts) > 1 else 0
     tokens = prefix + sum(len(prompt.ids) - prefix for prompt in prompts)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
@@ -120,7 +121,8 @@ def build(
         if known and (why := planned.settings.unpruned):
             raise ValueError(f"{' and '.join(known)} say of each patch what it shows. {why}")
         targets = {name: known_MF[keep_M] for name, known_MF in known.items()}
-    prompts = [processor.render(each, prepared.slots) for each in record.conversations]
+    slots = prepared.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     for number, prompt in enumerate(prompts):
         thin(prompt, processor, random.Random(f"{record.id} {number}"))
     ids, labels, positions, branches = _branches(record, prompts)

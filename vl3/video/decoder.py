@@ -16,6 +16,7 @@ import contextlib
 import math
 import mmap
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -42,8 +43,11 @@ from vl3.video.job import Job, Link, Picture
 from vl3.video.watchdog import run_with_watchdog, stalled, too_long
 
 KNOB = "VL3_DECODER"
-_KEPT = 2  # processes that wait for the next job, of 50 MB each
+_KEPT = 2  # processes that wait for the next job, of 60 to 150 MB each
 _SLOTS, _SLOTS_BYTES = 8, 16 << 20  # pictures on their way: no more than both say, but two
+# glibc keeps memory for the next frame, else it is taken anew: four frames of 1080p took 12,000
+# page faults and 25 of 303 ms for that.
+_KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 _LOOK_S = 0.1  # how often somebody who waits is asked whether to go on
 _START_S = 60.0
 _START = "from vl3.video.decoder_process import main; main()"
@@ -51,7 +55,7 @@ _START = "from vl3.video.decoder_process import main; main()"
 
 def result(path: Path, timeout_s: float, job: Job, **more: Any) -> Any:
     """The one value of a job; otherwise as run."""
-    (value,) = run(path, timeout_s, job, **more)
+    (value,) = run(path, timeout_s, job, is_single=True, **more)
     return value
 
 
@@ -63,6 +67,7 @@ def run(
     area_px: int = limits.FRAME_PIXELS,
     ask: Callable[..., Any] | None = None,
     on_wait: Callable[[], None] | None = None,
+    is_single: bool = False,
 ) -> Iterator[Any]:
     """What a job on a file gives, value by value. A Picture is there until the next one is wanted.
 
@@ -72,6 +77,7 @@ def run(
     area_px: of a frame, as far as that is known: memory is given for it
     ask: answers what the job asks; on_wait: called while nothing comes; both in the caller's thread
           (ask in the decoder's, where that is one) and may raise, which ends the job
+    is_single: it gives one value, no Picture
 
     Raises: VideoError - no beat for timeout_s seconds, not done in time, too much memory, a decoder
     that crashed; whatever the job raises
@@ -91,11 +97,13 @@ def run(
     memory_bytes, ended = limits.decoder_bytes(area_px), None
     patience = _Patience(name, timeout_s, deadline_s, on_wait)
     try:
-        ended = yield from child.work(job, memory_bytes, patience, ask)
+        ended = yield from child.work(job, memory_bytes, is_single, patience, ask)
     except _DiedError:
         raise _died(name, child.process.wait()) from None
     finally:
         _POOL.give_back(child) if ended else _POOL.end(child)
+    if ended[0] == "end":
+        yield from ended[1:]
     if ended[0] == "refused":
         raise VideoError(ended[1])
     if ended[0] == "no memory":
@@ -165,13 +173,15 @@ class _Child:
     def __init__(self) -> None:
         self._started = False
         self._memory = _memory_file()
-        os.ftruncate(self._memory, PULSE_BYTES)
-        self._pulse = memoryview(mmap.mmap(self._memory, PULSE_BYTES)).cast("Q")
+        self._memory.truncate(PULSE_BYTES)
+        self._pulse = memoryview(mmap.mmap(self._memory.fileno(), PULSE_BYTES)).cast("Q")
         self._room, self._slots = np.empty(0, np.uint8), np.empty((0, 0), np.uint8)
         ours, theirs = socket.socketpair()
+        self._poll = select.poll()
+        self._poll.register(ours, select.POLLIN)
         with theirs:
             self.line = Connection(ours.detach())
-            given = theirs.fileno(), self._memory
+            given = theirs.fileno(), self._memory.fileno()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, *map(str, given)],
                 bufsize=0,
@@ -192,13 +202,18 @@ class _Child:
         return self._started
 
     def work(
-        self, job: Job, memory_bytes: int, patience: _Patience, ask: Callable[..., Any]
+        self,
+        job: Job,
+        memory_bytes: int,
+        is_single: bool,
+        patience: _Patience,
+        ask: Callable[..., Any],
     ) -> Generator[Any, None, tuple]:
         """Yields what a job gives; returns how it ended.
 
         Raises: VideoError - it hangs or takes too long; _DiedError
         """
-        self._say((job, memory_bytes))
+        self._say((job, memory_bytes, bool(self._slots.size), is_single))
         waited_s = 0.0
         while True:
             asked_s = time.monotonic()
@@ -228,7 +243,7 @@ class _Child:
         """What it says next."""
         asked_s = moved_s = time.monotonic()
         beats, wait_s = self._pulse[0], min(_LOOK_S, patience.timeout_s)
-        while not self.line.poll(wait_s):
+        while not self._poll.poll(1000 * wait_s):
             now_s = time.monotonic()
             if self._pulse[0] != beats:
                 beats, moved_s = self._pulse[0], now_s
@@ -251,8 +266,10 @@ class _Child:
         slots = max(2, min(_SLOTS, _SLOTS_BYTES // slot_bytes))
         if self._room.size < slots * slot_bytes:
             size = max(_SLOTS_BYTES, slots * slot_bytes)
-            os.ftruncate(self._memory, PULSE_BYTES + size)
-            self._room = np.frombuffer(mmap.mmap(self._memory, size, offset=PULSE_BYTES), np.uint8)
+            self._memory.truncate(PULSE_BYTES + size)
+            self._room = np.frombuffer(
+                mmap.mmap(self._memory.fileno(), size, offset=PULSE_BYTES), np.uint8
+            )
         self._slots = self._room[: slots * slot_bytes].reshape(slots, slot_bytes)
         return slots, slot_bytes, self._room.size
 
@@ -260,13 +277,13 @@ class _Child:
         """Memory beyond what most jobs want; whoever still has a Picture must not look at it."""
         if self._room.size > _SLOTS_BYTES:
             self._slots, self._room = np.empty((0, 0), np.uint8), np.empty(0, np.uint8)
-            os.ftruncate(self._memory, PULSE_BYTES)
+            self._memory.truncate(PULSE_BYTES)
 
     def let_go(self) -> None:
         """Closes what connects this process to it, so that it ends by itself."""
         self.line.close()
         cast(IO[bytes], self.process.stdin).close()
-        os.close(self._memory)
+        self._memory.close()
 
     def end(self) -> None:
         """Ends it at once."""
@@ -301,10 +318,15 @@ class _Pool:
             except OSError as error:
                 self._say_that_none_starts(str(error))
                 break
-            if child.is_ready():
+            ready = False
+            try:
+                ready = child.is_ready()
+            finally:
+                if not ready:
+                    self._drop(child)
+            if ready:
                 self._works = True
                 return child
-            self._drop(child)
             if is_new:
                 self._say_that_none_starts("it ended as it started")
                 break
@@ -330,7 +352,7 @@ class _Pool:
                     self._idle.append(fresh)
 
     def processes(self) -> tuple[int, ...]:
-        return tuple(child.process.pid for child in self._all)
+        return tuple(child.process.pid for child in list(self._all))
 
     def close(self) -> None:
         """Ends all of them."""
@@ -369,18 +391,18 @@ class _Pool:
         self._works = self._works or False
 
 
-def _memory_file() -> int:
+def _memory_file() -> IO[bytes]:
     """A file without a name, gone with the last process that has it open."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("vl3-pictures")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return open(os.memfd_create("vl3-pictures"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _environment() -> dict[str, str]:
     """The child finds the same modules, starts no threads for linear algebra, and has no child."""
     places = os.pathsep.join(place or os.curdir for place in sys.path)
-    return os.environ | {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", KNOB: "thread"}
+    own = {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", KNOB: "thread"}
+    return _KEEPS_MEMORY | os.environ | own
 
 
 _POOL = _Pool()

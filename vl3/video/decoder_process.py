@@ -36,11 +36,13 @@ class _Caller:
         self._pulse = memoryview(mmap.mmap(memory, PULSE_BYTES)).cast("Q")
         self._beats = 0
         self._room = np.empty(0, np.uint8)
-        self.begin()
+        self.begin(has_room=False)
 
-    def begin(self) -> None:
-        """A job without slots so far: the caller may have taken memory back since the last one."""
-        self._slots, self._next = np.empty((0, 0), np.uint8), 0
+    def begin(self, has_room: bool) -> None:
+        """A new job. has_room: the slots of the last one are there as they were."""
+        if not has_room:
+            self._slots = np.empty((0, 0), np.uint8)
+        self._next = 0
         self._shown: list[tuple] = []  # pictures in slots of which the caller does not know yet
         self._unread: deque[int] = deque()  # and how many of them it was told of at a time
         self._told_s = 0.0
@@ -62,8 +64,9 @@ class _Caller:
     def show(self, picture: Picture) -> None:
         """Puts a picture into the next slot, when that is free."""
         pixels_YX3 = picture.pixels_YX3
-        if pixels_YX3.nbytes > self._slots.shape[1]:
-            self._enlarge(pixels_YX3.nbytes)
+        # slots are few where they are large
+        if not pixels_YX3.nbytes <= self._slots.shape[1] <= 8 * pixels_YX3.nbytes + mmap.PAGESIZE:
+            self._make_slots(pixels_YX3.nbytes)
         self.wait_until_read(most=len(self._slots) - len(self._shown) - 1)
         slot, self._next = self._next, (self._next + 1) % len(self._slots)
         place = self._slots[slot, : pixels_YX3.nbytes].reshape(pixels_YX3.shape)
@@ -88,7 +91,7 @@ class _Caller:
             self.line.recv()
             self._unread.popleft()
 
-    def _enlarge(self, num_bytes: int) -> None:
+    def _make_slots(self, num_bytes: int) -> None:
         self.send("room", num_bytes)
         self.wait_until_read()
         slots, slot_bytes, size = self.line.recv()
@@ -113,10 +116,10 @@ def _serve(line: Connection, memory: int) -> None:
     try:
         caller.send("ready")
         while True:
-            job, memory_bytes = line.recv()
-            caller.begin()
+            job, memory_bytes, has_room, is_single = line.recv()
+            caller.begin(has_room)
             _limit(memory_bytes)
-            _do(job, caller)
+            _do(job, caller, is_single)
             del job
             done += 1
             if done % _COLLECTED == 0:
@@ -129,12 +132,14 @@ def _serve(line: Connection, memory: int) -> None:
         os._exit(1)
 
 
-def _do(job: Job, caller: _Caller) -> None:
-    """One job, and how it ended."""
+def _do(job: Job, caller: _Caller, is_single: bool) -> None:
+    """One job, and how it ended; with its value, where it has but one."""
     words: tuple = ("end",)
     try:
         for value in job(Link(caller.beat, caller.ask)):
-            if isinstance(value, Picture):
+            if is_single:
+                words = "end", value
+            elif isinstance(value, Picture):
                 caller.show(value)
             else:
                 caller.send("value", value)

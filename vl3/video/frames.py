@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,12 +54,15 @@ def read_picks(
 
     Raises: VideoError - nothing could be decoded, too much is damaged, the decoder stalls
     """
-    native = resize is not resized  # what resizes may need this process, or a GPU
-    gather = partial(_gathered, path, timeline, wanted, size, on_frame, timeout_s, resize, native)
+    # what is called may need this process, or a GPU
+    native = resize is not resized
+    fixed = size if size is None or callable(size) else resolve_size(size, len(wanted), 0, 0)
+    named = "native" if native else "asked for" if callable(size) else fixed
+    gather = partial(_gathered, path, timeline, wanted, fixed, on_frame, timeout_s, resize, native)
     if is_animation(path):
-        frames, given, losses = gather(partial(animation_pictures, path, wanted, native))
+        frames, given, losses = gather(partial(animation_pictures, path, wanted, named))
     else:
-        job = partial(pictures, path, timeline, untagged=untagged, native=native)
+        job = partial(pictures, path, timeline, untagged=untagged, size=named)
         parts = split_for_threads(timeline, wanted, available_cores())
         frames, given, losses = gather(partial(job, parts=parts))
         arrived = given == [(frame, frame) for frame in wanted]
@@ -116,18 +120,23 @@ def _gathered(
 class _Shape:
     """How stored pictures become the ones given, settled by the first of them.
 
-    native: they are turned and not resized
+    size: height and width, None for their own, or who knows it: "asked for", the caller; "native",
+    the caller as well, who resizes them then
     """
 
-    def __init__(self, link: Link, native: bool) -> None:
-        self._link, self._native = link, native
+    def __init__(self, name: str, size: Any, num_frames: int, link: Link) -> None:
+        self._name, self._size, self._num_frames, self._link = name, size, num_frames, link
         self._turn: Orientation | None = None
         self._target: tuple[int, int] | None = None
 
     def fit(self, upright_YX3: np.ndarray, shown_px: tuple[int, int]) -> np.ndarray:
-        if self._native:
+        if self._size == "native":
             return upright_YX3
-        self._target = self._target or self._link.ask(*shown_px)
+        if self._target is None and self._size == "asked for":
+            self._target = self._link.ask(*shown_px)
+        if self._target is None:
+            self._target = self._size or shown_px
+            limits.check_read(self._name, self._num_frames, *self._target)
         if upright_YX3.shape[:2] == self._target:
             return upright_YX3
         return resized(upright_YX3, self._target)
@@ -145,10 +154,10 @@ def available_cores() -> int:
 
 
 def animation_pictures(
-    path: Path, wanted: list[int], native: bool, link: Link
+    path: Path, wanted: list[int], size: Any, link: Link
 ) -> Iterator[Picture | DecodeErrors]:
     """The wanted frames of an animation that PIL plays, then what was lost: nothing."""
-    shape = _Shape(link, native)
+    shape = _Shape(shown_name(path), size, len(wanted), link)
     for index, rgb_YX3 in animation_frames(path, wanted, link.beat):
         shown_px = rgb_YX3.shape[0], rgb_YX3.shape[1]
         yield Picture(shape.fit(rgb_YX3, shown_px), shown_px, index, index)
@@ -162,11 +171,12 @@ def pictures(
     *,
     parts: list[list[int]],
     untagged: str,
-    native: bool,
+    size: Any,
     whole: bool = False,
 ) -> Iterator[Picture | DecodeErrors]:
     """The wanted frames of a video, each part decoded in its own thread, then what was lost."""
-    shape, losses = _Shape(link, native), [DecodeErrors() for _ in parts]
+    shape = _Shape(shown_name(path), size, sum(map(len, parts)), link)
+    losses = [DecodeErrors() for _ in parts]
 
     def part(wanted: list[int], lost: DecodeErrors, beat: Beat) -> Iterator[Picture]:
         threads = len(parts) == 1

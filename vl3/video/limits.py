@@ -25,8 +25,9 @@ PIXELS_PER_BYTE = 2_000_000
 FREE_PIXELS = 20_000_000_000  # decoded whatever the size of the file: 40 minutes of 480p
 # Of a process that decodes: itself, packets, the times of an hour. A decoder keeps up to 16 frames
 # to build on and one a thread, of 1.5 to 6 bytes a pixel, PIL and NumPy a few copies.
-DECODER_BYTES, DECODER_BYTES_PER_PIXEL = 768 << 20, 96
-DECODER_BYTES_PER_CORE = 32 << 20  # stacks of threads, of 8 MB each
+# The stack of a thread is 8 MB, and there are a few for each core.
+DECODER_BYTES = (768 << 20) + (32 << 20) * (os.cpu_count() or 1)
+DECODER_BYTES_PER_PIXEL = 96
 _LAST_BYTES = 64 << 20  # a decoder that fails with less than that left fails for want of it
 READ_S, READ_S_PER_MB, READ_S_MOST = 60.0, 60.0, 3600.0
 
@@ -93,8 +94,7 @@ def read_deadline_s(path: Path) -> float:
 
 def decoder_bytes(area_px: int) -> int:
     """Memory that decoding frames or pictures of so many pixels may take, beside the result."""
-    threads = DECODER_BYTES_PER_CORE * (os.cpu_count() or 1)
-    return DECODER_BYTES + threads + DECODER_BYTES_PER_PIXEL * area_px
+    return DECODER_BYTES + DECODER_BYTES_PER_PIXEL * area_px
 
 
 def check_memory() -> None:

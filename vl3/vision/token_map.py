@@ -27,7 +27,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vl3.values import SlotRuns, Span, TokenGrid
+from vl3.values import Span, TokenGrid
 
 ABSENT = -1  # the slot of a cell that the pruner removed
 
@@ -227,6 +227,21 @@ def kept_tokens(tokens: TokenGrid, keep_M: ArrayLike) -> np.ndarray:
     kept = ~of_cells
     kept[token_M[is_made_M & np.asarray(keep_M, dtype=bool)]] = True
     return kept.reshape(tokens.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRuns:
+    """The slots of one medium in a prompt: a run of them for each step of its tokens.
+
+    times_s: of each step, when its first frame is shown; None for an image
+    counts: slots of each run
+    """
+
+    times_s: tuple[float, ...] | None
+    counts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
 
 def slot_runs(

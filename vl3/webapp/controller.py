@@ -23,6 +23,7 @@ from vl3.webapp import budget, examples, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
+    check_question,
     context,
     follow,
     messages,
@@ -32,8 +33,6 @@ from vl3.webapp.errors import UserError
 from vl3.webapp.line import Line
 from vl3.webapp.sessions import Session, SessionStore
 from vl3.webapp.uploads import Uploads
-
-MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
 class Controller:
@@ -218,7 +217,7 @@ class Controller:
 
         asked_s: where the player of the current video stands
         """
-        _check_question(question)
+        check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
         extra = [budget.planned(visitor, self.uploads.attach(path), whole) for path in files]
@@ -247,7 +246,7 @@ class Controller:
             raise UserError("Nothing to try again", "Ask a question first.")
         turn = visitor.turns[index]
         question = turn.question if question is None else question.strip()
-        _check_question(question)
+        check_question(question)
         self.line.check()
         turns = visitor.turns[: len(visitor.turns) - 1 if index == -1 else index]
         new = Turn(
@@ -407,7 +406,7 @@ class Controller:
 
         left.is_set(): whether the client has disconnected, which ends it
         """
-        _check_question(question)
+        check_question(question)
         self.line.check()
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
@@ -426,17 +425,6 @@ class Controller:
                 return studio.reply(messages((), turn), stop=left, **options).text
             finally:
                 studio.release()
-
-
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise UserError("Nothing to send", "Write a question first.")
-    if len(question) > MOST_LETTERS:
-        raise UserError(
-            "Question too long",
-            f"It has {text_format.count(len(question))} letters, and "
-            f"{text_format.count(MOST_LETTERS)} are the most. Shorten it.",
-        )
 
 
 def _budget_of(turns: list[Turn]) -> int | None:

@@ -13,7 +13,10 @@ from time import monotonic
 
 from vl3.values import Plan, Progress, Reply, VisualContext
 from vl3.webapp import text_format
+from vl3.webapp.errors import UserError
 from vl3.webapp.film_strip import FilmStrip
+
+MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,3 +210,15 @@ def finish(turn: Turn, reply: Reply) -> Turn:
     """The turn with its reply."""
     status = "stopped" if reply.stopped else "done"
     return replace(turn, answer=reply.text, reply=reply, status=status, stage="")
+
+
+def check_question(question: str) -> None:
+    """Raises UserError for a question that is empty or too long to be one."""
+    if not question.strip():
+        raise UserError("Nothing to send", "Write a question first.")
+    if len(question) > MOST_LETTERS:
+        raise UserError(
+            "Question too long",
+            f"It has {text_format.count(len(question))} letters, and "
+            f"{text_format.count(MOST_LETTERS)} are the most. Shorten it.",
+        )

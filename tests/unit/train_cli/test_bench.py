@@ -42,6 +42,7 @@ def test_every_group_gives_figures_and_a_page(tmp_path, capsys):
     assert "encode" in capsys.readouterr().err, "progress goes to standard error"
 
 
+@pytest.mark.slow
 def test_a_whole_answer_is_measured_on_request(tmp_path, capsys):
     figures = tmp_path / "figures.json"
     assert main(["bench", "--tiny", "--only", "2b", "--json", str(figures)]) == 0

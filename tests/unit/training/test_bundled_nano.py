@@ -32,6 +32,7 @@ def test_fresh_clips_are_answered_and_black_ones_are_not(nano):
         assert seen[family] - blind[family] >= 0.25, (seen, blind)
 
 
+@pytest.mark.slow
 def test_the_questions_the_page_suggests_are_answered_right():
     """From the file to the text, as a visitor's question goes."""
     check = subprocess.run(

@@ -238,6 +238,7 @@ def test_remembering_beside_others_in_mixed_precision_gives_the_gradients_of_eac
         torch.testing.assert_close(grad, grads[0, 1][name] + grads[1, 2][name])
 
 
+@pytest.mark.slow
 def test_the_arithmetic_of_remembering_is_planned(adapted, tmp_path):
     """Counted by torch; the plan leaves out norms and tables, and takes every patch as kept."""
     model, processor = adapted
@@ -265,6 +266,7 @@ def test_remembering_needs_the_model_as_it_was(changes, tmp_path):
         recipe(tmp_path, start=NANO, remember=2, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_that_remembers_goes_on_as_if_never_interrupted(tmp_path):
     data = [Source(name="mine", path=str(written(tmp_path, "Red.", "Blue.")))]
     settings = {**ADAPTED, "data": data, "batch": Batch(samples=1)}

@@ -95,6 +95,7 @@ def test_words_for_those_who_do_not_see_it(figure):
     assert re.search("lines|bars|heat map", words)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_notebook_that_was_run_keeps_pictures_of_charts_views_and_sliders():
     cells = (

@@ -48,6 +48,7 @@ def run(address: str, home: Path, *arguments: str):
 RESOLVE = "from vl3.weights.hub import resolve; print(resolve('own/tiny', offline={}))"
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_downloaded_once_with_a_bar_and_without_code(repos, home):
     with hub(repos) as (address, asked):
         first = run(address, home, "-c", RESOLVE.format(False))

@@ -227,6 +227,7 @@ def test_the_app_opens_a_run(kind, trained, media):
     assert (f"adapter {kind}/checkpoint-2" in facts) == (kind != "full")
 
 
+@pytest.mark.slow
 def test_the_app_puts_on_the_adapter_of_a_run_or_a_checkpoint(trained, media):
     controller = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
     for folder in (trained / "lora", trained / "lora" / "checkpoint-2"):
