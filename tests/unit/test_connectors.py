@@ -329,7 +329,7 @@ def test_a_plan_counts_the_tokens_that_will_be(studio, film):
 # training
 
 
-def talk(film, answer="A red circle."):
+def conversation(film, answer="A red circle."):
     return [*asks(film), {"role": "assistant", "content": answer}]
 
 
@@ -339,7 +339,7 @@ def test_a_sample_learns_what_the_model_is_asked(studio, film, picture):
     # the film stands still for a while: equal frames are not left out, each has its place
     still = replace(film, frames_TYX3=film.frames_TYX3[[0, 1, 1, 1, 2]])
     records = [
-        Record(id=str(i), dataset="d", talks=(talk(medium),))
+        Record(id=str(i), dataset="d", conversations=(conversation(medium),))
         for i, medium in enumerate([still, picture])
     ]
     samples = [build(record, processor, 400) for record in records]
@@ -347,7 +347,7 @@ def test_a_sample_learns_what_the_model_is_asked(studio, film, picture):
     assert measure(records[0], processor, 400).visual == 18
     expected = 0.0
     for record, sample in zip(records, samples):
-        called = processor(record.talks[0], return_labels=True)
+        called = processor(record.conversations[0], return_labels=True)
         assert called["input_ids"][0].tolist() == sample.ids_L.tolist()
         assert called["labels"][0].tolist() == sample.labels_L.tolist()
         count = int((called["labels"] >= 0).sum())
@@ -365,7 +365,7 @@ def test_a_sample_learns_what_the_model_is_asked(studio, film, picture):
 
 
 def test_a_step_without_pictures_reaches_the_connector_with_nothing(studio):
-    record = Record(id="text", dataset="d", talks=(talk_of_text(),))
+    record = Record(id="text", dataset="d", conversations=(talk_of_text(),))
     batch = collate([build(record, studio.processor, 400)], 0, 588)
     inputs = {k: v for k, v in batch.inputs.items() if k not in ("sample_BL", "branch_BL")}
     studio.model.zero_grad()

@@ -123,7 +123,7 @@ def tag_count(kind: str, tags: int, media: int) -> BadSample:
 
 
 def different_media() -> BadSample:
-    return BadSample("E110", "its talks are not about the same media.")
+    return BadSample("E110", "its conversations are not about the same media.")
 
 
 def frame_count(frames: int, times: int) -> BadSample:

@@ -189,7 +189,7 @@ class ChatTemplateMixin(ProcessorMixin):
         is_own = chat_template in (None, self.chat_template)
         if not tokenize or not is_own:
             texts = super().apply_chat_template(
-                [_as_template(talk) for talk in batch],
+                [_as_template(each) for each in batch],
                 chat_template=chat_template,
                 add_system_prompt=add_system_prompt,
                 **rendering,
@@ -222,9 +222,9 @@ class ChatTemplateMixin(ProcessorMixin):
 
 def _media_of(batch: Sequence[Sequence[dict]]) -> dict[str, list[list[dict]]]:
     """The media of each conversation by their kind, as a call with text takes them."""
-    media = [[medium.part for medium in find_media(talk)] for talk in batch]
+    media = [[medium.part for medium in find_media(each)] for each in batch]
     return {
-        f"{kind}s": [[part for part in talk if part["type"] == kind] for talk in media]
+        f"{kind}s": [[part for part in each if part["type"] == kind] for each in media]
         for kind in ("image", "video")
     }
 

@@ -169,7 +169,7 @@ def _near(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, f
 def replies(model, processor: VL3Processor, asked: list[tuple[Clip, QA]]) -> list[str]:
     """What greedy decoding answers, through the processor, as one batch."""
     records = (scene_record("", "", clip, [[qa]]) for clip, qa in asked)
-    conversations = [record.talks[0][:-1] for record in records]
+    conversations = [record.conversations[0][:-1] for record in records]
     inputs = processor(messages=conversations, add_generation_prompt=True)
     ids = model.generate(**inputs, max_new_tokens=LONGEST_REPLY, do_sample=False)
     new = ids[:, inputs["input_ids"].shape[1] :]

@@ -62,30 +62,30 @@ class Scenes:
             if qas:
                 break
         clip = film(scene, rng, self.level)
-        talks: list[list[QA]] = []
+        asked: list[list[QA]] = []
         for qa in qas:
-            if not talks or rng.random() >= self.world.follow:
-                talks.append([])
-            talks[-1].append(qa)
-        return replace(scene_record(self.place(index), self.name, clip, talks), truth=scene)
+            if not asked or rng.random() >= self.world.follow:
+                asked.append([])
+            asked[-1].append(qa)
+        return replace(scene_record(self.place(index), self.name, clip, asked), truth=scene)
 
     def place(self, index: int) -> str:
         """The name of a scene."""
         return f"{self.name}:{index}"
 
 
-def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
-    """A record of questions about a clip; those of one talk follow one another."""
+def scene_record(name: str, dataset: str, clip: Clip, asked: Sequence[Sequence[QA]]) -> Record:
+    """A record of questions about a clip; those of one conversation follow one another."""
     conversations = []
-    for talk in talks:
+    for conversation in asked:
         messages: list[dict] = []
-        for qa in talk:
+        for qa in conversation:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
         messages[0]["content"].insert(0, {"type": clip.kind, clip.kind: clip})
         conversations.append(messages)
-    families = tuple(qa.family for talk in talks for qa in talk)
-    return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)
+    families = tuple(qa.family for conversation in asked for qa in conversation)
+    return Record(id=name, dataset=dataset, conversations=tuple(conversations), families=families)
 
 
 def open_source(source: Source, seed: int | str) -> Records | Scenes:

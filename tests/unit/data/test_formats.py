@@ -50,9 +50,9 @@ def one(folder, row, **options):
     return record, [note.code for note in notes]
 
 
-def talk(record):
-    """The only talk in short: role, then texts and file names."""
-    (turns,) = record.talks
+def conversation(record):
+    """The only conversation in short: role, then texts and file names."""
+    (turns,) = record.conversations
     return [(turn["role"], *map(short, parts(turn))) for turn in turns]
 
 
@@ -105,7 +105,7 @@ SAME = {
 @pytest.mark.parametrize("name", SAME)
 def test_every_format_gives_the_same_record(folder, name):
     record, notes = one(folder, SAME[name])
-    assert talk(record) == [("user", VIDEO, "What?"), ANSWERED]
+    assert conversation(record) == [("user", VIDEO, "What?"), ANSWERED]
     assert (record.id, record.dataset, notes) == ("train.jsonl:1", "set", [])
 
 
@@ -114,7 +114,7 @@ def test_what_fix_writes_reads_the_same(folder, name):
     record, _ = one(folder, SAME[name])
     row = to_row(record, folder, folder / "nowhere")
     again, notes = one(folder, row)
-    assert talk(again) == talk(record)
+    assert conversation(again) == conversation(record)
     assert notes == []
     assert row["media"] == [{"type": "video", "path": "a.mp4"}]
 
@@ -150,7 +150,7 @@ def test_tags_say_where_media_stand(folder):
         {"from": "gpt", "value": "Also."},
     ]
     record, notes = one(folder, {"image": ["p.png", "q.png", "f0.png"], "conversations": turns})
-    assert talk(record) == [
+    assert conversation(record) == [
         ("user", "First", ("image", "p.png"), "then", ("image", "q.png"), ", which?"),
         ("assistant", "The second."),
         ("user", "And", ("image", "f0.png"), "?"),
@@ -167,7 +167,11 @@ def test_media_without_a_tag_stand_in_front(folder):
         "messages": [{"role": "user", "content": "What?"}, SAID[1]],
     }
     record, notes = one(folder, row)
-    assert talk(record) == [("system", "Be brief."), ("user", IMAGE, VIDEO, "What?"), ANSWERED]
+    assert conversation(record) == [
+        ("system", "Be brief."),
+        ("user", IMAGE, VIDEO, "What?"),
+        ANSWERED,
+    ]
     assert notes == ["W111", "W111"]
 
 
@@ -180,8 +184,8 @@ def test_mixed_media_in_one_row(folder):
         ],
     }
     record, _ = one(folder, row)
-    video = record.talks[0][0]["content"][0]["video"]
-    assert talk(record)[0] == ("user", VIDEO, "or", IMAGE, "?")
+    video = record.conversations[0][0]["content"][0]["video"]
+    assert conversation(record)[0] == ("user", VIDEO, "or", IMAGE, "?")
     assert video == {
         "path": str(folder / "a.mp4"),
         "start": 1,
@@ -198,8 +202,8 @@ def test_mixed_media_in_one_row(folder):
 def test_text_alone_is_a_sample(folder):
     turns = [{"from": "human", "value": " Two and two? "}, {"from": "gpt", "value": "Four."}]
     record, notes = one(folder, {"conversations": turns})
-    assert talk(record) == [("user", "Two and two?"), ("assistant", "Four.")]
-    assert record.talks[0][0]["content"] == "Two and two?"
+    assert conversation(record) == [("user", "Two and two?"), ("assistant", "Four.")]
+    assert record.conversations[0][0]["content"] == "Two and two?"
     assert notes == []
 
 
@@ -209,10 +213,17 @@ def test_which_answers_are_learned(folder):
         turns.append({"role": "user", "content": "?"})
         turns.append({"role": "assistant", "content": text, **loss})
     record, _ = one(folder, {"messages": turns})
-    assert [turn.get("loss") for turn in record.talks[0]] == [None, False, None, False, None, None]
+    assert [turn.get("loss") for turn in record.conversations[0]] == [
+        None,
+        False,
+        None,
+        False,
+        None,
+        None,
+    ]
     asked = [*turns[:1], {"role": "assistant", "content": "a"}, turns[2]]
     record, _ = one(folder, {"prompt": asked, "completion": "b"})
-    assert [turn.get("loss") for turn in record.talks[0]] == [None, False, None, None]
+    assert [turn.get("loss") for turn in record.conversations[0]] == [None, False, None, None]
 
 
 def test_talks_about_the_same_media(folder):
@@ -221,13 +232,13 @@ def test_talks_about_the_same_media(folder):
         "message_lists": [SAID, [{"role": "user", "content": "Why?"}, SAID[1]]],
     }
     record, notes = one(folder, row)
-    first, second = record.talks
+    first, second = record.conversations
     assert [short(part) for part in first[0]["content"]] == [VIDEO, "What?"]
     assert [short(part) for part in second[0]["content"]] == [VIDEO, "Why?"]
     assert first[0]["content"][0] is second[0]["content"][0]
     assert notes == []
     again, _ = one(folder, to_row(record, folder, folder / "nowhere"))
-    assert again.talks == record.talks
+    assert again.conversations == record.conversations
 
 
 def test_talks_about_other_media_are_bad(folder):
@@ -255,11 +266,11 @@ FRAMES = [f"f{number}.png" for number in range(4)]
 )
 def test_a_list_of_pictures_is_a_video_with_times(folder, row):
     record, _ = one(folder, row)
-    clip = record.talks[0][0]["content"][0]["video"]
+    clip = record.conversations[0][0]["content"][0]["video"]
     assert isinstance(clip, Clip)
     assert (numbers(clip.frames_TYX3), clip.times_s) == ([0, 1, 2, 3], (0.0, 0.5, 2.0, 7.0))
     again, _ = one(folder, to_row(record, folder, folder / "nowhere"))
-    other = again.talks[0][0]["content"][0]["video"]
+    other = again.conversations[0][0]["content"][0]["video"]
     assert np.array_equal(other.frames_TYX3, clip.frames_TYX3)
     assert other.times_s == clip.times_s
 
@@ -270,7 +281,7 @@ def test_pictures_without_times_follow_each_other_at_fps(folder):
         "messages": SAID,
     }
     record, notes = one(folder, row)
-    clip = record.talks[0][0]["content"][0]["video"]
+    clip = record.conversations[0][0]["content"][0]["video"]
     assert (clip.times_s, numbers(clip.frames_TYX3), notes) == ((0.0, 1.5), [0, 3], ["W124"])
 
 
@@ -286,22 +297,22 @@ def test_a_stream_is_a_turn_for_every_frame(folder, tiny_processor):
         ],
     }
     record, _ = one(folder, row)
-    roles = [turn["role"] for turn in record.talks[0]]
+    roles = [turn["role"] for turn in record.conversations[0]]
     assert roles == ["stream", "user", "stream", "stream", "assistant"]
     starts = [
         part["video"]["start"]
-        for turn in record.talks[0]
+        for turn in record.conversations[0]
         if turn["role"] == "stream"
         for part in turn["content"]
     ]
     assert starts == [1, 2, 3]
-    inputs = tiny_processor(record.talks[0], return_labels=True)
+    inputs = tiny_processor(record.conversations[0], return_labels=True)
     text = tiny_processor.tokenizer.decode(inputs["input_ids"][0])
     assert text.count("<|stream_start|>") == 3
     assert [stamp in text for stamp in ("Time 1.0s:", "Time 2.0s:", "Time 3.0s:")] == [True] * 3
     assert inputs["grid_thw"][:, 0].tolist() == [1, 1, 1]
     again, _ = one(folder, to_row(record, folder, folder / "nowhere"))
-    assert again.talks == record.talks
+    assert again.conversations == record.conversations
 
 
 def test_data_urls_and_bytes_are_read(folder):
@@ -309,12 +320,12 @@ def test_data_urls_and_bytes_are_read(folder):
     url = "data:image/png;base64," + base64.b64encode(picture).decode()
     part = {"type": "image_url", "image_url": {"url": url}}
     records = open_records(write(folder, [{"messages": asks(part, WHAT)}]), name="set")
-    path = records[0].talks[0][0]["content"][0]["image"]
+    path = records[0].conversations[0][0]["content"][0]["image"]
     with open(path, "rb") as file:
         assert file.read() == picture
     row = to_row(records[0], folder, records.spool.folder)
     again = open_records(write(folder, [row]), name="set")
-    with open(again[0].talks[0][0]["content"][0]["image"], "rb") as file:
+    with open(again[0].conversations[0][0]["content"][0]["image"], "rb") as file:
         assert file.read() == picture
     where = records.spool.folder
     del records
@@ -336,14 +347,14 @@ def test_a_json_list_and_lines_in_a_json_file(folder):
     path.write_text("\ufeff" + json.dumps([SAME["swift"], SAME["canonical"]]), encoding="utf-8")
     records = open_records(path, name="set")
     assert [records.place(index) for index in range(len(records))] == ["list.json:1", "list.json:2"]
-    assert records[1].talks == records[0].talks
+    assert records[1].conversations == records[0].conversations
     lines = open_records(write(folder, [SAME["swift"]] * 3, "lines.json"), name="set")
     assert len(lines) == 3
 
 
 def test_rows_can_be_read_in_other_processes(folder):
     records = pickle.loads(pickle.dumps(open_records(write(folder, [SAME["swift"]]), name="set")))
-    assert talk(records[0])[0][1] == VIDEO
+    assert conversation(records[0])[0][1] == VIDEO
 
 
 # Shards
@@ -382,7 +393,7 @@ def test_webdataset_shards(folder, tmp_path):
         assert len(records) == 4
         assert records[0].id == "s-000.tar:x/0001"
         for index in (0, 2):
-            video = records[index].talks[0][0]["content"][0]["video"]
+            video = records[index].conversations[0][0]["content"][0]["video"]
             with open(video, "rb") as file:
                 assert file.read() == clip
         with pytest.raises(BadSample, match=r"s-001\.tar:0004: no \.json and no \.txt of"):
@@ -403,7 +414,7 @@ def test_captions_in_shards(folder, tmp_path):
     records = open_records(path, name="set")
     for index, caption in enumerate(("A caption.", "Another.")):
         record, notes = records.read(index)
-        user, assistant = record.talks[0]
+        user, assistant = record.conversations[0]
         assert [part["type"] for part in user["content"]] == ["image"]
         assert (assistant["content"], notes) == (caption, [])
 
@@ -435,7 +446,7 @@ def test_parquet_and_folders(folder, tmp_path):
     for path in (tmp_path / "t.parquet", tmp_path / "saved"):
         records = open_records(path, name="set")
         assert (len(records), records.place(1)) == (2, f"{path.name}:2")
-        image = records[1].talks[0][0]["content"][0]["image"]
+        image = records[1].conversations[0][0]["content"][0]["image"]
         with open(image, "rb") as file:
             assert file.read() == picture
 
@@ -464,7 +475,7 @@ def test_a_file_that_is_missing_or_packed_is_refused_in_words(tmp_path):
 
 
 MADE = {
-    "talks": {
+    "conversations": {
         "media": [{"type": "video", "path": "a.mp4"}],
         "message_lists": [SAID, [{"role": "user", "content": "Why so?"}, SAID[1]]],
     },
@@ -505,7 +516,7 @@ def test_workers_read_shards_at_the_same_time(folder, tmp_path):
     records = open_records(shard(tmp_path / "s.tar", files), name="set")
     gc.collect()  # PyAV's frames of earlier tests: freed in a forked process they hang
     loaded = DataLoader(records, batch_size=None, num_workers=2)
-    assert [len(read.talks[0][0]["content"]) for read in loaded] == [1] * 12
+    assert [len(read.conversations[0][0]["content"]) for read in loaded] == [1] * 12
     del loaded
     assert len({path.parent for path in records.spool.folder.rglob("*") if path.is_file()}) == 2
 

@@ -27,8 +27,8 @@ def outcome(records, index):
     except BadSample as error:
         starts = str(error).startswith(f"{records.place(index)}: ")
         return error.code if starts and error.code in RULES else f"unplaced {error}"
-    learns = all(turns[-1]["role"] == "assistant" for turns in record.talks)
-    return "ok" if learns and record.talks else "nothing to learn"
+    learns = all(turns[-1]["role"] == "assistant" for turns in record.conversations)
+    return "ok" if learns and record.conversations else "nothing to learn"
 
 
 LINES = {

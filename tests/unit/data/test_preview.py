@@ -17,8 +17,8 @@ def path(tmp_path_factory):
     return str(write_clip(tmp_path_factory.mktemp("views") / "a.mp4", 40, 1, size=(56, 112)))
 
 
-def record(*talks):
-    return Record(id="a", dataset="set", talks=tuple(talks))
+def record(*conversations):
+    return Record(id="a", dataset="set", conversations=tuple(conversations))
 
 
 def asked(*content, answer="Yes, 星 it does."):
@@ -32,7 +32,7 @@ def test_the_pieces_are_the_prompt(path, tiny_processor):
     messages = asked({"type": "video", "video": {"path": path, "end": 3}})
     shown = preview(record(messages), "f:1", tiny_processor, 400)
     inputs = tiny_processor(messages, return_labels=True)
-    (pieces,) = shown.talks
+    (pieces,) = shown.conversations
     assert sum(piece.count for piece in pieces) == inputs["input_ids"].shape[1] == shown.tokens
     assert sum(piece.count for piece in pieces if piece.learned) == shown.learned
     assert shown.learned == (inputs["labels"] != IGNORE).sum()
@@ -72,4 +72,4 @@ def test_a_stream_is_one_strip_and_long_clips_are_thinned(path, tiny_processor):
 
 def test_text_alone_has_no_media(tiny_processor):
     shown = preview(record(asked(), asked()), "f:1", tiny_processor, 400)
-    assert (shown.media, len(shown.talks)) == ((), 2)
+    assert (shown.media, len(shown.conversations)) == ((), 2)

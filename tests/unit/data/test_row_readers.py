@@ -174,7 +174,7 @@ def test_rows_of_other_tools_are_read(folder, tiny_processor, name):
     assert [note.code for note in outcome.notes] == codes
     letters = "".join(
         part["text"]
-        for turn in outcome.record.talks[0]
+        for turn in outcome.record.conversations[0]
         if not isinstance(turn["content"], str)
         for part in turn["content"]
         if part["type"] == "text"
@@ -202,18 +202,23 @@ def test_what_a_row_says_is_what_is_taken(folder, tiny_processor):
     rows = [READ[name][0] for name in ("qwen nframes", "qwen sizes")]
     first, second = walked(written(folder / "taken.jsonl", rows), tiny_processor)
     video = {"path": str(folder / "a.mp4"), "start": 1.0, "end": 6.5, "num_frames": 4}
-    assert first.record.talks[0][0]["content"][0] == {"type": "video", "video": video}
-    assert second.record.talks[0][0]["content"][0]["video"]["fps"] == 2.0
+    assert first.record.conversations[0][0]["content"][0] == {"type": "video", "video": video}
+    assert second.record.conversations[0][0]["content"][0]["video"]["fps"] == 2.0
     assert build(first.record, tiny_processor, 400).grids[0].frames <= 4
     (frames,) = walked(written(folder / "frames.jsonl", [READ["qwen frames"][0]]), tiny_processor)
-    assert frames.record.talks[0][0]["content"][0]["video"].times_s == (0.0, 0.5)
+    assert frames.record.conversations[0][0]["content"][0]["video"].times_s == (0.0, 0.5)
     (system,) = walked(written(folder / "s.jsonl", [READ["system prompt"][0]]), tiny_processor)
-    assert system.record.talks[0][0] == {"role": "system", "content": "Be short."}
+    assert system.record.conversations[0][0] == {"role": "system", "content": "Be short."}
     turns = [{"role": "user", "content": "Q"}, ANSWER | {"weight": 0}] * 2
     (weights,) = walked(
         written(folder / "w.jsonl", [{"messages": [*turns[:3], ANSWER]}]), tiny_processor
     )
-    assert [turn.get("loss") for turn in weights.record.talks[0]] == [None, False, None, None]
+    assert [turn.get("loss") for turn in weights.record.conversations[0]] == [
+        None,
+        False,
+        None,
+        None,
+    ]
 
 
 def test_letters_of_a_tag_in_a_learned_prompt_are_noted_or_gone(folder, tiny_processor):
@@ -223,7 +228,7 @@ def test_letters_of_a_tag_in_a_learned_prompt_are_noted_or_gone(folder, tiny_pro
     ]
     for outcome in walked(written(folder / "letters.jsonl", rows), tiny_processor):
         assert [note.code for note in outcome.notes] == ["W116"]
-        assert outcome.record.talks[0][0]["content"][-1:] in (
+        assert outcome.record.conversations[0][0]["content"][-1:] in (
             [{"type": "text", "text": "What is <image>?"}],
             "?",
         )

@@ -274,10 +274,10 @@ def test_what_could_not_be_read_exactly_is_a_note(tiny_processor):
         notes=("32 of 200 frames could not be read.",),
     )
     content = [{"type": "video", "video": clip}, {"type": "text", "text": "Q"}]
-    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "A"}]
+    conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": "A"}]
     notes = []
     check_length(
-        Record(id="x", dataset="set", talks=(talk,)),
+        Record(id="x", dataset="set", conversations=(conversation,)),
         tiny_processor,
         tiny_processor.settings,
         1000,
@@ -325,13 +325,14 @@ def test_good_samples_are_silent(outcomes):
 def test_tokens_are_what_the_processor_makes(outcomes, tiny_processor):
     processor = replace_settings(tiny_processor, prune=None)
     (outcome,) = outcomes(said(V, **video(fps=2)))
-    inputs = processor(outcome.record.talks[0], budget_tokens=480)
+    inputs = processor(outcome.record.conversations[0], budget_tokens=480)
     assert outcome.size.tokens == inputs["input_ids"].shape[1]
     assert outcome.size.visual == (inputs["input_ids"] == processor.slot_ids.image).sum()
     lists = {"message_lists": [said("<video>A?")["messages"], said("B?")["messages"]]} | video()
     (shared,) = outcomes(lists)
     alone = [
-        processor(talk, budget_tokens=480)["input_ids"].shape[1] for talk in shared.record.talks
+        processor(conversation, budget_tokens=480)["input_ids"].shape[1]
+        for conversation in shared.record.conversations
     ]
     assert shared.size.visual < shared.size.tokens < sum(alone)
 

@@ -263,7 +263,7 @@ def test_times_of_pictures_reach_the_prompt_from_messages_and_rows(folder, tiny_
         text = tiny_processor.tokenizer.decode(library_ids(asks(part, WHAT), tiny_processor))
         assert "Time 3.0s: " in text
         record, _ = row_of(folder, learned(part, WHAT)).read(0)
-        assert record.talks[0][0]["content"][0]["timestamp"] == 3.0
+        assert record.conversations[0][0]["content"][0]["timestamp"] == 3.0
 
 
 def test_reading_what_was_read_gives_the_same_again(tiny_processor):

@@ -81,7 +81,7 @@ def test_fix_writes_what_is_good_and_leaves_the_input_alone(validate, data, tmp_
     records, original = open_records(fixed, name="set"), open_records(data, name="set")
     assert records.format == "canonical"
     for index in range(3):
-        assert records[index].talks == original[index].talks
+        assert records[index].conversations == original[index].conversations
         assert records.read(index)[1] == []
     assert json.loads(fixed.read_text("utf-8").splitlines()[0])["media"][0]["path"] == "a.mp4"
     bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text("utf-8").splitlines()]
@@ -201,8 +201,8 @@ def test_what_shows_only_in_decoding_is_in_report_and_page(tiny_processor):
         notes=("32 of 200 frames <lost>.",),
     )
     asked = [{"type": "video", "video": clip}, {"type": "text", "text": "Q"}]
-    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": "A"}]
-    record = Record(id="x", dataset="set", talks=(talk,))
+    conversation = [{"role": "user", "content": asked}, {"role": "assistant", "content": "A"}]
+    record = Record(id="x", dataset="set", conversations=(conversation,))
     report, pages = Report(), _Pages(argparse.Namespace(html="x", visual_tokens=400), [])
     pages.picked = [Outcome(index=0, place="f:1", dataset="set", record=record)]
     page = html_report(report, pages.views(tiny_processor, report), files=["f"], model="nano")

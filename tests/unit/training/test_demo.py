@@ -101,8 +101,8 @@ def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):
     words = [
         turn["content"]
         for record in map(records.__getitem__, range(30))
-        for talk in record.talks
-        for turn in talk
+        for conversation in record.conversations
+        for turn in conversation
         if turn["role"] == "assistant"
     ]
     assert words.count("Brown.") > 10

@@ -60,8 +60,8 @@ class Colours(AuxiliaryLoss):
 def test_what_is_known_of_patches_is_refused(joining_folder):
     processor = load(joining_folder, device="cpu").processor
     film = {"type": "video", "video": noise_clip()}
-    talk = [{"role": "user", "content": [film]}, {"role": "assistant", "content": "Red."}]
-    record = Record(id="one", dataset="d", talks=(talk,))
+    conversation = [{"role": "user", "content": [film]}, {"role": "assistant", "content": "Red."}]
+    record = Record(id="one", dataset="d", conversations=(conversation,))
     with pytest.raises(ValueError, match="colours say of each patch what it shows"):
         build(record, processor, 400, losses=(Colours(),))
 

@@ -199,7 +199,7 @@ def test_scenes_as_nano_is_scored_on_are_remembered():
 def test_remembering_costs_nothing_until_the_adapter_says_something_else(adapted):
     model, processor = adapted
     scenes = remember.scenes("a seed", 2)
-    assert scenes[0].talks != remember.scenes("another", 2)[0].talks
+    assert scenes[0].conversations != remember.scenes("another", 2)[0].conversations
     same = pytest.approx(0, abs=1e-6)
     assert [loss.item() for loss in remember.losses(model, processor, scenes)] == [same, same]
     with torch.autocast("cpu", torch.bfloat16):

@@ -112,11 +112,11 @@ def test_questions_that_share_a_clip_learn_as_separate_samples(start):
     records = [scenes[index] for index in range(3)]
     shared = [build(record, processor, 10240) for record in records]
     separate = [
-        build(replace(record, talks=(talk,), families=()), processor, 10240)
+        build(replace(record, conversations=(conversation,), families=()), processor, 10240)
         for record in records
-        for talk in record.talks
+        for conversation in record.conversations
     ]
-    assert sum(len(record.talks) for record in records) == len(separate) > len(shared)
+    assert sum(len(record.conversations) for record in records) == len(separate) > len(shared)
     one = joined(processor, shared)
     assert one.tokens < sum(len(sample.ids_L) for sample in separate)
     others = [joined(processor, [sample]) for sample in separate]
@@ -206,10 +206,10 @@ def test_fewer_samples_than_there_are_give_others_in_the_next_epoch():
 def test_silent_decisions_of_a_stream_are_thinned_to_those_that_speak(start):
     _, processor = start
     second = {"role": "stream", "content": "Time 1.0s"}
-    talk = [*[second] * 6, {"role": "assistant", "content": "Now."}, *[second] * 3]
-    sample = build(Record(id="a", dataset="d", talks=(talk,)), processor, 10240)
+    conversation = [*[second] * 6, {"role": "assistant", "content": "Now."}, *[second] * 3]
+    sample = build(Record(id="a", dataset="d", conversations=(conversation,)), processor, 10240)
     silent, speak = processor.tokenizer.convert_tokens_to_ids(["<|stream_start|>", "<|im_start|>"])
     labels = sample.labels_L.tolist()
     assert labels.count(silent) == labels.count(speak) == 1
-    again = build(Record(id="a", dataset="d", talks=(talk,)), processor, 10240)
+    again = build(Record(id="a", dataset="d", conversations=(conversation,)), processor, 10240)
     assert torch.equal(sample.labels_L, again.labels_L)

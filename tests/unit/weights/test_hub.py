@@ -21,14 +21,14 @@ def repos(tiny_folder, tmp_path_factory):
     model = shutil.copytree(tiny_folder, folder / "model")
     for name in ("modeling_own.py", "pytorch_model.bin", "README.md"):
         (model / name).write_text("raise SystemExit\n")
-    talks = folder / "talks"
-    talks.mkdir()
-    with (talks / "train.jsonl").open("w") as file:
+    conversations = folder / "conversations"
+    conversations.mkdir()
+    with (conversations / "train.jsonl").open("w") as file:
         for number in range(3):
             said = [("user", f"Say {number}."), ("assistant", f"{number}.")]
             messages = [{"role": role, "content": content} for role, content in said]
             file.write(json.dumps({"id": str(number), "messages": messages}) + "\n")
-    return {"models/own/tiny": model, "datasets/own/talks": talks}
+    return {"models/own/tiny": model, "datasets/own/conversations": conversations}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_an_unknown_id_is_one_sentence(repos, home, tmp_path):
 def test_a_data_set_of_the_hub_is_read(repos, home):
     pytest.importorskip("datasets", reason="the package datasets is not installed")
     with hub(repos) as (address, asked):
-        done = run(address, home, "-m", "train_cli", "validate", "hf://own/talks")
+        done = run(address, home, "-m", "train_cli", "validate", "hf://own/conversations")
         assert any(one.endswith("train.jsonl") for one in asked)
     assert done.returncode == 0, done.stderr
-    assert "talks: 3 samples, 0 bad" in done.stdout
+    assert "conversations: 3 samples, 0 bad" in done.stdout
