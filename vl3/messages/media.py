@@ -100,7 +100,10 @@ class MediaPart:
         } | own
 
     def read(self, settings, grid: Grid, on_frame: Callable[[int, int], None] | None) -> Clip:
-        """The decoded frames at the size of the grid."""
+        """The decoded frames at the size of the grid.
+
+        on_frame: called with (done, total) after each frame, and again while none comes; may raise
+        """
         size = (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
@@ -109,8 +112,17 @@ class MediaPart:
         resize = ops.resizer(resized)
         if self.kind == "image":
             return video.read_image(self.source, size=size, resize=resize)
+        sampling = self.sampling(settings)
+        told: tuple[int, ...] = (0, grid.frames)
+
+        def tell(*done: int) -> None:
+            nonlocal told
+            if on_frame:
+                told = done or told
+                on_frame(*told)
+
         return video.read(
-            self.source, size=size, on_frame=on_frame, resize=resize, **self.sampling(settings)
+            self.source, size=size, on_frame=tell, on_wait=tell, resize=resize, **sampling
         )
 
 

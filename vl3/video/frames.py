@@ -46,6 +46,7 @@ def read_picks(
     wanted: list[int],
     size: Size,
     on_frame: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
     timeout_s: float = 30.0,
     untagged: str = "height",
     resize: Resize = resized,
@@ -58,7 +59,8 @@ def read_picks(
     native = resize is not resized
     fixed = size if size is None or callable(size) else resolve_size(size, len(wanted), 0, 0)
     named = "native" if native else "asked for" if callable(size) else fixed
-    gather = partial(_gathered, path, timeline, wanted, fixed, on_frame, timeout_s, resize, native)
+    told = on_frame, on_wait
+    gather = partial(_gathered, path, timeline, wanted, fixed, *told, timeout_s, resize, native)
     if is_animation(path):
         frames, given, losses = gather(partial(animation_pictures, path, wanted, named))
     else:
@@ -82,6 +84,7 @@ def _gathered(
     wanted: list[int],
     size: Size,
     on_frame: Callable[[int, int], None] | None,
+    on_wait: Callable[[], None] | None,
     timeout_s: float,
     resize: Resize,
     native: bool,
@@ -97,12 +100,8 @@ def _gathered(
         limits.check_read(shown_name(path), len(wanted), *target)
         return target
 
-    def go_on() -> None:
-        if on_frame:
-            on_frame(len(given), len(wanted))
-
     area_px = timeline.header.area_px if timeline.header else limits.PICTURE_PIXELS
-    for found in run(path, timeout_s, job, area_px=area_px, ask=fit, on_wait=go_on):
+    for found in run(path, timeout_s, job, area_px=area_px, ask=fit, on_wait=on_wait):
         if isinstance(found, DecodeErrors):
             losses = found
             continue
@@ -111,7 +110,8 @@ def _gathered(
             frames_TYX3 = np.empty((len(wanted), *target, 3), np.uint8)
         frames_TYX3[place[found.wanted]] = resize(found.pixels_YX3, target)
         given[found.wanted] = found.index
-        go_on()
+        if on_frame:
+            on_frame(len(given), len(wanted))
     if frames_TYX3 is not None and len(given) < len(wanted):
         frames_TYX3 = frames_TYX3[[place[asked] for asked in sorted(given)]]
     return frames_TYX3, sorted(given.items()), losses

@@ -85,6 +85,7 @@ def read(
     mode: str = "exact",
     size: Size = None,
     on_frame: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
     timeout_s: float = 30.0,
     resize: Resize = resized,
 ) -> Clip:
@@ -98,15 +99,17 @@ def read(
           last frame of each interval and stamps it with the interval's start
     size: None for the displayed size, (height, width), or a callable given (number of frames,
           height, width) that returns it; PIL bicubic right after decoding
-    on_frame: called with (done, total) after each frame, and again while none comes for a while, in
-          the caller's thread; may raise, which ends the reading at once
+    on_frame: called with (done, total) after each frame, in the caller's thread; may raise
+    on_wait: called ten times a second while no frame comes, in the caller's thread; what it raises
+          ends the reading at once
     timeout_s: how long the decoder may go without progress
     resize: what resizes a picture, in the caller's thread; gives the bits that PIL gives
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
-    _check_callback(on_frame)
+    _check_callback("on_frame", "of (done, total)", on_frame)
+    _check_callback("on_wait", "without arguments", on_wait)
     found = local_file(path)
     if kind_of(found) == "image":
         return read_image(found, size=size, resize=resize)
@@ -114,7 +117,7 @@ def read(
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
     untagged = "bt601" if mode == "official" else "height"
     frames, given, losses = read_picks(
-        found, timeline, sorted(set(picks)), size, on_frame, timeout_s, untagged, resize
+        found, timeline, sorted(set(picks)), size, on_frame, on_wait, timeout_s, untagged, resize
     )
     if mode == "official":
         frames, times_s = official.expanded(frames, given, picks, times_s)
@@ -182,9 +185,9 @@ def _picks(
     return picks, tuple(timeline.times_s[picks].tolist())
 
 
-def _check_callback(on_frame: object) -> None:
-    if on_frame is not None and not callable(on_frame):
-        raise VideoError(f"on_frame is a function of (done, total) - got {shown(on_frame)}.")
+def _check_callback(name: str, kind: str, given: object) -> None:
+    if given is not None and not callable(given):
+        raise VideoError(f"{name} is a function {kind} - got {shown(given)}.")
 
 
 def _checked(

@@ -69,10 +69,16 @@ class Handlers(Layout):
         drop = gr.File(value=None, visible="hidden" if visitor.current else True)
         selected = self.controller.example_index(visitor.current)
         examples = widget_values.gallery(self.controller.examples, selected)
-        return drop, *self.on_plan(visitor, {}, *values), examples
+        return drop, *self._plan(visitor, values), examples
 
     def on_plan(self, visitor: Session, event: dict, *values) -> tuple[dict, dict, dict]:
         """What the fields cost, or what is wrong with them; never what was so before."""
+        shown = self._plan(visitor, values)
+        visitor.fields = values
+        return shown
+
+    def _plan(self, visitor: Session, values: Sequence) -> tuple[dict, dict, dict]:
+        visitor.fields = None
         faults = form.faults(values, self.controller.context_tokens)
         budget = self._budget(visitor, faults, values)
         return widget_values.player(visitor), budget, {"faults": faults}
@@ -185,7 +191,9 @@ class Handlers(Layout):
         rule = self.controller.rule(form.split(values)[1]["prune"])
         for value in tabs.draw_tab(self.controller, visitor, rule):
             drawn = [value if name == visitor.tab else gr.skip() for name in self.panels]
-            yield [*drawn, self._budget(visitor, faults, values)]
+            # A tab takes its time: what was typed since then counts.
+            is_newest = visitor.fields in (None, values)
+            yield [*drawn, self._budget(visitor, faults, values) if is_newest else gr.skip()]
 
     def on_adopt(self, visitor: Session, event: dict) -> tuple:
         rule = form.rule(event)
@@ -280,7 +288,7 @@ class Handlers(Layout):
         }
         values = (*{**given, **fields}.values(),)
         visitor.news, visitor.before = "", {}
-        player, budget, _ = self.on_plan(visitor, {}, *values)
+        player, budget, _ = self._plan(visitor, values)
         shows = player, budget, *fields.values(), self._memory(visitor)
         return self.header_now(), *self._rows(visitor), *shows
 

@@ -48,6 +48,7 @@ class Session:
     news: what happened to the page that its open tab has not shown yet
     before: the default fields of the model that its open tab shows, where there is another by now
     foreseen: the current video, the pruner's settings, and what these would leave of it
+    fields: of the last plan, as the browser said them; None where the page set them itself
     """
 
     studio: Any
@@ -70,6 +71,7 @@ class Session:
     news: str = ""
     before: Mapping = field(default_factory=dict)
     foreseen: tuple[Attachment, dict | None, VisualContext] | None = None
+    fields: tuple | None = None
 
     @property
     def has_left(self) -> bool:

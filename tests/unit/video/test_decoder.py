@@ -20,6 +20,9 @@ from clips import numbered, write_animation, write_clip
 from heic import write_heic
 
 from vl3 import video
+from vl3.families.settings import ProcessorSettings
+from vl3.messages.media import find_media
+from vl3.pipeline import plan
 from vl3.video import decoder, images, limits, timeline
 from vl3.video.probe import read_header
 
@@ -246,6 +249,39 @@ def test_who_waits_can_stop_it(film, fresh, job):
     assert time.monotonic() - started_s < 0.3
 
 
+def test_a_read_and_an_answer_can_be_stopped_before_a_frame_comes(film, monkeypatch, decoding_here):
+    original, ended = timeline.packets, threading.Event()
+
+    def stalling(container, stream, beat):
+        yield next(original(container, stream, beat))
+        ended.wait(20)
+
+    monkeypatch.setattr("vl3.video.decode.packets", stalling)
+    (medium,) = find_media([{"role": "user", "content": [{"type": "video", "video": film}]}])
+    settings = ProcessorSettings(max_frames=4)
+    (grid,) = plan([medium], settings).grids
+    told, stop = [], threading.Event()
+
+    def stopping(*done):
+        told.append(done)
+        if stop.is_set():
+            raise Stopped
+
+    for read in (
+        lambda: video.read(film, on_wait=stopping),
+        lambda: medium.read(settings, grid, stopping),
+    ):
+        stop.clear()
+        threading.Timer(0.25, stop.set).start()
+        started_s = time.monotonic()
+        with pytest.raises(Stopped):
+            read()
+        assert time.monotonic() - started_s < 2
+    ended.set()
+    assert set(told) == {(), (1, 4)}
+    assert told.count((1, 4)) > 1, "one frame came, and then it was asked again"
+
+
 def test_who_leaves_ends_it(film, fresh):
     found = decoder.run(film, 30.0, partial(jobs.go_on))
     process = next(found)
@@ -317,6 +353,9 @@ def test_a_daemonic_worker_has_a_process_of_its_own(film, fresh, method):
 SCRIPT = """
 import sys, vl3
 from vl3 import video
+from vl3.families.settings import ProcessorSettings
+from vl3.messages.media import find_media
+from vl3.pipeline import plan
 from vl3.video import decoder
 print("once", len(video.read(sys.argv[1])), *decoder.processes())
 """
