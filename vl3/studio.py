@@ -7,10 +7,11 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 
@@ -39,10 +40,9 @@ __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
-# Of a clip, before there is a question.
-SECONDS = {"low": 0, "unit": "seconds"}
-READING = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
-SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
+SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
+READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
+SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}  # real sizes take minutes on a CPU
 
 
 class Studio:
@@ -223,7 +223,7 @@ class Studio:
     def reply(self, messages: Sequence[dict], **settings) -> Reply:
         """The whole answer to a conversation; takes and raises what stream does."""
         *_, last = self.stream(messages, **settings)
-        return last
+        return cast(Reply, last)
 
     def stream(
         self,
@@ -314,7 +314,7 @@ class Studio:
         """The prompt of a reply as the model read it: words, template tokens, slots of frames."""
         return replay.pieces(self._encoded, reply)
 
-    def _answered(self, request: Request) -> Iterator[Progress | str | Reply]:
+    def _answered(self, request: Request) -> Generator[Progress | str | Reply]:
         encoded, kept = self._encoded, self._prefix
         # While one answer of this session is written another one has a prefix of its own.
         prefix, self._prefix = kept or PrefixCache(), None
@@ -384,7 +384,7 @@ def load(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
     cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
-    return Studio(Engine(loaded), cache_bytes=cache_bytes, features=files, fitted=fitted)
+    return Studio(Engine(loaded), cache_bytes=cast(int, cache_bytes), features=files, fitted=fitted)
 
 
 def estimate(

@@ -6,7 +6,9 @@ FAMILIES. Everything else of the library asks the functions below.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -66,7 +68,7 @@ def read_config(folder: Path) -> VL3Config:
             "whole model is made of parts by vl3.weights.assemble"
         )
     try:
-        return check_sizes(family.read_config(Path(folder), raw))
+        return check_sizes(cast(VL3Config, family.read_config(Path(folder), raw)))
     except LayoutError:
         raise
     except KeyError as error:
@@ -89,7 +91,7 @@ def read_vision(folder: Path) -> VL3VisionConfig:
     family = detect(folder)
     if family.is_whole:
         return read_config(folder).vision_config
-    found = family.read_config(Path(folder), read_json(folder, "config.json"))
+    found = family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
     if not isinstance(found, VL3VisionConfig):
         raise LayoutError(f"{Path(folder).name} holds a {family.name} and no vision encoder")
     return found
@@ -103,7 +105,7 @@ def read_language(folder: Path) -> PreTrainedConfig:
     family = detect(folder)
     if family is not LANGUAGE:
         raise LayoutError(f"{Path(folder).name} is no language model but {family.name}")
-    return family.read_config(Path(folder), read_json(folder, "config.json"))
+    return family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
 
 
 def check_sizes(config: VL3Config) -> VL3Config:
@@ -135,7 +137,7 @@ def read_settings(folder: Path, patch: int) -> ProcessorSettings:
     else:
         family = NATIVE if "video_processor" in raw else OFFICIAL
     try:
-        return family.read_settings(Path(folder), raw, patch)
+        return cast(Callable, family.read_settings)(Path(folder), raw, patch)
     except LayoutError:
         raise
     except KeyError as error:

@@ -56,7 +56,7 @@ def _read_config(folder: Path, raw: dict) -> VL3Config:
     text = {key: value for key, value in text.items() if not key.startswith(_FOREIGN_PREFIXES)}
     return VL3Config(
         vision_config=read_encoder(vision),
-        text_config=text,
+        text_config=text,  # type: ignore[arg-type]  # transformers makes a configuration of it
         connector=raw.get("mm_projector_type", "mlp2x_gelu"),
         image_token_id=raw["image_token_index"],
         dtype=raw.get("torch_dtype", raw.get("dtype")),

@@ -305,7 +305,7 @@ class EncodedCache:
         written_as: by which they are found there, and written; None for neither
         """
         (grid,) = patches.grids
-        if written_as and (found := self.files.get(written_as)) is not None:
+        if written_as and self.files and (found := self.files.get(written_as)) is not None:
             opening.on_stage(Progress("Encoded before, read from disk", kind="loading"))
             return found.to(self.model.device), False
 
@@ -322,7 +322,7 @@ class EncodedCache:
                     tell(done)
 
             fresh = self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
-        if written_as:
+        if written_as and self.files:
             self.files.put(written_as, fresh)
         return fresh, True
 
@@ -394,7 +394,8 @@ def _source(medium: MediaPart, known: Clip) -> str:
 
 def _of_clip(clip: Clip) -> str:
     told = (clip.times_s, clip.lost_frames, clip.notes)
-    return f"{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(clip.frames_TYX3))} {told}"
+    frames = np.ascontiguousarray(clip.frames_TYX3)
+    return f"{xxhash.xxh3_128_hexdigest(frames.data)} {told}"
 
 
 def _of_mask(keep: Keep) -> str:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
+from typing import cast
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ class Engine:
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self.model: nn.Module = loaded.model
+        self.model = loaded.model
         self.processor = loaded.processor
         self._line: deque[Turn] = deque()  # the first one computes
         self._at_work: Turn | None = None
@@ -97,12 +98,12 @@ class Engine:
             return
         with self.turn():
             try:
-                self.model.to("cpu")
+                cast(nn.Module, self.model).to("cpu")
                 give_back_memory()
                 yield
             finally:
                 give_back_memory()
-                self.model.to(device)
+                cast(nn.Module, self.model).to(device)
 
 
 class Turn:

@@ -8,8 +8,9 @@ run takes exactly the same steps, both give the same numbers and the same text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -115,7 +116,7 @@ def tokens(
     question: PreparedPrompt,
     decoding: Decoding,
     prefix: PrefixCache,
-    eos_token_ids: Sequence[int],
+    eos_token_ids: Collection[int],
     on_prefilled: Callable[[int], None] | None = None,
     stopped: Callable[[], bool] = never,
 ) -> Iterator[int]:
@@ -132,7 +133,7 @@ def tokens(
     sequence = prompt_ids
     try:
         for step in range(decoding.max_new_tokens):
-            scores = processors(sequence, logits.float())
+            scores = processors(cast(torch.LongTensor, sequence), cast(Any, logits.float()))
             if decoding.temperature > 0:
                 token = torch.multinomial(scores.softmax(-1), 1, generator=chooser)
             else:
@@ -168,7 +169,7 @@ def _prefill(
         start = end
     with engine.turn(stopped) as turn:
         rest = model.get_input_embeddings()(ids_BL[:, start:])
-        return _fill(turn, model, prefix.cache, rest)
+        return cast(torch.Tensor, _fill(turn, model, prefix.cache, rest))
 
 
 def _fill(turn: Turn, model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:

@@ -135,7 +135,8 @@ def weight_bytes(
     rest = [layer for name in ("vision", "connector") for layer in found[name].linears]
     rest_weights = sum(layer.weights for layer in rest) + found["language"].tables
     others = sum(part.parameters for part in found.values()) - language - rest_weights
-    each, each_rest = itemsize, itemsize
+    each: float = itemsize
+    each_rest = itemsize
     if quantize == "int8":
         each = 1
     elif quantize:

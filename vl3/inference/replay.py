@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 import torch
@@ -162,7 +163,7 @@ def _videos(encoded: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[
             f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
             "with the same settings, then look"
         )
-    return videos
+    return cast(list[EncodedVideo], videos)
 
 
 def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:

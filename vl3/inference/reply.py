@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -26,6 +27,7 @@ from vl3.inference.encoded import (
 from vl3.inference.engine import Stopped, give_back_memory
 from vl3.inference.generation import PrefixCache, PreparedPrompt
 from vl3.messages.media import find_media
+from vl3.prompt import Prompt
 from vl3.settings import Decoding
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
@@ -62,7 +64,7 @@ class ReplyState:
     started: float = field(default_factory=time.perf_counter)
     videos: list[tuple[EncodedVideo, bool]] = field(default_factory=list)
     now: ModelFingerprint | None = None
-    prompt: prompt.Prompt | None = None
+    prompt: Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     reused_tokens: int = 0
@@ -74,7 +76,7 @@ class ReplyState:
 
 def generate(
     encoded: EncodedCache, prefix: PrefixCache, request: Request
-) -> Iterator[Progress | str | Reply]:
+) -> Generator[Progress | str | Reply]:
     """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
     with a smaller plan.
 
@@ -187,7 +189,7 @@ def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> I
         _, video = handed.get(id(medium.source), (None, None))
 
         def opened(on_stage, stopped, medium=medium, video=video):
-            opening = Opening(state.now, request.reuse, on_stage, stopped)
+            opening = Opening(cast(ModelFingerprint, state.now), request.reuse, on_stage, stopped)
             if video is None:
                 return encoded.open(medium, request.settings, opening)
             return encoded.take(video, prune_anew, opening)
@@ -248,7 +250,7 @@ def _opened_in(part) -> list[str]:
     ]
 
 
-def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, object]:
+def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, Any]:
     """Runs work(on_stage, stopped) beside us, yields its stages, returns its value or raises its
     error."""
     events: queue.SimpleQueue = queue.SimpleQueue()
@@ -284,15 +286,16 @@ def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, 
 
 def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
     """The prompt with its media as the prefill wants them."""
-    spans = state.prompt.spans
+    prompt, now = cast(Prompt, state.prompt), cast(ModelFingerprint, state.now)
+    spans = prompt.spans
     runs = accumulate(len(video.slots) for video, _ in state.videos)
     ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
-    if len(state.prompt.ids) >= limit:
+    if len(prompt.ids) >= limit:
         moving = any(video.clip.kind == "video" for video, _ in state.videos)
         unpruned = processor.settings.unpruned
         raise TooLong(
-            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "
+            f"{len(prompt.ids)} tokens exceed the limit {limit}. "
             + (
                 "Lower frames per second, or shorten the clip."
                 if moving and unpruned
@@ -310,7 +313,7 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
             return model.visual_tokens(video.features_MD, (video.grid,), video.keep.keep_M)
 
     keys = tuple(video.answer_key for video, _ in state.videos)
-    return PreparedPrompt(state.prompt.ids, ends, keys, embeds, state.now.model)
+    return PreparedPrompt(prompt.ids, ends, keys, embeds, now.model)
 
 
 def _within_context(model, question: PreparedPrompt, decoding: Decoding) -> Decoding:
@@ -370,7 +373,7 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
 
 def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
     """What is to be known of how the clips were seen: once for each clip, named where several."""
-    told = {}
+    told: dict[tuple, int] = {}
     for video in videos:
         own = list(video.notes)
         if video.made.encoder == HANDED_OVER:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -10,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 LINEAR = (nn.Linear, Conv1D)  # GPT-2 keeps the weight of a linear layer the other way round
 
 
-def decoder_layers(language: nn.Module) -> nn.ModuleList:
+def decoder_layers(language: Any) -> nn.ModuleList:
     """The list of a causal language model's layers, first to last.
 
     Raises: ValueError for a model that has no list of as many modules as its configuration says.

@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any, cast
 
 from vl3.inference.registry import Registry
-from vl3.values import Ledger
+from vl3.values import Ledger, Reply
 from vl3.viz import compare
 from vl3.viz.compare import Side
 from vl3.webapp.conversation import Turn, follow, messages
@@ -138,10 +138,11 @@ def _answered(studio, run: Run, request: Mapping, refusals: Sequence) -> Iterato
 
 
 def _side(studio, run: Run) -> Side:
-    videos = studio.videos(run.turn.reply)
+    reply = cast(Reply, run.turn.reply)
+    videos = studio.videos(reply)
     return Side(
         name=run.name,
-        reply=replace(run.turn.reply, ledger=alone(run.turn.reply.ledger, videos)),
+        reply=replace(reply, ledger=alone(reply.ledger, videos)),
         clips=tuple(video.clip for video in videos),
         keeps=tuple(video.keep for video in videos),
     )

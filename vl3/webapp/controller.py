@@ -174,12 +174,12 @@ class Controller:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
         self.examples += examples.read(clips, self.uploads)
 
-    def choose_example(self, visitor: Session, index: int) -> None:
+    def choose_example(self, visitor: Session, index: object) -> None:
         """Makes a bundled clip the current video."""
         visitor.current = examples.chosen(self.examples, index)["item"]
         visitor.choice += 1
 
-    def example_question(self, index: int, number: int) -> str:
+    def example_question(self, index: object, number: object) -> str:
         """A suggested question of a bundled clip."""
         return examples.chosen(examples.chosen(self.examples, index)["questions"], number)
 
@@ -231,7 +231,7 @@ class Controller:
         visitor.begin([*visitor.turns, turn])
 
     def _check_room(self, turn: Turn, settings: Mapping) -> None:
-        tokens = sum(item.plan.num_tokens for item in turn.attachments)
+        tokens = sum(item.plan.num_tokens for item in turn.attachments if item.plan)
         room = self.room(settings["max_new_tokens"])
         prunes = not self.card["unpruned"]
         if tokens > room and (settings["prune"] is None or not prunes):
@@ -312,7 +312,7 @@ class Controller:
                 if visitor.run == run:
                     visitor.turns = [*earlier, replace(turn, status="failed", problem=str(error))]
                     yield visitor.turns
-                raise self.refusal(error) from error
+                raise cast(UserError, self.refusal(error)) from error
             finally:
                 stop.set()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image
 
@@ -107,15 +108,15 @@ def value(plan: Plan, made: FilmStrip | None, url: str, seen: VisualContext | No
 
     made, url: the pictures; None where there are none yet for these frames.
     """
-    times_s = plan.times_s
+    times_s = cast(tuple[float, ...], plan.times_s)
     starts = firsts(len(times_s))
-    is_made = made is not None and made.spans == spans(times_s)
-    shown_s = made.times_s if is_made else [times_s[first] for first in starts]
+    made = made if made and made.spans == spans(times_s) else None
+    shown_s = made.times_s if made else [times_s[first] for first in starts]
     seen = seen if seen and seen.times_s == times_s else None
     share = shares(seen) if seen else [None] * len(starts)
     cells = zip(shown_s, labels(shown_s), starts, share, strict=True)
     return {
-        "url": url if is_made else "",
+        "url": url if made else "",
         "size": cell_size(plan.height_px, plan.width_px),
         "cells": [
             {"time_s": time_s, "label": label, "first": first, "share": kept}

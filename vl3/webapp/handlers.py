@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import gradio as gr
 
@@ -41,7 +42,7 @@ class Handlers(Layout):
                 raise
             raise gr.Error(text_format.FULL, title="Disk full", print_exception=False) from None
         except (UserError, *self.controller.refusals) as error:  # type: ignore[misc]  # it does not follow the star
-            refused = self.controller.refusal(error)
+            refused = cast(UserError, self.controller.refusal(error))
             message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
         except gr.Error:
@@ -55,7 +56,8 @@ class Handlers(Layout):
             raise gr.Error(message, title="Not done") from error
 
     def visitor(self, request: gr.Request) -> Session:
-        return self.controller.visitors.get(request.session_hash, request.request.state.owner)
+        browser = cast(Any, request.request)
+        return self.controller.visitors.get(request.session_hash, browser.state.owner)
 
     def leave(self, request: gr.Request) -> None:
         self.controller.visitors.leave(request.session_hash)

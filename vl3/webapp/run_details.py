@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import cast
 
 from vl3.settings import Decoding
 from vl3.units import format_bytes
@@ -20,7 +21,7 @@ DEFAULTS: dict[str, object] = {**asdict(Decoding()), "budget_tokens": None, "pru
 def rows(turn: Turn) -> list[tuple[str, str]]:
     """What an answered turn was made of and by: the rows of its ledger below its model."""
     by = [("Model", text_format.model(turn.card))] if turn.card else []
-    return [*by, *ledger_rows(turn.reply.ledger)]
+    return [*by, *ledger_rows(cast(Reply, turn.reply).ledger)]
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -52,13 +53,14 @@ def _share(part: int, whole: int) -> str:
 
 def blocks(turns: Sequence[Turn], turn: Turn, card: Mapping, prune: Mapping | None) -> list[dict]:
     """Settings and code of an answered turn, as titled texts. prune: the model's own."""
+    reply = cast(Reply, turn.reply)
     chosen = {
         name: value
-        for name, value in turn.reply.settings.items()
+        for name, value in reply.settings.items()
         if name in DEFAULTS and value != {**DEFAULTS, **card["defaults"], "prune": prune}[name]
     }
     return [
-        {"title": "Settings", "text": settings_json(turn.reply)},
+        {"title": "Settings", "text": settings_json(reply)},
         {"title": "Python", "text": python_code(turns, turn, card, chosen)},
         {"title": "Command line", "text": shell_code(turns, turn, card, chosen)},
     ]
