@@ -305,6 +305,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
+        self._is_closed_at_exit = False
         self._works: bool | None = None  # whether one could be started; None before it was tried
 
     def take(self) -> _Child | None:
@@ -369,9 +370,10 @@ class _Pool:
     def _start(self) -> _Child:
         child = _Child()
         with self._lock:
-            if not self._all:
+            if not self._is_closed_at_exit:
                 # also where a worker of multiprocessing ends, which has no atexit
                 util.Finalize(None, self.close, exitpriority=10)
+                self._is_closed_at_exit = True
             self._all.add(child)
         return child
 
