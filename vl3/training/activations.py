@@ -71,6 +71,7 @@ def kept_of_pass(
 
 def _grids(patches: int, frame: int) -> tuple[Grid, ...]:
     """So many patches in frames of a size, and what is left in a smaller one; in whole tokens."""
+    patches, frame = max(4, patches), max(4, frame)  # without any picture an empty one goes in
     count, left = divmod(patches, frame)
     sizes = [(count, frame), (1, left)]
     return tuple(

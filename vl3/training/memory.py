@@ -215,7 +215,7 @@ def _activations(recipe, config, shape, machine) -> tuple[float, float, float, f
     D, E, heads = vision.hidden_size, text.hidden_size, vision.num_attention_heads
     inner, size = vision.intermediate_size, machine.compute_bytes
     if flows["vision"]:
-        behind = kept["vision"].behind / shape.patches
+        behind = kept["vision"].behind / max(1, shape.patches)
         passes = shape.patches * passing(heads, shape.frame, D, inner, behind, machine)
         again = "vision" in recipe.checkpointing
         see, see_passing = _through(vision.num_hidden_layers, kept["vision"], passes, again)
