@@ -18,7 +18,7 @@ from PIL import Image
 
 from vl3.data.preview import Preview, TextPiece
 from vl3.viz.chart import Chart
-from vl3.viz.figures import AMBER, BLUE, CLEAR, INK, LINE
+from vl3.viz.figures.style import AMBER, BLUE, CLEAR, INK, LINE
 
 LEARNED, VISUAL, READ = "#9fd8b4", "#d5dcf5", "#eceff1"
 RIGHT, WRONG = "#2a8f6c", "#d0504a"  # read on white and on black
@@ -36,13 +36,16 @@ def frames(view: Preview) -> HTML:
     return HTML(f"<div style='display:flex;gap:8px;flex-wrap:wrap;font-size:12px'>{cells}</div>")
 
 
-def prompt(view: Preview, talks: int) -> HTML:
+def prompt(view: Preview, conversations: int) -> HTML:
     """The first conversations of a sample, token by token; learned ones are green."""
     rows = "".join(
-        f"<p style='font:13px/1.9 monospace'>{' '.join(map(_piece, talk))}</p>"
-        for talk in view.talks[:talks]
+        f"<p style='font:13px/1.9 monospace'>{' '.join(map(_piece, conversation))}</p>"
+        for conversation in view.conversations[:conversations]
     )
-    count = f"{view.tokens} tokens in all {len(view.talks)} conversations, {view.learned} learned"
+    count = (
+        f"{view.tokens} tokens in all {len(view.conversations)} conversations, "
+        f"{view.learned} learned"
+    )
     return HTML(f"<b>{count}</b>{rows}")
 
 

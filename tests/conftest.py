@@ -34,6 +34,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def decoding_here(monkeypatch):
+    """Videos are decoded in a thread of this process, which sees what a test puts in their way."""
+    monkeypatch.setenv("VL3_DECODER", "thread")
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     words = ["What happens in the video? A red circle moves right.", "user assistant system stream"]
@@ -95,4 +101,21 @@ def tiny_folder(tiny_model, tiny_processor, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     tiny_model.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def joining_folder(tokenizer, tmp_path_factory) -> Path:
+    """A tiny model whose connector joins two frames and 2 x 2 merged cells (tests/joining.py)."""
+    from joining import Joining
+
+    config = tiny_config(tokenizer)
+    config.connector = Joining.NAME
+    chosen = {"budget_tokens": 400, "min_tokens": 1, "connector": Joining.NAME, "prune": None}
+    processor = VL3Processor(
+        tokenizer, ProcessorSettings(**chosen), image_token_id=config.image_token_id
+    )
+    folder = tmp_path_factory.mktemp("joining")
+    wide_awake(VL3ForConditionalGeneration(config)).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder

@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import get_args
 
 import vl3
 from train_cli.config import OK, USAGE, in_words
 from vl3.arguments import number
+from vl3.settings import Decoding, PruneMode, PruneSide
 from vl3.units import parse_memory
 from vl3.values import Progress, Reply
 from vl3.weights import places
@@ -24,6 +27,15 @@ from vl3.weights import places
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("question", nargs="?", help="what to ask; without it, a conversation")
+    _add_reading(parser)
+    _add_decoding(parser)
+    _add_loading(parser)
+    parser.add_argument(
+        "--details", action="store_true", help="tokens, times and memory at the end"
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="checkpoint folder or hub id (default: the bundled nano)")
     parser.add_argument(
         "--video",
@@ -37,24 +49,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, metavar="S", help="from this second of the video")
     parser.add_argument("--end", type=float, metavar="S", help="to this second of the video")
     parser.add_argument("--budget-tokens", type=int, help="visual tokens before pruning")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer")
+    parser.add_argument("--temperature", type=float, help="0 is greedy (default)")
     parser.add_argument(
         "--top-p",
         type=float,
-        default=1.0,
         help="draw from the likeliest tokens that make up this share",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=float,
-        default=1.0,
         help="above 1: what was said becomes less likely",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    parser.add_argument("--seed", type=int, help="of what is drawn at random")
     parser.add_argument(
         "--prune",
-        choices=("off", "official", "rlt", "last_kept"),
+        choices=("off", *get_args(PruneMode)),
         help="how repeated patches are removed (default: as the model was trained)",
     )
     parser.add_argument(
@@ -64,9 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="patches that change no more than this are removed",
     )
     parser.add_argument(
-        "--prune-keep", choices=("earlier", "later"), help="which of two alike patches stays"
+        "--prune-keep", choices=get_args(PruneSide), help="which of two alike patches stays"
     )
     parser.add_argument("--system", help="system prompt instead of the model's own")
+    parser.set_defaults(**asdict(Decoding()))
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantize",
         choices=("nf4", "int8", "nf4+int8"),
@@ -88,9 +105,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="GB",
         help="keep so much of encoded videos on disk, so that none is encoded twice; default 0",
-    )
-    parser.add_argument(
-        "--details", action="store_true", help="tokens, times and memory at the end"
     )
 
 
@@ -207,11 +221,7 @@ def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
     stop, reply, progress = threading.Event(), None, _Progress()
     stream = studio.stream(
         messages,
-        max_new_tokens=chosen.max_new_tokens,
-        temperature=chosen.temperature,
-        top_p=chosen.top_p,
-        repetition_penalty=chosen.repetition_penalty,
-        seed=chosen.seed,
+        **{each.name: getattr(chosen, each.name) for each in fields(Decoding)},
         budget_tokens=chosen.budget_tokens,
         prune=_prune(chosen),
         stop=stop,

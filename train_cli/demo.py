@@ -4,7 +4,7 @@
     python -m train_cli demo --minutes 20      the same with more time
     python -m train_cli demo --from-bundled    the bundled nano learns a new colour
 
-It ends by itself in that time, also on a slow machine, which then learns less. Counted is the time
+It ends in that time, also on a slow machine, which then learns less. Counted is the time
 that one core spends on it: a machine that does other work takes longer and learns the same. The
 blind score is that of the same questions about black pictures: what can be had by guessing.
 """
@@ -64,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
     import torch
     from transformers.utils import logging
 
-    torch.set_num_threads(1)  # of several that wait for each other, time would be anybody's guess
+    torch.set_num_threads(1)  # of several that wait for each other, time could not be predicted
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     train = _colour if chosen.from_bundled else _nano

@@ -13,19 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import shutil
 from pathlib import Path
 
-from train_cli.config import (
-    BAD_DATA,
-    OK,
-    TOO_BIG,
-    RecipeParser,
-    bundled,
-    fail,
-    read_recipe,
-)
+from train_cli.config import BAD_DATA, OK, TOO_BIG, RecipeParser, fail
+from train_cli.model_sizes import UnknownSizes, or_unknown, sizes
 from vl3.training.ready import folder as run_folder
 from vl3.training.ready import nearest_folder
 from vl3.training.recipe import Recipe, Source
@@ -37,10 +29,6 @@ from vl3.weights.whole import check_weights
 Parser = RecipeParser
 LOOKED_AT = 64  # samples of a data set that are measured
 TFLOPS = 400  # the speed that one H100 reaches in training
-
-
-class UnknownSizes(ValueError):
-    """The sizes of the model cannot be read here."""
 
 
 def add_arguments(parser: RecipeParser) -> None:
@@ -141,75 +129,6 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
     return "cpu", bfloat16_time() <= 1, limit or float(psutil.virtual_memory().available)
 
 
-# The model's sizes
-
-
-def sizes(recipe: Recipe):
-    """Sizes of the model that the recipe starts from.
-
-    A run that has not been made has the sizes of its bundled recipe's start; the released models
-    and the parts they were made of are known by name.
-    """
-    from vl3.config import VL3Config, nano
-
-    start = recipe.start
-    if start.nano:
-        return nano(vocab_size=1024, image_token_id=0)
-    if start.model:
-        return _whole(start.model)
-    text = _text(start.language)
-    return VL3Config(vision_config=_vision(start.vision), text_config=text)
-
-
-def _whole(name: str):
-    from vl3.weights.sizes import sizes_of
-
-    made_by = None if Path(name).expanduser().is_dir() else _recipe_of(name)
-    return sizes(made_by) if made_by else _read(lambda: sizes_of(name))
-
-
-def _recipe_of(folder: str) -> Recipe | None:
-    """The bundled recipe, with the overlay 7b where its name ends so, whose runs lie there."""
-    for name in bundled():
-        for twin in (name, f"{name}_7b"):
-            if folder.rstrip("/") == f"runs/{twin}" and name.startswith(("stage", "nano")):
-                return read_recipe(["--config", twin])
-    return None
-
-
-def _vision(name: str):
-    from vl3.config import VL3VisionConfig
-    from vl3.families import read_vision
-
-    if Path(name).expanduser().is_dir():
-        return _read(lambda: read_vision(Path(name)))
-    if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
-        return VL3VisionConfig()
-    return _whole(name).vision_config
-
-
-def _text(name: str):
-    from vl3.config import videollama3_2b, videollama3_7b
-    from vl3.families import read_language
-
-    if Path(name).expanduser().is_dir():
-        return _read(lambda: read_language(Path(name)))
-    known = {"1.5B": videollama3_2b, "7B": videollama3_7b}
-    if matched := re.fullmatch(r"Qwen/Qwen2\.5-(1\.5B|7B)(-Instruct)?", name):
-        return known[matched[1]]().text_config
-    raise UnknownSizes(f"the sizes of {name} are not known here; give a folder")
-
-
-def _read(reading):
-    """What reading gives. Raises: UnknownSizes for a model that cannot be read."""
-    from vl3.families.layouts import LayoutError
-
-    try:
-        return reading()
-    except (LayoutError, OSError) as error:
-        raise UnknownSizes(str(error)) from error
-
-
 # The data
 
 
@@ -222,7 +141,7 @@ def local_processor(recipe: Recipe):
 
     folder = NANO if recipe.start.nano else Path(recipe.start.model or "").expanduser()
     if recipe.start.model == NANO_NAME or (recipe.start.model and folder.is_dir()):
-        folder = _read(lambda: resolve(folder, offline=True))  # of a run, its last checkpoint
+        folder = or_unknown(lambda: resolve(folder, offline=True))  # of a run, its last checkpoint
     if not (folder / "tokenizer.json").is_file():
         return None
     processor = VL3Processor.from_pretrained(folder)
@@ -393,7 +312,6 @@ def as_text(plan, place: Path, free: float) -> str:
 
     place: the folder that is there where the run will be; free: bytes on its disk
     """
-    kind = "float32" if plan.machine.compute_bytes == 4 else "bfloat16"
     lines = [
         f"{plan.name}: {many(plan.steps)} steps, {many(plan.samples)} samples, "
         f"{many(plan.tokens)} tokens",
@@ -402,17 +320,31 @@ def as_text(plan, place: Path, free: float) -> str:
             for name, lines, times in plan.repeats
         ),
         "",
-        f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights",
+        *_modules(plan),
+        "",
+        *_memory(plan),
+        *_arithmetic(plan),
+        *_disk(plan, place, free),
+        *(f"warning: {warning}" for warning in plan.warnings),
+        *(f"note: {note}" for note in plan.assumed),
     ]
+    return "\n".join(lines)
+
+
+def _modules(plan) -> list[str]:
+    lines = [f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights"]
     for row in plan.modules:
         rate = f"{row.rate:g}" if row.rate else "frozen"
         lines.append(
             f"{row.name:<12}{many(row.parameters):>12}{many(row.trainable):>12}"
             f"{rate:>10}  {row.dtype}"
         )
-    shape = plan.shape
-    lines += [
-        "",
+    return lines
+
+
+def _memory(plan) -> list[str]:
+    kind, shape = "float32" if plan.machine.compute_bytes == 4 else "bfloat16", plan.shape
+    lines = [
         f"memory on one {plan.machine.device}, {kind} arithmetic, largest pass "
         f"{shape.tokens:,} tokens and {shape.patches:,} patches, longest sample "
         f"{shape.row:,} tokens",
@@ -421,31 +353,37 @@ def as_text(plan, place: Path, free: float) -> str:
     lines.append(f"  {'peak':<24}{gb(plan.peak_bytes):>10}")
     if plan.limit_bytes is not None:
         lines.append(f"  {'usable':<24}{gb(plan.limit_bytes):>10}")
-    if plan.flops and plan.machine.device == "cuda":
+    return lines
+
+
+def _arithmetic(plan) -> list[str]:
+    if not plan.flops:
+        return []
+    if plan.machine.device == "cuda":
         hours = plan.flops / (TFLOPS * 1e12) / 3600
         least = "" if plan.measured else "at least "
-        lines += [
+        return [
             "",
             f"arithmetic: {least}{plan.flops / 1e18:,.2f} EFLOP, {least}{hours:,.1f} hours at "
             f"{TFLOPS} TFLOP/s (about one H100)",
         ]
-    elif plan.flops:
-        speed = cpu_speed()
-        lines += [
-            "",
-            f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
-            f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
-            f"{speed / 1e9:,.0f} GFLOP/s",
-        ]
+    speed = cpu_speed()
+    return [
+        "",
+        f"arithmetic: {plan.flops / 1e12:,.0f} TFLOP, at least "
+        f"{plan.flops / speed / 60:,.1f} minutes on this CPU, which multiplies at "
+        f"{speed / 1e9:,.0f} GFLOP/s",
+    ]
+
+
+def _disk(plan, place: Path, free: float) -> list[str]:
     each, keep = plan.disk["weights"] + plan.disk["optimizer"], plan.disk["checkpoints"]
     frames = f", {gb(plan.disk['frames'])} of frames" if plan.disk["frames"] else ""
-    lines += [
+    lines = [
         f"disk: {gb(keep)} for checkpoints of {gb(each)} (weights {gb(plan.disk['weights'])}, "
         f"optimizer {gb(plan.disk['optimizer'])}){frames}; an export takes "
         f"{gb(plan.disk['export'])}; {gb(free)} are free in {place}"
     ]
     if free < keep + plan.disk["frames"]:
         lines.append("warning: the disk is too small for that; lower keep, or choose another --out")
-    lines += [f"warning: {warning}" for warning in plan.warnings]
-    lines += [f"note: {note}" for note in plan.assumed]
-    return "\n".join(lines)
+    return lines

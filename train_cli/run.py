@@ -63,7 +63,8 @@ def check_memory(recipe) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    from train_cli.plan import UnknownSizes, make, refuse_misfit
+    from train_cli.model_sizes import UnknownSizes
+    from train_cli.plan import make, refuse_misfit
 
     try:
         plan = make(recipe)

@@ -56,7 +56,8 @@ class VL3VisionConfig(PreTrainedConfig):
 class VL3Config(PreTrainedConfig):
     """A whole model: vision encoder, connector, language model.
 
-    connector: "linear" or "mlpNx_gelu" (N linear layers), the official names.
+    connector: "linear" or "mlpNx_gelu" (N linear layers), the official names, or that of a class
+    which is registered (vl3.connectors).
     image_token_id, video_token_id: token ids that mark visual slots in a prompt. The official
     layout has one for both (video_token_id is None), the transformers-native layout has two.
     """

@@ -1,13 +1,13 @@
 """VideoLLaMA 3, top to bottom: encode frames, project, splice into the prompt, answer.
 
-Read this first. pixels -> vision -> downsample -> connector -> keep -> splice -> language.
+Read this first. pixels -> vision -> downsample -> keep -> connector -> splice -> language.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from vl3.config import VL3Config
-from vl3.connectors import MLPConnector
+from vl3.connectors import Connector, connector_class
 from vl3.hf import from_pretrained
 from vl3.hf.generate import VisualGenerationMixin
 from vl3.language.attention import use_grouped_attention
@@ -51,11 +51,14 @@ class VisualInputs:
     if TYPE_CHECKING:  # of the model that it is mixed into
         config: VL3Config
         vision: VisionEncoder
-        connector: MLPConnector
+        connector: Connector
         get_input_embeddings: Callable[[], nn.Module]
 
     def embed_visual(self, pixel_values, grid_thw, merge_sizes, keep_mask=None) -> torch.Tensor:
         """Kept visual tokens at the language model's width, [K, E]."""
+        if connector_class(self.config.connector).mixes:
+            features = self.encode_vision(pixel_values, grid_thw, merge_sizes)
+            return self.visual_tokens(features, to_grids(grid_thw, merge_sizes), keep_mask)
         return self.project(self.encode_vision(pixel_values, grid_thw, merge_sizes, keep=keep_mask))
 
     def encode_vision(
@@ -91,15 +94,45 @@ class VisualInputs:
             x_MD = x_MD[source_M.to(x_MD.device)]
         return x_MD if keep is None else x_MD[keep.to(x_MD.device)]
 
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features through the connector: [M, D] to [M, E].
+    def visual_tokens(
+        self, features: torch.Tensor, grids: Sequence[Grid], keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Kept visual tokens [K, E] of the features of whole clips, [M, D] before the connector.
+
+        keep: as keep_mask of forward. Where the connector mixes merged cells, every token needs all
+        of its own: then keep leaves all in place, or is empty, which gives no token at all.
+        Raises: ValueError for a keep that would take cells from tokens.
+        """
+        if not connector_class(self.config.connector).mixes:
+            return self.project(features if keep is None else features[keep.to(features.device)])
+        if keep is not None and len(keep):
+            is_whole = keep.dtype == torch.bool and bool(keep.all())
+            order_M = torch.arange(len(features), device=keep.device)
+            if len(keep) != len(features) or not (is_whole or torch.equal(keep, order_M)):
+                raise ValueError(
+                    f"the connector {self.config.connector!r} joins neighbouring patches and "
+                    "frames, so none can be left out; make the inputs with prune=None"
+                )
+        tokens = self.project(features, grids)
+        return tokens if keep is None or len(keep) else tokens[:0]
+
+    def project(self, features: torch.Tensor, grids: Sequence[Grid] | None = None) -> torch.Tensor:
+        """Features through the connector: [M, D] to [K, E], one for one where it does not mix.
 
         In the format of its weights where these train in another one than the encoder has.
+        grids: whose merged cells the features are of, in full; for connectors that mix them
         """
-        weight = cast(torch.Tensor, self.connector.readout[0].weight)
-        if weight.is_floating_point():
+        weight = next((p for p in self.connector.parameters() if p.ndim > 1), None)
+        if weight is not None and weight.is_floating_point():
             features = features.to(weight.dtype)
-        return self.connector(features)
+        if not connector_class(self.config.connector).mixes:
+            return self.connector(features)
+        if grids is None:
+            raise ValueError(
+                f"the connector {self.config.connector!r} joins neighbouring patches and frames; "
+                "pass the grids of the features"
+            )
+        return self.connector(features, tuple(grids))
 
     def splice(
         self,
@@ -205,8 +238,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
 
     Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the mask
     of the pruner is computed before the model runs (the prompt holds one slot per *kept* token), so
-    batches larger than one work with pruning on; tokens are dropped before the connector, which
-    gives the same numbers because the connector works on each token alone.
+    batches larger than one work with pruning on; tokens are dropped before a connector that works
+    on each alone, which gives the same numbers. One that mixes them gets them all.
     """
 
     config: VL3Config
@@ -225,7 +258,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision = VisionEncoder(vision)
-        self.connector = MLPConnector(config.connector, vision.hidden_size, text.hidden_size)
+        build = connector_class(config.connector)
+        self.connector = build(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
         # PEFT looks for the word embeddings in the first child that is a model of transformers.
         self._modules = {n: self._modules[n] for n in ("language", "vision", "connector")}
@@ -286,7 +320,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
                 pixel_values - [N, 3 * patch * patch] uint8 levels or normalised floats, block order
                 grid_thw - [items, 3] frames, rows, cols in patches; merge_sizes - [items]
                 keep_mask - [M] bool, tokens the pruner keeps; None keeps all; or [K] int64, the
-                            token of each slot, where equal frames were encoded once
+                            token of each slot, where equal frames were encoded once (not with a
+                            connector that mixes tokens)
                 visual_embeds - [K, E] already encoded, projected and pruned, instead of pixels
                 inputs_embeds - [B, L, E] instead of input_ids; slots that still hold the embedding
                                 of config.image_token_id are filled
@@ -294,8 +329,8 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
                          the same moved by one, each beside the position that predicts it
                 attention_mask - [B, L], or [B, 1, L, L] where several samples share a row
         skip_logits: with labels, gives what the loss is made of instead of the logits, most of
-        which nobody learns. num_items_in_batch: learned tokens of the whole step, which the loss is
-        the mean over (of this batch when None). mm_encoder_outputs: see vl3.hf.generate.
+        which are not learned. num_items_in_batch: learned tokens of the whole step, over which the
+        loss is the mean (of this batch when None). mm_encoder_outputs: see vl3.hf.generate.
         Raises: ValueError when slots and visual tokens differ in number.
         """
         shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would wait for it

@@ -91,7 +91,7 @@ def resizer(plain: Resize) -> Resize:
 def rotate(
     q_NHC: torch.Tensor, k_NHC: torch.Tensor, runs: Runs
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys turned by the angles of their patches; the caller gives both away.
+    """Queries and keys turned by the angles of their patches; both may be overwritten.
 
     See vl3.kernels.rope2d.reference.rotate.
     """

@@ -4,7 +4,7 @@
                -> prepare  frames, patches, and which tokens are kept
                -> render   token ids with a slot for each kept token (VL3Processor.render)
 
-Chat, training, checks of data, previews and whoever reads clips for the model go this way.
+Chat, training, checks of data, previews and all else that reads clips for the model go this way.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import MediaInfo, MediaPart
-from vl3.values import Clip, Grid, Keep, Patches
+from vl3.settings import PruneSettings
+from vl3.values import Clip, Grid, Keep, Patches, TokenGrid
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
+from vl3.vision.token_map import SlotRuns, slot_runs
 
 Read = Callable[[MediaPart, ProcessorSettings, Grid], Clip]
 
@@ -36,14 +38,20 @@ class Planned:
     grids: tuple[Grid, ...]
 
     @property
-    def counts(self) -> list[int]:
-        """Visual tokens of each frame, before pruning."""
-        return [grid.tokens_per_frame for grid in self.grids for _ in range(grid.frames)]
+    def tokens(self) -> list[TokenGrid]:
+        """What the model's connector makes of each grid."""
+        return [self.settings.tokens_of(grid) for grid in self.grids]
+
+    @property
+    def slots(self) -> list[SlotRuns]:
+        """The slots of each medium in the prompt, before pruning."""
+        pairs = zip(self.tokens, self.shown)
+        return [slot_runs(tokens, None, info.times_s) for tokens, info in pairs]
 
     @property
     def num_tokens(self) -> int:
         """Visual tokens in all, before pruning."""
-        return sum(grid.num_tokens for grid in self.grids)
+        return sum(tokens.num_tokens for tokens in self.tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +59,7 @@ class Prepared:
     """Media of one prompt that were read.
 
     shown: their clips; grids: with the frames that were there; patches, keep: of all of them
+    tokens: what the model's connector makes of each grid
     """
 
     media: tuple[MediaPart, ...]
@@ -58,11 +67,22 @@ class Prepared:
     grids: tuple[Grid, ...]
     patches: Patches
     keep: Keep
+    tokens: tuple[TokenGrid, ...]
 
     @property
-    def counts(self) -> list[int]:
-        """Kept visual tokens of each frame."""
-        return [n for frames in self.keep.kept_per_frame for n in frames]
+    def slots(self) -> list[SlotRuns]:
+        """The slots of each medium in the prompt: its kept tokens, by the steps they belong to."""
+        found, start = [], 0
+        for tokens, clip in zip(self.tokens, self.shown):
+            end = start + tokens.grid.num_tokens
+            found.append(slot_runs(tokens, self.keep.keep_M[start:end], clip.times_s))
+            start = end
+        return found
+
+    @property
+    def num_tokens(self) -> int:
+        """Kept visual tokens in all."""
+        return sum(sum(runs.counts) for runs in self.slots)
 
 
 def plan(media: Sequence[MediaPart], settings: ProcessorSettings) -> Planned:
@@ -102,7 +122,7 @@ def read_medium(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> C
 def prepare(planned: Planned, read: Read = read_medium) -> Prepared:
     """The media decoded, cut into patches, and the pruner's mask over them.
 
-    read: what decodes a medium, where frames are kept or somebody watches
+    read: what decodes a medium, where frames are kept or progress is shown
     Raises: vl3.video.VideoError.
     """
     settings = planned.settings
@@ -112,9 +132,11 @@ def prepare(planned: Planned, read: Read = read_medium) -> Prepared:
     grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(planned.grids, clips))
     if not clips:
         nothing = torch.empty(0, 3 * settings.patch**2, dtype=torch.uint8)
-        return Prepared((), (), (), Patches(pixels_NP=nothing, grids=()), keep_all(()))
+        return Prepared((), (), (), Patches(pixels_NP=nothing, grids=()), keep_all(()), ())
     patches = to_patches(clips, grids)
-    return Prepared(planned.media, clips, grids, patches, prune_patches(patches, settings.prune))
+    keep = prune_patches(patches, settings.prune)
+    tokens = tuple(settings.tokens_of(grid) for grid in grids)
+    return Prepared(planned.media, clips, grids, patches, keep, tokens)
 
 
 def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:

@@ -6,12 +6,10 @@ frames decoded, each resized to its grid at once. What the pruner drops never be
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import accumulate
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import (
@@ -19,50 +17,30 @@ from transformers import (
     BatchFeature,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    ProcessorMixin,
 )
 
 from vl3 import prompt
-from vl3.arguments import (
-    choice,
-    did_you_mean,
-    instance,
-    items,
-    number,
-    shown,
-    switch,
-    whole,
-)
+from vl3.arguments import choice, did_you_mean, instance, switch, whole
 from vl3.config import VL3Config
 from vl3.families import layouts, read_chat_template, read_config, read_settings
-from vl3.families.settings import CONFIG_FILE, ProcessorSettings, PruneSettings
-from vl3.families.template import CHATML, NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN, Template
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings
+from vl3.families.template import CHATML, VIDEO_TOKEN, Template
 from vl3.hf import from_pretrained
 from vl3.hf.chat_template import chat_template
-from vl3.messages.media import MediaInfo, MediaPart, annotate, find_media
-from vl3.messages.reader import conversations, read
-from vl3.pipeline import Planned, plan, prepare
-from vl3.values import Clip, Keep, Patches
-
-# What stands for a medium in a rendered text, and for which kind.
-MARKS = {
-    prompt.IMAGE_TOKEN: "image",
-    NATIVE_IMAGE: "image",
-    VIDEO_TOKEN: "video",
-    NATIVE_VIDEO: "video",
-}
-PER_CALL = ("budget_tokens", "fps", "max_frames")
-SAMPLING = ("num_frames",)
-LONGEST = 1 << 30  # tokens that an argument may name
-PADDING = ("padding", "padding_side", "pad_to_multiple_of", "truncation", "max_length")
-NO_MEANING = (
-    "add_special_tokens",
-    "do_sample_frames",
-    "return_metadata",
-    "return_attention_mask",
-    "return_mm_token_type_ids",
-    "return_dict",
+from vl3.hf.processor_calls import (
+    MARKS,
+    ChatTemplateMixin,
+    RenderedText,
+    read_options,
+    rendered_texts,
 )
+from vl3.messages.media import MediaPart, annotate, find_media
+from vl3.messages.reader import conversations
+from vl3.pipeline import Planned, Prepared, plan, prepare
+from vl3.settings import PruneSettings
+from vl3.values import Keep, Patches
+from vl3.vision.token_map import SlotRuns
+
 # Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
 LOADING = {
     "trust_remote_code",
@@ -79,7 +57,7 @@ LOADING = {
 }
 
 
-class VL3Processor(ProcessorMixin):
+class VL3Processor(ChatTemplateMixin):
     """Messages to model inputs, with the tokenizer and settings of one checkpoint.
 
     Source: VideoLLaMA3 processing_videollama3.py and image_processing_videollama3.py. Differences:
@@ -191,6 +169,30 @@ class VL3Processor(ProcessorMixin):
         add_system_prompt = switch("add_system_prompt", add_system_prompt)
         continue_final_message = switch("continue_final_message", continue_final_message)
         return_labels = switch("return_labels", return_labels)
+        asked = read_options(self.settings, options, prune)
+        prompts, packed = [], []
+        for conversation in self._batch(messages, text, images, videos, return_labels):
+            prepared = self._prepared(conversation, asked.settings, asked.num_frames)
+            if isinstance(conversation, RenderedText):
+                rendered = self._render_text(conversation, prepared)
+            else:
+                rendered = self.render(
+                    conversation,
+                    prepared.slots,
+                    add_system_prompt=add_system_prompt,
+                    add_generation_prompt=add_generation_prompt,
+                )
+            prompts.append(self._unended(rendered) if continue_final_message else rendered)
+            if prepared.media:
+                packed.append((prepared.patches, prepared.keep))
+        found: dict[str, Any] = self._pad(prompts, return_labels, **asked.padding)
+        if return_tensors is None:
+            found = {name: tensor.tolist() for name, tensor in found.items()}
+        return BatchFeature(found | (visual_tensors(packed) if packed else {}))
+
+    @staticmethod
+    def _batch(messages, text, images, videos, return_labels: bool) -> Sequence:
+        """The conversations of a call, or its rendered texts."""
         if (messages is None) == (text is None):
             raise ValueError("a processor takes messages or text, one of them")
         if text is not None and return_labels:
@@ -202,194 +204,33 @@ class VL3Processor(ProcessorMixin):
                 "messages are dicts with role and content - got text; pass it as text=, or in a "
                 "message of a user"
             )
-        settings, num_frames, padding = self._options(options, prune)
-        prompts, packed = [], []
-        batch: Sequence
         if text is not None:
-            batch = self._texts(text, images, videos)
-        elif images is not None or videos is not None:
+            return rendered_texts(text, images, videos)
+        if images is not None or videos is not None:
             raise ValueError("images and videos go into the messages, or beside text=")
-        else:
-            batch = conversations(cast(Sequence, messages))
-        for conversation in batch:
-            rendered, prepared = self._conversation(
-                conversation, settings, num_frames, add_generation_prompt, add_system_prompt
-            )
-            prompts.append(self._unended(rendered) if continue_final_message else rendered)
-            if prepared.media:
-                packed.append((prepared.patches, prepared.keep))
-        found: dict[str, Any] = self._pad(prompts, return_labels, **padding)
-        if return_tensors is None:
-            found = {name: tensor.tolist() for name, tensor in found.items()}
-        return BatchFeature(found | (visual_tensors(packed) if packed else {}))
+        return conversations(messages)
 
-    def apply_chat_template(  # type: ignore[override]  # options by name, read in one place
-        self,
-        conversation: Sequence[dict] | Sequence[Sequence[dict]],
-        chat_template: str | None = None,
-        *,
-        tokenize: bool = False,
-        return_dict: bool = False,
-        return_tensors: str | None = None,
-        add_generation_prompt: bool = False,
-        add_system_prompt: bool = False,
-        continue_final_message: bool = False,
-        return_assistant_tokens_mask: bool = False,
-        processor_kwargs: dict | None = None,
-        **kwargs,
-    ):
-        """A conversation, or a batch, as text; with tokenize as token ids [B, L]; with return_dict
-        too as the whole input of the model, media read.
-
-        As text, a video that was not read yet is one <video>. Token ids are lists, or tensors with
-        return_tensors="pt", as of every class of transformers. Arguments of __call__ are taken in
-        processor_kwargs or beside the others.
-        """
-        batch = conversations(conversation)
-        is_batch = batch[0] is not conversation
-        rendering: dict[str, Any] = {
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": continue_final_message,
-        }
-        is_own = chat_template in (None, self.chat_template)
-        if not tokenize or not is_own:
-            texts = super().apply_chat_template(
-                [_as_template(talk) for talk in batch],
-                chat_template=chat_template,
-                add_system_prompt=add_system_prompt,
-                **rendering,
-            )
-            if not tokenize:
-                return texts if is_batch else texts[0]
-        options = kwargs | (processor_kwargs or {})
-        for name in ("tools", "documents"):
-            if options.pop(name, None):
-                raise ValueError(f"this model was not trained with {name}; write them as text")
-        if is_own:
-            tensors = self(
-                batch,
-                add_system_prompt=add_system_prompt,
-                return_tensors=return_tensors,
-                return_labels=return_assistant_tokens_mask,
-                **rendering,
-                **options,
-            )
-            if return_assistant_tokens_mask:
-                learned = torch.as_tensor(tensors.pop("labels")) != prompt.IGNORE
-                mask = learned.long()
-                tensors["assistant_masks"] = mask if return_tensors == "pt" else mask.tolist()
-        elif return_assistant_tokens_mask:
-            raise ValueError("the answers of a template of your own are not known; leave it out")
-        else:
-            media = [find_media(talk) for talk in batch]
-            images, videos = (
-                [
-                    [medium.part for medium in talk if (medium.part["type"] == "image") is kind]
-                    for talk in media
-                ]
-                for kind in (True, False)
-            )
-            tensors = self(
-                text=texts, images=images, videos=videos, return_tensors=return_tensors, **options
-            )
-        return tensors if return_dict else tensors["input_ids"]
-
-    def _options(self, options: dict, prune) -> tuple[ProcessorSettings, int | None, dict]:
-        """The settings of one call, the frames of each video, and how it pads; options that
-        tokenizers have but say nothing here are left out."""
-        given: dict[str, Any] = {}
-        known = (*PER_CALL, *SAMPLING, *PADDING)
-        for name, value in options.items():
-            if name in ("text_kwargs", "images_kwargs", "videos_kwargs"):
-                instance(name, value, Mapping, "a dict of options")
-                given |= value
-            else:
-                given[name] = value
-        for name in given.keys() - {*known, *NO_MEANING}:
-            raise ValueError(f"a processor has no option {name!r}{did_you_mean(name, known)}")
-        changed: dict[str, Any] = {}
-        if given.get("fps") is not None:
-            changed["fps"] = number("fps", given["fps"], above=0)
-        for name in ("budget_tokens", "max_frames"):
-            if given.get(name) is not None:
-                changed[name] = whole(name, given[name], low=1)
-        if not isinstance(prune, str) or prune != "model":
-            if prune is not None and not isinstance(prune, PruneSettings):
-                raise ValueError(
-                    f"prune is 'model', None to keep every token, or PruneSettings - got "
-                    f"{shown(prune)}"
-                )
-            changed["prune"] = prune
-        padding = {n: given[n] for n in PADDING if n in given}
-        for name in ("pad_to_multiple_of", "max_length"):
-            if padding.get(name) is not None:
-                padding[name] = whole(name, padding[name], low=1, high=LONGEST)
-        if "padding_side" in padding:
-            choice("padding_side", padding["padding_side"], ("left", "right"))
-        if given.get("num_frames") is not None:
-            given["num_frames"] = whole("num_frames", given["num_frames"], low=1)
-        return replace(self.settings, **changed), given.get("num_frames"), padding
-
-    def _texts(self, text, images, videos) -> list[_Rendered]:
-        """Each rendered text with its media as parts of a message, in the order of its marks."""
-        texts = [text] if isinstance(text, str) else items("text", text, "a text, or several")
-        if not texts or not all(isinstance(each, str) for each in texts):
-            raise ValueError(f"text is a text, or a list of at least one - got {shown(text)}")
-        marks = [re.findall("|".join(map(re.escape, MARKS)), each) for each in texts]
-        wanted = {
-            kind: [sum(MARKS[mark] == kind for mark in found) for found in marks]
-            for kind in ("image", "video")
-        }
-        films = _shared_out(videos, len(texts), wanted["video"])
-        pictures = _shared_out(images, len(texts), wanted["image"])
-        batch = []
-        for each, found, own_images, own_videos in zip(texts, marks, pictures, films):
-            kinds = [MARKS[mark] for mark in found]
-            if own_videos and "video" not in kinds:  # one mark a frame, of videos alone
-                kinds = ["video"] * len(own_videos)
-            rest = {"image": iter(own_images), "video": iter(own_videos)}
-            parts = [
-                source
-                if isinstance(source, dict) and "type" in source
-                else {"type": kind, kind: source}
-                for kind in kinds
-                if (source := next(rest[kind], None)) is not None
-            ]
-            if len(parts) != len(kinds) or any(
-                next(left, None) is not None for left in rest.values()
-            ):
-                raise ValueError(
-                    f"a text has {kinds.count('image')} <image> and {kinds.count('video')} <video> "
-                    f"- got {len(own_images)} images and {len(own_videos)} videos for it"
-                )
-            batch.append(_Rendered(each, [{"role": "user", "content": parts}]))
-        return batch
-
-    def _conversation(
-        self, messages, settings, num_frames, add_generation_prompt, add_system_prompt
-    ):
-        text = None
-        if isinstance(messages, _Rendered):
-            text, messages = messages.text, messages.messages
-        media = find_media(messages)
+    @staticmethod
+    def _prepared(conversation, settings: ProcessorSettings, num_frames: int | None) -> Prepared:
+        is_text = isinstance(conversation, RenderedText)
+        media = find_media(conversation.messages if is_text else conversation)
         if num_frames is not None:
             media = [_sampled(medium, num_frames) for medium in media]
-        prepared = prepare(plan(media, settings))
-        if text is not None:
-            parts = annotate(messages, media, prepared.shown)[0]["content"]
-            counts = prepared.counts
-            rendered = prompt.render_text(
-                text, self.tokenizer, self.slot_ids, parts, counts, MARKS, self.template
-            )
-        else:
-            rendered = self.render(
-                messages,
-                prepared.shown,
-                prepared.counts,
-                add_system_prompt=add_system_prompt,
-                add_generation_prompt=add_generation_prompt,
-            )
-        return rendered, prepared
+        return prepare(plan(media, settings))
+
+    def _render_text(self, rendered: RenderedText, prepared: Prepared) -> prompt.Prompt:
+        slots = prepared.slots
+        (message,) = annotate(rendered.messages, prepared.media, slots)
+        counts = _flat(slots)
+        return prompt.render_text(
+            rendered.text,
+            self.tokenizer,
+            self.slot_ids,
+            message["content"],
+            counts,
+            MARKS,
+            self.template,
+        )
 
     def plan(self, messages: Sequence[dict], settings: ProcessorSettings | None = None) -> Planned:
         """What the media of a conversation cost, from headers alone.
@@ -401,22 +242,20 @@ class VL3Processor(ProcessorMixin):
     def render(
         self,
         messages: Sequence[dict],
-        shown: Sequence[Clip | MediaInfo],
-        counts: Sequence[int],
+        slots: Sequence[SlotRuns],
         *,
         add_system_prompt: bool = False,
         add_generation_prompt: bool = False,
     ) -> prompt.Prompt:
-        """Token ids of a conversation, with slots for the visual tokens of each frame.
+        """Token ids of a conversation, with slots for the visual tokens of its media.
 
-        shown: of each of its media the clip, or what headers say; counts: tokens of each frame, as
-        a plan (all of them) or what was prepared (the kept ones) has them
+        slots: of each of its media, as a plan (before pruning) or what was prepared has them
         """
         return prompt.render(
-            annotate(messages, find_media(messages), shown),
+            annotate(messages, find_media(messages), slots),
             self.tokenizer,
             self.slot_ids,
-            counts,
+            _flat(slots),
             template=self.template,
             add_system_prompt=add_system_prompt,
             add_generation_prompt=add_generation_prompt,
@@ -471,47 +310,8 @@ class VL3Processor(ProcessorMixin):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    """A text that a template rendered, and its media in a message."""
-
-    text: str
-    messages: list[dict]
-
-
-def _shared_out(media, texts: int, wanted: list[int]) -> list[list]:
-    """Media of each text: a list per text, or one list that is shared out by their marks."""
-    if media is None:
-        return [[] for _ in range(texts)]
-    media = list(media) if isinstance(media, list | tuple) else [media]
-    if len(media) == texts and all(isinstance(own, list | tuple) for own in media):
-        return [list(own) for own in media]
-    if texts == 1:
-        return [media]
-    ends = list(accumulate(wanted))
-    shared = [media[end - count : end] for end, count in zip(ends, wanted)]
-    shared[-1] += media[ends[-1] :]  # too many: told where marks are counted
-    return shared
-
-
-def _as_template(messages: Sequence[dict]) -> list[dict]:
-    """The messages as a template reads them: of a medium its type and what is known of its times.
-
-    How a video that is still to be read is sampled says nothing about the text.
-    """
-
-    def part(given: dict) -> dict:
-        kind = given["type"]
-        if kind == "text" or kind not in given:
-            return given
-        return {key: given[key] for key in ("type", "timestamp") if key in given}
-
-    return [
-        turn
-        if isinstance(turn["content"], str)
-        else turn | {"content": [part(given) for given in turn["content"]]}
-        for turn in read(messages)
-    ]
+def _flat(slots: Sequence[SlotRuns]) -> list[int]:
+    return [count for runs in slots for count in runs.counts]
 
 
 def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:

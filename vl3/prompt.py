@@ -37,9 +37,10 @@ class Special:
 class Prompt:
     """A rendered conversation.
 
-    text: what the template gives, one placeholder per frame
+    text: what the template gives, one placeholder per run of slots
     ids, labels: token ids with one slot per visual token; IGNORE where nothing is learned
-    spans: (first position, slots) of every frame or image, in order
+    spans: (first position, slots) of every run of slots, in order: of an image, a frame, or the
+    frames that a connector joins
     """
 
     text: str
@@ -60,19 +61,22 @@ def render(
     messages: Sequence[dict],
     tokenizer,
     slot_ids: SlotIds,
-    tokens_per_frame: Iterable[int],
+    counts: Iterable[int],
     *,
     template: Template = CHATML,
     add_system_prompt: bool = False,
     add_generation_prompt: bool = False,
 ) -> Prompt:
-    """Token ids of a conversation, with as many slots per frame as tokens_per_frame says.
+    """Token ids of a conversation, with a run of slots for every image and step of a video.
 
+    counts: slots of each run, in order (vl3.vision.token_map.SlotRuns). A step is a frame; where a
+    connector joins frames it is those that its tokens stand for, and is written as one frame would
+    be, with the time of its first one
     template: the words around what is said, as of the checkpoint's processor
 
     A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves
-    them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames", optional
-    "timestamps"}; times in seconds.
+    them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames" (its steps),
+    optional "timestamps" (of each step)}; times in seconds.
 
     Labels: an assistant's tokens after its header, with the end token, unless its message says
     "loss": False; and the first token after a stream turn, where the model decides whether to speak
@@ -85,16 +89,16 @@ def render(
     turns = list(read(messages))
     if add_system_prompt and turns and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": template.system_prompt})
-    counts = iter(tokens_per_frame)
+    runs = iter(counts)
     answer = list(_pieces(template, template.turn("assistant")[0]))
     end_id = tokenizer.convert_tokens_to_ids(template.end)
     text, after_stream = template.begin, False
-    _append(prompt, _pieces(template, template.begin), tokenizer, slot_ids, counts)
+    _append(prompt, _pieces(template, template.begin), tokenizer, slot_ids, runs)
     for turn in turns:
         pieces = list(_turn_pieces(turn, template))
         text += _written(pieces)
         start = len(prompt.ids)
-        _append(prompt, pieces, tokenizer, slot_ids, counts)
+        _append(prompt, pieces, tokenizer, slot_ids, runs)
         if turn["role"] == "assistant" and turn.get("loss", True):
             learned = slice(start + _count_ids(answer, tokenizer), _last(prompt.ids, end_id) + 1)
             prompt.labels[learned] = prompt.ids[learned]
@@ -103,8 +107,8 @@ def render(
         after_stream = turn["role"] == "stream"
     if add_generation_prompt:
         text += _written(answer)
-        _append(prompt, answer, tokenizer, slot_ids, counts)
-    if (left := sum(1 for _ in counts)) > 0:
+        _append(prompt, answer, tokenizer, slot_ids, runs)
+    if (left := sum(1 for _ in runs)) > 0:
         raise ValueError(f"the messages have {left} frames fewer than were encoded")
     return Prompt(text=text, ids=prompt.ids, labels=prompt.labels, spans=prompt.spans)
 
@@ -211,16 +215,16 @@ def render_text(
     tokenizer,
     slot_ids: SlotIds,
     media: Sequence[dict],
-    tokens_per_frame: Iterable[int],
+    counts: Iterable[int],
     marks: dict[str, str],
     template: Template = CHATML,
 ) -> Prompt:
     """Token ids of a text that a template has rendered: special tokens in it are special.
 
     media: a part per medium, in order, as render takes them; marks: what stands for a medium, and
-    of which type; a mark of an image also stands for one frame of a video
+    of which type; a mark of an image also stands for one step of a video; counts: as of render
     """
-    prompt, counts = Prompt(text=text, ids=[], labels=[]), iter(tokens_per_frame)
+    prompt, runs = Prompt(text=text, ids=[], labels=[]), iter(counts)
     parts, frames = iter(media), 0
     known = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     pieces: list[str | Special] = []
@@ -243,7 +247,7 @@ def render_text(
             pieces.append(Special(piece))
         elif piece:
             pieces.append(piece)
-    _append(prompt, pieces, tokenizer, slot_ids, counts)
-    if (left := sum(1 for _ in counts)) > 0:
+    _append(prompt, pieces, tokenizer, slot_ids, runs)
+    if (left := sum(1 for _ in runs)) > 0:
         raise ValueError(f"the text has {left} frames fewer than were encoded")
     return prompt

@@ -7,24 +7,27 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 
 from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.settings import ProcessorSettings
 from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
 from vl3.inference.disk_cache import FeatureCache, features_dir
 from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage, Opening
 from vl3.inference.engine import Engine
-from vl3.inference.generation import Decoding, PrefixCache
+from vl3.inference.generation import PrefixCache
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
+from vl3.settings import Decoding, PruneSettings
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
 from vl3.weights.load import count_parameters, pick_device
@@ -37,10 +40,9 @@ __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
-# Of a clip, before there is a question.
-SECONDS = {"low": 0, "unit": "seconds"}
-READING = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
-SMALL_PLAN = {"max_frames": 8, "budget_tokens": 2048}  # real sizes on a CPU take minutes otherwise
+SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
+READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
+SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}  # real sizes take minutes on a CPU
 
 
 class Studio:
@@ -89,7 +91,7 @@ class Studio:
     def release(self) -> None:
         """Forgets every encoded clip and every look at an answer, and frees their memory.
 
-        What is being answered meanwhile goes on with what it has, and leaves nothing behind.
+        An answer in progress goes on with what it has, and leaves nothing behind.
         """
         kept = self._encoded
         self._encoded = EncodedCache(self.engine, kept.cache_bytes, kept.files)
@@ -118,6 +120,21 @@ class Studio:
             settings = replace(settings, budget_tokens=most)
         return settings
 
+    @cached_property
+    def answers_at_once(self) -> int:
+        """How many answers about long videos have room in memory together, by what is free when
+        this is first asked."""
+        quantized, device = self.engine.loaded.quantized, self.model.device
+        plan = self._fitted or memories.fit(
+            self.model.config,
+            device=device.type,
+            itemsize=self.model.dtype.itemsize,
+            budget_tokens=self.settings.budget_tokens,
+            limit_bytes=float("inf"),
+            kinds=(quantized.kind if quantized else None,),
+        )
+        return memories.answers_at_once(plan, device)
+
     @property
     def card(self) -> dict:
         """What is loaded, in plain values: name, size, format, device, limits, defaults."""
@@ -139,6 +156,7 @@ class Studio:
                 "budget_tokens": settings.budget_tokens,
                 "max_new_tokens": Decoding().max_new_tokens,
             },
+            "unpruned": settings.unpruned,
             "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
             "note": "; ".join(notes),
         }
@@ -167,7 +185,8 @@ class Studio:
     ) -> EncodedVideo:
         """A video or image, decoded and encoded; at once if it was opened before.
 
-        path: a file, a Clip, a PIL image or an array. Times in seconds of the clip's own clock.
+        path: a file, a Clip, a PIL image, an array or a tensor. Times in seconds of the clip's own
+        clock.
         budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
         reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.
@@ -204,7 +223,7 @@ class Studio:
     def reply(self, messages: Sequence[dict], **settings) -> Reply:
         """The whole answer to a conversation; takes and raises what stream does."""
         *_, last = self.stream(messages, **settings)
-        return last
+        return cast(Reply, last)
 
     def stream(
         self,
@@ -295,7 +314,7 @@ class Studio:
         """The prompt of a reply as the model read it: words, template tokens, slots of frames."""
         return replay.pieces(self._encoded, reply)
 
-    def _answered(self, request: Request) -> Iterator[Progress | str | Reply]:
+    def _answered(self, request: Request) -> Generator[Progress | str | Reply]:
         encoded, kept = self._encoded, self._prefix
         # While one answer of this session is written another one has a prefix of its own.
         prefix, self._prefix = kept or PrefixCache(), None
@@ -307,9 +326,9 @@ class Studio:
                     else:
                         yield event
         finally:
-            if self._encoded is encoded and self._prefix is None:  # not released meanwhile
+            if self._encoded is encoded and self._prefix is None:  # not released in between
                 self._prefix = prefix
-        yield reply  # when all is kept, so that whoever gets it may look into it at once
+        yield reply  # when all is kept, so that the caller may look into it at once
 
     def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
         settings = self.settings
@@ -365,7 +384,7 @@ def load(
         model, device=device, dtype=dtype, quantize=quantize, adapter=adapter, offline=offline
     )
     cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
-    return Studio(Engine(loaded), cache_bytes=cache_bytes, features=files, fitted=fitted)
+    return Studio(Engine(loaded), cache_bytes=cast(int, cache_bytes), features=files, fitted=fitted)
 
 
 def estimate(

@@ -57,8 +57,14 @@ class Clip:
             number("each of times_s", time_s, unit="seconds")
 
     @property
+    def kind(self) -> str:
+        """Either "image", which has no times, or "video"."""
+        return "image" if self.times_s is None else "video"
+
+    @property
     def is_image(self) -> bool:
-        return self.times_s is None
+        """Whether the kind is "image", for scripts that ask."""
+        return self.kind == "image"
 
     def __len__(self) -> int:
         return self.frames_TYX3.shape[0]
@@ -105,6 +111,64 @@ class Grid:
     @property
     def token_cols(self) -> int:
         return self.cols // self.merge
+
+
+Span = tuple[int, int]  # first and end, the end outside
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenGrid:
+    """The visual tokens that a connector makes of one clip, and what each of them stands for.
+
+    They are steps x rows x cols, in this order. Every step stands for some frames, every row and
+    column for some rows and columns of merged cells. Here two frames and 2 x 2 cells each, of 5
+    frames of 3 x 4 cells:
+
+        frames ((0, 2), (2, 4), (4, 5))    rows ((0, 2), (2, 3))    cols ((0, 2), (2, 4))
+
+    grid: the merged cells that they are made of
+    frames, rows, cols: spans in ascending order, of which no two share anything; a span without
+    length is of tokens that stand for padding alone
+    """
+
+    grid: Grid
+    frames: tuple[Span, ...]
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "frames": self.grid.frames,
+            "rows": self.grid.token_rows,
+            "cols": self.grid.token_cols,
+        }
+        for name, size in sizes.items():
+            edges = [edge for span in getattr(self, name) for edge in span]
+            if not edges or edges != sorted(edges) or edges[0] < 0 or edges[-1] > size:
+                raise ValueError(
+                    f"{name} of a token grid are spans (first, end) within 0 to {size}, each after "
+                    f"the one before - got {getattr(self, name)}"
+                )
+
+    @classmethod
+    def of_cells(cls, grid: Grid) -> TokenGrid:
+        """A token for each merged cell of each frame."""
+        sizes = (grid.frames, grid.token_rows, grid.token_cols)
+        frames, rows, cols = (tuple((i, i + 1) for i in range(size)) for size in sizes)
+        return cls(grid=grid, frames=frames, rows=rows, cols=cols)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.frames), len(self.rows), len(self.cols)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens before pruning."""
+        return len(self.frames) * self.tokens_per_step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -167,6 +231,7 @@ class Keep:
 class Plan:
     """What a clip will cost, known from its container before a frame is decoded.
 
+    tokens: what the connector makes of the grid; None where each merged cell is a token
     notes: what a person must know of its times before the run, one sentence each
     """
 
@@ -177,6 +242,7 @@ class Plan:
     grid: Grid
     duration_s: float | None
     notes: tuple[str, ...] = ()
+    tokens: TokenGrid | None = None
 
     @property
     def num_frames(self) -> int:
@@ -185,7 +251,7 @@ class Plan:
     @property
     def num_tokens(self) -> int:
         """Visual tokens before pruning."""
-        return self.grid.num_tokens
+        return (self.tokens or self.grid).num_tokens
 
     @property
     def spacing_s(self) -> float | None:
@@ -228,26 +294,54 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisualContext:
-    """What the language model saw of one clip or image: of each frame's tokens, how many.
+    """What the language model saw of one clip or image: of each step's tokens, how many.
 
+    A step of tokens stands for a frame, or for the frames that a connector joins.
+
+    times_s: of each frame; None for an image
+    frames: (first, end) of each step; None where every frame is a step of its own
+    first_slots: where in the prompt the slots of each step begin; empty where there is no prompt
     key: by which a studio finds the encoded clip again while it keeps it
-    keep_bits: the pruner's mask over all merged tokens, as numpy.packbits packs it
+    keep_bits: the pruner's mask over all merged cells, as numpy.packbits packs it
     """
 
     times_s: tuple[float, ...] | None
-    tokens_per_frame: int
-    kept_per_frame: tuple[int, ...]
+    tokens_per_step: int
+    kept_per_step: tuple[int, ...]
+    frames: tuple[Span, ...] | None = None
+    first_slots: tuple[int, ...] = ()
     key: str = ""
     keep_bits: bytes = field(default=b"", repr=False)
 
     @property
     def num_tokens(self) -> int:
         """Visual tokens before pruning."""
-        return self.tokens_per_frame * len(self.kept_per_frame)
+        return self.tokens_per_step * len(self.kept_per_step)
 
     @property
     def kept_tokens(self) -> int:
-        return sum(self.kept_per_frame)
+        return sum(self.kept_per_step)
+
+    def keep_M(self, cells: int) -> np.ndarray:
+        """The pruner's mask over the merged cells, which are so many: bool [cells]."""
+        bits = np.frombuffer(self.keep_bits, np.uint8)
+        return np.unpackbits(bits, count=cells).astype(bool)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The frames that each step stands for, (first, end)."""
+        return self.frames or tuple((i, i + 1) for i in range(len(self.kept_per_step)))
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens of each frame's step before pruning."""
+        return self.tokens_per_step
+
+    @property
+    def kept_per_frame(self) -> tuple[int, ...]:
+        """For each frame the kept tokens of its step, which several frames may share."""
+        counts = zip(self.spans, self.kept_per_step)
+        return tuple(kept for (first, end), kept in counts for _ in range(first, end))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +351,7 @@ class PromptSegment:
     kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame
     text: what a tokenizer writes; empty for slots
     clip, frame: of slots, by their numbers; time_s: of a frame of a video
+    frames: for how many frames the slots stand, from that one on
     """
 
     kind: str
@@ -265,6 +360,7 @@ class PromptSegment:
     clip: int | None = None
     frame: int | None = None
     time_s: float | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

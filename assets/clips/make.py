@@ -8,7 +8,8 @@ from pathlib import Path
 
 import av
 
-from vl3.toyworld.world import COLOURS, Scene, Sprite, render
+from vl3.toyworld.draw import render
+from vl3.toyworld.world import COLOURS, Scene, Sprite
 
 FRAMES_PER_S = 8
 SCALE = 3

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import vl3.video
 from vl3.config import VL3VisionConfig
 from vl3.processor import ProcessorSettings
-from vl3.values import Grid, Ledger, Plan, Progress, PromptSegment, Reply, VisualContext
+from vl3.values import Grid, Ledger, Plan, Progress, PromptSegment, Reply, TokenGrid, VisualContext
 
 CARD = {
     "name": "fake",
@@ -27,6 +27,7 @@ CARD = {
     "is_nano": True,
     "context_tokens": 16_384,
     "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 128},
+    "unpruned": "",
     "weights_bytes": 21_000_000,
     "note": "",
 }
@@ -41,6 +42,7 @@ class Script:
     """What every answer says and how long each step takes. Shared by all forks."""
 
     answer: str = "A red circle moves right. At 0:01 it turns blue, until Time 2.0s."
+    at_once: int = 1
     word_s: float = 0.005
     stage_s: float = 0.0
     raises: Exception | None = None
@@ -68,6 +70,10 @@ class FakeStudio:
         fork = FakeStudio(self.script, f"fork{len(self.script.log)}", self.card)
         self.script.log.append(("fork", fork))
         return fork
+
+    @property
+    def answers_at_once(self) -> int:
+        return self.script.at_once
 
     def release(self) -> None:
         self.caches.clear()
@@ -112,7 +118,7 @@ class FakeStudio:
             given = {key: value for key, value in sampling.items() if value is not None}
             clip = vl3.video.read(path, size=size, **{"fps": 1.0, "max_frames": 64, **given})
         self.script.log.append(("opened", self.name, path))
-        return SimpleNamespace(clip=clip, grid=plan.grid)
+        return SimpleNamespace(clip=clip, grid=plan.grid, tokens=TokenGrid.of_cells(plan.grid))
 
     def pieces(self, reply: Reply) -> tuple[PromptSegment, ...]:
         return (PromptSegment(kind="text", text=reply.prompt, tokens=reply.ledger.prompt_tokens),)
@@ -192,7 +198,7 @@ class FakeStudio:
         plan = self.plan(**medium) if isinstance(medium, dict) else self.plan(medium)
         tokens = plan.grid.tokens_per_frame
         kept = (tokens, *[tokens // 2] * (plan.grid.frames - 1))
-        return VisualContext(times_s=plan.times_s, tokens_per_frame=tokens, kept_per_frame=kept)
+        return VisualContext(times_s=plan.times_s, tokens_per_step=tokens, kept_per_step=kept)
 
     def _stages(self, new, stop):
         for done in range(1, 5) if new else ():

@@ -156,8 +156,6 @@ class Person:
                     continue
                 message = json.loads(line[5:])
                 kind = message["msg"]
-                if kind == "estimation" and message.get("rank") is not None:
-                    told.append(message["rank"])
                 if kind == "process_generating" and place is not None and message["success"]:
                     said = str(message["output"]["data"][place])  # whole, or what changed
                     told += [said] if "before you" in said else []

@@ -50,13 +50,13 @@ def upload_folder(tmp_path_factory) -> Iterator[Path]:
         os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def fake_desk(folder: Path):
-    """A desk on a fake studio; what it says is in its script."""
+def fake_controller(folder: Path):
+    """A controller on a fake studio; what it says is in its script."""
     from fake import FakeOutOfMemory, FakeStudio, Script
 
     import vl3.video
     from vl3.webapp.controller import Controller
-    from vl3.webapp.media import Media
+    from vl3.webapp.uploads import Uploads
 
     script = Script()
     refusals = {
@@ -65,24 +65,24 @@ def fake_desk(folder: Path):
         ValueError: "Not possible",
     }
     made = Controller(
-        lambda **chosen: FakeStudio(script), Media(folder, vl3.video, 10**9), refusals
+        lambda **chosen: FakeStudio(script), Uploads(folder, vl3.video, 10**9), refusals
     )
     made.script = script
     return made
 
 
 @pytest.fixture
-def desk(tmp_path):
-    """A desk without a page."""
-    return fake_desk(tmp_path)
+def controller(tmp_path):
+    """A controller without a page."""
+    return fake_controller(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def server(upload_folder) -> Iterator[Server]:
     """The page on a fake studio whose script the tests rewrite."""
-    desk = fake_desk(upload_folder)
-    with serving(desk) as running:
-        running.script = desk.script
+    controller = fake_controller(upload_folder)
+    with serving(controller) as running:
+        running.script = controller.script
         yield running
 
 

@@ -13,16 +13,16 @@ REPO = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Server:
-    """A running page: its address, its desk, and the script its fake studio follows (if fake)."""
+    """A running page: address, controller, and the script that a fake studio follows."""
 
     url: str
-    desk: object
+    controller: object
     script: object = None
 
 
 @contextmanager
-def serving(desk, allowed=(), **options) -> Iterator[Server]:
-    """Serves the page of the desk on a free loopback port, in this process.
+def serving(controller, allowed=(), **options) -> Iterator[Server]:
+    """Serves the page of the controller on a free loopback port, in this process.
 
     allowed: further names of it; options: of launch()
     """
@@ -32,14 +32,14 @@ def serving(desk, allowed=(), **options) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launch.log_briefly()
-    demo = launch.build(desk)
+    demo = launch.build(controller)
     demo.launch(
         server_name="127.0.0.1",
         server_port=port,
         prevent_thread_lock=True,
-        **{**launch.launch_options(desk, 20_000_000, allowed=allowed), **options},
+        **{**launch.launch_options(controller, 20_000_000, allowed=allowed), **options},
     )
     try:
-        yield Server(f"http://127.0.0.1:{port}", desk)
+        yield Server(f"http://127.0.0.1:{port}", controller)
     finally:
         demo.close()

@@ -7,7 +7,7 @@ import json
 import pytest
 from fake import CARD, FakeStudio
 from steps import ask, expect, open_tab, toast, type_and_send, upload
-from test_desk import READING, SETTINGS, uploaded
+from test_controller import READING, SETTINGS, uploaded
 
 from vl3.webapp import chat_rows, text_format, transcript, widget_values
 from vl3.webapp.errors import UserError
@@ -22,12 +22,12 @@ CHANGED = "The model was changed to VideoLLaMA3-2B · nf4"
 
 @pytest.fixture
 def large(server, script):
-    """The desk loads a large model from now on, and the one before again when the test ends."""
-    desk, load = server.desk, server.desk._load
-    desk._load = lambda **chosen: FakeStudio(script, "large", LARGE)
+    """The controller loads a large model until the test ends, then the one before again."""
+    controller, load = server.controller, server.controller.models.load
+    controller.models.load = lambda **chosen: FakeStudio(script, "large", LARGE)
     yield
-    desk._load = load
-    desk.load("", "none", "")
+    controller.models.load = load
+    controller.load("", "none", "")
 
 
 def test_a_model_is_named_by_its_last_name_its_numbers_and_its_adapter():
@@ -77,33 +77,33 @@ def test_an_answer_that_was_cut_off_by_another_model_is_stopped_and_says_why(
     upload(page, clip)
     type_and_send(page, "Tell me everything")
     expect(page.locator("#chat .bot-row")).to_contain_text("word3")
-    server.desk.load("large", "nf4", "")
+    server.controller.load("large", "nf4", "")
     expect(page.locator("#chat .bot-row")).to_contain_text("(stopped")
     expect(page.locator("#chat .event")).to_have_text(f"{CHANGED} by another visitor.")
     expect(page.locator("#ask .submit-button")).to_be_visible()
     expect(page.locator("#chat .problem")).to_have_count(0)
 
 
-def asked(desk, clip):
-    visitor = desk.visitors.get("one")
-    uploaded(desk, visitor, clip)
-    desk.ask(visitor, "When?", [], READING, SETTINGS)
-    list(desk.answer(visitor, SETTINGS))
+def asked(controller, clip):
+    visitor = controller.visitors.get("one")
+    uploaded(controller, visitor, clip)
+    controller.ask(visitor, "When?", [], READING, SETTINGS)
+    list(controller.answer(visitor, SETTINGS))
     return visitor
 
 
-def test_exports_and_links_name_the_model_of_every_answer(desk, clip):
-    visitor = asked(desk, clip)
-    desk._load = lambda **chosen: FakeStudio(desk.script, "large", LARGE)
-    desk.load("large", "nf4", "")
-    visitor = desk.visitors.get("one")
-    desk.ask(visitor, "And now?", [], READING, SETTINGS)
-    list(desk.answer(visitor, SETTINGS))
-    record = json.loads(transcript.as_json(visitor.turns, desk.card))
+def test_exports_and_links_name_the_model_of_every_answer(controller, clip):
+    visitor = asked(controller, clip)
+    controller.models.load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
+    controller.load("large", "nf4", "")
+    visitor = controller.visitors.get("one")
+    controller.ask(visitor, "And now?", [], READING, SETTINGS)
+    list(controller.answer(visitor, SETTINGS))
+    record = json.loads(transcript.as_json(visitor.turns, controller.card))
     assert [turn["model"]["name"] for turn in record["turns"]] == ["fake", LARGE["name"]]
     assert record["turns"][0]["events"] == [f"{CHANGED} by another visitor."]
-    stranger = desk.visitors.get("two")
-    desk.open(stranger, desk.share(visitor), None)
+    stranger = controller.visitors.get("two")
+    controller.open(stranger, controller.share(visitor), None)
     feet = [row["content"] for row in chat_rows.rows(stranger.turns)[1::2]]
     assert "fake · float32" in feet[0]
     assert CHANGED in feet[0]
@@ -111,28 +111,27 @@ def test_exports_and_links_name_the_model_of_every_answer(desk, clip):
 
 
 @pytest.mark.parametrize("tab", ["attention", "run"])
-def test_an_answer_of_another_model_is_not_looked_into_with_this_one(desk, clip, tab):
-    visitor = asked(desk, clip)
-    desk._load = lambda **chosen: FakeStudio(desk.script, "large", LARGE)
-    desk.load("large", "nf4", "")
-    visitor = desk.visitors.get("one")
+def test_an_answer_of_another_model_is_not_looked_into_with_this_one(controller, clip, tab):
+    visitor = asked(controller, clip)
+    controller.models.load = lambda **chosen: FakeStudio(controller.script, "large", LARGE)
+    controller.load("large", "nf4", "")
+    visitor = controller.visitors.get("one")
     visitor.tab = tab
-    assert list(draw_tab(desk, visitor, None)) == [{"note": text_format.of_another(CARD)}]
+    assert list(draw_tab(controller, visitor, None)) == [{"note": text_format.of_another(CARD)}]
 
 
-def test_a_model_that_cannot_be_loaded_changes_nothing_and_announces_nothing(desk, clip):
-    visitor = asked(desk, clip)
-    number = desk.models_loaded
+def test_a_model_that_cannot_be_loaded_changes_nothing_and_announces_nothing(controller, clip):
+    visitor = asked(controller, clip)
+    number = controller.models_loaded
 
     def load(**chosen):
         if chosen.get("model") == "broken":
             raise OSError("no such folder")
-        return FakeStudio(desk.script)
+        return FakeStudio(controller.script)
 
-    desk._load = load
-    desk.visitors._load = load
+    controller.models.load = load
     with pytest.raises(UserError, match="no such folder"):
-        desk.load("broken", "none", "", visitor)
-    visitor = desk.visitors.get("one")
+        controller.load("broken", "none", "", visitor)
+    visitor = controller.visitors.get("one")
     assert (visitor.news, visitor.turns[-1].told) == ("", ())
-    assert widget_values.header(desk.card, number)["facts"][0] == "fake"
+    assert widget_values.header(controller.card, number)["facts"][0] == "fake"

@@ -121,12 +121,12 @@ def test_a_script_that_leaves_ends_its_answer(server, script, clip):
         event = json.load(reply)["event_id"]
     listening = urllib.request.urlopen(f"{server.url}/gradio_api/call/ask/{event}", timeout=20)
     until_s = time.monotonic() + 10
-    while not len(server.desk.line) and time.monotonic() < until_s:
+    while not len(server.controller.line) and time.monotonic() < until_s:
         time.sleep(0.05)
-    assert len(server.desk.line) == 1
+    assert len(server.controller.line) == 1
     listening.close()
     begun_s = time.monotonic()
-    while len(server.desk.line) and time.monotonic() < begun_s + 20:
+    while len(server.controller.line) and time.monotonic() < begun_s + 20:
         time.sleep(0.05)
     assert time.monotonic() - begun_s < 5  # of 15 s
 

@@ -196,7 +196,7 @@ def test_a_file_that_is_gone_is_not_called_unplayable(browser, server, tmp_path)
     page.wait_for_function("sessionStorage.getItem('vl3-run')")
     upload(page, clips.write_clip(tmp_path / "gone.mp4", 12, 12, size=(96, 160)))
     ask(page, "What?")
-    (path,) = server.desk.media.folder.rglob("gone.mp4")
+    (path,) = server.controller.uploads.folder.rglob("gone.mp4")
     path.unlink()
     page.reload()
     expect(page.locator("#player .unplayable")).to_contain_text("is not on the server any more")
@@ -205,12 +205,16 @@ def test_a_file_that_is_gone_is_not_called_unplayable(browser, server, tmp_path)
     context.close()
 
 
-def test_of_two_uploads_the_later_one_counts_whichever_is_read_sooner(desk, clip, other_clip):
-    from test_desk import uploaded
+def test_of_two_uploads_the_later_one_counts_whichever_is_read_sooner(controller, clip, other_clip):
+    from test_controller import uploaded
 
-    visitor = desk.visitors.get("one")
-    first, reading, go_on = uploaded(desk, visitor, clip), threading.Event(), threading.Event()
-    attach = desk.media.attach
+    visitor = controller.visitors.get("one")
+    first, reading, go_on = (
+        uploaded(controller, visitor, clip),
+        threading.Event(),
+        threading.Event(),
+    )
+    attach = controller.uploads.attach
 
     def slowly(path):
         if path == str(first):
@@ -218,11 +222,11 @@ def test_of_two_uploads_the_later_one_counts_whichever_is_read_sooner(desk, clip
             assert go_on.wait(5)
         return attach(path)
 
-    desk.media.attach = slowly
-    earlier = threading.Thread(target=desk.take, args=(visitor, str(first)))
+    controller.uploads.attach = slowly
+    earlier = threading.Thread(target=controller.choose_upload, args=(visitor, str(first)))
     earlier.start()
     assert reading.wait(5)
-    uploaded(desk, visitor, other_clip)
+    uploaded(controller, visitor, other_clip)
     go_on.set()
     earlier.join(5)
     assert visitor.current.name == other_clip.name

@@ -48,13 +48,13 @@ def page(upload_folder):
     import vl3
     from vl3.webapp import launch
     from vl3.webapp.controller import Controller
-    from vl3.webapp.media import Media
+    from vl3.webapp.uploads import Uploads
 
-    media = Media(upload_folder, vl3.video, 10**9)
-    desk = Controller(
+    media = Uploads(upload_folder, vl3.video, 10**9)
+    controller = Controller(
         lambda **chosen: vl3.load(offline=True, device="cpu"), media, launch.refusals()
     )
-    with serving(desk) as running:
+    with serving(controller) as running:
         yield running
 
 

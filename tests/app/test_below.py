@@ -10,10 +10,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from page_fixtures import fake_desk
+from page_fixtures import fake_controller
 from serving import serving
 from steps import ask, expect, upload
-from test_door import Browser
+from test_access import Browser
 from test_film_strip import with_pictures
 
 pytest_plugins = ["page_fixtures"]
@@ -79,7 +79,7 @@ def proxy(url: str, strips: bool) -> Iterator[str]:
 @pytest.mark.parametrize("strips", [True, False], ids=["stripped", "whole"])
 def test_the_page_works_below_a_path(new_page, upload_folder, clip, strips):
     with (
-        serving(fake_desk(upload_folder), root_path=BELOW) as running,
+        serving(fake_controller(upload_folder), root_path=BELOW) as running,
         proxy(running.url, strips) as url,
     ):
         page = new_page(replace(running, url=url))
@@ -94,7 +94,7 @@ def test_the_page_works_below_a_path(new_page, upload_folder, clip, strips):
 
 
 def test_the_door_is_closed_below_a_path_as_well(upload_folder):
-    with serving(fake_desk(upload_folder), root_path=BELOW) as running:
+    with serving(fake_controller(upload_folder), root_path=BELOW) as running:
         mine, other = Browser(running.url), Browser(running.url)
         for browser in (mine, other):
             browser.open()

@@ -65,7 +65,7 @@ def test_any_text_gives_boxes_on_the_scale_and_a_plain_link(text):
 def test_only_a_finished_answer_offers_its_boxes():
     from test_view_models import attachment, done
 
-    video, image = attachment(), attachment("a.png", is_image=True)
+    video, image = attachment(), attachment("a.png", kind="image")
     turn = done(text="At 0:12 [[1,2,30,40]].", attachments=(video, image))
     (_, shown) = chat_rows.rows([turn])
     assert "[Show box](#boxes=1,2,30,40@12&n=1&v=aa11)" in shown["content"]
@@ -96,7 +96,7 @@ def test_a_box_belongs_to_the_frame_that_is_named_or_was_seen_by_who_asked(
     content = chat_rows.rows([turn])[1]["content"]
     place = "1,2,30,40" if shown_s is None else f"1,2,30,40@{shown_s}"
     assert f"(#boxes={place}&n=1&v=aa11)" in content
-    image = done(question, answer, attachments=(attachment("a.png", is_image=True),))
+    image = done(question, answer, attachments=(attachment("a.png", kind="image"),))
     assert chat_rows.rows([image])[1]["content"].count("@") == ("At" in answer)
 
 

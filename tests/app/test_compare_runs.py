@@ -10,6 +10,7 @@ import pytest
 from clips import write_clip
 
 import vl3
+from vl3.inference.registry import Registry
 from vl3.inference.reply import TooLong
 from vl3.webapp.compare import LOADING, names, run_both, view
 from vl3.webapp.conversation import Attachment, Turn, messages
@@ -100,6 +101,26 @@ def test_what_one_run_cannot_do_is_a_sentence_and_the_other_goes_on(studio, turn
     assert view((refused, done)) is None
 
 
+def alone(load) -> Registry:
+    """Models of which no two have room."""
+    return Registry(load, lambda **chosen: False, gc.collect)
+
+
+def test_a_model_that_has_room_stays_for_the_next_comparison(studio, turn, tiny_folder):
+    loaded = []
+
+    def load(**chosen):
+        loaded.append(chosen)
+        return vl3.load(tiny_folder)
+
+    models = Registry(load, lambda **chosen: True, gc.collect)
+    named = {"model": str(tiny_folder), "quantize": None, "adapter": None}
+    for _ in range(2):
+        runs = both(studio, turn, {**OFF, "load": named}, {**ON, "load": named}, models=models)[-1]
+        assert [run.line for run in runs] == ["Done", "Done"]
+    assert loaded == [named]
+
+
 def test_another_model_is_loaded_for_its_run_and_gone_afterwards(studio, turn, tiny_folder):
     models, wanted = [], []
 
@@ -111,7 +132,7 @@ def test_another_model_is_loaded_for_its_run_and_gone_afterwards(studio, turn, t
         return other
 
     named = {"model": str(tiny_folder), "quantize": None, "adapter": None}
-    pairs = both(studio, turn, {**OFF, "load": named}, {**ON, "load": named}, load=load)
+    pairs = both(studio, turn, {**OFF, "load": named}, {**ON, "load": named}, models=alone(load))
     runs = pairs[-1]
     assert pairs[0][0].line == LOADING
     assert wanted == [named, named]
@@ -131,7 +152,7 @@ def test_models_are_loaded_only_where_that_is_allowed_and_failures_are_told(stud
     def load(**chosen):
         raise OSError("No such folder: nowhere.\nmore")
 
-    refused, done = both(studio, turn, other, ON, load=load)[-1]
+    refused, done = both(studio, turn, other, ON, models=alone(load))[-1]
     assert (refused.line, done.line) == ("No such folder: nowhere.", "Done")
     assert not studio.engine.is_busy
 
@@ -139,7 +160,7 @@ def test_models_are_loaded_only_where_that_is_allowed_and_failures_are_told(stud
 def test_closing_the_runs_lets_go_of_the_model(studio, turn, tiny_folder):
     other = {**OFF, "load": {"model": "x"}}
     stream = run_both(
-        studio, turn, other, ON, threading.Event(), load=lambda **_: vl3.load(tiny_folder)
+        studio, turn, other, ON, threading.Event(), models=alone(lambda **_: vl3.load(tiny_folder))
     )
     while next(stream)[0].line != "Answering":
         pass

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from steps import ask, expect, toast, type_and_send, upload
+from test_controller import uploaded
 
 from vl3.values import Grid, Plan
 from vl3.webapp import form, text_format
@@ -47,10 +48,10 @@ WHOLE = ("max_frames", "budget_tokens", "max_new_tokens", "seed")
 NUMBERS = [name for name in LABELS if name not in ("start", "end")]
 
 
-def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
+def test_the_fields_stand_in_the_order_in_which_they_are_read(controller):
     from vl3.webapp.page import Page
 
-    page = Page(desk, True, lambda model, quantize: "")
+    page = Page(controller, True, lambda model, quantize: "")
     others = {
         "prune": "Remove repeated patches",
         "mode": "Compare with",
@@ -64,6 +65,25 @@ def test_the_fields_stand_in_the_order_in_which_they_are_read(desk):
 
 def values(**changes) -> list:
     return list({**GOOD, **changes}.values())
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_tab_drawn_late_does_not_bring_back_what_the_fields_said_before(controller, clip, typed):
+    from gradio import skip
+
+    from vl3.webapp.page import Page
+
+    page, visitor = Page(controller, True, lambda *_: ""), controller.visitors.get("one")
+    uploaded(controller, visitor, clip)
+    before = values()
+    page.on_plan(visitor, {}, *before)
+    drawing = page.on_tab(visitor, {"tab": "pruning"}, *before)
+    next(drawing)
+    if typed:
+        page.on_plan(visitor, {}, *values(start="0:03", end="0:03"))
+    budgets = [shown[-1] for shown in drawing]
+    assert len(budgets) > 0
+    assert [budget == skip() for budget in budgets] == [typed] * len(budgets)
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -32,8 +32,8 @@ def pruned_clip(frames: int) -> tuple[VisualContext, np.ndarray]:
     keep = prune(Patches(pixels_NP=torch.as_tensor(patchify(pictures, grid)), grids=(grid,)))
     seen = VisualContext(
         times_s=tuple(float(number) for number in range(frames)),
-        tokens_per_frame=grid.tokens_per_frame,
-        kept_per_frame=tuple(keep.kept_per_frame[0]),
+        tokens_per_step=grid.tokens_per_frame,
+        kept_per_step=tuple(keep.kept_per_frame[0]),
     )
     return seen, keep.keep_M.numpy().reshape(frames, -1)
 
@@ -81,7 +81,7 @@ def test_cells_are_low_and_pictures_fit():
 def test_a_missing_picture_leaves_its_cell_empty():
     chosen = film_strip.spans([0.0, 1.0, 2.0])
     white = np.full((2, 40, 80, 3), 255, np.uint8)
-    image, times_s = film_strip.sheet(white, [0.0, 2.0], chosen, (160, 90))
+    image, times_s = film_strip.draw(white, [0.0, 2.0], chosen, (160, 90))
     assert times_s == (0.0, 1.0, 2.0)
     middles = [image.getpixel((160 * number + 80, 45)) for number in range(3)]
     assert middles == [(255, 255, 255), film_strip.EMPTY, (255, 255, 255)]
@@ -89,9 +89,7 @@ def test_a_missing_picture_leaves_its_cell_empty():
 
 def test_bars_come_with_an_answer_about_the_same_frames():
     whole = plan(frames=4)
-    seen = VisualContext(
-        times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144, 72, 0, 36)
-    )
+    seen = VisualContext(times_s=whole.times_s, tokens_per_step=144, kept_per_step=(144, 72, 0, 36))
     assert [cell["share"] for cell in film_strip.value(whole, None, "", None)["cells"]] == [
         None
     ] * 4
@@ -103,7 +101,7 @@ def test_bars_come_with_an_answer_about_the_same_frames():
         ordinary(text_format.budget(whole, text_format.Limits(9999), seen).pruned)
         == "after pruning: 252, 56 % removed"
     )
-    full = VisualContext(times_s=whole.times_s, tokens_per_frame=144, kept_per_frame=(144,) * 4)
+    full = VisualContext(times_s=whole.times_s, tokens_per_step=144, kept_per_step=(144,) * 4)
     assert text_format.after_pruning(full) == ""
 
 
@@ -111,7 +109,7 @@ def test_what_was_seen_is_found_by_how_it_was_read():
     first = Attachment(path="/a", name="a", key="a", fps=1.0)
     second = Attachment(path="/b", name="b", key="b", fps=1.0)
     one, two, new = (
-        VisualContext(times_s=(0.0,), tokens_per_frame=8, kept_per_frame=(kept,))
+        VisualContext(times_s=(0.0,), tokens_per_step=8, kept_per_step=(kept,))
         for kept in (1, 2, 3)
     )
     turns = [
@@ -273,7 +271,7 @@ def test_pictures_have_a_strip_of_their_own_or_none(
     with_pictures(second)
     mine = {
         path.rpartition("/")[2]
-        for visitor in server.desk.visitors._visitors.values()
+        for visitor in server.controller.visitors._visitors.values()
         for path in visitor.paths()
         if visitor.current and visitor.current.name == clip.name
     }

@@ -7,27 +7,29 @@ import re
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from look_steps import HOSTILE
 from serving import REPO, serving
 from steps import ask, expect, open_tab, serious, upload
 from test_view_models import WRONG_RULES
+from view_steps import HOSTILE
 
 import vl3
 import vl3.video
 from vl3.pipeline import to_patches
+from vl3.settings import PruneSettings
 from vl3.values import VisualContext
 from vl3.vision.prune import prune
 from vl3.webapp import tabs, text_format
-from vl3.webapp.controller import RULE, Controller
+from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
-from vl3.webapp.media import Media
+from vl3.webapp.uploads import Uploads
 
 pytest_plugins = ["page_fixtures"]
+RULE = asdict(PruneSettings())
 
 NANO = REPO / "assets" / "nano"
 CLIP = REPO / "assets" / "clips" / "three_shapes.mp4"
@@ -39,113 +41,119 @@ HURT = "[window.p, window.pwnd].every((each) => each === undefined)"
 
 
 @pytest.fixture
-def visitor(desk, clip):
-    one = desk.visitors.get("one")
-    path = desk.media.folder / "hash" / clip.name
+def visitor(controller, clip):
+    one = controller.visitors.get("one")
+    path = controller.uploads.folder / "hash" / clip.name
     path.parent.mkdir()
     shutil.copyfile(clip, path)
-    desk.take(one, str(path))
+    controller.choose_upload(one, str(path))
     return one
 
 
-def opened(desk) -> int:
-    return sum(entry[0] == "opened" for entry in desk.script.log)
+def opened(controller) -> int:
+    return sum(entry[0] == "opened" for entry in controller.script.log)
 
 
-def shown(desk, visitor, tab, rule=RULE) -> dict:
+def shown(controller, visitor, tab, rule=RULE) -> dict:
     tabs.opened(visitor, tab)
-    return list(tabs.draw_tab(desk, visitor, rule))[-1]
+    return list(tabs.draw_tab(controller, visitor, rule))[-1]
 
 
-def file_of(desk, value: dict) -> Path:
+def file_of(controller, value: dict) -> Path:
     return Path(value["url"].removeprefix("gradio_api/file="))
 
 
-def test_nothing_is_made_before_a_tab_is_opened_and_then_once(desk, visitor):
-    assert list(tabs.draw_tab(desk, visitor, RULE)) == []
-    assert opened(desk) == 0
-    first = shown(desk, visitor, "pruning")
-    data = json.loads(file_of(desk, first).read_text())
+def test_nothing_is_made_before_a_tab_is_opened_and_then_once(controller, visitor):
+    assert list(tabs.draw_tab(controller, visitor, RULE)) == []
+    assert opened(controller) == 0
+    first = shown(controller, visitor, "pruning")
+    data = json.loads(file_of(controller, first).read_text())
     assert (data["view"], data["source"], data["frames"]) == ("pruning", visitor.current.name, 4)
-    assert str(desk.media.folder) not in json.dumps(data)
-    again = shown(desk, visitor, "pruning", {**RULE, "threshold": 9.0})
+    assert str(controller.uploads.folder) not in json.dumps(data)
+    again = shown(controller, visitor, "pruning", {**RULE, "threshold": 9.0})
     assert again["url"] == first["url"]
     assert again["used"]["threshold"] == 9.0
     visitor.current = replace(visitor.current, fps=2.0)
-    other = shown(desk, visitor, "pruning")
+    other = shown(controller, visitor, "pruning")
     assert other["url"] != first["url"]
-    assert not file_of(desk, first).exists()
-    assert file_of(desk, other).is_file()
+    assert not file_of(controller, first).exists()
+    assert file_of(controller, other).is_file()
 
 
-def test_what_was_made_has_a_name_to_be_found_by_nobody_and_goes_with_its_visitor(desk, visitor):
-    paths = [file_of(desk, shown(desk, visitor, tab)) for tab in ("pruning", "positions")]
+def test_what_was_made_has_a_name_that_cannot_be_guessed_and_goes_with_its_visitor(
+    controller, visitor
+):
+    paths = [
+        file_of(controller, shown(controller, visitor, tab)) for tab in ("pruning", "positions")
+    ]
     assert len({path.parent.name for path in paths}) == 2
     assert all(len(path.parent.name) >= 20 for path in paths)
     assert {str(path) for path in paths} <= visitor.paths()
-    desk.media._limit_bytes = 0
-    desk.tidy()
+    controller.uploads._limit_bytes = 0
+    controller.clean_up()
     assert all(path.is_file() for path in paths)
-    desk.visitors.leave("one")
+    controller.visitors.leave("one")
     assert not any(path.exists() or path.parent.exists() for path in paths)
     # What is finished only after the visitor left does not stay either.
-    late = file_of(desk, shown(desk, visitor, "pruning"))
+    late = file_of(controller, shown(controller, visitor, "pruning"))
     assert not late.exists()
 
 
-def test_without_a_video_or_an_answer_the_tabs_say_what_to_do(desk):
-    nobody = desk.visitors.get("two")
-    assert shown(desk, nobody, "pruning") == {"note": text_format.NO_VIDEO}
-    assert shown(desk, nobody, "positions") == {"note": text_format.NO_VIDEO}
-    assert shown(desk, nobody, "attention") == {"note": text_format.NO_ANSWER}
-    assert shown(desk, nobody, "run") == {"note": text_format.NO_ANSWER}
-    assert shown(desk, nobody, "compare") == {"note": text_format.NO_RUNS}
+def test_without_a_video_or_an_answer_the_tabs_say_what_to_do(controller):
+    nobody = controller.visitors.get("two")
+    assert shown(controller, nobody, "pruning") == {"note": text_format.NO_VIDEO}
+    assert shown(controller, nobody, "positions") == {"note": text_format.NO_VIDEO}
+    assert shown(controller, nobody, "attention") == {"note": text_format.NO_ANSWER}
+    assert shown(controller, nobody, "run") == {"note": text_format.NO_ANSWER}
+    assert shown(controller, nobody, "compare") == {"note": text_format.NO_RUNS}
     for wrong in (None, "", "prune", ["pruning"], 1):
         with pytest.raises(UserError):
             tabs.opened(nobody, wrong)
 
 
-def test_a_file_that_cannot_be_read_is_said_in_the_tab(desk, visitor):
+def test_a_file_that_cannot_be_read_is_said_in_the_tab(controller, visitor):
     Path(visitor.current.path).write_bytes(b"no video any more")
-    note = shown(desk, visitor, "pruning")["note"]
+    note = shown(controller, visitor, "pruning")["note"]
     assert "three" not in note
     assert note.endswith(".")
     assert "/" not in note
 
 
 @pytest.mark.parametrize("detail", [{}, *WRONG_RULES[3:]])
-def test_wrong_settings_save_nothing(desk, visitor, detail):
+def test_wrong_settings_save_nothing(controller, visitor, detail):
     with pytest.raises(UserError):
-        tabs.save(desk, visitor, {"kind": "png", "frame": 0, **detail})
+        tabs.save(controller, visitor, {"kind": "png", "frame": 0, **detail})
 
 
 @pytest.mark.parametrize("change", [{"kind": "exe"}, {"kind": []}, {"frame": 4}, {"frame": "0"}])
-def test_wrong_kinds_and_frames_save_nothing(desk, visitor, change):
+def test_wrong_kinds_and_frames_save_nothing(controller, visitor, change):
     wanted = {"kind": "png", "frame": 0, "threshold": 1, "mode": "rlt", "keep": "earlier"}
-    assert tabs.save(desk, visitor, wanted)["name"] == "four seconds pruning.png"
+    assert tabs.save(controller, visitor, wanted)["name"] == "four seconds pruning.png"
     with pytest.raises(UserError):
-        tabs.save(desk, visitor, wanted | change)
+        tabs.save(controller, visitor, wanted | change)
 
 
-def test_maps_are_for_who_knows_the_address_alone(desk, visitor):
+def test_maps_are_for_who_knows_the_address_alone(controller, visitor):
     for need in (None, [], {}, {"of": None}, {"of": "gradio_api/file=/etc/passwd"}, {"of": {}}):
-        assert tabs.maps(desk, need) is None
+        assert tabs.maps(controller, need) is None
 
 
-def compared(desk, visitor, question="What?"):
+def compared(controller, visitor, question="What?"):
     reading = {"start": "", "end": "", "fps": None, "max_frames": None, "budget_tokens": None}
     answers = [{"max_new_tokens": 500, "prune": prune} for prune in ("model", None)]
-    return tabs.compare(desk, visitor, question, reading, answers, (None, None), "")
+    return tabs.compare(controller, visitor, question, reading, answers, (None, None), "")
 
 
-def test_a_comparison_ends_when_its_visitor_leaves(desk, visitor):
-    desk.script.answer, desk.script.word_s = "word " * 500, 0.01
+def test_a_comparison_ends_when_its_visitor_leaves(controller, visitor):
+    controller.script.answer, controller.script.word_s = "word " * 500, 0.01
     notes = []
-    runs = threading.Thread(target=lambda: notes.extend(compared(desk, visitor)))
+    runs = threading.Thread(target=lambda: notes.extend(compared(controller, visitor)))
     runs.start()
-    while not any(entry[1].running.is_set() for entry in desk.script.log if entry[0] == "fork"):
+    while not any(
+        entry[1].running.is_set() for entry in controller.script.log if entry[0] == "fork"
+    ):
         time.sleep(0.01)
-    desk.visitors.leave("one")
+    controller.visitors.leave("one")
     runs.join(timeout=3)
     assert not runs.is_alive()
     assert visitor.turns == []
@@ -153,37 +161,31 @@ def test_a_comparison_ends_when_its_visitor_leaves(desk, visitor):
     assert "Stopped" in notes[-1]["note"]
 
 
-def test_what_a_comparison_needs_is_said(desk, visitor):
+def test_what_a_comparison_needs_is_said(controller, visitor):
     with pytest.raises(UserError, match="question that both"):
-        next(compared(desk, visitor, " "))
+        next(compared(controller, visitor, " "))
     with pytest.raises(UserError, match="Upload a video"):
-        next(compared(desk, desk.visitors.get("two")))
+        next(compared(controller, controller.visitors.get("two")))
 
 
-def test_the_budget_says_what_the_settings_of_the_page_will_leave(desk, visitor):
+def test_the_budget_says_what_the_settings_of_the_page_will_leave(controller, visitor):
     reading = {"start": "", "end": "", "fps": None, "max_frames": None, "budget_tokens": None}
     answer = {"max_new_tokens": 16, "prune": {"mode": "official", "keep": "earlier"}}
-    assert desk.budget(visitor, reading, answer).pruned == ""
-    rule = desk.rule(answer["prune"] | {"threshold": 100.0})
-    shown(desk, visitor, "pruning", rule)
+    assert controller.budget(visitor, reading, answer).pruned == ""
+    rule = controller.rule(answer["prune"] | {"threshold": 100.0})
+    shown(controller, visitor, "pruning", rule)
     known = answer | {"prune": {**answer["prune"], "threshold": 100.0}}
-    assert desk.budget(visitor, reading, known).pruned.startswith("after pruning: ")
-    assert desk.budget(visitor, reading, answer).pruned == ""
+    assert controller.budget(visitor, reading, known).pruned.startswith("after pruning: ")
+    assert controller.budget(visitor, reading, answer).pruned == ""
 
 
-def test_seen_is_what_the_pruner_leaves(desk, visitor):
+def test_seen_is_what_the_pruner_leaves(controller, visitor):
     rule = {**RULE, "threshold": 3.0}
-    shown(desk, visitor, "pruning", rule)
+    shown(controller, visitor, "pruning", rule)
     item, known_rule, seen = visitor.foreseen
     assert (item, known_rule) == (visitor.current, rule)
     assert isinstance(seen, VisualContext)
     assert seen.kept_per_frame[0] == seen.tokens_per_frame
-
-
-def test_spans_are_the_slots_of_every_frame():
-    is_slot_L = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0], bool)
-    assert tabs.spans(is_slot_L, [(2, 1), (3,)]) == [[(1, 2), (4, 1)], [(7, 3)]]
-    assert tabs.spans(np.zeros(2, bool), [(0,)]) == [[(2, 0)]]
 
 
 def test_words_for_what_the_last_answer_used():
@@ -209,7 +211,7 @@ def nano():
 def real(nano, upload_folder):
     from vl3.webapp import launch
 
-    media = Media(upload_folder, vl3.video, 10**9)
+    media = Uploads(upload_folder, vl3.video, 10**9)
     with serving(Controller(lambda **chosen: nano, media, launch.refusals())) as running:
         yield running
 
@@ -222,7 +224,7 @@ def page(new_page, real):
 
 
 def visitor_of(server, path: Path):
-    visitors = server.desk.visitors._visitors.values()
+    visitors = server.controller.visitors._visitors.values()
     return [each for each in visitors if each.current and each.current.name == path.name][-1]
 
 
@@ -382,13 +384,13 @@ def test_attention_of_an_answer_one_click_from_word_to_patches(page, real):
     expect(shown.locator(".readout")).to_contain_text("Token 4 of")
     address = page.locator(".vl3-attention").evaluate("root => root.url")
     need = {"of": address, "source": "language", "token": 1, "layer": 0}
-    assert tabs.maps(real.desk, need)["tokens"] == [1]
+    assert tabs.maps(real.controller, need)["tokens"] == [1]
     for wrong in ({"token": 99_999}, {"token": "1"}, {"source": "../x"}, {"layer": -1}, {"of": 1}):
-        assert tabs.maps(real.desk, need | wrong) is None
+        assert tabs.maps(real.controller, need | wrong) is None
     # What was made for the answer before answers no more.
     ask(page, "How many shapes are there?", 2)
     expect(tokens).to_have_count(len(visitor.turns[-1].reply.token_ids))
-    assert tabs.maps(real.desk, need) is None
+    assert tabs.maps(real.controller, need) is None
 
 
 def test_two_runs_are_compared_and_the_conversation_stays_as_it_is(page, real):
@@ -415,7 +417,7 @@ def test_positions_know_the_prompt_once_there_is_one(page, real):
     ask(page, "What happens?")
     expect(heading).to_be_visible()
     reply = visitor_of(real, CLIP).turns[-1].reply
-    slot_ids = real.desk.visitors.studio.model.config.slot_token_ids
+    slot_ids = real.controller.visitors.studio.model.config.slot_token_ids
     slots = np.flatnonzero(np.isin(reply.prompt_ids, slot_ids))
     assert f"positions {slots[0]} to" in page.locator("#panel-positions").inner_text()
 

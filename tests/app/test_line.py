@@ -24,16 +24,16 @@ def run(coroutine):
 
 
 class Waiter(threading.Thread):
-    """Somebody in a line, who stays at its head until told to go."""
+    """Somebody in a line, who keeps the turn until told to go."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, alone: bool = False) -> None:
         super().__init__(daemon=True)
-        self.line, self.told = line, []
+        self.line, self.alone, self.told = line, alone, []
         self.has_turn, self.go, self.gave_up = threading.Event(), threading.Event(), False
         self.start()
 
     def run(self) -> None:
-        with self.line.place() as place:
+        with self.line.place(self.alone) as place:
             for before in place.wait(lambda: self.gave_up):
                 self.told.append(before)
             if not self.gave_up:
@@ -74,6 +74,32 @@ def test_each_is_told_how_many_are_before_and_comes_in_order():
     eventually(lambda: len(line) == 0)
 
 
+def test_some_have_their_turn_together_and_one_who_wants_it_alone_has_it_alone():
+    line = Line(lambda: 2)
+    first, second, third = crowd(line, 3)
+    assert first.has_turn.wait(10)
+    assert second.has_turn.wait(10)
+    loading = Waiter(line, alone=True)
+    eventually(lambda: len(line) == 4)
+    later = Waiter(line)
+    eventually(lambda: [third.told, loading.told, later.told] == [[2], [3], [4]])
+    second.go.set()
+    assert third.has_turn.wait(10)
+    eventually(lambda: loading.told == [3, 2] and later.told == [4, 3])
+    third.go.set()
+    eventually(lambda: loading.told == [3, 2, 1] and later.told == [4, 3, 2])
+    assert not (loading.has_turn.is_set())
+    assert not (later.has_turn.is_set())
+    first.go.set()
+    assert loading.has_turn.wait(10)
+    eventually(lambda: later.told == [4, 3, 2, 1])
+    assert not later.has_turn.is_set()
+    loading.go.set()
+    assert later.has_turn.wait(10)
+    later.go.set()
+    eventually(lambda: len(line) == 0)
+
+
 def test_a_line_that_is_too_long_is_said_and_takes_people_again():
     line = Line(most=2)
     people = crowd(line, 3)
@@ -109,7 +135,25 @@ def test_a_crowd_loses_no_event_and_is_answered_or_told_its_place(server, script
     assert seen.problems == {}
     assert seen.counts["light events"] > 50
     assert 0 < seen.counts["answered"] == seen.counts["questions"]
-    eventually(lambda: len(server.desk.line) == 0)
+    eventually(lambda: len(server.controller.line) == 0)
+
+
+def test_as_many_as_have_room_are_answered_together(server, script):
+    async def asked(count: int) -> load.Seen:
+        seen, clip = load.Seen(), load.CLIP.read_bytes()
+        people = [load.Person(server.url, seen, clip) for _ in range(count)]
+        for each in people:
+            await each.open()
+            await each.upload()
+        await asyncio.gather(*(each.ask() for each in people))
+        await asyncio.gather(*(each.leave() for each in people))
+        return seen
+
+    script.answer, script.word_s, script.at_once = "It is a red circle that moves.", 0.2, 2
+    assert run(asked(2)).counts["told their place"] == 0
+    assert run(asked(3)).counts["told their place"] == 1
+    script.at_once = 1
+    assert run(asked(2)).counts["told their place"] == 1
 
 
 def test_a_hundred_events_at_once_are_all_answered(server, script):

@@ -16,13 +16,13 @@ SEEN = """() => {
 
 @pytest.fixture(scope="module")
 def server(upload_folder):
-    from page_fixtures import fake_desk
+    from page_fixtures import fake_controller
     from serving import REPO, serving
 
-    desk = fake_desk(upload_folder)
-    desk.offer(REPO / "assets" / "clips")
-    with serving(desk) as running:
-        running.script = desk.script
+    controller = fake_controller(upload_folder)
+    controller.add_examples(REPO / "assets" / "clips")
+    with serving(controller) as running:
+        running.script = controller.script
         yield running
 
 
@@ -57,6 +57,7 @@ def test_where_the_conversation_is_in_sight_nothing_moves(new_page, server, scri
     assert page.evaluate("scrollY") == 0
 
 
+@pytest.mark.slow
 def test_notices_are_free_of_serious_findings(new_page, server, script, clip, browser):
     for scheme in ("light", "dark"):
         page = new_page(server, scheme=scheme)

@@ -99,8 +99,10 @@ def test_stop_ends_the_work_and_the_text(page, clip, script, server):
     type_and_send(page, "Tell me everything")
     expect(page.locator("#ask .stop-button")).to_be_visible()
     expect(page.locator("#chat .bot-row")).to_contain_text("word5")
-    visitor = next(iter(server.desk.visitors._visitors.values()))
-    running = next(v for v in server.desk.visitors._visitors.values() if v.studio.running.is_set())
+    visitor = next(iter(server.controller.visitors._visitors.values()))
+    running = next(
+        v for v in server.controller.visitors._visitors.values() if v.studio.running.is_set()
+    )
     begin_s = time.monotonic()
     page.locator("#ask .stop-button").click()
     while running.studio.running.is_set():

@@ -86,7 +86,7 @@ def test_a_closed_page_frees_what_it_held(new_page, server, script, clip):
     type_and_send(page, "Tell me everything")
     expect(page.locator("#chat .bot-row")).to_contain_text("word3")
     fork = [entry[1] for entry in script.log if entry[0] == "fork"][-1]
-    visitors = server.desk.visitors
+    visitors = server.controller.visitors
     (held,) = [visitor for visitor in visitors._visitors.values() if visitor.studio is fork]
     assert fork.running.is_set()
     assert fork.caches
@@ -101,6 +101,7 @@ def test_a_closed_page_frees_what_it_held(new_page, server, script, clip):
     assert held not in visitors._visitors.values()
 
 
+@pytest.mark.slow
 def test_payloads_do_nothing_as_question_and_answer(page, clip, script):
     upload(page, clip)
     chat = page.locator("#chat")
@@ -162,10 +163,13 @@ def test_no_file_outside_the_upload_folder_is_served(server):
 
 
 def test_a_locked_page_opens_only_for_who_has_the_key(browser, server):
-    with serving(server.desk, auth=("me", "secret")) as locked:
+    with serving(server.controller, auth=("me", "secret")) as locked:
         assert status(f"{locked.url}/config") == 401
         assert status(f"{locked.url}/gradio_api/info") == 401
-        assert status(f"{locked.url}/gradio_api/file={server.desk.media.folder}") in (401, 403)
+        assert status(f"{locked.url}/gradio_api/file={server.controller.uploads.folder}") in (
+            401,
+            403,
+        )
         page = browser.new_context().new_page()
         page.goto(locked.url)
         page.get_by_label("username").fill("me")

@@ -124,7 +124,7 @@ def test_links_boxes_and_questions_go_by_the_clock_of_the_clip(
     page.keyboard.press(".")
     shows(page, 10)
     ask(page, "Where?")
-    everybody = server.desk.visitors._visitors.values()
+    everybody = server.controller.visitors._visitors.values()
     (visitor,) = [one for one in everybody if one.turns]
     assert visitor.turns[-1].asked_s == pytest.approx(1.0, abs=0.05)
     page.get_by_role("link", name="Show box", exact=True).click()

@@ -18,7 +18,7 @@ import vl3
 import vl3.video
 from vl3.webapp import sessions
 from vl3.webapp.controller import Controller
-from vl3.webapp.media import Media
+from vl3.webapp.uploads import Uploads
 
 pytest_plugins = ["page_fixtures"]
 
@@ -36,9 +36,9 @@ def studio(request):
 def real(studio, upload_folder):
     from vl3.webapp import launch
 
-    media = Media(upload_folder, vl3.video, 10**9)
-    desk = Controller(lambda **chosen: studio, media, launch.refusals())
-    with serving(desk) as running:
+    media = Uploads(upload_folder, vl3.video, 10**9)
+    controller = Controller(lambda **chosen: studio, media, launch.refusals())
+    with serving(controller) as running:
         yield running
 
 
@@ -47,7 +47,7 @@ def talkative(tiny_folder, upload_folder):
     """The page on a random model, whose answers are long."""
     from vl3.webapp import launch
 
-    media = Media(upload_folder, vl3.video, 10**9)
+    media = Uploads(upload_folder, vl3.video, 10**9)
     random = vl3.load(tiny_folder, device="cpu", offline=True)
     with serving(Controller(lambda **chosen: random, media, launch.refusals())) as running:
         yield running
@@ -194,10 +194,10 @@ def test_every_door_gives_the_same_text(real, clip, studio):
 def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folder, upload_folder):
     from vl3.webapp import launch
 
-    media = Media(upload_folder, vl3.video, 10**9)
+    media = Uploads(upload_folder, vl3.video, 10**9)
     load = partial(vl3.load, device="cpu", offline=True)
-    desk = Controller(load, media, launch.refusals(), model=str(tiny_folder))
-    with serving(desk) as running:
+    controller = Controller(load, media, launch.refusals(), model=str(tiny_folder))
+    with serving(controller) as running:
         page = new_page(running)
         page.locator(".sidebar .toggle-button").click()
         name = page.locator("#settings").get_by_label("Model", exact=True)

@@ -31,6 +31,7 @@ CARD = {
     "quantize": None,
     "adapter": None,
     "is_nano": False,
+    "unpruned": "",
     "weights_bytes": 21e6,
     "note": "",
     "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 512},
@@ -224,7 +225,7 @@ def test_turns_without_an_answer_are_not_sent_and_their_video_is_sent_again():
 
 
 def test_an_image_and_a_range_become_parts():
-    image = attachment("a.png", is_image=True)
+    image = attachment("a.png", kind="image")
     assert image.part() == {"type": "image", "image": "/up/hash/a.png"}
     video = attachment(fps=2.0, start_s=1.0, end_s=3.0)
     assert video.part()["video"] == {"path": video.path, "fps": 2.0, "start": 1.0, "end": 3.0}
@@ -399,27 +400,32 @@ def test_a_folder_that_is_somebody_elses_is_left_alone(tmp_path):
     assert sorted(tmp_path.iterdir()) == [theirs.parent]
 
 
+def uploads_in(folder: Path) -> uploads.Uploads:
+    """The folder as the page has it, with nothing that reads its files."""
+    return uploads.Uploads(folder, None, 10**9)
+
+
 def test_what_cannot_be_written_whole_leaves_nothing(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    files, before = uploads_in(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="too large") as raised:
-            uploads.keep(tmp_path, "view.json", bytes(5000))
+            files.keep("view.json", bytes(5000))
         assert uploads.is_full(raised.value)
         with pytest.raises(OSError, match="too large"):
-            uploads.adopt(tmp_path, Path(sys.executable).resolve())
+            files.adopt(Path(sys.executable).resolve())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_what_vanishes_while_the_folder_is_tidied_is_no_error(tmp_path):
-    ended = threading.Event()
+    files, ended = uploads_in(tmp_path), threading.Event()
 
     def come_and_go() -> None:
         while not ended.is_set():
             for number in range(20):
-                uploads.keep(tmp_path, f"{number}.json", b"x")
+                files.keep(f"{number}.json", b"x")
             for place in list(tmp_path.iterdir()):
                 uploads.remove(place)
 
@@ -427,7 +433,7 @@ def test_what_vanishes_while_the_folder_is_tidied_is_no_error(tmp_path):
     busy.start()
     try:
         for _ in range(300):
-            uploads.trim(tmp_path, 0)
+            files.trim((), 0)
     finally:
         ended.set()
         busy.join()
@@ -435,7 +441,7 @@ def test_what_vanishes_while_the_folder_is_tidied_is_no_error(tmp_path):
 
 def test_files_are_removed_where_they_are_too_many(tmp_path):
     own = uploads.prepare(tmp_path / "uploads")
-    paths = []
+    files, paths = uploads_in(own), []
     for number in range(5):
         path = own / f"hash{number}" / "clip.mp4"
         path.parent.mkdir()
@@ -445,12 +451,12 @@ def test_files_are_removed_where_they_are_too_many(tmp_path):
         paths.append(path)
     new = own / "new.mp4"
     new.write_bytes(bytes(100))
-    assert uploads.trim(own, 350, {str(paths[0])}) == 300
+    assert files.trim({str(paths[0])}, 350) == 300
     assert [path.exists() for path in paths] == [True, False, False, False, True]
-    assert uploads.trim(own, 0, {str(paths[0])}) == 100
+    assert files.trim({str(paths[0])}, 0) == 100
     assert new.exists()
-    assert uploads.contains(own, str(paths[0]))
-    assert not uploads.contains(own, str(own / ".." / ".." / "x"))
+    assert files.contains(str(paths[0]))
+    assert not files.contains(str(own / ".." / ".." / "x"))
     link = own / "link"
     link.symlink_to("/etc/hostname")
-    assert not uploads.contains(own, str(link))
+    assert not files.contains(str(link))

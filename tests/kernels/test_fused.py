@@ -22,6 +22,7 @@ CHECKS = sorted((HERE / "interpreted").glob("check_*.py"))
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 
+@pytest.mark.slow
 def test_fused_kernels_agree_with_their_definitions():
     assert len(CHECKS) == 7
     environment = {name: text for name, text in os.environ.items() if name != "VL3_KERNELS"}

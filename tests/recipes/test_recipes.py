@@ -7,7 +7,8 @@ import pytest
 
 from train_cli.__main__ import main
 from train_cli.config import BUNDLED, bundled, load_yaml, read_recipe
-from train_cli.plan import TFLOPS, look, sizes
+from train_cli.model_sizes import sizes
+from train_cli.plan import TFLOPS, look
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
 from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan

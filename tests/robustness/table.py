@@ -92,14 +92,14 @@ def served(folder: Path) -> Iterator[Callable[[Path], str]]:
 
     from vl3.webapp import launch
     from vl3.webapp.controller import Controller
-    from vl3.webapp.media import Media
+    from vl3.webapp.uploads import Uploads
 
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    media = Media(folder, vl3.video, 10**9)
-    desk = Controller(lambda **chosen: bundled(), media, launch.refusals())
+    media = Uploads(folder, vl3.video, 10**9)
+    controller = Controller(lambda **chosen: bundled(), media, launch.refusals())
     try:
-        with serving(desk) as running:
+        with serving(controller) as running:
             client = Client(running.url, verbose=False)
             yield lambda path: client.predict(
                 handle_file(str(path)), QUESTION, max_new_tokens=2, api_name="/ask"

@@ -102,6 +102,7 @@ def test_exports_say_them():
         "adapter": None,
         "device": "cpu",
         "is_nano": True,
+        "unpruned": "",
         "context_tokens": 1,
         "weights_bytes": 4,
     }

@@ -10,7 +10,7 @@ import torch
 
 import vl3
 from vl3 import widgets
-from vl3.families.settings import PruneSettings
+from vl3.settings import PruneSettings
 from vl3.values import Clip
 from vl3.video import VideoError
 

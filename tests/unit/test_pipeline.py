@@ -21,7 +21,7 @@ def studio(tiny_folder):
 
 
 @pytest.fixture(scope="module", params=["video", "image", "both", "text"])
-def talk(request, tmp_path_factory):
+def conversation(request, tmp_path_factory):
     folder, parts = tmp_path_factory.mktemp("doors"), []
     if request.param in ("video", "both"):
         film = write_clip(folder / "film.mp4", 24, 4, size=(80, 112))
@@ -33,14 +33,14 @@ def talk(request, tmp_path_factory):
     return [asked, {"role": "assistant", "content": "Nothing."}]
 
 
-def test_one_sample_is_the_same_through_every_door(studio, talk):
+def test_one_sample_is_the_same_through_every_door(studio, conversation):
     processor = studio.processor
     settings = replace(processor.settings, budget_tokens=300)
-    called = processor(talk, budget_tokens=300, return_labels=True)
-    planned = processor.plan(talk, settings)
+    called = processor(conversation, budget_tokens=300, return_labels=True)
+    planned = processor.plan(conversation, settings)
     prepared = prepare(planned)
-    rendered = processor.render(talk, prepared.shown, prepared.counts)
-    record = Record(id="one", dataset="doors", talks=(talk,))
+    rendered = processor.render(conversation, prepared.slots)
+    record = Record(id="one", dataset="doors", conversations=(conversation,))
     sample = build(record, processor, 300)
     shown = preview(record, "doors:1", processor, 300)
     size, _ = check_length(record, processor, settings, 10**6, [])
@@ -52,7 +52,7 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
     assert shown.learned == sum(label >= 0 for label in rendered.labels)
 
     slots = sum(token in studio.model.config.slot_token_ids for token in ids)
-    assert slots == sum(prepared.counts) <= planned.num_tokens == size.visual
+    assert slots == prepared.num_tokens <= planned.num_tokens == size.visual
     assert size.text + slots == len(ids)
     assert measure(record, processor, 300).tokens == size.text + size.visual
     assert [medium.count for medium in shown.media] == [grid.frames for grid in prepared.grids]
@@ -60,7 +60,7 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
         assert torch.equal(called["pixel_values"], prepared.patches.pixels_NP)
         assert torch.equal(called["keep_mask"], prepared.keep.keep_M)
         kept = [frame.kept for medium in shown.media for frame in medium.frames]
-        assert kept == prepared.counts
+        assert kept == [count for runs in prepared.slots for count in runs.counts]
         tokens = studio.model.embed_visual(
             called["pixel_values"], called["grid_thw"], called["merge_sizes"], called["keep_mask"]
         )
@@ -71,11 +71,11 @@ def test_one_sample_is_the_same_through_every_door(studio, talk):
         assert torch.allclose(studio.model.project(features[sample.source_K]), tokens, atol=1e-5)
 
 
-def test_a_studio_reads_one_medium_as_the_processor_does(studio, talk):
+def test_a_studio_reads_one_medium_as_the_processor_does(studio, conversation):
     """Each medium has the budget for itself there, so with one they agree."""
-    media = [part for part in talk[0]["content"] if part["type"] != "text"]
-    reply = studio.reply(talk[:1], max_new_tokens=1)
-    inputs = studio.processor(talk[:1], add_generation_prompt=True, add_system_prompt=True)
+    media = [part for part in conversation[0]["content"] if part["type"] != "text"]
+    reply = studio.reply(conversation[:1], max_new_tokens=1)
+    inputs = studio.processor(conversation[:1], add_generation_prompt=True, add_system_prompt=True)
     assert len(reply.seen) == len(media)
     if len(media) <= 1:
         assert list(reply.prompt_ids) == inputs["input_ids"][0].tolist()
@@ -86,4 +86,4 @@ def test_a_studio_reads_one_medium_as_the_processor_does(studio, talk):
 
 def test_a_plan_of_nothing_costs_nothing(studio):
     planned = plan([], studio.processor.settings)
-    assert (planned.counts, planned.num_tokens, prepare(planned).counts) == ([], 0, [])
+    assert (planned.slots, planned.num_tokens, prepare(planned).slots) == ([], 0, [])

@@ -79,15 +79,15 @@ ANOTHER = Template(
 @pytest.mark.parametrize("template", [CHATML, ANOTHER], ids=["usual", "another"])
 def test_a_template_says_the_same_in_ids_and_in_jinja(template, tokenizer, slots):
     """Begin, headers, end, stamps and system prompt of a language model's own chat format."""
-    talk = [
+    conversation = [
         {"role": "user", "content": [video(0.0, 1.0), {"type": "text", "text": "What?"}]},
         {"role": "assistant", "content": "A circle."},
         {"role": "user", "content": "Why?"},
     ]
     more = {"add_system_prompt": True, "add_generation_prompt": True}
-    prompt = render(talk, tokenizer, slots, [1, 1], template=template, **more)
+    prompt = render(conversation, tokenizer, slots, [1, 1], template=template, **more)
     (text,), _ = render_jinja_template(
-        [talk], chat_template=chat_template(template=template), **more
+        [conversation], chat_template=chat_template(template=template), **more
     )
     assert prompt.text == tokenizer.decode(prompt.ids) == text
     learned = [token for token, label in zip(prompt.ids, prompt.labels) if label != IGNORE]

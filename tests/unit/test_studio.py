@@ -11,10 +11,10 @@ import torch
 from clips import noise_clip
 
 import vl3
-from vl3.families.settings import PruneSettings
 from vl3.inference.disk_cache import FeatureCache
 from vl3.inference.engine import Engine
 from vl3.inference.memory import MemoryPlan
+from vl3.settings import PruneSettings
 from vl3.studio import CACHE_BYTES, Studio
 from vl3.values import Clip
 from vl3.weights.quantize.bnb import Quantized

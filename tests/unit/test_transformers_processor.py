@@ -192,20 +192,20 @@ def test_a_template_of_the_callers_own_is_used(tiny_processor):
 
 
 def test_answers_are_masked_as_they_are_learned(tiny_processor):
-    talk = [*TALKS[0], {"role": "assistant", "content": "A circle."}]
+    conversation = [*TALKS[0], {"role": "assistant", "content": "A circle."}]
     found = tiny_processor.apply_chat_template(
-        talk,
+        conversation,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         return_assistant_tokens_mask=True,
     )
-    learned = tiny_processor(talk, return_labels=True)["labels"] != -100
+    learned = tiny_processor(conversation, return_labels=True)["labels"] != -100
     assert torch.equal(found["assistant_masks"].bool(), learned)
     ids = found["input_ids"][found["assistant_masks"].bool()]
     assert tiny_processor.decode(ids, skip_special_tokens=False) == "A circle.<|im_end|>"
     by_template = tiny_processor.tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}, talk[-1]],
+        [{"role": "user", "content": "?"}, conversation[-1]],
         return_assistant_tokens_mask=True,
         return_dict=True,
         tokenize=True,
@@ -215,8 +215,8 @@ def test_answers_are_masked_as_they_are_learned(tiny_processor):
 
 
 def test_an_answer_that_was_begun_is_gone_on_with(tiny_processor):
-    talk = [*TALKS[2], {"role": "assistant", "content": "A ci"}]
-    begun = tiny_processor(talk, continue_final_message=True)["input_ids"][0]
+    conversation = [*TALKS[2], {"role": "assistant", "content": "A ci"}]
+    begun = tiny_processor(conversation, continue_final_message=True)["input_ids"][0]
     assert tiny_processor.decode(begun, skip_special_tokens=False).endswith("assistant\nA ci")
 
 
@@ -343,7 +343,7 @@ def test_the_pipeline_answers():
     from transformers import pipeline
 
     pipe = pipeline("image-text-to-text", model=str(NANO), dtype=torch.float32)
-    talk = [
+    conversation = [
         {
             "role": "user",
             "content": [
@@ -352,8 +352,11 @@ def test_the_pipeline_answers():
             ],
         }
     ]
-    (told,) = pipe(text=talk, max_new_tokens=40, return_full_text=False)
+    (told,) = pipe(text=conversation, max_new_tokens=40, return_full_text=False)
     assert "triangle" in told["generated_text"]
-    begun = [*talk, {"role": "assistant", "content": [{"type": "text", "text": "A yellow"}]}]
+    begun = [
+        *conversation,
+        {"role": "assistant", "content": [{"type": "text", "text": "A yellow"}]},
+    ]
     (told,) = pipe(text=begun, max_new_tokens=3, return_full_text=False)
     assert told["generated_text"].startswith(" triangle")

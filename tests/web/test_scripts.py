@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joining import Joining
 
 from vl3.pipeline import to_patches
 from vl3.values import Clip, Grid
 from vl3.vision import prune, rope2d
+from vl3.vision.token_map import token_layout
 from vl3.viz import attention, positions, pruning
 from vl3.viz.pack import packed
 from vl3.webapp import box_links, text_format, timestamps
@@ -158,6 +160,24 @@ def attended() -> dict:
     return {"maps": maps, "weights": weights, "media": media, "first_slots": first_slots}
 
 
+def joined() -> dict:
+    """Five frames of 3 x 5 cells of which a connector joins two frames and 2 x 2 cells each."""
+    grid = Grid(frames=5, rows=3, cols=5, merge=1)
+    tokens, times_s = Joining.token_grid(grid), tuple(map(float, range(5)))
+    keep = np.ones(grid.num_tokens, bool)
+    layout = token_layout([tokens], keep, [times_s], [(30, 50)])
+    medium = {"frames": 5, "rows": 3, "cols": 5, "times_s": times_s}
+    spans = [(4, 6), (15, 6), (26, 6)]
+    options = {"spans": spans, "keep_M": keep, "tokens": tokens, "times_s": times_s}
+    return {
+        "media": [medium | {"slots": packed(layout.slots[0].astype(np.int32))}],
+        "boxes": layout.box_K4.astype(int).tolist(),
+        "frames": layout.frames_K2.tolist(),
+        "positions": positions.data(grid, 64, **options)["language"],
+        "spans": spans,
+    }
+
+
 def boxes() -> list[dict]:
     made = []
     for text, key in (
@@ -200,6 +220,7 @@ def expected(tmp_path_factory) -> Path:
             roped(Grid(frames=1, rows=5, cols=3, merge=1), 72),
         ],
         "attention": attended(),
+        "joined": joined(),
         "boxes": boxes(),
     }
     path = tmp_path_factory.mktemp("web") / "expected.json"

@@ -95,7 +95,8 @@ test("maps that were asked for: the ones that lay longest go first", () => {
 
 test("slots of several media are numbered over all frames", () => {
   const { media, first_slots } = expected.attention, slots = slotsOf(media);
-  assert.deepEqual(slots.firstSlot, first_slots);
+  const spans = first_slots.slice(1).map((/** @type {number} */ end, /** @type {number} */ i) => [first_slots[i], end]);
+  assert.deepEqual(slots.spans, spans);
   assert.deepEqual(slots.starts, [0, 3, 4]); // frames before each medium
   assert.equal(slots.mediumOf(0), 0);
   assert.equal(slots.mediumOf(slots.numFrames - 1), media.length - 1);
@@ -106,6 +107,33 @@ test("slots of several media are numbered over all frames", () => {
     }
   }
   assert.equal(slots.removedIn(0, 0) + first_slots[1], rows * cols);
+});
+
+test("slots of frames that a connector joins", () => {
+  const { media, boxes, frames } = expected.joined, slots = slotsOf(media);
+  assert.deepEqual(slots.spans, [[0, 6], [0, 6], [6, 12], [6, 12], [12, 18]]);
+  for (let frame = 0; frame < 5; frame++) {
+    for (let row = 0; row < 3; row++) {
+      for (let col = 0; col < 5; col++) {
+        const place = { medium: 0, frame, row, col }, slot = slots.at(place), [left, top, right, bottom] = boxes[slot];
+        const [first, end] = frames[slot], extent = [top / 10, bottom / 10, left / 10, right / 10];
+        for (let other = 0; other < 5; other++) {
+          assert.deepEqual(slots.extentOf(place, other), first <= other && other < end ? extent : null);
+        }
+      }
+    }
+  }
+});
+
+test("positions of frames that a connector joins", () => {
+  const { positions, spans } = expected.joined, found = languageOf(positions);
+  [0, 0, 1, 1, 2].forEach((step, frame) => {
+    const [first, number] = spans[step];
+    for (const which of /** @type {const} */ (["before", "after"])) {
+      assert.deepEqual(found.extent(which, frame), { first, last: first + number - 1, number });
+    }
+    assert.equal(found.wordsBefore(frame), step ? 5 : 4);
+  });
 });
 
 test("the largest, and what stays within bounds", () => {

@@ -166,7 +166,7 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
     from functools import cache
 
     from train_cli.bench import clips as generated
-    from train_cli.bench import files, models, quantized, scaling, training, whole
+    from train_cli.bench import files, models, quantized, scaling, stages, training, whole
     from train_cli.bench.measure import say
 
     sizes = models.TINY if tiny else models.Sizes()
@@ -192,10 +192,10 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
         "preprocess": lambda: files.preprocess(all_clips(), rounds),
         "mask": lambda: files.mask(all_clips(), rounds, 6 if tiny else 180),
         "front": front,
-        "encode": lambda: models.encode(sizes, rounds),
-        "prefill": lambda: models.prefill(sizes, rounds),
-        "answer": lambda: models.decode(sizes, rounds),
-        "question": lambda: models.second_question(sizes, rounds),
+        "encode": lambda: stages.encode(sizes, rounds),
+        "prefill": lambda: stages.prefill(sizes, rounds),
+        "answer": lambda: stages.decode(sizes, rounds),
+        "question": lambda: stages.second_question(sizes, rounds),
         "nf4": lambda: quantized.nf4(rounds, *((64, 128, None) if tiny else ())),
         "training": lambda: training.training(rounds, *((1, 56, 1) if tiny else ())),
         "scaling": lambda: (

@@ -12,8 +12,8 @@ import torch
 from train_cli.bench import peers
 from train_cli.bench.measure import OURS, Mismatch, Row, beside, peak_bytes
 from vl3 import video
-from vl3.families.settings import PruneSettings
 from vl3.pipeline import prune_patches, to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, Patches
 from vl3.video import images, official, timeline
 from vl3.video.images import resized
@@ -63,8 +63,8 @@ def probe(clips: Sequence[Path], rounds: int) -> list[Row]:
 
 
 def _forget() -> None:
-    """What headers said is read again, as for a file that nobody has seen yet."""
-    for known in (timeline.scan, read_header, images._is_still, images.is_animation):
+    """What headers said is read again, as for a file that was not read before."""
+    for known in (timeline.scan, read_header, images.picture_header):
         known.forget()
 
 
@@ -144,7 +144,7 @@ def front(clips: Sequence[Path], rounds: int) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Most resident memory above the start, of this process alone; None where nobody tells."""
+    """Peak resident memory of this process above the start; None where the system does not tell."""
 
     work: str
     side: str

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from train_cli.bench.files import same
-from train_cli.bench.measure import Row, beside, say
-from train_cli.bench.models import within
+from train_cli.bench.measure import Row, beside, say, within
 from vl3.config import VL3Config, videollama3_2b
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.quantize.bnb import LEFT_ALONE, use_cpu_kernels

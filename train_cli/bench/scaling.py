@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from train_cli.bench.measure import peak_bytes, say, spread, timed
-from vl3.families.settings import PruneSettings
 from vl3.pipeline import prune_patches, to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid
 from vl3.weights.load import load
 

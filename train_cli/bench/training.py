@@ -98,17 +98,17 @@ def records(questions: int, frames: int, side_px: int) -> list:
     for number in range(CLIPS):
         pixels = noise.integers(0, 256, (frames, side_px, side_px, 3), dtype=np.uint8)
         clip = Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source="noise")
-        talks = []
+        conversations = []
         for index in range(questions):
             asked = [
                 {"type": "video", "video": clip},
                 {"type": "text", "text": f"What happens at second {index} of clip {number}?"},
             ]
             answer = f"At {index} seconds a red star appears and moves right."
-            talks.append(
+            conversations.append(
                 [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
             )
-        found.append(Record(id=str(number), dataset="noise", talks=tuple(talks)))
+        found.append(Record(id=str(number), dataset="noise", conversations=tuple(conversations)))
     return found
 
 
@@ -150,10 +150,10 @@ def official_step(stock, processor, config, chosen: Sequence) -> Callable[[], fl
     """The same questions one by one, each with its clip, two padded samples a pass, full logits."""
     import torch
 
-    talks = [talk for record in chosen for talk in record.talks]
+    conversations = [conversation for record in chosen for conversation in record.conversations]
     batches = []
-    for start in range(0, len(talks), MICRO_BATCH):
-        inputs = processor(talks[start : start + MICRO_BATCH], return_labels=True)
+    for start in range(0, len(conversations), MICRO_BATCH):
+        inputs = processor(conversations[start : start + MICRO_BATCH], return_labels=True)
         pixels = (inputs["pixel_values"].float() / 255 - 0.5) / 0.5
         ids = inputs["input_ids"]
         batches.append(

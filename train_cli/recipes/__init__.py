@@ -133,7 +133,7 @@ def _which(chosen: argparse.Namespace) -> int:
 def _ask(name: str, question: str, choices: tuple[str, ...] | None) -> str | float:
     """One answer from the terminal.
 
-    Raises: ConfigError where nobody answers, or not with one of the choices or a number.
+    Raises: ConfigError where the input ends, or is not one of the choices or a number.
     """
     shown = f"{question} [{'/'.join(choices)}] " if choices else f"{question} "
     print(shown, end="", file=sys.stderr, flush=True)

@@ -145,7 +145,10 @@ def check_answers(record: Record, sizes: list[MediaInfo]) -> Iterator[Note]:
     lengths = [size.duration_s for size in sizes if size.duration_s is not None]
     lasts = lengths[0] if len(lengths) == len(sizes) == 1 else None
     answers = [
-        turn["content"] for talk in record.talks for turn in talk if turn["role"] == "assistant"
+        turn["content"]
+        for conversation in record.conversations
+        for turn in conversation
+        if turn["role"] == "assistant"
     ]
     for text in answers:
         if lasts is not None:
@@ -210,7 +213,8 @@ def check_length(
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
     if wanted > visual:
         notes.append(rules.reduced(wanted, visual))
-    prompts = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
+    slots = planned.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     tokens = count_tokens(prompts)
     size = Size(
         text=tokens - visual,
@@ -230,7 +234,7 @@ def check_length(
 def _found(record: Record) -> list[MediaPart]:
     """The media of a record. Raises: BadSample E121, E102."""
     try:
-        return find_media(record.talks[0])
+        return find_media(record.conversations[0])
     except VideoError as error:
         paths = sources(record)
         raise rules.undecodable(paths[0] if len(paths) == 1 else "a medium", str(error)) from None
@@ -239,7 +243,7 @@ def _found(record: Record) -> list[MediaPart]:
 
 
 def count_tokens(prompts: Sequence[Prompt]) -> int:
-    """Tokens of the talks of a sample, what stands before the end of their media counted once."""
+    """Tokens of a sample's prompts, what stands before the end of their media counted once."""
     if len(prompts) == 1:
         return len(prompts[0].ids)
     shared = sum(prompts[0].spans[-1]) if prompts[0].spans else 0
@@ -257,7 +261,7 @@ def _kept(planned: Planned, notes: list[Note]) -> int:
         notes.extend(as_read(medium, clip.notes))
         return clip
 
-    return sum(prepare(planned, read).counts)
+    return prepare(planned, read).num_tokens
 
 
 # A data set

@@ -1,6 +1,6 @@
 """Rows of the known file formats, each brought into one form. Pure functions, no file is touched.
 
-The form (`Draft`): talks whose turns have role and content, and the media that tags and
+The form (`Draft`): conversations whose turns have role and content, and the media that tags and
 placeholders stand for. A content is a text, in which <image> and <video> are tags, or a list of
 parts as vl3.messages.reader reads them; text of a part is taken literally, a part {"type": "image"}
 without a source stands for the next medium listed. Roles are not checked here.
@@ -74,14 +74,15 @@ TURN_KEYS = {"role", "from", "content", "value", "loss", "loss_scale", "weight",
 class Draft:
     """A row in one form, its media not looked for yet.
 
-    talks: turns {"role", "content", "loss"}; a content is a text or a list of text parts and media
+    conversations: turns {"role", "content", "loss"}; a content is a text or a list of text parts
+    and media
     media: parts as vl3.messages.reader reads them, whose sources are paths, URLs, bytes or lists
     of them
-    shared: whether the talks are about the same media, which then stand in front of each
+    shared: whether the conversations are about the same media, which then stand in front of each
     notes: what the row says without effect
     """
 
-    talks: list[list[dict]]
+    conversations: list[list[dict]]
     media: list[dict]
     shared: bool = False
     id: object = None
@@ -91,7 +92,7 @@ class Draft:
 
 
 def messages(row: dict) -> Draft:
-    """Canonical rows, Hugging Face and OpenAI messages, swift; also several talks about one clip.
+    """Canonical rows, Hugging Face and OpenAI messages, swift; also several about one clip.
 
     Source: TRL and transformers chat templates (parts with type), ms-swift (columns, loss),
             Molmo2 (message_lists).
@@ -101,8 +102,8 @@ def messages(row: dict) -> Draft:
     if row.get("message_lists") is None:
         return _draft(row, [_turns(row.get("messages"), '"messages"', notes)], media, notes)
     lists = _list(row["message_lists"], '"message_lists"')
-    talks = [_turns(turns, '"message_lists"', notes) for turns in lists]
-    return _draft(row, talks, media, notes, shared=True)
+    conversations = [_turns(turns, '"message_lists"', notes) for turns in lists]
+    return _draft(row, conversations, media, notes, shared=True)
 
 
 def conversations(row: dict) -> Draft:
@@ -224,12 +225,16 @@ def _flavour(row: dict) -> str:
 
 
 def _draft(
-    row: dict, talks: list[list[dict]], media: list[dict], notes: list[Note], shared: bool = False
+    row: dict,
+    conversations: list[list[dict]],
+    media: list[dict],
+    notes: list[Note],
+    shared: bool = False,
 ) -> Draft:
     key, system = next(((key, row[key]) for key in SYSTEM if is_given(row.get(key))), ("", None))
     if system is not None and not isinstance(system, str):
         raise rules.wrong_type(f'"{key}"', "a text", system)
-    for turns in talks if system is not None else ():
+    for turns in conversations if system is not None else ():
         if turns and turns[0]["role"] == "system":
             notes.append(rules.unused(f"{key!r} beside a turn of role system is not used"))
         else:
@@ -245,7 +250,7 @@ def _draft(
     if row.get("weight") is not None:
         meta = meta | {"weight": _number(row["weight"], '"weight"')}
     return Draft(
-        talks=talks,
+        conversations=conversations,
         media=media,
         shared=shared,
         id=row.get("id"),

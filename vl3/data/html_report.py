@@ -75,10 +75,10 @@ figure img { display: block; max-width: 100%; max-height: 224px; height: auto;
 figure img.small { image-rendering: pixelated; }
 figcaption { font-size: .75rem; padding-top: 3px; font-variant-numeric: tabular-nums; }
 figcaption b { color: var(--text); font-weight: 600; }
-.talk { margin-top: 12px; padding: 12px 14px; border-radius: 8px; background: var(--page);
+.conversation { margin-top: 12px; padding: 12px 14px; border-radius: 8px; background: var(--page);
   border: 1px solid var(--line); max-height: 21rem; overflow: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; font: .82rem/1.95 ui-monospace, SFMono-Regular, Menlo, monospace; }
-.talk:focus-visible { outline: 2px solid var(--accent); }
+.conversation:focus-visible { outline: 2px solid var(--accent); }
 .t { padding: 2px 0; border-right: 1px solid var(--line); }
 .l { background: var(--learned-soft); color: var(--learned); border-right-color: var(--page); }
 .s { color: var(--faint); } .s.l { color: var(--learned); }
@@ -89,7 +89,7 @@ figcaption b { color: var(--text); font-weight: 600; }
 .legend span span { font: .82rem/1.9 ui-monospace, SFMono-Regular, Menlo, monospace;
   padding: 2px 6px; margin-right: 4px; }
 footer { margin-top: 44px; font-size: .85rem; color: var(--faint); }
-@media print { .talk { max-height: none; } .frames { flex-wrap: wrap; } }
+@media print { .conversation { max-height: none; } .frames { flex-wrap: wrap; } }
 """
 # Nothing can be fetched from this page, even if a text of the data got around the escaping.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -219,10 +219,11 @@ def _samples(views: Sequence[Preview]) -> str:
 
 
 def _sample(view: Preview) -> str:
-    talks = "".join(
-        f'<div class="talk" tabindex="0" role="group" aria-label="tokens of talk {index}">'
-        f"{''.join(map(_piece, talk))}</div>"
-        for index, talk in enumerate(view.talks, start=1)
+    conversations = "".join(
+        f'<div class="conversation" tabindex="0" role="group" '
+        f'aria-label="tokens of conversation {index}">'
+        f"{''.join(map(_piece, conversation))}</div>"
+        for index, conversation in enumerate(view.conversations, start=1)
     )
     facts = f"{number(view.tokens)} tokens, {number(view.learned)} learned"
     if view.id != view.place:
@@ -230,7 +231,7 @@ def _sample(view: Preview) -> str:
     return (
         f'<section class="card sample"><header><h3>{escape(view.place)}</h3>'
         f'<p class="faint">{escape(view.dataset)} · {escape(facts)}</p></header>'
-        f"{''.join(map(_medium, view.media))}{talks}</section>"
+        f"{''.join(map(_medium, view.media))}{conversations}</section>"
     )
 
 

@@ -30,19 +30,19 @@ def to_record(draft: Draft, *, id: str, dataset: str, files: Files) -> tuple[Rec
     Raises: BadSample.
     """
     notes = list(draft.notes)
-    talks = [_checked(turns, notes) for turns in draft.talks]
+    conversations = [_checked(turns, notes) for turns in draft.conversations]
     if draft.shared:
-        talks = _in_front(talks, draft.media)
+        conversations = _in_front(conversations, draft.media)
     else:
-        talks = [_placed(turns, draft.media, notes) for turns in talks]
-    talks = [_answered(turns, notes) for turns in talks]
-    if not talks:
+        conversations = [_placed(turns, draft.media, notes) for turns in conversations]
+    conversations = [_answered(turns, notes) for turns in conversations]
+    if not conversations:
         raise rules.nothing_to_learn([])
-    found = {id_: _found(medium, files, notes) for id_, medium in _media_of(talks).items()}
+    found = {id_: _found(medium, files, notes) for id_, medium in _media_of(conversations).items()}
     record = Record(
         id=str(draft.id)[:200] if isinstance(draft.id, str | int) and draft.id != "" else id,
         dataset=draft.dataset if isinstance(draft.dataset, str) and draft.dataset else dataset,
-        talks=tuple([_message(turn, found) for turn in turns] for turns in talks),
+        conversations=tuple([_message(turn, found) for turn in turns] for turns in conversations),
         meta=draft.meta,
     )
     return record, list(dict.fromkeys(notes))
@@ -166,24 +166,27 @@ def _tagged(part: dict, tag: str, is_slip: bool) -> list[dict]:
     return [piece for piece in pieces if piece["type"] == "text"] if is_slip else pieces
 
 
-def _in_front(talks: list[list[dict]], media: list[dict]) -> list[list[dict]]:
-    """The talks with all media in front of the first user turn, wherever their tags stood."""
-    talks = [[turn | {"content": _split(turn)} for turn in turns] for turns in talks]
+def _in_front(conversations: list[list[dict]], media: list[dict]) -> list[list[dict]]:
+    """Conversations with all media in front of the first user turn, wherever their tags stood."""
+    conversations = [
+        [turn | {"content": _split(turn)} for turn in turns] for turns in conversations
+    ]
     inline = [
-        [part for turn in turns for part in turn["content"] if _is_source(part)] for turns in talks
+        [part for turn in turns for part in turn["content"] if _is_source(part)]
+        for turns in conversations
     ]
     if any(parts != inline[0] for parts in inline):
         raise rules.different_media()
     media = media + (inline[0] if inline else [])
     listed = Counter(medium["type"] for medium in media)
-    for turns in talks:
+    for turns in conversations:
         tags = Counter(p["type"] for turn in turns for p in turn["content"] if p["type"] != "text")
         for kind, count in tags.items():
             if count != listed[kind]:
                 raise rules.tag_count(kind, count, listed[kind])
         for turn in turns:
             turn["content"] = [part for part in turn["content"] if part["type"] == "text"]
-    return [_with_front(turns, media) for turns in talks]
+    return [_with_front(turns, media) for turns in conversations]
 
 
 def _with_front(turns: list[dict], media: list[dict]) -> list[dict]:
@@ -232,8 +235,8 @@ def _is_empty(part: dict) -> bool:
 # Media
 
 
-def _media_of(talks: Iterable[list[dict]]) -> dict[int, dict]:
-    parts = (part for turns in talks for turn in turns for part in turn["content"])
+def _media_of(conversations: Iterable[list[dict]]) -> dict[int, dict]:
+    parts = (part for turns in conversations for turn in turns for part in turn["content"])
     return {id(part): part for part in parts if _is_source(part)}
 
 
@@ -308,16 +311,19 @@ def to_row(record: Record, root: Path, inside: Path) -> dict:
     Files in the folder `inside`, taken out of an archive, are written as data URLs.
     """
     row: dict[str, Any] = {"id": record.id, "dataset": record.dataset}
-    (talk, *others) = record.talks
-    listed = [_listed(part, root, inside) for part in media_parts(talk)]
+    (conversation, *others) = record.conversations
+    listed = [_listed(part, root, inside) for part in media_parts(conversation)]
     if others:
-        row["message_lists"] = [[_turn_row(turn, None) for turn in talk] for talk in record.talks]
-    elif _has_letters(talk):  # beside a placeholder they would be taken for its tag
+        row["message_lists"] = [
+            [_turn_row(turn, None) for turn in conversation]
+            for conversation in record.conversations
+        ]
+    elif _has_letters(conversation):  # beside a placeholder they would be taken for its tag
         places, listed = iter(listed), []
-        row["messages"] = [_turn_row(turn, places) for turn in talk]
+        row["messages"] = [_turn_row(turn, places) for turn in conversation]
     else:
         places = iter([{"type": medium["type"]} for medium in listed])
-        row["messages"] = [_turn_row(turn, places) for turn in talk]
+        row["messages"] = [_turn_row(turn, places) for turn in conversation]
     if listed:
         row["media"] = listed
     meta = dict(record.meta)
@@ -326,14 +332,14 @@ def to_row(record: Record, root: Path, inside: Path) -> dict:
     return row | {"meta": meta} if meta else row
 
 
-def media_parts(talk: list[dict]) -> list[dict]:
-    """The media of a talk, in order."""
-    contents = [turn["content"] for turn in talk if not isinstance(turn["content"], str)]
+def media_parts(conversation: list[dict]) -> list[dict]:
+    """The media of a conversation, in order."""
+    contents = [turn["content"] for turn in conversation if not isinstance(turn["content"], str)]
     return [part for content in contents for part in content if part["type"] != "text"]
 
 
-def _has_letters(talk: list[dict]) -> bool:
-    contents = [turn["content"] for turn in talk if not isinstance(turn["content"], str)]
+def _has_letters(conversation: list[dict]) -> bool:
+    contents = [turn["content"] for turn in conversation if not isinstance(turn["content"], str)]
     parts = [part for content in contents for part in content if part["type"] == "text"]
     return any(TAG.search(part["text"]) for part in parts)
 
@@ -376,7 +382,7 @@ def _written(path: Path, root: Path, inside: Path) -> str:
 
 def question(record: Record) -> str:
     """The first question of a record; with its media it tells duplicates."""
-    contents = (turn["content"] for turn in record.talks[0] if turn["role"] == "user")
+    contents = (turn["content"] for turn in record.conversations[0] if turn["role"] == "user")
     content = next(contents, "")
     if isinstance(content, str):
         return content
@@ -385,5 +391,5 @@ def question(record: Record) -> str:
 
 def sources(record: Record) -> list[str]:
     """What the media of a record are read from, in order."""
-    parts = media_parts(record.talks[0])
+    parts = media_parts(record.conversations[0])
     return [repr(part.get("metadata", part[part["type"]])) for part in parts]

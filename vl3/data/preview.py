@@ -64,31 +64,32 @@ class TextPiece:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """A sample as it is shown: media, and one row of pieces for each of its talks."""
+    """A sample as it is shown: media, and one row of pieces for each of its conversations."""
 
     place: str
     id: str
     dataset: str
     media: tuple[MediaPreview, ...]
-    talks: tuple[tuple[TextPiece, ...], ...]
+    conversations: tuple[tuple[TextPiece, ...], ...]
     learned: int
     tokens: int
 
 
 def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: int) -> Preview:
-    """Decodes the media of a record and renders its talks.
+    """Decodes the media of a record and renders its conversations.
 
     Raises: vl3.video.VideoError.
     """
     settings = replace(processor.settings, budget_tokens=visual_tokens)
-    prepared = prepare(processor.plan(record.talks[0], settings))
-    prompts = [processor.render(talk, prepared.shown, prepared.counts) for talk in record.talks]
+    prepared = prepare(processor.plan(record.conversations[0], settings))
+    slots = prepared.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
     return Preview(
         place=place,
         id=record.id,
         dataset=record.dataset,
-        media=tuple(_joined(_looks(media_parts(record.talks[0]), prepared))),
-        talks=tuple(tuple(pieces(prompt, processor.tokenizer)) for prompt in prompts),
+        media=tuple(_joined(_looks(media_parts(record.conversations[0]), prepared))),
+        conversations=tuple(tuple(pieces(prompt, processor.tokenizer)) for prompt in prompts),
         learned=sum(label != IGNORE for prompt in prompts for label in prompt.labels),
         tokens=count_tokens(prompts),
     )

@@ -73,7 +73,11 @@ class Records:
         if found is not None and FORMATS[found] is not reads and not self.is_given:
             raise rules.other_format(found, self.format)
         draft = reads(row)
-        if isinstance(self.store, Shards) and not draft.media and not _has_sources(draft.talks):
+        if (
+            isinstance(self.store, Shards)
+            and not draft.media
+            and not _has_sources(draft.conversations)
+        ):
             draft.media = self.store.media(index)
         files = Files(self.root, self.spool, self.store.members(index))
         return to_record(draft, id=place, dataset=self.name, files=files)
@@ -189,7 +193,7 @@ def _shards(pattern: Path) -> list[Path]:
     return found
 
 
-def _has_sources(talks: list[list[dict]]) -> bool:
-    contents = (turn["content"] for turns in talks for turn in turns)
+def _has_sources(conversations: list[list[dict]]) -> bool:
+    contents = (turn["content"] for turns in conversations for turn in turns)
     parts = (part for content in contents if isinstance(content, list) for part in content)
     return any(part["type"] != "text" and part["type"] in part for part in parts)

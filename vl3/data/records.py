@@ -23,10 +23,10 @@ class Record:
 
     id: as in the file, else file:line
     dataset: name of the data set it counts for
-    talks: conversations in the form that vl3.VL3Processor takes: messages with role and content,
+    conversations: each as vl3.VL3Processor takes it: messages with role and content,
            a content being text or a list of parts: {"type": "video", "video": path or Clip or
            {"path", "start", "end", "fps", "max_frames"}}, {"type": "image", "image": path},
-           {"type": "text", "text"}. Paths are resolved. Several talks (shared-prefix lists) hold
+           {"type": "text", "text"}. Paths are resolved. Several (shared-prefix lists) hold
            the same media parts, all of them in the first turn, and are learned apart from each
            other with the media encoded once. An assistant's message with "loss": False is not
            learned.
@@ -36,7 +36,7 @@ class Record:
 
     id: str
     dataset: str
-    talks: tuple[list[dict], ...]
+    conversations: tuple[list[dict], ...]
     families: tuple[str, ...] = ()
     truth: Any = None
     meta: dict = field(default_factory=dict)

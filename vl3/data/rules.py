@@ -1,7 +1,7 @@
 """What is wrong with a sample, in one sentence each; every rule has a code.
 
 E: the sample cannot be learned from and is left out; W: it was mended or deserves a look. The
-sentences come without their place; whoever knows the file puts "train.jsonl:17: " in front.
+sentences come without their place; the caller puts "train.jsonl:17: " in front.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def tag_count(kind: str, tags: int, media: int) -> BadSample:
 
 
 def different_media() -> BadSample:
-    return BadSample("E110", "its talks are not about the same media.")
+    return BadSample("E110", "its conversations are not about the same media.")
 
 
 def frame_count(frames: int, times: int) -> BadSample:

@@ -1,19 +1,21 @@
 """Checkpoint families: each a file that holds its names, configuration, settings and template.
 
-A family is a vl3.families.layouts.Family; whoever adds one writes a file with it and puts it into
+A family is a vl3.families.layouts.Family; to add one, write a file with it and put it into
 FAMILIES. Everything else of the library asks the functions below.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from vl3.arguments import shown, whole
+from vl3.arguments import whole
 from vl3.config import VL3Config, VL3VisionConfig
+from vl3.connectors import connector_class
 from vl3.families.layouts import Family, LayoutError, read_json
 from vl3.families.native import NATIVE
 from vl3.families.own import OWN, PROCESSOR
@@ -66,7 +68,7 @@ def read_config(folder: Path) -> VL3Config:
             "whole model is made of parts by vl3.weights.assemble"
         )
     try:
-        return check_sizes(family.read_config(Path(folder), raw))
+        return check_sizes(cast(VL3Config, family.read_config(Path(folder), raw)))
     except LayoutError:
         raise
     except KeyError as error:
@@ -89,7 +91,7 @@ def read_vision(folder: Path) -> VL3VisionConfig:
     family = detect(folder)
     if family.is_whole:
         return read_config(folder).vision_config
-    found = family.read_config(Path(folder), read_json(folder, "config.json"))
+    found = family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
     if not isinstance(found, VL3VisionConfig):
         raise LayoutError(f"{Path(folder).name} holds a {family.name} and no vision encoder")
     return found
@@ -103,7 +105,7 @@ def read_language(folder: Path) -> PreTrainedConfig:
     family = detect(folder)
     if family is not LANGUAGE:
         raise LayoutError(f"{Path(folder).name} is no language model but {family.name}")
-    return family.read_config(Path(folder), read_json(folder, "config.json"))
+    return family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
 
 
 def check_sizes(config: VL3Config) -> VL3Config:
@@ -116,10 +118,7 @@ def check_sizes(config: VL3Config) -> VL3Config:
         whole(name, getattr(text, name), low=1)
     if text.is_encoder_decoder:
         raise ValueError(f"{text.model_type} is no causal language model")
-    if not re.fullmatch(r"linear|mlp[1-9]x_gelu", str(config.connector)):
-        raise ValueError(
-            f"connector is linear or mlpNx_gelu, e.g. mlp2x_gelu - got {shown(config.connector)}"
-        )
+    connector_class(config.connector)
     for name in ("image_token_id", "video_token_id"):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), low=0, high=text.vocab_size - 1)
@@ -138,7 +137,7 @@ def read_settings(folder: Path, patch: int) -> ProcessorSettings:
     else:
         family = NATIVE if "video_processor" in raw else OFFICIAL
     try:
-        return family.read_settings(Path(folder), raw, patch)
+        return cast(Callable, family.read_settings)(Path(folder), raw, patch)
     except LayoutError:
         raise
     except KeyError as error:

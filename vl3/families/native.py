@@ -13,13 +13,10 @@ from vl3.families.parts import (
     read_encoder,
     write_encoder,
 )
-from vl3.families.settings import (
-    CONFIG_FILE,
-    ProcessorSettings,
-    PruneSettings,
-)
+from vl3.families.settings import CONFIG_FILE, ProcessorSettings
 from vl3.families.template import NATIVE_IMAGE, NATIVE_VIDEO
 from vl3.families.videollama3 import check_expressible
+from vl3.settings import PruneSettings
 
 
 def _read_config(folder: Path, raw: dict) -> VL3Config:
@@ -79,7 +76,7 @@ def _write(config: VL3Config, processor) -> Files:
         "video_processor_type": "VideoLlama3VideoProcessor",
         "merge_size": settings.video_merge,
         "size": edges(settings.video_merge),
-        # No fps: the class then refuses num_frames, which transformers serve sends. Whoever asks
+        # No fps: the class then refuses num_frames, which transformers serve sends. Who asks
         # for fps or num_frames gets frames sampled; vl3.weights.export says so.
         "max_frames": settings.max_frames,
         "do_sample_frames": False,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vl3.arguments import did_you_mean, shown
 from vl3.config import VL3Config
-from vl3.families.layouts import Family
-from vl3.families.settings import ProcessorSettings, PruneSettings
+from vl3.families.layouts import Family, read_json
+from vl3.families.settings import ProcessorSettings
+from vl3.settings import PruneSettings
 
 PROCESSOR = "VL3Processor"
 # What stands in processor_config.json beside the settings.
@@ -25,6 +26,9 @@ def _read_config(folder: Path, raw: dict) -> VL3Config:
 def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettings:
     raw = {key: value for key, value in processor.items() if key not in _BESIDE}
     _check_names(raw, ProcessorSettings)
+    config = read_json(folder, "config.json") or {}  # an adapter's folder has none
+    if "connector" not in raw and "connector" in config:
+        raw["connector"] = config["connector"]
     if isinstance(prune := raw.get("prune"), dict):
         _check_names(prune, PruneSettings)
         raw["prune"] = PruneSettings(**prune)

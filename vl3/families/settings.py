@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
 
 from vl3.arguments import choice, number, shown, whole
-from vl3.ops import Mode
-from vl3.vision.prune import Side
+from vl3.connectors import connector_class
+from vl3.settings import PruneSettings
+from vl3.values import Grid, TokenGrid
 
 CONFIG_FILE = "processor_config.json"
 SAMPLINGS = ("exact", "official")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSettings:
-    """How DiffFP decides; see vl3.vision.prune.
-
-    Raises: ValueError in one sentence for a number or name that it does not take.
-    """
-
-    mode: str = "official"
-    threshold: float = 0.1
-    min_tokens: int = 1
-    keep: str = "earlier"
-
-    def __post_init__(self) -> None:
-        found = {
-            "mode": choice("mode", self.mode, get_args(Mode)),
-            "threshold": number("threshold", self.threshold, low=0),
-            "min_tokens": whole("min_tokens", self.min_tokens, low=0),
-            "keep": choice("keep", self.keep, get_args(Side)),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessorSettings:
     """What turns media into visual tokens. Sizes in pixels per patch side, budgets in tokens.
 
+    budget_tokens and min_tokens count merged cells, each of which most connectors make a token of.
     frame_tokens bounds each frame too, for models that were trained on small pictures only.
+    connector: that of the model, by name; it says which tokens a grid becomes
     """
 
     patch: int = 14
@@ -54,6 +33,21 @@ class ProcessorSettings:
     sampling: str = "exact"
     system_prompt: bool = True  # chats start with the official system prompt
     prune: PruneSettings | None = field(default_factory=PruneSettings)
+    connector: str = "mlp2x_gelu"
+
+    @property
+    def unpruned(self) -> str:
+        """Why nothing is pruned with this model, in a sentence; empty where something can be."""
+        if not connector_class(self.connector).mixes:
+            return ""
+        return (
+            f"Nothing is pruned with this model: its connector ({self.connector}) joins "
+            "neighbouring patches and frames, and every token needs all of its own."
+        )
+
+    def tokens_of(self, grid: Grid) -> TokenGrid:
+        """The tokens of a clip of this grid, as the connector makes them."""
+        return connector_class(self.connector).token_grid(grid)
 
     def merge_of(self, kind: str) -> int:
         """How many patches a side make a token of an "image" or a "video"."""
@@ -75,3 +69,5 @@ class ProcessorSettings:
         choice("sampling", self.sampling, SAMPLINGS)
         if not isinstance(self.prune, PruneSettings | None):
             raise ValueError(f"prune is settings of the pruner, or none - got {shown(self.prune)}")
+        if (why := self.unpruned) and self.prune is not None:
+            raise ValueError(f"{why[0].lower()}{why[1:-1]}; leave prune out, or set it to None")

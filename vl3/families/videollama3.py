@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vl3.config import VL3Config
+from vl3.connectors import MLPConnector, connector_class
 from vl3.families.layouts import Family, Files, LayoutError, prefixed, read_json
 from vl3.families.parts import (
     ENCODER,
@@ -13,11 +14,9 @@ from vl3.families.parts import (
     read_encoder,
     write_encoder,
 )
-from vl3.families.settings import (
-    ProcessorSettings,
-    PruneSettings,
-)
+from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML
+from vl3.settings import PruneSettings
 
 _PAIRS = (
     *prefixed(ENCODER, "model.vision_encoder.", "vision."),
@@ -57,7 +56,7 @@ def _read_config(folder: Path, raw: dict) -> VL3Config:
     text = {key: value for key, value in text.items() if not key.startswith(_FOREIGN_PREFIXES)}
     return VL3Config(
         vision_config=read_encoder(vision),
-        text_config=text,
+        text_config=text,  # type: ignore[arg-type]  # transformers makes a configuration of it
         connector=raw.get("mm_projector_type", "mlp2x_gelu"),
         image_token_id=raw["image_token_index"],
         dtype=raw.get("torch_dtype", raw.get("dtype")),
@@ -77,6 +76,7 @@ def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettin
         fps=processor.get("fps", 1),
         max_frames=processor.get("max_frames", 180),
         prune=PruneSettings() if config.get("use_token_compression", False) else None,
+        connector=config.get("mm_projector_type", "mlp2x_gelu"),
     )
 
 
@@ -109,12 +109,17 @@ def _write(config: VL3Config, processor) -> Files:
 
 
 def check_expressible(config: VL3Config, template, layout: str) -> None:
-    """Raises LayoutError for a language model or a prompt format that only our own layout has."""
+    """Raises LayoutError for a language model, connector or prompt format that it does not have."""
     kind = config.text_config.model_type
     if kind != "qwen2":
         raise LayoutError(
             f"the {layout} layout holds a Qwen2 language model, and this one is {kind}; export to "
             "the own layout"
+        )
+    if connector_class(config.connector) is not MLPConnector:
+        raise LayoutError(
+            f"the {layout} layout has no connector {config.connector}, which this model has; "
+            "export to the own layout"
         )
     if template != CHATML:
         raise LayoutError(

@@ -53,7 +53,7 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError):
-            with suppress(OSError):  # whoever may not read it may perhaps not remove it
+            with suppress(OSError):  # a file that cannot be read can perhaps not be removed
                 path.unlink(missing_ok=True)
             return None
         return features_MD

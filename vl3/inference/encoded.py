@@ -25,7 +25,8 @@ from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.messages.media import MediaPart, content_digest
 from vl3.pipeline import Planned, plan, prepare, prune_patches, to_patches
-from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress
+from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress, TokenGrid
+from vl3.vision.token_map import SlotRuns, slot_runs
 
 OnStage = Callable[[Progress], None]
 HANDED_OVER = "handed over"  # features that a caller gave: no encoder makes them anew
@@ -74,7 +75,8 @@ class Opening:
 class EncodedVideo:
     """A clip or image that was decoded, planned and encoded once.
 
-    features_MD: one vector per merged token, before pruning and connector, on the model's device
+    features_MD: one vector per merged cell, before pruning and connector, on the model's device
+    tokens: what the connector makes of the grid
     key: digest of content, range, sampling and grid; pruning does not enter it
 
     dataclasses.replace(video, features_MD=...) or keep=... is an intervention: a question about the
@@ -83,6 +85,7 @@ class EncodedVideo:
 
     clip: Clip
     grid: Grid
+    tokens: TokenGrid
     keep: Keep
     plan: Plan
     ledger: Ledger
@@ -98,6 +101,15 @@ class EncodedVideo:
     def answer_key(self) -> str:
         """Digest of everything the language model sees of this video."""
         return f"{self.key}-{_of_mask(self.keep)}"
+
+    @property
+    def slots(self) -> SlotRuns:
+        """Its slots in a prompt: the kept tokens, by the steps they belong to."""
+        return slot_runs(self.tokens, self.keep.keep_M, self.clip.times_s)
+
+    @property
+    def kept_tokens(self) -> int:
+        return sum(self.slots.counts)
 
     @property
     def has_own_keep(self) -> bool:
@@ -186,7 +198,10 @@ class EncodedCache:
         Raises: ValueError for parts that do not belong together, and for a mask of the caller's
         that is to be pruned anew.
         """
+        video = replace(video, tokens=self.processor.settings.tokens_of(video.grid))
         _check_parts(video, self.model.config.vision_config)
+        if (why := self.processor.settings.unpruned) and not video.keep.keep_M.all():
+            raise ValueError(f"{why[:-1]}; hand over a mask that keeps every patch")
         if settings is not None and video.has_own_keep:
             raise ValueError(
                 "this video has a mask of its own, and prune asks for another one; leave prune out "
@@ -209,8 +224,7 @@ class EncodedCache:
         self._remember(video)
         if settings is not None:
             return self.repruned(video, settings), is_ready
-        kept_tokens = int(video.keep.keep_M.sum())
-        ledger = replace(video.ledger, kept_tokens=kept_tokens, prune_s=0.0)
+        ledger = replace(video.ledger, kept_tokens=video.kept_tokens, prune_s=0.0)
         return replace(video, ledger=ledger), is_ready
 
     def repruned(self, known: EncodedVideo, settings: ProcessorSettings) -> EncodedVideo:
@@ -218,9 +232,9 @@ class EncodedCache:
         started = time.perf_counter()
         keep = prune_patches(to_patches([known.clip], [known.grid]), settings.prune)
         prune_s = time.perf_counter() - started
-        ledger = replace(known.ledger, kept_tokens=int(keep.keep_M.sum()), prune_s=prune_s)
-        made = replace(known.made, keep=_of_mask(keep))
-        return replace(known, keep=keep, ledger=ledger, made=made)
+        pruned = replace(known, keep=keep, made=replace(known.made, keep=_of_mask(keep)))
+        ledger = replace(known.ledger, kept_tokens=pruned.kept_tokens, prune_s=prune_s)
+        return replace(pruned, ledger=ledger)
 
     def _encode(self, planned: Planned, told: Plan, key: str, opening: Opening) -> EncodedVideo:
         started, prune = time.perf_counter(), planned.settings.prune
@@ -234,6 +248,7 @@ class EncodedCache:
         whole = replace(planned, settings=replace(planned.settings, prune=None))
         prepared = prepare(whole, read)
         (clip,), (grid,), patches = prepared.shown, prepared.grids, prepared.patches
+        (tokens,) = prepared.tokens
         decoded = time.perf_counter()
         encoder = opening.now.encoder
         written_as = self._written_as(key, encoder) if opening.reuse else None
@@ -243,8 +258,8 @@ class EncodedCache:
         keep = prune_patches(patches, prune)
         ledger = Ledger(
             frames=grid.frames,
-            visual_tokens=grid.num_tokens,
-            kept_tokens=int(keep.keep_M.sum()),
+            visual_tokens=tokens.num_tokens,
+            kept_tokens=sum(slot_runs(tokens, keep.keep_M, None).counts),
             encoded_clips=int(is_fresh),
             decode_s=decoded - started,
             encode_s=encoded - decoded,
@@ -259,6 +274,7 @@ class EncodedCache:
         return EncodedVideo(
             clip=clip,
             grid=grid,
+            tokens=tokens,
             keep=keep,
             plan=told,
             ledger=ledger,
@@ -289,7 +305,7 @@ class EncodedCache:
         written_as: by which they are found there, and written; None for neither
         """
         (grid,) = patches.grids
-        if written_as and (found := self.files.get(written_as)) is not None:
+        if written_as and self.files and (found := self.files.get(written_as)) is not None:
             opening.on_stage(Progress("Encoded before, read from disk", kind="loading"))
             return found.to(self.model.device), False
 
@@ -306,7 +322,7 @@ class EncodedCache:
                     tell(done)
 
             fresh = self.model.encode_vision(patches.pixels_NP, [size], [merge], progress)
-        if written_as:
+        if written_as and self.files:
             self.files.put(written_as, fresh)
         return fresh, True
 
@@ -321,7 +337,7 @@ class EncodedCache:
         return ModelFingerprint(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
 
     def _is_as_made(self, known: EncodedVideo, encoder: str | None) -> bool:
-        """Whether this encoder would make it again, and nobody edited it in place."""
+        """Whether this encoder would make it again, and it was not edited in place."""
         made = known.made
         return (
             made.is_by(encoder)
@@ -336,7 +352,7 @@ class EncodedCache:
         return f"{key} {encoder} {torch.__version__}"
 
     def _use(self, key: str) -> None:
-        with suppress(KeyError):  # where everything is released meanwhile
+        with suppress(KeyError):  # where everything was released in between
             self._videos.move_to_end(key)
 
     def _remember(self, fresh: EncodedVideo) -> None:
@@ -347,7 +363,7 @@ class EncodedCache:
 
 
 def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
-    (info,), (grid,) = planned.shown, planned.grids
+    (info,), (grid,), (tokens,) = planned.shown, planned.grids, planned.tokens
     path = medium.source if isinstance(medium.source, str | Path) else None
     return Plan(
         source=Path(path).name if path else getattr(medium.source, "source", "picture"),
@@ -357,6 +373,7 @@ def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
         grid=grid,
         duration_s=info.duration_s,
         notes=info.notes,
+        tokens=tokens,
     )
 
 
@@ -369,7 +386,7 @@ def _key(medium: MediaPart, settings: ProcessorSettings, plan: Plan) -> str:
 
 
 def _source(medium: MediaPart, known: Clip) -> str:
-    """What a clip is called by whoever asks now; the same content may have several names."""
+    """What the caller calls a clip; the same content may have several names."""
     if isinstance(medium.source, Clip):
         return medium.source.source
     return str(medium.source) if isinstance(medium.source, str | Path) else known.source
@@ -377,7 +394,8 @@ def _source(medium: MediaPart, known: Clip) -> str:
 
 def _of_clip(clip: Clip) -> str:
     told = (clip.times_s, clip.lost_frames, clip.notes)
-    return f"{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(clip.frames_TYX3))} {told}"
+    frames = np.ascontiguousarray(clip.frames_TYX3)
+    return f"{xxhash.xxh3_128_hexdigest(frames.data)} {told}"
 
 
 def _of_mask(keep: Keep) -> str:

@@ -2,17 +2,20 @@
 
 Several answers are made at once, each by the thread that reads it, and one of them computes at a
 time: a turn is a piece of a clip, a piece of a prompt, or one token. Turns come in the order in
-which they are asked for, so a long answer does not keep a short one waiting, and nobody has a turn
-while the caller decides whether to read on. An answer that is not read on costs nobody anything.
+which they are asked for, so a long answer does not keep a short one waiting, and no turn is held
+while the caller decides whether to read on. An answer that is not read on holds up no other.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import platform
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
+from typing import cast
 
 import torch
 from torch import nn
@@ -28,18 +31,21 @@ class Stopped(Exception):
 
 
 def never() -> bool:
-    """For work that nobody can stop."""
+    """For work that cannot be stopped."""
     return False
 
 
 def give_back_memory() -> None:
-    """Hands memory that nothing refers to any more back to the device.
+    """Hands memory that nothing refers to any more back to the device and the system.
 
-    Looks at every object there is: for the rare moments when that is worth it.
+    Looks at every object there is: for the rare moments when that is worth it. glibc keeps what
+    threads have freed: after 30 people had left nano's page, 310 of 1026 MB.
     """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Engine:
@@ -50,7 +56,7 @@ class Engine:
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self.model: nn.Module = loaded.model
+        self.model = loaded.model
         self.processor = loaded.processor
         self._line: deque[Turn] = deque()  # the first one computes
         self._at_work: Turn | None = None
@@ -58,7 +64,7 @@ class Engine:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody computes or waits for a turn."""
+        """Whether any thread computes or waits for a turn."""
         return bool(self._line)
 
     @contextmanager
@@ -81,7 +87,7 @@ class Engine:
 
     @contextmanager
     def offloaded(self) -> Iterator[None]:
-        """Within it the weights wait in the computer's memory, and nobody computes with them.
+        """Within it the weights wait in the computer's memory, and nothing is computed with them.
 
         So another model can have the GPU. Quantised weights stay where they are, and so do those
         of a model that runs on the CPU: with these others go on computing.
@@ -92,12 +98,12 @@ class Engine:
             return
         with self.turn():
             try:
-                self.model.to("cpu")
+                cast(nn.Module, self.model).to("cpu")
                 give_back_memory()
                 yield
             finally:
                 give_back_memory()
-                self.model.to(device)
+                cast(nn.Module, self.model).to(device)
 
 
 class Turn:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache, partial
 from types import FunctionType, NoneType
+from typing import Any, cast
 
 import torch
 import xxhash
@@ -53,10 +54,12 @@ def fingerprint(module: nn.Module, without: nn.Module | None = None) -> str:
     models, in another program too. Weights that bitsandbytes packed are told by identity and
     scales, because the order of their bytes changes while they are used.
     """
-    parts, tensors, configs = _numbered(module, without), {}, set()
-    told, contents = [], []
+    parts, configs = _numbered(module, without), set()
+    tensors: dict[int, int] = {}
+    told: list[tuple] = []
+    contents: list[bytes | torch.Tensor] = []
     for part in parts:
-        own, kind = vars(part), type(part)
+        own, kind = vars(part), cast(Any, type(part))
         settings = [] if _packs(kind) else _plain(own)
         config = own.get("config")
         if config is not None and id(config) not in configs:
@@ -90,7 +93,7 @@ def has_own_code(module: nn.Module, *functions: Callable) -> bool:
     on its class; a module or an attention function of the caller's.
     """
     parts = _numbered(module)
-    codes = [*functions]
+    codes: list[Any] = [*functions]
     for hooks in HOOKS:
         codes += getattr(torch_module, f"_global{hooks}").values()
     for part in parts:
@@ -109,7 +112,8 @@ def has_own_code(module: nn.Module, *functions: Callable) -> bool:
 
 def _numbered(module: nn.Module, without: nn.Module | None = None) -> dict[nn.Module, int]:
     """A module and all within it, each once, by number; what stands in two places has one."""
-    found, waiting = {}, [module]
+    found: dict[nn.Module, int] = {}
+    waiting = [module]
     while waiting:
         part = waiting.pop()
         if part is not None and part is not without and part not in found:
@@ -159,7 +163,7 @@ def _content(tensor: torch.Tensor) -> bytes | torch.Tensor:
     """Digest of a tensor's bytes; away from the CPU sums of them, int64 [S] on its device."""
     bits_B = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if bits_B.device.type == "cpu":
-        return xxhash.xxh3_128_digest(bits_B.numpy())
+        return xxhash.xxh3_128_digest(bits_B.numpy().data)
     return _sums(bits_B)
 
 
@@ -177,5 +181,5 @@ def _digest(told: list, contents: list[bytes | torch.Tensor]) -> str:
     digest.update(b"".join(each for each in contents if isinstance(each, bytes)))
     for device in dict.fromkeys(each.device for each in away):
         there = torch.cat([each for each in away if each.device == device])
-        digest.update(there.cpu().numpy())
+        digest.update(there.cpu().numpy().data)
     return digest.hexdigest()

@@ -8,8 +8,9 @@ run takes exactly the same steps, both give the same numbers and the same text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -20,60 +21,31 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from vl3.arguments import number, whole
 from vl3.inference.engine import Engine, Turn, never
 from vl3.language.kv_cache import GrowingCache
+from vl3.settings import Decoding
 
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
-COLDEST = 1e-5  # logits divided by less leave the range of their format
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoding:
-    """How tokens are chosen. temperature 0 is greedy and ignores top_p and seed.
+def logits_processors(decoding: Decoding, prompt_tokens: int) -> LogitsProcessorList:
+    """What is done to the logits before a token is chosen.
 
-    A temperature below COLDEST is 0, whose answer it would give. Numbers may be of any kind.
-    Raises: ValueError in one sentence for what is no number or out of range.
+    The repetition penalty counts new tokens only, as in the official code.
     """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        temperature = number("temperature", self.temperature, low=0)
-        found = {
-            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, low=1),
-            "temperature": temperature if temperature >= COLDEST else 0.0,
-            "top_p": number("top_p", self.top_p, above=0, high=1),
-            "repetition_penalty": number(
-                "repetition_penalty", self.repetition_penalty, low=0.01, high=100
-            ),
-            "seed": whole("seed", self.seed, low=-(2**63), high=2**64 - 1),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-    def processors(self, prompt_tokens: int) -> LogitsProcessorList:
-        """What is done to the logits before a token is chosen.
-
-        The repetition penalty counts new tokens only, as in the official code.
-        """
-        steps = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            steps.append(
-                RepetitionPenaltyLogitsProcessor(
-                    self.repetition_penalty, prompt_ignore_length=prompt_tokens
-                )
+    steps = LogitsProcessorList()
+    if decoding.repetition_penalty != 1.0:
+        steps.append(
+            RepetitionPenaltyLogitsProcessor(
+                decoding.repetition_penalty, prompt_ignore_length=prompt_tokens
             )
-        if self.temperature > 0:
-            steps.append(TemperatureLogitsWarper(self.temperature))
-            if self.top_p < 1.0:
-                steps.append(TopPLogitsWarper(self.top_p))
-        return steps
+        )
+    if decoding.temperature > 0:
+        steps.append(TemperatureLogitsWarper(decoding.temperature))
+        if decoding.top_p < 1.0:
+            steps.append(TopPLogitsWarper(decoding.top_p))
+    return steps
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +116,7 @@ def tokens(
     question: PreparedPrompt,
     decoding: Decoding,
     prefix: PrefixCache,
-    eos_token_ids: Sequence[int],
+    eos_token_ids: Collection[int],
     on_prefilled: Callable[[int], None] | None = None,
     stopped: Callable[[], bool] = never,
 ) -> Iterator[int]:
@@ -157,11 +129,11 @@ def tokens(
     prompt_ids = torch.tensor([question.ids], device=model.device)
     logits = _prefill(engine, question, prompt_ids, prefix, on_prefilled, stopped)
     chooser = torch.Generator(device=model.device).manual_seed(decoding.seed)
-    processors = decoding.processors(len(question.ids))
+    processors = logits_processors(decoding, len(question.ids))
     sequence = prompt_ids
     try:
         for step in range(decoding.max_new_tokens):
-            scores = processors(sequence, logits.float())
+            scores = processors(cast(torch.LongTensor, sequence), cast(Any, logits.float()))
             if decoding.temperature > 0:
                 token = torch.multinomial(scores.softmax(-1), 1, generator=chooser)
             else:
@@ -197,7 +169,7 @@ def _prefill(
         start = end
     with engine.turn(stopped) as turn:
         rest = model.get_input_embeddings()(ids_BL[:, start:])
-        return _fill(turn, model, prefix.cache, rest)
+        return cast(torch.Tensor, _fill(turn, model, prefix.cache, rest))
 
 
 def _fill(turn: Turn, model, cache: Cache, embeds_BLE: torch.Tensor) -> torch.Tensor | None:

@@ -10,24 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import psutil
 import torch
 
 from vl3.config import VL3Config
+from vl3.connectors import connector_class
 from vl3.inference.generation import PREFILL_TOKENS
 from vl3.language.kv_cache import capacity_for
 from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
+from vl3.vision import fit_grid
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
 USABLE = 0.92  # of a GPU's memory: its driver and fragments take the rest
+AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 TEXT_TOKENS = 1024  # of a question and its answer
 # From the most exact to the smallest. int8 is not among them: its products are slow.
 KINDS = (None, "nf4", "nf4+int8")
 FEWEST_TOKENS = 1024  # visual tokens below which no video is worth asking about
+TYPICAL = (180, 720, 1280)  # frames, height, width of a long video
+MIXING_TENSORS = 4  # of the width of a cell that a connector of neighbours holds at its fullest
 PACKED_SCALE = 2 / 64  # bytes a weight that the 4-bit product of a CPU holds besides
 
 
@@ -68,13 +74,14 @@ class MemoryPlan:
 def need(
     config: VL3Config, *, quantize: str | None, device: str, itemsize: int, tokens: int
 ) -> MemoryEstimate:
-    """What one answer about a video of `tokens` visual tokens takes, none of them pruned.
+    """What one answer about a video of `tokens` merged cells takes, none of them pruned.
 
     device: "cpu", "cuda" or "mps"; itemsize: bytes of a number in the arithmetic, 4 or 2
     """
     vision, text = config.vision_config, widths(config)
     D, E = vision.hidden_size, text.hidden
-    length = tokens + TEXT_TOKENS
+    mixes, slots = connector_class(config.connector).mixes, visual_slots(config, tokens)
+    length = slots + TEXT_TOKENS
     patches = 4 * tokens  # merged 2 x 2, as videos are
     # Frames stay, and are cut into patches, in the computer's memory.
     pixels = patches * vision.patch_values if device == "cpu" else 0
@@ -92,7 +99,9 @@ def need(
         + features
         + pixels
     )  # all pieces are put together
-    splicing = (3 * length + 2 * tokens) * E * itemsize  # text, slots filled, connector
+    splicing = (3 * length + 2 * slots) * E * itemsize  # text, slots filled, connector
+    if mixes:  # on all cells at once: what it reads, padded, and what it makes of them
+        splicing += MIXING_TENSORS * tokens * max(D, E) * itemsize
     piece = min(length, PREFILL_TOKENS[device])
     reading = length * E * itemsize + max(
         piece * itemsize * ((1 + text.gates) * text.inner + 3 * E),
@@ -107,6 +116,16 @@ def need(
     )
 
 
+def visual_slots(config: VL3Config, tokens: int) -> int:
+    """The visual tokens that the language model reads of a long video of so many merged cells.
+
+    Where a connector joins cells, as many as it makes of TYPICAL under that budget.
+    """
+    (grid,) = fit_grid([TYPICAL], [2], tokens)
+    made = connector_class(config.connector).token_grid(grid)
+    return ceil(tokens * made.num_tokens / grid.num_tokens)
+
+
 def weight_bytes(
     config: VL3Config, quantize: str | None, itemsize: int, device: str = "cuda"
 ) -> float:
@@ -116,7 +135,8 @@ def weight_bytes(
     rest = [layer for name in ("vision", "connector") for layer in found[name].linears]
     rest_weights = sum(layer.weights for layer in rest) + found["language"].tables
     others = sum(part.parameters for part in found.values()) - language - rest_weights
-    each, each_rest = itemsize, itemsize
+    each: float = itemsize
+    each_rest = itemsize
     if quantize == "int8":
         each = 1
     elif quantize:
@@ -166,6 +186,18 @@ def fit(
                 "choose a smaller model or give it more memory"
             )
         tokens //= 2
+
+
+def answers_at_once(plan: MemoryPlan, device: torch.device) -> int:
+    """How many answers have room beside the loaded weights, 1 to AT_ONCE.
+
+    Each has features and a key/value cache of its own; they compute by turns. In the memory that
+    the model was given; in what is free now where it was given no bound.
+    """
+    spare = plan.spare_bytes
+    if spare == float("inf"):
+        spare = usable_bytes("auto", device) - plan.need.passing - plan.need.kept
+    return min(AT_ONCE, 1 + max(0, int(spare // plan.need.kept)))
 
 
 def usable_bytes(memory: str, device: torch.device) -> float:

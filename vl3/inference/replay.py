@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 import torch
 
 from vl3.arguments import shown
-from vl3.families.settings import PruneSettings
 from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
 from vl3.interpret import ReplayInput
 from vl3.pipeline import to_patches
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, PromptSegment, Reply, VisualContext
 from vl3.vision.token_map import token_layout
 
@@ -24,7 +26,7 @@ CHANGED = (
 OTHERS = "this reply was given by a model with other tokens; ask that one's studio"
 
 
-def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
+def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
     """A finished reply with its media, ready to be run again by the model as it is now.
 
     Raises: ValueError when the reply was stopped too early, is another model's, or a clip is no
@@ -33,37 +35,32 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
     check(reply)
     if not reply.prompt_ids:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
-    model, now = library.model, library.now()
-    videos = _videos(library, reply, now)
-    keeps = [_keep(video, seen) for video, seen in zip(videos, reply.seen)]
+    model, now = encoded.model, encoded.now()
+    videos = _videos(encoded, reply, now)
+    keeps = [seen.keep_M(video.grid.num_tokens) for video, seen in zip(videos, reply.seen)]
+    layout = token_layout(
+        [video.tokens for video in videos],
+        np.concatenate([np.zeros(0, bool), *keeps]),
+        [video.clip.times_s for video in videos],
+        [video.clip.frames_TYX3.shape[1:3] for video in videos],
+    )
     is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
-    kept, ids = sum(int(keep_M.sum()) for keep_M in keeps), reply.prompt_ids + reply.token_ids
+    ids = reply.prompt_ids + reply.token_ids
     is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
-    if is_slot_L.sum() != kept or not is_known:
+    if is_slot_L.sum() != len(layout) or not is_known:
         raise ValueError(OTHERS)
 
     def embeds() -> torch.Tensor:
         with torch.no_grad():
-            kept = [
-                video.features_MD[torch.from_numpy(keep_M).to(video.features_MD.device)]
-                for video, keep_M in zip(videos, keeps)
-            ]
-            return torch.cat([model.project(x_KD) for x_KD in kept])
-
-    def frame(clip: int, index: int) -> tuple[torch.Tensor, Grid]:
-        video = videos[clip]
-        if video.made.encoder == HANDED_OVER:
-            raise ValueError(
-                'source "vision" looks into the encoder, and the features of this video were '
-                "handed over; look into an answer about the video as it was opened"
+            return torch.cat(
+                [
+                    model.visual_tokens(video.features_MD, (video.grid,), torch.from_numpy(keep_M))
+                    for video, keep_M in zip(videos, keeps)
+                ]
             )
-        grid = Grid(frames=1, rows=video.grid.rows, cols=video.grid.cols, merge=video.grid.merge)
-        frames = video.clip.frames_TYX3[index : index + 1]
-        one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
-        return to_patches([one], [grid]).pixels_NP, grid
 
     def text(count: int) -> str:
-        written = library.processor.decode(reply.token_ids[:count])
+        written = encoded.processor.decode(reply.token_ids[:count])
         # a character of several tokens comes with its last
         return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
 
@@ -75,17 +72,25 @@ def replay_input(library: EncodedCache, reply: Reply) -> ReplayInput:
         answer_ids=reply.token_ids,
         text=text,
         slot_K=np.flatnonzero(is_slot_L),
-        cells=token_layout(
-            [v.grid for v in videos],
-            np.concatenate([np.zeros(0, bool), *keeps]),
-            [v.clip.times_s for v in videos],
-            [v.clip.frames_TYX3.shape[1:3] for v in videos],
-        ),
+        cells=layout,
         embeds=embeds,
-        frame=frame,
+        frame=lambda clip, index: _frame(videos[clip], index),
         is_lasting=now.model is not None,
         notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
+
+
+def _frame(video: EncodedVideo, index: int) -> tuple[torch.Tensor, Grid]:
+    """Patches [N, P] and grid of one frame, for the encoder to be asked again."""
+    if video.made.encoder == HANDED_OVER:
+        raise ValueError(
+            'source "vision" looks into the encoder, and the features of this video were '
+            "handed over; look into an answer about the video as it was opened"
+        )
+    grid = replace(video.grid, frames=1)
+    frames = video.clip.frames_TYX3[index : index + 1]
+    one = Clip(frames_TYX3=frames, times_s=None, source=video.clip.source)
+    return to_patches([one], [grid]).pixels_NP, grid
 
 
 def check(reply: object) -> None:
@@ -97,7 +102,7 @@ def check(reply: object) -> None:
         )
 
 
-def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
+def videos(encoded: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
     """The clips and images of a reply's prompt, each pruned as it was for that reply.
 
     Raises: ValueError when one is no longer kept.
@@ -105,21 +110,22 @@ def videos(library: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
     check(reply)
     chosen = reply.settings.get("prune")
     prune = None if chosen is None else PruneSettings(**chosen)
-    settings = replace(library.processor.settings, prune=prune)
+    settings = replace(encoded.processor.settings, prune=prune)
     return tuple(
-        _masked(library.repruned(video, settings), seen)
-        for video, seen in zip(_videos(library, reply, library.now()), reply.seen)
+        _masked(encoded.repruned(video, settings), seen)
+        for video, seen in zip(_videos(encoded, reply, encoded.now()), reply.seen)
     )
 
 
-def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
-    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame.
+def pieces(encoded: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
+    """The prompt of a reply as the model read it: words, template tokens, visual slots by frame, or
+    by the frames that the connector joins.
 
     Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
     was kept has no slots.
     """
     check(reply)
-    tokenizer, slot_ids = library.processor.tokenizer, set(library.model.config.slot_token_ids)
+    tokenizer, slot_ids = encoded.processor.tokenizer, set(encoded.model.config.slot_token_ids)
     slots = sum(token in slot_ids for token in reply.prompt_ids)
     if slots != sum(seen.kept_tokens for seen in reply.seen):
         raise ValueError(OTHERS)
@@ -128,44 +134,44 @@ def pieces(library: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     def kind(token: int) -> str:
         return "slots" if token in slot_ids else "special" if token in special_ids else "text"
 
-    frames = (
-        {"clip": clip, "frame": frame, "time_s": seen.times_s[frame] if seen.times_s else None}
-        for clip, seen in enumerate(reply.seen)
-        for frame, kept in enumerate(seen.kept_per_frame)
-        if kept
-    )
+    steps = _steps(reply)
     found = []
     for name, run in groupby(reply.prompt_ids, kind):
         ids = list(run)
         if name == "slots":
-            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(frames)))
+            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(steps)))
         else:
             found.append(PromptSegment(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
     return tuple(found)
 
 
-def _videos(library: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
-    videos = [library.find(seen.key, now) for seen in reply.seen]
+def _steps(reply: Reply) -> Iterator[dict]:
+    """What each run of slots of the prompt stands for, in order."""
+    for clip, seen in enumerate(reply.seen):
+        last = len(seen.times_s or (None,)) - 1  # steps of padding have a place behind it
+        for (first, end), kept in zip(seen.spans, seen.kept_per_step):
+            frame = min(first, last)
+            time_s = seen.times_s[frame] if seen.times_s else None
+            if kept:
+                yield {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s}
+
+
+def _videos(encoded: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
+    videos = [encoded.find(seen.key, now) for seen in reply.seen]
     if None in videos:
         raise ValueError(
             f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
             "with the same settings, then look"
         )
-    return videos
+    return cast(list[EncodedVideo], videos)
 
 
 def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:
     """The video with the mask of that reply, where that was not the pruner's."""
-    keep_M = torch.from_numpy(_keep(video, seen))
+    keep_M = torch.from_numpy(seen.keep_M(video.grid.num_tokens))
     if torch.equal(keep_M, video.keep.keep_M):
         return video
     keep = replace(
         video.keep, keep_M=keep_M, placeholder_M=torch.zeros_like(keep_M), mode="handed over"
     )
     return replace(video, keep=keep)
-
-
-def _keep(video: EncodedVideo, seen: VisualContext) -> np.ndarray:
-    """The pruner's mask of that reply, bool [M]; the video may be pruned otherwise by now."""
-    bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=video.grid.num_tokens).astype(bool)

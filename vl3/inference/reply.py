@@ -1,4 +1,4 @@
-"""One reply in the making: open its media, render the prompt, stream the text, keep the books."""
+"""One reply: its media opened, its prompt rendered, its text streamed, tokens and time counted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -24,8 +25,10 @@ from vl3.inference.encoded import (
     Opening,
 )
 from vl3.inference.engine import Stopped, give_back_memory
-from vl3.inference.generation import Decoding, PrefixCache, PreparedPrompt
+from vl3.inference.generation import PrefixCache, PreparedPrompt
 from vl3.messages.media import find_media
+from vl3.prompt import Prompt
+from vl3.settings import Decoding
 from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
 
 
@@ -61,7 +64,7 @@ class ReplyState:
     started: float = field(default_factory=time.perf_counter)
     videos: list[tuple[EncodedVideo, bool]] = field(default_factory=list)
     now: ModelFingerprint | None = None
-    prompt: prompt.Prompt | None = None
+    prompt: Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     reused_tokens: int = 0
@@ -72,8 +75,8 @@ class ReplyState:
 
 
 def generate(
-    library: EncodedCache, prefix: PrefixCache, request: Request
-) -> Iterator[Progress | str | Reply]:
+    encoded: EncodedCache, prefix: PrefixCache, request: Request
+) -> Generator[Progress | str | Reply]:
     """Stages, pieces of text and the Reply; short of memory, again without what was kept, and then
     with a smaller plan.
 
@@ -85,12 +88,12 @@ def generate(
         f"{smaller.budget_tokens} visual tokens."
     )
     attempts = [request, replace(request, settings=smaller, notes=(note,))]
-    if library.nbytes or prefix.nbytes:
+    if encoded.nbytes or prefix.nbytes:
         attempts.insert(0, request)  # what earlier questions left may have been all that was amiss
     for attempt in attempts:
         written = False
         try:
-            for event in _attempt(library, prefix, attempt):
+            for event in _attempt(encoded, prefix, attempt):
                 written = written or isinstance(event, str)
                 yield event
             return
@@ -98,9 +101,9 @@ def generate(
             if written or not is_out_of_memory(error):
                 raise
             failure = error.with_traceback(None)  # it would hold the tensors of the attempt
-        release(library, prefix)
+        release(encoded, prefix)
         give_back_memory()
-    where = "computer" if library.model.device.type == "cpu" else "GPU"
+    where = "computer" if encoded.model.device.type == "cpu" else "GPU"
     raise OutOfMemory(
         f"The {where} ran out of memory while encoding. Your video is kept. "
         f"Try max frames {max(1, smaller.max_frames // 2)} or 4-bit."
@@ -123,32 +126,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def release(library: EncodedCache, prefix: PrefixCache) -> None:
+def release(encoded: EncodedCache, prefix: PrefixCache) -> None:
     """Forgets encoded clips and the prompt's cache.
 
     No cycle holds their tensors, so that their memory is free at once, without a collection.
     """
-    library.clear()
+    encoded.clear()
     prefix.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _attempt(library, prefix, request: Request) -> Iterator[Progress | str | Reply]:
-    model, processor, state = library.model, library.processor, ReplyState()
+def _attempt(encoded, prefix, request: Request) -> Iterator[Progress | str | Reply]:
+    model, processor, state = encoded.model, encoded.processor, ReplyState()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        state.now = library.now(request.stopped)
+        state.now = encoded.now(request.stopped)
         if not request.reuse:
             prefix.clear()
-        yield from _open_media(library, request, state)
+        yield from _open_media(encoded, request, state)
         question = _question(model, processor, request, state)
         decoding = _within_context(model, question, request.decoding)
         yield Progress("Answering", kind="answering")
         state.prompt_s = time.perf_counter() - state.started
         stream = generation.tokens(
-            library.engine,
+            encoded.engine,
             question,
             decoding,
             prefix,
@@ -177,7 +180,7 @@ def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[s
             raise Stopped
 
 
-def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
+def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
     """Opens every medium of the messages in order, telling the stages as they come."""
     handed: dict[int, tuple[Clip, EncodedVideo]] = {}
     messages = [_with_clips(message, handed) for message in request.messages]
@@ -186,20 +189,15 @@ def _open_media(library: EncodedCache, request: Request, state: ReplyState) -> I
         _, video = handed.get(id(medium.source), (None, None))
 
         def opened(on_stage, stopped, medium=medium, video=video):
-            opening = Opening(state.now, request.reuse, on_stage, stopped)
+            opening = Opening(cast(ModelFingerprint, state.now), request.reuse, on_stage, stopped)
             if video is None:
-                return library.open(medium, request.settings, opening)
-            return library.take(video, prune_anew, opening)
+                return encoded.open(medium, request.settings, opening)
+            return encoded.take(video, prune_anew, opening)
 
         state.videos.append((yield from _staged(opened, request.stopped)))
-    clips = [video.clip for video, _ in state.videos]
-    counts = [
-        n for video, _ in state.videos for frames in video.keep.kept_per_frame for n in frames
-    ]
-    state.prompt = library.processor.render(
+    state.prompt = encoded.processor.render(
         messages,
-        clips,
-        counts,
+        [video.slots for video, _ in state.videos],
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
@@ -252,7 +250,7 @@ def _opened_in(part) -> list[str]:
     ]
 
 
-def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, object]:
+def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, Any]:
     """Runs work(on_stage, stopped) beside us, yields its stages, returns its value or raises its
     error."""
     events: queue.SimpleQueue = queue.SimpleQueue()
@@ -288,16 +286,20 @@ def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, 
 
 def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
     """The prompt with its media as the prefill wants them."""
-    spans = state.prompt.spans
-    frames = accumulate(video.grid.frames for video, _ in state.videos)
-    ends = tuple(sum(spans[count - 1]) for count in frames)
+    prompt, now = cast(Prompt, state.prompt), cast(ModelFingerprint, state.now)
+    spans = prompt.spans
+    runs = accumulate(len(video.slots) for video, _ in state.videos)
+    ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
-    if len(state.prompt.ids) >= limit:
-        moving = any(not video.clip.is_image for video, _ in state.videos)
+    if len(prompt.ids) >= limit:
+        moving = any(video.clip.kind == "video" for video, _ in state.videos)
+        unpruned = processor.settings.unpruned
         raise TooLong(
-            f"{len(state.prompt.ids)} tokens exceed the limit {limit}. "
+            f"{len(prompt.ids)} tokens exceed the limit {limit}. "
             + (
-                "Lower frames per second, shorten the clip, or raise the pruning threshold."
+                "Lower frames per second, or shorten the clip."
+                if moving and unpruned
+                else "Lower frames per second, shorten the clip, or raise the pruning threshold."
                 if moving
                 else "Lower the token budget, or show fewer pictures."
                 if state.videos
@@ -307,12 +309,11 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
 
     def embeds(index: int) -> torch.Tensor:
         video = state.videos[index][0]
-        keep_M = video.keep.keep_M.to(video.features_MD.device)
         with torch.no_grad():
-            return model.project(video.features_MD[keep_M])
+            return model.visual_tokens(video.features_MD, (video.grid,), video.keep.keep_M)
 
     keys = tuple(video.answer_key for video, _ in state.videos)
-    return PreparedPrompt(state.prompt.ids, ends, keys, embeds, state.now.model)
+    return PreparedPrompt(prompt.ids, ends, keys, embeds, now.model)
 
 
 def _within_context(model, question: PreparedPrompt, decoding: Decoding) -> Decoding:
@@ -339,7 +340,7 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
     first_token_s = total_s if state.first_token_s is None else state.first_token_s
     ledger = Ledger(
         frames=sum(video.grid.frames for video, _ in state.videos),
-        visual_tokens=sum(video.grid.num_tokens for video, _ in state.videos),
+        visual_tokens=sum(video.tokens.num_tokens for video, _ in state.videos),
         kept_tokens=sum(video.ledger.kept_tokens for video, _ in state.videos),
         prompt_tokens=len(state.prompt.ids) if state.prompt else 0,
         reused_tokens=state.reused_tokens,
@@ -365,14 +366,14 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         truncated=state.truncated,
         notes=(*request.notes, *_notes([video for video, _ in state.videos])),
         model=(state.now and state.now.model) or "",
-        seen=tuple(_seen(video) for video, _ in state.videos),
+        seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
 
 
 def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
     """What is to be known of how the clips were seen: once for each clip, named where several."""
-    told = {}
+    told: dict[tuple, int] = {}
     for video in videos:
         own = list(video.notes)
         if video.made.encoder == HANDED_OVER:
@@ -390,14 +391,19 @@ def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
     ]
 
 
-def _seen(video: EncodedVideo) -> VisualContext:
-    (kept_per_frame,) = video.keep.kept_per_frame
-    return VisualContext(
-        times_s=video.clip.times_s,
-        tokens_per_frame=video.grid.tokens_per_frame,
-        kept_per_frame=tuple(kept_per_frame),
-        key=video.key,
-        keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
+    first_slots = iter(state.prompt.spans if state.prompt else ())
+    return tuple(
+        VisualContext(
+            times_s=video.clip.times_s,
+            tokens_per_step=video.tokens.tokens_per_step,
+            kept_per_step=video.slots.counts,
+            frames=video.tokens.frames,
+            first_slots=tuple(first for first, _ in islice(first_slots, len(video.slots.counts))),
+            key=video.key,
+            keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+        )
+        for video, _ in state.videos
     )
 
 

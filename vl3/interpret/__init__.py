@@ -1,8 +1,8 @@
 """Looks inside from outside: where each word of a finished answer looked. No model file knows it.
 
-Nothing is captured while the model answers, so an answer is the same with and without a look. When
-somebody asks, the finished reply is replayed: one forward pass over prompt and answer, features
-from the studio's memory, no key/value cache touched, ended after the deepest layer asked for.
+Nothing is captured while the model answers, so an answer is the same with and without a look. For a
+look the finished reply is replayed: one forward pass over prompt and answer, features from the
+studio's memory, no key/value cache touched, ended after the deepest layer asked for.
 Queries and keys of the asked layers stay (`record`), a bounded memory holds those of the last
 replies (`tracer`), and softmax rows are computed from them in float32 for the asked words and heads
 alone (`rows`). The model runs with SDPA throughout; no L x L matrix exists but in `relevancy`.

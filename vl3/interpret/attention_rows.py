@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 
 CHUNK_BYTES = 64 << 20  # of attention weights at a time
 SINK_TIMES = 5.0  # a sink draws this many times the mean of the visual tokens ...
@@ -93,13 +94,15 @@ def rollout(layers: Sequence[QK], row_Q: torch.Tensor) -> torch.Tensor:
     return reached_QL
 
 
-def token_row(qk: QK, place: int, per_token: int, heads: Sequence[int]) -> torch.Tensor:
-    """Where one merged token of a frame looked: the mean of its patches' rows, [H, M].
+def token_row(qk: QK, places: ArrayLike, per_cell: int, heads: Sequence[int]) -> torch.Tensor:
+    """Where a token that stands for some merged cells of a frame looked there: [H, M] over cells.
 
-    Weights on patches are added to weights on merged tokens; patches come in block order.
+    It is the mean of the rows of its patches; weights on patches are added to weights on cells.
+    places: numbers of the cells; patches come in block order, per_cell of them a cell
     """
-    row_Q = torch.arange(place * per_token, (place + 1) * per_token, device=qk.k_HLC.device)
-    return _by_token(weights(qk, row_Q, heads), per_token).mean(dim=1)
+    cell_P = torch.as_tensor(places, device=qk.k_HLC.device)
+    row_Q = (cell_P[:, None] * per_cell + torch.arange(per_cell, device=cell_P.device)).flatten()
+    return _by_token(weights(qk, row_Q, heads), per_cell).mean(dim=1)
 
 
 def frame_sinks(layers: Sequence[QK], per_token: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Replays a finished answer with somebody standing at the attention: queries and keys are kept.
+"""Replays a finished answer and captures the queries and keys of its attention.
 
 The language model calls whatever attention its configuration names; for the time of a replay that
 is a name of ours, registered with transformers, behind which stands the function given. The vision

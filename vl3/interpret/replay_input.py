@@ -92,7 +92,9 @@ class Attention:
         return self.weight_IHQL[..., self.slot_K]
 
     def maps(self) -> tuple[np.ndarray, ...]:
-        """For each clip [I, H, Q, frames, token rows, token cols], NaN where pruned."""
+        """For each clip [I, H, Q, frames, cell rows, cell cols], NaN where pruned.
+
+        A token's weight stands in every frame and cell that it is made of."""
         return self.cells.paint(self.visual_IHQK)
 
     def to_slot(self, slot: int) -> np.ndarray:

@@ -171,17 +171,19 @@ class Tracer:
         weight_IHQK = np.zeros((len(deep), len(wide), len(tokens), len(cells)), np.float32)
         sink_K = np.zeros(len(cells), bool)
         for index, token in enumerate(tokens):
-            clip, frame = int(cells.clip_K[token]), int(cells.frame_K[token])
-            pixels_NP, grid = scene.frame(clip, frame)
-            qk = self._recorded_frame((scene.key, clip, frame), pixels_NP, grid, deep)
-            slot_M = cells.slots[clip][frame].ravel()
-            kept_M = slot_M != ABSENT
-            place = int(np.flatnonzero(slot_M == token)[0])
-            for into, layer in enumerate(deep):
-                weight_HM = token_row(qk[layer], place, grid.merge**2, wide).cpu().numpy()
-                weight_IHQK[into, :, index, slot_M[kept_M]] = weight_HM[:, kept_M].T
-            drawing_M = frame_sinks([qk[layer] for layer in deep], grid.merge**2).cpu().numpy()
-            sink_K[slot_M[kept_M & drawing_M]] = True
+            clip, frames = int(cells.clip_K[token]), range(*cells.frames_K2[token])
+            for frame in frames:
+                pixels_NP, grid = scene.frame(clip, frame)
+                qk = self._recorded_frame((scene.key, clip, frame), pixels_NP, grid, deep)
+                slot_M = cells.slots[clip][frame].ravel()
+                kept_M = slot_M != ABSENT
+                places = np.flatnonzero(slot_M == token)
+                for into, layer in enumerate(deep):
+                    weight_HM = token_row(qk[layer], places, grid.merge**2, wide).cpu().numpy()
+                    weight_MH = weight_HM[:, kept_M].T / len(frames)
+                    np.add.at(weight_IHQK[into, :, index].T, slot_M[kept_M], weight_MH)
+                drawing_M = frame_sinks([qk[layer] for layer in deep], grid.merge**2).cpu().numpy()
+                sink_K[slot_M[kept_M & drawing_M]] = True
         share_IHQ = weight_IHQK.sum(axis=-1)
         if layers is None:
             weight_IHQK = weight_IHQK.mean(axis=0, keepdims=True)
@@ -220,7 +222,7 @@ class Tracer:
 
     def _entry(self, key) -> _Entry:
         entry = self._known.pop(key, None) or _Entry()
-        self._known[key] = entry  # at the end; everything may be released meanwhile
+        self._known[key] = entry  # at the end; everything may have been released in between
         return entry
 
     def _forget(self, scene: ReplayInput) -> None:

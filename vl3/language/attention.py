@@ -65,7 +65,7 @@ _LOCK = threading.Lock()
 def use_grouped_attention(config: PreTrainedConfig, device: torch.device) -> Iterator[None]:
     """For one pass, a language model of this configuration that attends with SDPA attends so.
 
-    The configuration names it no longer than that: whoever reads it between passes (a saved
+    The configuration names it no longer than that: code that reads it between passes (a saved
     config.json, continuous batching, set_attn_implementation) finds what transformers knows.
     """
     if device.type != "cpu" or torch.compiler.is_compiling():

@@ -153,7 +153,7 @@ class Rotary:
 
 
 def capacity_for(tokens: int) -> int:
-    """The tokens that there is room for where so many have to find some."""
+    """How many tokens to make room for, so that this many fit."""
     return tokens + max(LEAST_ROOM, tokens // SHARE_OF_ROOM)
 
 

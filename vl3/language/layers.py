@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 LINEAR = (nn.Linear, Conv1D)  # GPT-2 keeps the weight of a linear layer the other way round
 
 
-def decoder_layers(language: nn.Module) -> nn.ModuleList:
+def decoder_layers(language: Any) -> nn.ModuleList:
     """The list of a causal language model's layers, first to last.
 
     Raises: ValueError for a model that has no list of as many modules as its configuration says.
@@ -25,7 +28,7 @@ def name_of(model: nn.Module, wanted: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
-def linear_names(layers: nn.ModuleList) -> list[str]:
+def linear_names(layers: Iterable[nn.Module]) -> list[str]:
     """Names, within a layer, of the linear layers that any of the layers has, in order."""
     found: dict[str, None] = {}
     for layer in layers:

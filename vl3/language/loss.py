@@ -1,7 +1,7 @@
 """The training loss: cross-entropy of the learned tokens alone, a slice of them at a time.
 
 Logits are the largest tensor of a training step, and most of them belong to prompts and pictures
-that nobody learns. Only answers get logits here, and never all of them at once; see
+that are not learned. Only answers get logits here, and never all of them at once; see
 kernels/linear_cross_entropy/reference.py.
 """
 

@@ -17,11 +17,13 @@ from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
 from vl3.values import Clip, Grid
-from vl3.video.images import image_size, resized, still_notes
+from vl3.video.container import local_file
+from vl3.video.images import image_size, kind_of, resized, still_notes
 from vl3.video.sample import exact_picks, thin
 
 if TYPE_CHECKING:
     from vl3.families.settings import ProcessorSettings
+    from vl3.vision.token_map import SlotRuns
 
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
@@ -98,17 +100,29 @@ class MediaPart:
         } | own
 
     def read(self, settings, grid: Grid, on_frame: Callable[[int, int], None] | None) -> Clip:
-        """The decoded frames at the size of the grid."""
+        """The decoded frames at the size of the grid.
+
+        on_frame: called with (done, total) after each frame, and again while none comes; may raise
+        """
         size = (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
             return resize_clip(self.source, size)
-        from vl3 import ops  # with torch, which nobody needs before a picture is made smaller
+        from vl3 import ops  # with torch, which is not needed before a picture is made smaller
 
         resize = ops.resizer(resized)
         if self.kind == "image":
             return video.read_image(self.source, size=size, resize=resize)
+        sampling = self.sampling(settings)
+        told: tuple[int, ...] = (0, grid.frames)
+
+        def tell(*done: int) -> None:
+            nonlocal told
+            if on_frame:
+                told = done or told
+                on_frame(*told)
+
         return video.read(
-            self.source, size=size, on_frame=on_frame, resize=resize, **self.sampling(settings)
+            self.source, size=size, on_frame=tell, on_wait=tell, resize=resize, **sampling
         )
 
 
@@ -116,8 +130,8 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart]:
     """The images and videos of a conversation, in order.
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
-    data: URL, bytes, a PIL image, an array, a Clip (or what has one, as an opened video); of a
-    video also a list of pictures or an array of frames.
+    data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
+    one, as an opened video); of a video also a list of pictures or an array of frames.
     Raises: ValueError in one sentence for what is not read.
     """
     media = []
@@ -147,12 +161,11 @@ def _medium(part: dict) -> MediaPart:
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
-    elif isinstance(source, Clip) and kind == "video" and not source.is_image:
+    elif isinstance(source, Clip) and kind == source.kind == "video":
         source, options = part_of_clip(source, options), {}
-    if isinstance(source, Clip) and kind == "image" and not source.is_image:
+    if isinstance(source, Clip) and kind == "image" and source.kind == "video":
         raise ValueError("an image is one picture - got a clip of frames; use type video")
-    seen = "image" if kind == "image" or _is_image(source) else "video"
-    return MediaPart(part, seen, source, options)
+    return MediaPart(part, "image" if kind == "image" else _kind_of(source), source, options)
 
 
 def _found(kind: str, source: object) -> object:
@@ -177,6 +190,11 @@ def _found(kind: str, source: object) -> object:
         return path
     if isinstance(source, os.PathLike):
         return Path(source)
+    if hasattr(source, "detach"):  # a tensor: torch is there already, and not imported for it
+        tensor = source.detach().cpu()
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(source, np.ndarray):
+        source = _channels_last(source)
     if isinstance(source, np.ndarray) and source.ndim == 4 and kind == "video":
         return list(source)
     if isinstance(source, list) and kind == "video":
@@ -188,15 +206,24 @@ def _found(kind: str, source: object) -> object:
         return source
     raise ValueError(
         f"the source of {'an image' if kind == 'image' else 'a video'} is a path, a file: or data: "
-        f"URL, bytes, a picture, an array (height, width, 3) or a Clip - got {shown(source)}"
+        f"URL, bytes, a picture, an array (height, width, 3), a tensor or a Clip - got "
+        f"{shown(source)}"
     )
 
 
-def _is_image(source) -> bool:
-    """Whether what a message calls a video is a still picture."""
+def _channels_last(pixels: np.ndarray) -> np.ndarray:
+    """Pictures [..., Y, X, channels], of such or of [..., channels, Y, X] as torch has them."""
+    channels = (1, 3, 4)
+    if pixels.ndim in (3, 4) and pixels.shape[-1] not in channels and pixels.shape[-3] in channels:
+        return np.moveaxis(pixels, -3, -1)
+    return pixels
+
+
+def _kind_of(source) -> str:
+    """What a source shows that a message calls a video: a still picture is an image."""
     if isinstance(source, Clip):
-        return source.is_image
-    return not isinstance(source, str | Path) or video.is_image(source)
+        return source.kind
+    return kind_of(local_file(source)) if isinstance(source, str | Path) else "image"
 
 
 def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]]:
@@ -267,11 +294,14 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
     return [inside[index] for index in thin(len(inside), min(most, default=None))]
 
 
-def annotate(messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo]) -> Read:
+def annotate(
+    messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo | SlotRuns]
+) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
 
-    media: as find_media gives them for these messages; clips: their clips or what measures them
+    media: as find_media gives them for these messages; clips: their clips, what measures them, or
+    the runs of slots that their tokens make
     """
     pairs = iter(zip(media, clips, strict=True))
 

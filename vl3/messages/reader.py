@@ -8,10 +8,10 @@ OpenAI, rows of an Arrow table with a null for every absent key):
     {"type": "image", "image": source, "timestamp"}
     {"type": "video", "video": source, and of VIDEO_OPTIONS what is given}
 
-A source is a path, a file: or data: URL, bytes, a picture, an array, a Clip or, of a video, a list
-of pictures; a part without one stands for a medium that is known elsewhere. Reading what has been
-read gives the same again. Every key is used or refused: nothing that was written is dropped without
-a word. No file is touched here.
+A source is a path, a file: or data: URL, bytes, a picture, an array or tensor, a Clip or, of a
+video, a list of pictures; a part without one stands for a medium that is known elsewhere. Reading
+what has been read gives the same again. Every key is used or refused: nothing that was written is
+dropped without a word. No file is touched here.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def read_part(part: str | dict, unused: Unused = refuse) -> dict:
     kind = _kind(part, given)
     if kind == "text":
         return _text(part, given, unused)
-    if kind == "audio":  # named so that whoever takes messages can refuse it
+    if kind == "audio":  # named so that callers can refuse it
         named = next((given[key] for key in given if key != "type"), None)
         return {"type": kind} | ({} if named is None else {kind: named})
     source, rest = _source(kind, given)

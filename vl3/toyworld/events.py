@@ -74,7 +74,7 @@ def _order_named(pair, rng: random.Random) -> Pair:
 
 def when(scene: Scene, rng: random.Random) -> Pair:
     sprite = pick(scene, rng)
-    if sprite is None or scene.is_image:
+    if sprite is None or scene.kind == "image":
         return None
     who, kind = refer(scene, sprite, rng), rng.random()
     if kind < 0.35:
@@ -97,7 +97,7 @@ def when(scene: Scene, rng: random.Random) -> Pair:
 
 def leave(scene: Scene, rng: random.Random) -> Pair:
     """When a sprite leaves, mostly of one that does before the end."""
-    if scene.is_image:
+    if scene.kind == "image":
         return None
     leaving = [s for s in scene.sprites if s.stop_s < scene.seconds]
     sprite = rng.choice(leaving) if leaving and rng.random() < 0.8 else pick(scene, rng)
@@ -117,7 +117,7 @@ def _left(scene: Scene, sprite: Sprite, who: str, rng: random.Random) -> Pair:
 
 def direction(scene: Scene, rng: random.Random) -> Pair:
     sprite = pick(scene, rng)
-    if sprite is None or scene.is_image:
+    if sprite is None or scene.kind == "image":
         return None
     who = refer(scene, sprite, rng)
     wordings = (
@@ -155,7 +155,7 @@ def position(scene: Scene, rng: random.Random) -> Pair:
         return None
     sprite, time_s = rng.choice(by_place[place])
     who = refer(scene, sprite, rng)
-    when_s = "" if scene.is_image else f" at {seconds(time_s)}"
+    when_s = "" if scene.kind == "image" else f" at {seconds(time_s)}"
     wordings = (
         f"Where is {who}{when_s}?",
         f"Where in the {{clip}} is {who}{when_s}?",
@@ -191,7 +191,7 @@ def digit(scene: Scene, rng: random.Random) -> Pair:
 
 def digit_at(scene: Scene, rng: random.Random) -> Pair:
     """The digit at a time; before and after a change about equally often."""
-    if scene.digit is None or scene.is_image:
+    if scene.digit is None or scene.kind == "image":
         return None
     shown = scene.digit
     times = [range(scene.seconds)]
@@ -224,7 +224,7 @@ EVENT_WORDINGS = ("What happens?", "What happens in the {clip}?", "What is happe
 
 
 def describe(scene: Scene, rng: random.Random) -> Pair:
-    wordings = CAPTION_WORDINGS if scene.is_image else CAPTION_WORDINGS + 3 * EVENT_WORDINGS
+    wordings = CAPTION_WORDINGS if scene.kind == "image" else CAPTION_WORDINGS + 3 * EVENT_WORDINGS
     return rng.choice(wordings), caption(scene)
 
 
@@ -237,7 +237,7 @@ def caption(scene: Scene) -> str:
     )
     if not sprites:
         return "Nothing but a plain background."
-    if scene.is_image:
+    if scene.kind == "image":
         return sentence(" and ".join(article(s.name) for s in sprites))
     return " ".join(_told(s) for s in sprites)
 

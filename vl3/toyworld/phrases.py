@@ -10,7 +10,7 @@ NUMBERS = ("Zero", "One", "Two", "Three", "Four", "Five")
 
 
 def medium(scene: Scene, rng: random.Random) -> str:
-    return rng.choice(("image", "picture") if scene.is_image else ("video", "clip"))
+    return rng.choice(("image", "picture") if scene.kind == "image" else ("video", "clip"))
 
 
 def loosely(question: str, rng: random.Random) -> str:

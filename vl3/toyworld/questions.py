@@ -177,7 +177,7 @@ def _absent(scene: Scene, rng: random.Random) -> Pair:
     missing = [shape for shape in SHAPES if shape not in {s.shape for s in scene.sprites}]
     shape = rng.choice(missing)
     wordings = [f"What colour is the {shape}?", f"What is the colour of the {shape}?"]
-    if not scene.is_image:
+    if scene.kind == "video":
         wordings += [f"Where does the {shape} go?", f"When does the {shape} appear?"]
     return rng.choice(wordings), f"There is no {shape}."
 
@@ -196,7 +196,7 @@ def _yesno(scene: Scene, rng: random.Random) -> Pair:
         wrong = [shape for colour, shape in others if colour == sprite.colour]
         shape = sprite.shape if yes else rng.choice(wrong)
         question = f"Is the {sprite.colour} {rng.choice(('shape', 'object'))} {article(shape)}?"
-    elif scene.is_image:
+    elif scene.kind == "image":
         return None
     elif kind < 0.8:
         candidates = [s for s in scene.sprites if (s.motion != "still") == yes]
@@ -269,7 +269,7 @@ def _box(scene: Scene, rng: random.Random) -> Pair:
         return None
     time_s = rng.randrange(sprite.start_s, sprite.stop_s)
     who = refer(scene, sprite, rng)
-    when_s = "" if scene.is_image else f" at {seconds(time_s)}"
+    when_s = "" if scene.kind == "image" else f" at {seconds(time_s)}"
     wordings = (
         f"Give the box of {who}{when_s}.",
         f"What is the bounding box of {who}{when_s}?",

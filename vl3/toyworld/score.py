@@ -25,8 +25,9 @@ import torch
 from vl3.bundled import NANO_NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask
-from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, film, sample_scene
+from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, sample_scene
 from vl3.training.collate import attention_mask, collate
 from vl3.training.samples import build
 from vl3.training.sources import scene_record
@@ -168,7 +169,7 @@ def _near(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, f
 def replies(model, processor: VL3Processor, asked: list[tuple[Clip, QA]]) -> list[str]:
     """What greedy decoding answers, through the processor, as one batch."""
     records = (scene_record("", "", clip, [[qa]]) for clip, qa in asked)
-    conversations = [record.talks[0][:-1] for record in records]
+    conversations = [record.conversations[0][:-1] for record in records]
     inputs = processor(messages=conversations, add_generation_prompt=True)
     ids = model.generate(**inputs, max_new_tokens=LONGEST_REPLY, do_sample=False)
     new = ids[:, inputs["input_ids"].shape[1] :]

@@ -23,9 +23,10 @@ from transformers import TrainerCallback
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import ask
 from vl3.toyworld.score import FIRST_SEED, Drawn, blinded, replies, score
-from vl3.toyworld.world import Level, film, sample_scene
+from vl3.toyworld.world import Level, sample_scene
 from vl3.training import run as runs
 from vl3.training.nano import init
 from vl3.training.nano.new_colour import Paint, asked_colour, draw

@@ -41,15 +41,15 @@ def _plain(text: str) -> str:
 
 
 def questions(records: Sequence[Record]) -> list[tuple[Record, str, list[dict], str]]:
-    """(record, family, messages before the answer, answer) of the last answer of each talk."""
+    """(record, family, messages before it, answer) of the last answer of each conversation."""
     asked = []
     for record in records:
         answers = 0
-        for talk in record.talks:
-            answers += sum(message["role"] == "assistant" for message in talk)
-            if talk[-1]["role"] == "assistant":
+        for conversation in record.conversations:
+            answers += sum(message["role"] == "assistant" for message in conversation)
+            if conversation[-1]["role"] == "assistant":
                 family = record.families[answers - 1] if record.families else record.dataset
-                asked.append((record, family, talk[:-1], talk[-1]["content"]))
+                asked.append((record, family, conversation[:-1], conversation[-1]["content"]))
     return asked
 
 

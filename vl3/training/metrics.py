@@ -49,7 +49,7 @@ class RunningMetrics:
         self.tokens.update(names)
 
     def merge(self, other: RunningMetrics) -> None:
-        """Adds what another process saw meanwhile."""
+        """Adds the counts of another process."""
         for name in ("losses", "tokens", "right", "answers"):
             getattr(self, name).update(getattr(other, name))
         self.seen_tokens += other.seen_tokens

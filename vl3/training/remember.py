@@ -1,9 +1,9 @@
 """What the model said before, kept while an adapter learns something new.
 
-A few lines of somebody's own, seen a hundred times, make a model forget what it is not asked about
-meanwhile. No old data are needed against that: the model before training is the same one with its
-adapter switched off. On fresh scenes of the toy world, of which there is no end, the adapted model
-is held to the words that the model before would have chosen.
+A few lines, seen a hundred times, make a model forget what they do not ask about. No old data are
+needed against that: the model before training is the same one with its adapter switched off.
+On fresh scenes of the toy world, of which there is no end, the adapted model is held to the words
+that the model before would have chosen.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WORLDS = (
 
 
 def scenes(seed: str, count: int) -> list[Record]:
-    """Pictures and clips by turns, with questions about them; never the same for two seeds."""
+    """Pictures and clips, one after the other, with questions; never the same for two seeds."""
     worlds = [Scenes("remembered", world, seed) for world in WORLDS]
     return [worlds[number % len(worlds)][number] for number in range(count)]
 

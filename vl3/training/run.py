@@ -144,16 +144,16 @@ def first_sample(trainer: VL3Trainer) -> str:
         seen = preview(record, record.id, trainer.processor, trainer.recipe.media.visual_tokens)
     except (BadSample, VideoError) as error:
         return f"{error}\n"
-    talks = []
-    for talk in seen.talks:
+    conversations = []
+    for conversation in seen.conversations:
         text = "".join(
             f"<image x {piece.count}>"
             if piece.visual
             else f"[[{piece.text}]]"
             if piece.learned
             else piece.text
-            for piece in talk
+            for piece in conversation
         )
-        talks.append(text.replace("]][[", ""))
+        conversations.append(text.replace("]][[", ""))
     head = f"{seen.id} of {seen.dataset}: {seen.tokens} tokens, {seen.learned} of them learned"
-    return "\n\n".join([head, *talks]) + "\n"
+    return "\n\n".join([head, *conversations]) + "\n"

@@ -1,8 +1,8 @@
-"""Records to samples: decoded, pruned, rendered; several talks about a clip share its tokens.
+"""Records to samples: decoded, pruned, rendered; conversations about a clip share its tokens.
 
-A sample is a prefix (everything up to the last visual slot) and branches, one for each talk. Tokens
-of a branch see the prefix and their own branch, and positions restart after the prefix, so every
-branch computes exactly what a separate prompt would, and the clip is encoded once:
+A sample is a prefix (everything up to the last visual slot) and branches, one a conversation.
+Tokens of a branch see the prefix and their own branch, and positions restart after the prefix, so
+every branch computes exactly what a separate prompt would, and the clip is encoded once:
 
     key        prefix  branch 1  branch 2
     prefix       \\
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vl3.data.records import BadSample, Record
+from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import find_media
-from vl3.pipeline import Planned, plan, prepare, read_medium
+from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
@@ -52,7 +53,7 @@ class Sample:
     Shapes: ids_L, labels_L, positions_L - int64; branch_L - int64, 0 on the prefix, then 1, 2, ...
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
-            source_K - int64, for each visual slot which token of pixels_NP fills it
+            source_K - int64, for each kept cell, of which slots are made, which one of pixels_NP
             targets - int64 [K, facts], of auxiliary losses by name: what each slot is to know
             is_cut - whether its end was left out to keep within max_tokens
     """
@@ -81,9 +82,10 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     Raises: BadSample or vl3.video.VideoError.
     """
     planned = _planned(record, processor, visual_tokens)
-    talks = [processor.render(talk, planned.shown, planned.counts) for talk in record.talks]
-    prefix = _shared(talks) if len(talks) > 1 else 0
-    tokens = prefix + sum(len(talk.ids) - prefix for talk in talks)
+    slots = planned.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
+    prefix = _shared(prompts) if len(prompts) > 1 else 0
+    tokens = prefix + sum(len(prompt.ids) - prefix for prompt in prompts)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
     patches = sum(grid.num_patches for grid in planned.grids)
     return Size(tokens, patches, picture, planned.num_tokens)
@@ -107,34 +109,46 @@ def build(
     """
     planned = _planned(record, processor, visual_tokens)
     prepared = prepare(planned, cache.read if cache else read_medium)
-    counts, pixels = prepared.counts, torch.empty(0, 0, dtype=torch.uint8)
+    pixels = torch.empty(0, 0, dtype=torch.uint8)
     fresh: tuple[Grid, ...] = ()
     source_K, targets = torch.empty(0), {}
     if prepared.media:
         keep_M = prepared.keep.keep_M
-        pixels, fresh, source_M = unique_frames(prepared.patches.pixels_NP, prepared.grids)
+        pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
         source_K = source_M[keep_M]
-        known = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
-        targets = {
-            name: known_MF[keep_M] for name, known_MF in known.items() if known_MF is not None
-        }
-    talks = [processor.render(talk, prepared.shown, counts) for talk in record.talks]
-    for number, talk in enumerate(talks):
-        thin(talk, processor, random.Random(f"{record.id} {number}"))
-    ids, labels, positions, branches = _branches(record, talks)
+        found = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
+        known = {name: known_MF for name, known_MF in found.items() if known_MF is not None}
+        if known and (why := planned.settings.unpruned):
+            raise ValueError(f"{' and '.join(known)} say of each patch what it shows. {why}")
+        targets = {name: known_MF[keep_M] for name, known_MF in known.items()}
+    slots = prepared.slots
+    prompts = [processor.render(each, slots) for each in record.conversations]
+    for number, prompt in enumerate(prompts):
+        thin(prompt, processor, random.Random(f"{record.id} {number}"))
+    ids, labels, positions, branches = _branches(record, prompts)
     is_cut, kept = False, slice(None)
     if max_tokens is not None and len(ids) > max_tokens:
         is_cut, kept = True, slice(max_tokens)
-        if not (overlong == "truncate" and _may_end(talks, labels, max_tokens)):
-            raise _too_long(record, len(ids), sum(counts), max_tokens, overlong)
+        if not (overlong == "truncate" and _may_end(prompts, labels, max_tokens)):
+            raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
     rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut)
     return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 
-def _may_end(talks: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:
+def _encoded_once(
+    prepared: Prepared, settings: ProcessorSettings
+) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
+    """As unique_frames; every frame where the connector joins frames and so needs them in place."""
+    if settings.unpruned:
+        cells = sum(grid.num_tokens for grid in prepared.grids)
+        return prepared.patches.pixels_NP, prepared.grids, torch.arange(cells)
+    return unique_frames(prepared.patches.pixels_NP, prepared.grids)
+
+
+def _may_end(prompts: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:
     """Whether so many first tokens hold every visual span whole, and something to learn."""
-    pictures = max((sum(talk.spans[-1]) for talk in talks if talk.spans), default=0)
+    pictures = max((sum(prompt.spans[-1]) for prompt in prompts if prompt.spans), default=0)
     return pictures <= tokens and any(label != IGNORE for label in labels[:tokens])
 
 
@@ -146,13 +160,13 @@ def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str
 
 
 def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Planned:
-    media = find_media(record.talks[0])
-    if any(len(find_media(talk)) != len(media) for talk in record.talks[1:]):
-        raise BadSample("E110", f"{record.id}: its talks are not about the same media.")
+    media = find_media(record.conversations[0])
+    if any(len(find_media(each)) != len(media) for each in record.conversations[1:]):
+        raise BadSample("E110", f"{record.id}: its conversations are not about the same media.")
     return plan(media, replace(processor.settings, budget_tokens=visual_tokens))
 
 
-def thin(talk: Prompt, processor: VL3Processor, rng: random.Random) -> None:
+def thin(prompt: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     """Leaves as many decisions to go on watching a stream as there are decisions to speak.
 
     Source: official processor, which thins the silent majority of stream turns at random.
@@ -160,38 +174,38 @@ def thin(talk: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     template = processor.template
     starts = [template.pieces(template.turn(role)[0])[0] for role in ("stream", "assistant")]
     silent, speak = map(processor.tokenizer.convert_tokens_to_ids, starts)
-    quiet = [i for i, label in enumerate(talk.labels) if label == silent]
-    spoken = sum(label == speak for label in talk.labels)
+    quiet = [i for i, label in enumerate(prompt.labels) if label == silent]
+    spoken = sum(label == speak for label in prompt.labels)
     for index in rng.sample(quiet, max(0, len(quiet) - spoken)):
-        talk.labels[index] = IGNORE
+        prompt.labels[index] = IGNORE
 
 
-def _shared(talks: Sequence[Prompt]) -> int:
-    """How many first tokens all talks share; what predicts a learned token stays in its branch."""
+def _shared(prompts: Sequence[Prompt]) -> int:
+    """How many first tokens all prompts share; what predicts a learned token is in its branch."""
     shared = min(
-        next((i for i, label in enumerate(talk.labels) if label != IGNORE), len(talk.ids)) - 1
-        for talk in talks
+        next((i for i, label in enumerate(prompt.labels) if label != IGNORE), len(prompt.ids)) - 1
+        for prompt in prompts
     )
-    first = talks[0].ids
-    for talk in talks[1:]:
-        shared = next((i for i in range(shared) if talk.ids[i] != first[i]), shared)
+    first = prompts[0].ids
+    for prompt in prompts[1:]:
+        shared = next((i for i in range(shared) if prompt.ids[i] != first[i]), shared)
     return shared
 
 
-def _branches(record: Record, talks: Sequence[Prompt]) -> tuple[list[int], ...]:
+def _branches(record: Record, prompts: Sequence[Prompt]) -> tuple[list[int], ...]:
     """ids, labels, positions and branch numbers of prefix and branches, one after the other."""
-    if len(talks) == 1:
-        (talk,) = talks
-        length = len(talk.ids)
-        return talk.ids, talk.labels, list(range(length)), [1] * length
-    prefix = _shared(talks)
-    if any(talk.spans and sum(talk.spans[-1]) > prefix for talk in talks):
-        raise BadSample("E110", f"{record.id}: its talks do not begin with the same media.")
-    ids, labels = list(talks[0].ids[:prefix]), [IGNORE] * prefix
+    if len(prompts) == 1:
+        (prompt,) = prompts
+        length = len(prompt.ids)
+        return prompt.ids, prompt.labels, list(range(length)), [1] * length
+    prefix = _shared(prompts)
+    if any(prompt.spans and sum(prompt.spans[-1]) > prefix for prompt in prompts):
+        raise BadSample("E110", f"{record.id}: its conversations do not begin with the same media.")
+    ids, labels = list(prompts[0].ids[:prefix]), [IGNORE] * prefix
     positions, branches = list(range(prefix)), [0] * prefix
-    for number, talk in enumerate(talks, start=1):
-        ids += talk.ids[prefix:]
-        labels += talk.labels[prefix:]
-        positions += range(prefix, len(talk.ids))
-        branches += [number] * (len(talk.ids) - prefix)
+    for number, prompt in enumerate(prompts, start=1):
+        ids += prompt.ids[prefix:]
+        labels += prompt.labels[prefix:]
+        positions += range(prefix, len(prompt.ids))
+        branches += [number] * (len(prompt.ids) - prefix)
     return ids, labels, positions, branches

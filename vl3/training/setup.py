@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vl3.families.settings import PruneSettings
 from vl3.language.layers import decoder_layers, linear_names, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.settings import PruneSettings
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
 from vl3.training.nano.spatial_loss import SpatialLoss
@@ -29,10 +29,9 @@ from vl3.weights.hub import resolve
 from vl3.weights.load import load
 from vl3.weights.number_format import LARGE, bfloat16_time
 
-# Linear layers of the modules that are ours, which adapters go into.
+# Linear layers of the vision encoder, which adapters go into.
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
-    "connector": r"connector\.readout\.\d*[02468]",  # every other one is the activation
 }
 
 
@@ -46,8 +45,14 @@ def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
     body, head = (
         re.escape(name_of(model, part)) for part in (layers, model.get_output_embeddings())
     )
-    inside = "|".join(map(re.escape, linear_names(layers)))
-    return TARGETS | {"language": rf"{body}\.\d+\.({inside})", "words": head}
+    inside, joined = (
+        "|".join(map(re.escape, linear_names(parts))) for parts in (layers, [model.connector])
+    )
+    return TARGETS | {
+        "connector": rf"connector\.({joined})",
+        "language": rf"{body}\.\d+\.({inside})",
+        "words": head,
+    }
 
 
 def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
@@ -186,6 +191,11 @@ def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
     """
     from peft import LoraConfig
 
+    if "connector" in adapter.on and not linear_names([model.connector]):
+        raise ValueError(
+            f"the connector {model.config.connector} has no linear layer for an adapter; take "
+            "connector out of adapter.on, or train it whole by rates.connector"
+        )
     targets = adapter_targets(model)
     model.add_adapter(
         LoraConfig(

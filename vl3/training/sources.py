@@ -14,8 +14,9 @@ from torch.utils.data import Dataset, Sampler
 from vl3.data.quarantine import Bad
 from vl3.data.records import BadSample, Record
 from vl3.processor import VL3Processor
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask_many
-from vl3.toyworld.world import Level, film, sample_scene
+from vl3.toyworld.world import Level, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.frames import FrameCache
 from vl3.training.order import DataOrder, Part, split
@@ -61,31 +62,30 @@ class Scenes:
             if qas:
                 break
         clip = film(scene, rng, self.level)
-        talks: list[list[QA]] = []
+        asked: list[list[QA]] = []
         for qa in qas:
-            if not talks or rng.random() >= self.world.follow:
-                talks.append([])
-            talks[-1].append(qa)
-        return replace(scene_record(self.place(index), self.name, clip, talks), truth=scene)
+            if not asked or rng.random() >= self.world.follow:
+                asked.append([])
+            asked[-1].append(qa)
+        return replace(scene_record(self.place(index), self.name, clip, asked), truth=scene)
 
     def place(self, index: int) -> str:
         """The name of a scene."""
         return f"{self.name}:{index}"
 
 
-def scene_record(name: str, dataset: str, clip: Clip, talks: Sequence[Sequence[QA]]) -> Record:
-    """A record of questions about a clip; those of one talk follow one another."""
-    kind = "image" if clip.is_image else "video"
+def scene_record(name: str, dataset: str, clip: Clip, asked: Sequence[Sequence[QA]]) -> Record:
+    """A record of questions about a clip; those of one conversation follow one another."""
     conversations = []
-    for talk in talks:
+    for conversation in asked:
         messages: list[dict] = []
-        for qa in talk:
+        for qa in conversation:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
-        messages[0]["content"].insert(0, {"type": kind, kind: clip})
+        messages[0]["content"].insert(0, {"type": clip.kind, clip.kind: clip})
         conversations.append(messages)
-    families = tuple(qa.family for talk in talks for qa in talk)
-    return Record(id=name, dataset=dataset, talks=tuple(conversations), families=families)
+    families = tuple(qa.family for conversation in asked for qa in conversation)
+    return Record(id=name, dataset=dataset, conversations=tuple(conversations), families=families)
 
 
 def open_source(source: Source, seed: int | str) -> Records | Scenes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from PIL import Image
 
 from vl3.video import limits
 from vl3.video.container import shown_name
+from vl3.video.decoder import result
 from vl3.video.errors import VideoError
 from vl3.video.header_cache import once_per_file
 from vl3.video.images import DAMAGE, upright
+from vl3.video.job import Beat, Link
 from vl3.video.levels import over_white
 from vl3.video.timeline import Timeline
-from vl3.video.watchdog import Beat, run_with_watchdog
 
 _DEFAULT_DELAY_MS = 100
 
@@ -27,16 +29,12 @@ def animation_timeline(path: Path, timeout_s: float) -> Timeline:
 
     Raises: VideoError - too large, damaged, or slower than a file of its size may be
     """
-    deadline_s = limits.read_deadline_s(path)
-    return next(
-        run_with_watchdog(
-            shown_name(path), timeout_s, lambda beat: _timeline(path, beat), deadline_s=deadline_s
-        )
-    )
+    return result(path, timeout_s, partial(scan_delays, path), area_px=limits.PICTURE_PIXELS)
 
 
-def _timeline(path: Path, beat: Beat) -> Iterator[Timeline]:
-    delays_ms = [_delay_ms(picture) for picture in _pictures(path, beat)]
+def scan_delays(path: Path, link: Link) -> Iterator[Timeline]:
+    """The timeline of an animation, as a job."""
+    delays_ms = [_delay_ms(picture) for picture in _pictures(path, link.beat)]
     pts_F = np.concatenate([[0], np.cumsum(delays_ms[:-1])]).astype(np.int64)
     order = np.arange(len(delays_ms))
     yield Timeline(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +13,11 @@ import av.error
 import numpy as np
 from av.video.stream import VideoStream
 
+from vl3.video import limits
 from vl3.video.container import open_video, pick_stream, shown_name
 from vl3.video.errors import VideoError
+from vl3.video.job import Beat
 from vl3.video.timeline import NO_PTS, Timeline, codec_name, packets
-from vl3.video.watchdog import Beat
 
 _SKIPS_UNREFERENCED = {"h264", "hevc"}
 # Up to this size threads of a decoder cost more CPU time handing frames over than they save.
@@ -56,6 +57,15 @@ class DecodeErrors:
     packets: int = 0
     damaged: int = 0
     lost: int = 0
+
+
+def total(losses: Sequence[DecodeErrors]) -> DecodeErrors:
+    """What was lost in all parts of a clip."""
+    return DecodeErrors(
+        packets=sum(part.packets for part in losses),
+        damaged=sum(part.damaged for part in losses),
+        lost=sum(part.lost for part in losses),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +275,7 @@ class _Source:
         return {*carriers.tolist(), *(carriers + 1).tolist()}
 
     def _damage(self, packet: int) -> None:
+        limits.check_memory()
         self.losses.damaged += 1
         keys = self.timeline.keys_G
         if len(keys) < len(self.timeline.packet_pts_N):

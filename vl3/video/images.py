@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +21,12 @@ from vl3.arguments import shown, whole
 from vl3.values import Clip
 from vl3.video import limits
 from vl3.video.container import local_file, shown_name
+from vl3.video.decoder import result, run
 from vl3.video.errors import VideoError
 from vl3.video.header_cache import once_per_file
 from vl3.video.heif import heif_rgb, heif_size, is_heif
+from vl3.video.job import Link, Picture
 from vl3.video.levels import eight_bits, over_white
-from vl3.video.watchdog import run_with_watchdog
 
 # The limit on pixels is ours (limits.PICTURE_PIXELS); PIL warns below it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -43,8 +47,10 @@ _FORMATS = (
     "PCX",
     "SGI",
 )
-_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
-_PLAYED = {"WEBP", "AVIF"}  # the animations that PIL plays here; libavformat the others
+_ANIMATED = {"gif", "png", "webp", "avif"}
+_PLAYED = {"webp", "avif"}  # the animations that PIL plays here; libavformat the others
+# Brands of those whose headers PIL has a decoder in C read.
+_READ_IN_C = {b"WEBP", b"avif", b"avis", b"mif1", b"msf1"}
 _REDUCED, _WHITE = 254, 281  # TIFF tags: a preview of a larger picture; the largest value
 # What PIL raises of damaged files.
 DAMAGE = (
@@ -75,37 +81,76 @@ _LETTERS = {
 Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """What the header of a file says that PIL knows.
+
+    format: PIL's name of it, in lower case; frames: of an animation, or pages
+    height_px, width_px: as shown
+    """
+
+    format: str
+    frames: int
+    height_px: int
+    width_px: int
+    notes: tuple[str, ...]
+
+
 def is_image(path: str | os.PathLike) -> bool:
     """True when the content is a still picture; an animation of several frames is a video.
 
     Raises: VideoError - as local_file; a picture too large to be opened safely
     """
-    return _is_still(local_file(path))
+    return kind_of(local_file(path)) == "image"
 
 
-@once_per_file(64)
-def _is_still(found: Path) -> bool:
-    if is_heif(found):
-        return True
-    picture = _identify(found)
-    if picture is None:
-        return False
-    with picture:
-        return picture.format not in _ANIMATED or _num_frames(picture) == 1
+def kind_of(path: Path) -> str:
+    """What a local file shows, by its content: "image" or "video".
+
+    Raises: VideoError - a picture too large to be opened safely
+    """
+    if is_heif(path):
+        return "image"
+    header = picture_header(path)
+    is_still = header is not None and (header.format not in _ANIMATED or header.frames == 1)
+    return "image" if is_still else "video"
 
 
-@once_per_file(64)
 def is_animation(path: Path) -> bool:
     """True for a webp or avif of several frames, which PIL reads."""
+    header = None if is_heif(path) else picture_header(path)
+    return header is not None and header.format in _PLAYED and header.frames > 1
+
+
+@once_per_file(64)
+def picture_header(path: Path) -> PictureHeader | None:
+    """What PIL reads of a file's header; None where it knows no such file.
+
+    Raises: VideoError - too large; a known kind that is damaged or not read
+    """
     with open(path, "rb") as file:
         head = file.read(12)
-    if head[8:12] != b"WEBP" and head[4:8] != b"ftyp":
-        return False
+    if head[8:] in _READ_IN_C:
+        return result(path, limits.read_deadline_s(path), partial(identify, path))
+    return _header(path)  # read in Python: 0.2 ms, where the way to a process and back takes 0.9
+
+
+def identify(path: Path, link: Link) -> Iterator[PictureHeader | None]:
+    """The header of a picture, as a job."""
+    yield _header(path)
+
+
+def _header(path: Path) -> PictureHeader | None:
     picture = _identify(path)
     if picture is None:
-        return False
+        return None
     with picture:
-        return picture.format in _PLAYED and _num_frames(picture) > 1
+        name, height, width = (picture.format or "picture").lower(), picture.height, picture.width
+        # PIL gives a TIFF's size as it is shown
+        if name != "tiff" and _orientation(picture) in (5, 6, 7, 8):
+            height, width = width, height
+        frames = _num_frames(picture) if name in {*_ANIMATED, "tiff"} else 1
+        return PictureHeader(name, frames, height, width, _pages(picture))
 
 
 def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -129,18 +174,42 @@ def read_image(
     Raises: VideoError - a file that is not a picture, damaged, or too large; an array of another
     shape or type
     """
+
+    def fit(height_px: int, width_px: int) -> tuple[int, int]:
+        target = resolve_size(size, 1, height_px, width_px)
+        limits.check_picture("the size asked for", *target)
+        return target
+
+    if not isinstance(picture, np.ndarray | Image.Image):
+        return _read_file(local_file(picture), fit, resize)
     if isinstance(picture, np.ndarray):
         (rgb, notes), source = _from_array(picture), "array"
-    elif isinstance(picture, Image.Image):
-        (rgb, notes), source = _upright(picture, "the picture"), "picture"
     else:
-        path = local_file(picture)
-        name, limit_s = shown_name(path), limits.read_deadline_s(path)
-        rgb, notes = next(run_with_watchdog(name, limit_s, lambda _: iter([_from_file(path)])))
-        source = str(path)
-    target = resolve_size(size, 1, *rgb.shape[:2])
-    limits.check_picture("the size asked for", *target)
-    return Clip(frames_TYX3=resize(rgb, target)[None], times_s=None, source=source, notes=notes)
+        (rgb, notes), source = _upright(picture, "the picture"), "picture"
+    frame_YX3 = resize(rgb, fit(*rgb.shape[:2]))
+    return Clip(frames_TYX3=frame_YX3[None], times_s=None, source=source, notes=notes)
+
+
+def _read_file(path: Path, fit: Callable[[int, int], tuple[int, int]], resize: Resize) -> Clip:
+    # what resizes may need this process, or a GPU
+    native, limit_s = resize is not resized, limits.read_deadline_s(path)
+    job, area_px = partial(still, path, native), math.prod(image_size(path))
+    for found in run(path, limit_s, job, area_px=area_px, ask=fit):
+        if isinstance(found, Picture):
+            pixels_YX3 = found.pixels_YX3
+            frame_YX3 = resize(pixels_YX3, fit(*found.shown_px)) if native else pixels_YX3
+            frames_TYX3 = np.array(frame_YX3[None])
+        else:
+            notes = found
+    return Clip(frames_TYX3=frames_TYX3, times_s=None, source=str(path), notes=notes)
+
+
+def still(path: Path, native: bool, link: Link) -> Iterator[Picture | tuple[str, ...]]:
+    """A picture at the size that its caller says (native: at its own), then notes; as a job."""
+    rgb_YX3, notes = _from_file(path)
+    shown_px = rgb_YX3.shape[0], rgb_YX3.shape[1]
+    yield Picture(rgb_YX3 if native else resized(rgb_YX3, link.ask(*shown_px)), shown_px)
+    yield notes
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -148,28 +217,18 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises: VideoError - a file that is not a picture
     """
-    return _size_shown(local_file(path))
-
-
-@once_per_file(64)
-def _size_shown(found: Path) -> tuple[int, int]:
+    found = local_file(path)
     if is_heif(found):
         return heif_size(found)
-    picture = _identify(found)
-    if picture is None:
+    header = picture_header(found)
+    if header is None:
         raise VideoError(f"{shown_name(found)} is not a picture that can be read.")
-    with picture:
-        # PIL gives a TIFF's size as it is shown
-        turned = picture.format != "TIFF" and _orientation(picture) in (5, 6, 7, 8)
-        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+    return header.height_px, header.width_px
 
 
 def image_format(path: Path) -> str:
-    """PIL's name of the format, in lower case."""
-    if is_heif(path):
-        return "heic"
-    with cast(Image.Image, _identify(path)) as picture:
-        return (picture.format or "picture").lower()
+    """PIL's name of a picture's format, in lower case."""
+    return "heic" if is_heif(path) else cast(PictureHeader, picture_header(path)).format
 
 
 def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
@@ -187,13 +246,9 @@ def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> t
     raise VideoError(f"size is (height, width) in pixels, at least 1 x 1 - got {given}.")
 
 
-@once_per_file(64)
 def still_notes(path: Path) -> tuple[str, ...]:
     """What a person must know of a still picture before it is decoded."""
-    if is_heif(path):
-        return ()
-    with cast(Image.Image, _identify(path)) as picture:
-        return _pages(picture)
+    return () if is_heif(path) else cast(PictureHeader, picture_header(path)).notes
 
 
 def upright(picture: Image.Image) -> Image.Image:

@@ -7,6 +7,8 @@ names it and what to do.
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
 
 from vl3.video.errors import VideoError
@@ -21,6 +23,12 @@ OFFICIAL_SLOTS = 10_000_000  # frames that the official way of sampling may repe
 # nothing moves gives some 300,000.
 PIXELS_PER_BYTE = 2_000_000
 FREE_PIXELS = 20_000_000_000  # decoded whatever the size of the file: 40 minutes of 480p
+# Of a process that decodes: itself, packets, the times of an hour. A decoder keeps up to 16 frames
+# to build on and one a thread, of 1.5 to 6 bytes a pixel, PIL and NumPy a few copies.
+# The stack of a thread is 8 MB, and there are a few for each core.
+DECODER_BYTES = (768 << 20) + (32 << 20) * (os.cpu_count() or 1)
+DECODER_BYTES_PER_PIXEL = 96
+_LAST_BYTES = 64 << 20  # a decoder that fails with less than that left fails for want of it
 READ_S, READ_S_PER_MB, READ_S_MOST = 60.0, 60.0, 3600.0
 
 
@@ -82,3 +90,20 @@ def check_work(name: str, num_frames: int, pixels_per_frame: int, size_bytes: in
 def read_deadline_s(path: Path) -> float:
     """Seconds after which reading a file is given up, however well it goes on."""
     return min(READ_S + READ_S_PER_MB * path.stat().st_size / 1e6, READ_S_MOST)
+
+
+def decoder_bytes(area_px: int) -> int:
+    """Memory that decoding frames or pictures of so many pixels may take, beside the result."""
+    return DECODER_BYTES + DECODER_BYTES_PER_PIXEL * area_px
+
+
+def check_memory() -> None:
+    """Asked where decoding failed, because decoders do not always say why.
+
+    Raises: MemoryError - hardly any memory is left under the bound of this process
+    """
+    if os.name == "posix":
+        try:
+            mmap.mmap(-1, _LAST_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except OSError:
+            raise MemoryError from None

@@ -8,25 +8,28 @@ is filled. They are reproduced here on presentation times; nothing but the frame
 Source: mm_utils.load_video and load_video_from_ids of VideoLLaMA3; ffmpeg 5.1.9 (vf_fps, trim,
 ffmpeg.c).
 Differences: a rotated clip comes out upright and pixels square (the official reader scrambles the
-first and ignores the second); `size` resizes RGB by PIL instead of YUV by swscale; a clip whose
-clock begins more than a day after 0 (a wall clock) is counted from its start.
+first and ignores the second); sizes are of RGB by PIL instead of YUV by swscale; there is no
+precise_time and no temporal_factor; a clip whose clock begins more than a day after 0 (a wall
+clock) is counted from its start.
 """
 
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from vl3.video.container import local_file, open_video, shown_name
-from vl3.video.decode import DecodeErrors
+from vl3.video.container import open_video, shown_name
+from vl3.video.decoder import result
 from vl3.video.errors import VideoError
-from vl3.video.frames import read_picks, timeline_of
+from vl3.video.job import Link
 from vl3.video.sample import fps_filter_picks, middle_picks, thin
 from vl3.video.timeline import Header, Timeline
 
@@ -55,8 +58,6 @@ def picks(
     end_time: float | None = None,
     fps: float | None = 1,
     max_frames: int | None = 180,
-    precise_time: bool = False,
-    temporal_factor: int = 1,
 ) -> tuple[list[int], tuple[float, ...]]:
     """Timeline indices (repetitions possible, maybe none) and the stamps the official reader gives.
 
@@ -69,60 +70,11 @@ def picks(
     else:
         if fps is None:
             raise VideoError("The official way of sampling needs fps.")
-        chosen, times_s = _by_filter(timeline, header, start_time, end_time, fps, precise_time)
+        chosen, times_s = _by_filter(timeline, header, start_time, end_time, fps)
         if max_frames is not None and len(chosen) > max_frames:
             kept = thin(len(chosen), max_frames).tolist()
             chosen, times_s = [chosen[k] for k in kept], [times_s[k] for k in kept]
-    if temporal_factor > 1 and chosen:
-        extra = temporal_factor - len(chosen) % temporal_factor
-        chosen = chosen + chosen[-1:] * extra
-        times_s = times_s + [times_s[-1] + (k + 1) / (fps or 1) for k in range(extra)]
     return chosen, tuple(times_s)
-
-
-def read_official(
-    path: str | os.PathLike,
-    *,
-    start_time: float | None = None,
-    end_time: float | None = None,
-    fps: float | None = 1,
-    max_frames: int | None = 180,
-    size: int | None = None,
-    size_divisible: int = 1,
-    precise_time: bool = False,
-    temporal_factor: int = 1,
-) -> tuple[np.ndarray, tuple[float, ...]]:
-    """frames_TYX3 (uint8 RGB, maybe T = 0) and times_s as the official load_video gives them.
-
-    size: length of the shorter side; size_divisible: both sides are cut down to multiples of it
-    precise_time: trim after sampling instead of before
-    temporal_factor: the last frame is repeated up to a multiple of it, and at least once
-
-    Raises: VideoError - where the official reader fails too, and for unreadable files
-    """
-    found = local_file(path)
-    timeline = timeline_of(found, 30.0)
-    chosen, times_s = picks(
-        found,
-        timeline,
-        start_time=start_time,
-        end_time=end_time,
-        fps=fps,
-        max_frames=max_frames,
-        precise_time=precise_time,
-        temporal_factor=temporal_factor,
-    )
-
-    def resize(num_frames: int, height: int, width: int) -> tuple[int, int]:
-        scale = 1 if size is None else size / min(height, width)
-        height, width = round(height * scale), round(width * scale)
-        return height // size_divisible * size_divisible, width // size_divisible * size_divisible
-
-    wanted = sorted(set(chosen)) or [0]
-    frames, given = read_picks(found, timeline, wanted, resize, DecodeErrors(), untagged="bt601")
-    if not chosen:
-        return frames[:0], ()
-    return expanded(frames, given, chosen, times_s)
 
 
 def expanded(
@@ -165,7 +117,7 @@ def _by_number(path, timeline, header, start_s, end_s, fps, max_frames):
     return chosen, [index / video_fps for index in chosen]
 
 
-def _by_filter(timeline, header, start_s, end_s, fps, precise_time):
+def _by_filter(timeline, header, start_s, end_s, fps):
     """The whole clip or a range through the fps filter."""
     trim = start_s is not None or end_s is not None
     first_s, length_s = header.stream_start_s, header.duration_s
@@ -179,18 +131,14 @@ def _by_filter(timeline, header, start_s, end_s, fps, precise_time):
         return [], []
     rate = Fraction(str(fps)).limit_denominator(1_001_000)
     tick = timeline.time_base
-    origin_us = header.container_start_us + (skip_us if trim and not precise_time else 0)
+    origin_us = header.container_start_us + (skip_us if trim else 0)
     pts_F = timeline.pts_F - _rescaled(origin_us, _US, tick)
     end_pts = timeline.end_pts - _rescaled(origin_us, _US, tick)
     low = 0
-    if trim and not precise_time:
+    if trim:
         low, high, end_pts = _trimmed(pts_F, end_pts, _rescaled(keep_us, _US, tick))
         pts_F = pts_F[low:high]
     first_slot, shown = fps_filter_picks(pts_F, end_pts, tick, rate)
-    if trim and precise_time:
-        start_slot = _rescaled(skip_us, _US, 1 / rate)
-        shown = shown[max(start_slot - first_slot, 0) :][: _rescaled(keep_us, _US, 1 / rate)]
-        first_slot = max(first_slot - start_slot, 0)
     if shown and header.num_streams > 1:
         # constant-rate output: ffmpeg fills a late start by repeating the first frame, unless the
         # file has a single stream
@@ -256,11 +204,18 @@ def _container_start_us(path: Path, header: Header) -> int:
     start_us = header.start_us or 0
     if "matroska" not in header.container or not header.has_audio:
         return start_us
+    sound_us = result(path, 30.0, partial(first_sound_us, path))
+    return start_us if sound_us is None else min(start_us, sound_us)
+
+
+def first_sound_us(path: Path, link: Link) -> Iterator[int | None]:
+    """The time of the first packet of sound, microseconds of the file's own clock, as a job."""
     with open_video(path) as container:
         first = next(container.demux(container.streams.audio[0]), None)
         if first is None or first.pts is None:
-            return start_us
-        return min(start_us, _rescaled(first.pts, first.time_base, _US))
+            yield None
+        else:
+            yield _rescaled(first.pts, cast(Fraction, first.time_base), _US)
 
 
 def _microseconds(seconds: float) -> int:

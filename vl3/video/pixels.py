@@ -63,7 +63,7 @@ def orientation(frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Or
 
 
 def stored_rgb(frame: av.VideoFrame, untagged: str = "height") -> np.ndarray:
-    """uint8 RGB of a frame as stored: not turned, pixels not made square.
+    """uint8 RGB of a frame as stored: not turned, pixels not made square; of any strides.
 
     untagged: matrix of footage that names none - "height" (BT.709 from 720 lines, else BT.601) or
     "bt601" (what ffmpeg does whatever the size; the official reader's colours).
@@ -77,17 +77,30 @@ def stored_rgb(frame: av.VideoFrame, untagged: str = "height") -> np.ndarray:
 
 def _convert(frame: av.VideoFrame, layout: str, untagged: str) -> np.ndarray:
     if frame.format.is_rgb or frame.format.name.startswith(("pal8", "mono")):
-        return frame.reformat(format=layout).to_ndarray()
+        return _packed(frame.reformat(format=layout))
     tall = untagged == "height" and frame.height >= _UNTAGGED_HD_HEIGHT_PX
     default = Colorspace.ITU709 if tall else Colorspace.ITU601
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    return frame.reformat(
-        format=layout,
-        src_colorspace=_MATRICES.get(frame.colorspace, default),
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.BICUBIC,
-    ).to_ndarray()
+    return _packed(
+        frame.reformat(
+            format=layout,
+            src_colorspace=_MATRICES.get(frame.colorspace, default),
+            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.BICUBIC,
+        )
+    )
+
+
+def _packed(frame: av.VideoFrame) -> np.ndarray:
+    """The values of a frame of one plane, where they lie: a copy less than to_ndarray makes."""
+    (plane,) = frame.planes
+    num_values = len(frame.format.components)
+    if plane.line_size < num_values * frame.width:
+        return frame.to_ndarray()  # stored from the bottom up
+    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)
+    used = rows[: frame.height, : num_values * frame.width]
+    return used.reshape(frame.height, frame.width, num_values)
 
 
 def _deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,15 +14,15 @@ import av
 import av.error
 
 from vl3.arguments import number
-from vl3.video import limits
 from vl3.video.animated_webp import animation_timeline
 from vl3.video.container import local_file, open_video, pick_stream, shown_name
+from vl3.video.decoder import result
 from vl3.video.errors import VideoError
 from vl3.video.header_cache import once_per_file
-from vl3.video.images import image_format, image_size, is_animation, is_image
+from vl3.video.images import image_format, image_size, is_animation, kind_of
+from vl3.video.job import Beat, Link
 from vl3.video.pixels import orientation
 from vl3.video.timeline import codec_name, packets, scan
-from vl3.video.watchdog import Beat, run_with_watchdog
 
 _PACKETS_TRIED = 250
 
@@ -29,6 +30,8 @@ _PACKETS_TRIED = 250
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """A file's own statement; duration_s, num_frames and fps may be missing or wrong in it.
+
+    kind: "image" or "video"
 
     duration_s: when the last frame ends on the clip's clock, which is a player's
     height_px, width_px: as displayed, i.e. after rotation and with square pixels
@@ -51,11 +54,6 @@ class Probe:
     codec: str = ""
     container: str = ""
     has_audio: bool = False
-    interlaced: bool = False
-
-    @property
-    def is_image(self) -> bool:
-        return self.kind == "image"
 
 
 def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
@@ -69,7 +67,7 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> Probe:
 @once_per_file(64)
 def read_header(found: Path, timeout_s: float) -> Probe:
     """The same of a local file; read once, as long as the file does not change."""
-    if is_image(found):
+    if kind_of(found) == "image":
         height, width = image_size(found)
         return Probe(
             path=found,
@@ -83,12 +81,10 @@ def read_header(found: Path, timeout_s: float) -> Probe:
         )
     if is_animation(found):
         return _probe_animation(found, timeout_s)
-    deadline_s = limits.read_deadline_s(found)
-    return next(
-        run_with_watchdog(
-            shown_name(found), timeout_s, lambda beat: _probe(found, beat), deadline_s=deadline_s
-        )
-    )
+    header, is_clock = result(found, timeout_s, partial(probe_header, found))
+    if is_clock:
+        return replace(header, duration_s=scan(found, timeout_s).duration_s)
+    return header
 
 
 def _probe_animation(path: Path, timeout_s: float) -> Probe:
@@ -108,17 +104,22 @@ def _probe_animation(path: Path, timeout_s: float) -> Probe:
     )
 
 
-def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
+def probe_header(path: Path, link: Link) -> Iterator[tuple[Probe, bool]]:
+    """A video's header, and whether it may state a time of day for its duration; as a job."""
     name = shown_name(path)
     with open_video(path) as container:
         stream = pick_stream(container, name)
-        frame = first_frame(container, stream, name, beat)
+        frame = first_frame(container, stream, name, link.beat)
         turn = orientation(frame, stream)
         height, width = turn.display_size(frame.height, frame.width)
-        yield Probe(
+        started_us, has_length = container.start_time or 0, bool(stream.duration)
+        # what it states may be a length, or the end on a wall clock
+        is_matroska = "matroska" in container.format.name
+        is_clock = is_matroska and not has_length and started_us > av.time_base
+        header = Probe(
             path=path,
             kind="video",
-            duration_s=_duration_s(path, container, stream),
+            duration_s=_duration_s(container, stream),
             num_frames=stream.frames or None,
             height_px=height,
             width_px=width,
@@ -130,8 +131,8 @@ def _probe(path: Path, beat: Beat) -> Iterator[Probe]:
             codec=codec_name(stream),
             container=container.format.name,
             has_audio=bool(container.streams.audio),
-            interlaced=bool(frame.interlaced_frame),
         )
+    yield header, is_clock
 
 
 def first_frame(container, stream, name: str, beat: Beat) -> av.VideoFrame:
@@ -165,13 +166,10 @@ def first_frame(container, stream, name: str, beat: Beat) -> av.VideoFrame:
     return frames[0]
 
 
-def _duration_s(path: Path, container, stream) -> float | None:
+def _duration_s(container, stream) -> float | None:
     """When the last frame ends on the clip's clock, as stated."""
-    start_us = container.start_time or 0
     if stream.duration:
         first_s = float((stream.start_time or 0) * stream.time_base)
-        zero_s = min(first_s, max(0.0, start_us / av.time_base))
+        zero_s = min(first_s, max(0.0, (container.start_time or 0) / av.time_base))
         return first_s + float(stream.duration * stream.time_base) - zero_s
-    if "matroska" in container.format.name and start_us > av.time_base:
-        return scan(path).duration_s  # what it states may be a length, or the end on a wall clock
     return container.duration / av.time_base if container.duration else None

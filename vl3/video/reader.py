@@ -15,7 +15,7 @@ from vl3.video.container import local_file, shown_name
 from vl3.video.decode import DecodeErrors
 from vl3.video.errors import VideoError
 from vl3.video.frames import Size, read_picks, timeline_of
-from vl3.video.images import Resize, is_image, read_image, resized
+from vl3.video.images import Resize, kind_of, read_image, resized
 from vl3.video.sample import exact_picks
 from vl3.video.timeline import Timeline
 
@@ -60,7 +60,7 @@ def schedule(
     """
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
     found = local_file(path)
-    if is_image(found):
+    if kind_of(found) == "image":
         return Schedule(times_s=None)
     timeline = timeline_of(found, timeout_s)
     _, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
@@ -85,6 +85,7 @@ def read(
     mode: str = "exact",
     size: Size = None,
     on_frame: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
     timeout_s: float = 30.0,
     resize: Resize = resized,
 ) -> Clip:
@@ -99,22 +100,24 @@ def read(
     size: None for the displayed size, (height, width), or a callable given (number of frames,
           height, width) that returns it; PIL bicubic right after decoding
     on_frame: called with (done, total) after each frame, in the caller's thread; may raise
+    on_wait: called ten times a second while no frame comes, in the caller's thread; what it raises
+          ends the reading at once
     timeout_s: how long the decoder may go without progress
-    resize: what resizes a picture, in the thread that decodes; gives the bits that PIL gives
+    resize: what resizes a picture, in the caller's thread; gives the bits that PIL gives
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
     fps, max_frames, start, end, timeout_s = _checked(fps, max_frames, start, end, mode, timeout_s)
-    _check_callback(on_frame)
+    _check_callback("on_frame", "of (done, total)", on_frame)
+    _check_callback("on_wait", "without arguments", on_wait)
     found = local_file(path)
-    if is_image(found):
+    if kind_of(found) == "image":
         return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
     picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
-    losses = DecodeErrors()
     untagged = "bt601" if mode == "official" else "height"
-    frames, given = read_picks(
-        found, timeline, sorted(set(picks)), size, losses, on_frame, timeout_s, untagged, resize
+    frames, given, losses = read_picks(
+        found, timeline, sorted(set(picks)), size, on_frame, on_wait, timeout_s, untagged, resize
     )
     if mode == "official":
         frames, times_s = official.expanded(frames, given, picks, times_s)
@@ -182,9 +185,9 @@ def _picks(
     return picks, tuple(timeline.times_s[picks].tolist())
 
 
-def _check_callback(on_frame: object) -> None:
-    if on_frame is not None and not callable(on_frame):
-        raise VideoError(f"on_frame is a function of (done, total) - got {shown(on_frame)}.")
+def _check_callback(name: str, kind: str, given: object) -> None:
+    if given is not None and not callable(given):
+        raise VideoError(f"{name} is a function {kind} - got {shown(given)}.")
 
 
 def _checked(

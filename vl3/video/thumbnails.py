@@ -9,7 +9,6 @@ import numpy as np
 
 from vl3.values import Clip
 from vl3.video.container import local_file
-from vl3.video.decode import DecodeErrors
 from vl3.video.frames import Size, read_picks, timeline_of
 from vl3.video.timeline import Timeline
 
@@ -29,8 +28,7 @@ def thumbnails(
     found = local_file(path)
     timeline = timeline_of(found, timeout_s)
     wanted = sorted({_cheapest(timeline, *span) for span in spans})
-    losses = DecodeErrors()
-    frames, given = read_picks(found, timeline, wanted, size, losses, timeout_s=timeout_s)
+    frames, given, losses = read_picks(found, timeline, wanted, size, timeout_s=timeout_s)
     times_s = timeline.times_s[[index for _, index in given]].tolist()
     return Clip(
         frames_TYX3=frames, times_s=tuple(times_s), source=str(path), lost_frames=losses.lost

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,10 +16,11 @@ import numpy as np
 from vl3.video import limits
 from vl3.video.clock import clock_shift
 from vl3.video.container import open_video, pick_stream, shown_name, video_streams
+from vl3.video.decoder import result
 from vl3.video.errors import VideoError
 from vl3.video.header_cache import once_per_file
+from vl3.video.job import Beat, Link
 from vl3.video.recordings import num_recordings
-from vl3.video.watchdog import Beat, run_with_watchdog
 
 # A frame of these is built on the ones before it whatever its keyframe flag says.
 _NO_SKIP = {"gif", "apng", "webp"}
@@ -115,20 +117,16 @@ def scan(path: Path, timeout_s: float = 30.0) -> Timeline:
 
     Raises: VideoError - no frames, or nothing read for timeout_s seconds
     """
-    deadline_s = limits.read_deadline_s(path)
-    return next(
-        run_with_watchdog(
-            shown_name(path), timeout_s, lambda beat: _scan(path, beat), deadline_s=deadline_s
-        )
-    )
+    return result(path, timeout_s, partial(scan_packets, path))
 
 
-def _scan(path: Path, beat: Beat) -> Iterator[Timeline]:
+def scan_packets(path: Path, link: Link) -> Iterator[Timeline]:
+    """The timeline of a file, as a job."""
     name = shown_name(path)
     with open_video(path) as container:
         stream = pick_stream(container, name)
         numbers = array("q")
-        for p in packets(container, stream, beat):
+        for p in packets(container, stream, link.beat):
             numbers.extend(
                 (
                     _ticks(p.pts),

@@ -1,8 +1,9 @@
-"""Running a decoder where it can be given up: a daemon thread watched for progress.
+"""Running generators in daemon threads watched for progress.
 
-A decoder that hangs sits in C code and cannot be interrupted. It runs in a daemon thread, reports
-each packet and frame through `beat`, and is abandoned when the beat stops; the process can still
-exit. A caller that stops listening ends the thread at its next beat.
+Within the process that decodes: the parts of a clip, side by side. And all of it where there is no
+such process (vl3.video.decoder). Code that hangs in C cannot be interrupted; it reports each packet
+and frame through `beat`, and is abandoned when the beat stops; the process can still exit. A caller
+that stops listening ends a thread at its next beat.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from vl3.video.errors import VideoError
+from vl3.video.job import Beat
 
 T = TypeVar("T")
-Beat = Callable[[], None]
+_LOOK_S = 0.1  # how often somebody who waits is asked whether to go on
 
 
 class _StoppedError(Exception):
@@ -52,10 +54,12 @@ def run_with_watchdog(
     timeout_s: float,
     *producers: Callable[[Beat], Iterator[T]],
     deadline_s: float = math.inf,
+    on_wait: Callable[[], None] | None = None,
 ) -> Iterator[T]:
     """Yields what `producer(beat)` yields, computed in a thread that is given up when it stalls.
 
     deadline_s: how long is waited in all, not counting what the caller does in between
+    on_wait: called while nothing comes; may raise, which ends the threads
 
     Of several producers each has its thread. The others start once the first has given something;
     what they give comes in any order, and is given up when none of them goes on.
@@ -70,7 +74,7 @@ def run_with_watchdog(
     try:
         while running:
             asked_s = time.monotonic()
-            kind, value = _next(line, name, timeout_s, deadline_s - waited_s)
+            kind, value = _next(line, name, timeout_s, deadline_s - waited_s, on_wait)
             waited_s += time.monotonic() - asked_s
             if kind == "end":
                 running -= 1
@@ -94,29 +98,46 @@ def _work(line: _Heartbeat, produce: Callable[[Beat], Iterator[T]]) -> None:
         for item in produce(line.beat):
             line.put("item", item)
         line.put("end")
-    except _StoppedError:
-        return
     except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
         with contextlib.suppress(_StoppedError):
             line.put("error", error)
 
 
-def _next(line: _Heartbeat, name: str, timeout_s: float, left_s: float) -> tuple[str, Any]:
+def _next(
+    line: _Heartbeat,
+    name: str,
+    timeout_s: float,
+    left_s: float,
+    on_wait: Callable[[], None] | None,
+) -> tuple[str, Any]:
     ends_s = time.monotonic() + left_s
     while True:
         now_s = time.monotonic()
         wait_s = min(line.last_beat_s + timeout_s, ends_s) - now_s
+        wait_s = min(wait_s, _LOOK_S if on_wait else threading.TIMEOUT_MAX)
         try:
             return line.items.get(timeout=max(wait_s, 0.01))
         except queue.Empty:
             now_s = time.monotonic()
             if now_s - line.last_beat_s >= timeout_s:
-                raise VideoError(
-                    f"Reading {name} was given up: no progress for {timeout_s:g} s; the file may "
-                    "be damaged or its disk too slow (raise timeout_s for slow disks)."
-                ) from None
+                raise stalled(name, timeout_s) from None
             if now_s >= ends_s:
-                raise VideoError(
-                    f"Reading {name} was given up: it takes longer than a file of its size may; "
-                    "make it smaller or give a shorter range (start, end)."
-                ) from None
+                raise too_long(name) from None
+            if on_wait:
+                on_wait()
+
+
+def stalled(name: str, timeout_s: float) -> VideoError:
+    """What is said of a file whose decoder hangs."""
+    return VideoError(
+        f"Reading {name} was given up: no progress for {timeout_s:g} s; the file may be damaged or "
+        "its disk too slow (raise timeout_s for slow disks)."
+    )
+
+
+def too_long(name: str) -> VideoError:
+    """What is said of a file on which a decoder works for too long."""
+    return VideoError(
+        f"Reading {name} was given up: it takes longer than a file of its size may; make it "
+        "smaller or give a shorter range (start, end)."
+    )

@@ -7,6 +7,7 @@ from vl3.vision.patchify import patchify, unpatchify
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
 from vl3.vision.rope2d import angles, positions
+from vl3.vision.token_map import token_layout
 
 __all__ = [
     "VisionEncoder",
@@ -16,6 +17,7 @@ __all__ = [
     "patchify",
     "positions",
     "prune",
+    "token_layout",
     "unique_frames",
     "unpatchify",
 ]

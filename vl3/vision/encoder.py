@@ -25,7 +25,7 @@ from vl3.vision import rope2d
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """Attention islands of a packed sequence: runs of frames that have the same grid.
+    """Runs of frames with the same grid in a packed sequence: each is one batch for attention.
 
     runs: (frames, patches per frame, angle_NR of one frame) in the order of the sequence
     """

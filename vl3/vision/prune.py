@@ -20,25 +20,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from vl3 import ops
 from vl3.arguments import instance, number, shown, whole
-from vl3.ops import Mode
+from vl3.settings import PruneMode, PruneSettings, PruneSide
 from vl3.values import Grid, Keep, Patches
 
-Side = Literal["earlier", "later"]
 MOST_TOKENS = 2**31 - 1  # of min_tokens: an index
+_DEFAULT = PruneSettings()
 
 
 def prune(
     patches: Patches,
-    threshold: float = 0.1,
-    mode: Mode = "official",
-    min_tokens: int = 1,
-    keep: Side = "earlier",
+    threshold: float = _DEFAULT.threshold,
+    mode: PruneMode = _DEFAULT.mode,
+    min_tokens: int = _DEFAULT.min_tokens,
+    keep: PruneSide = _DEFAULT.keep,
 ) -> Keep:
     """Which merged tokens stay, for every clip of patches; images and single frames stay whole.
 
@@ -78,10 +78,10 @@ class PruneState:
 def prune_piece(
     patches: Patches,
     state: PruneState | None = None,
-    threshold: float = 0.1,
-    mode: Mode = "official",
-    min_tokens: int = 1,
-    keep: Side = "earlier",
+    threshold: float = _DEFAULT.threshold,
+    mode: PruneMode = _DEFAULT.mode,
+    min_tokens: int = _DEFAULT.min_tokens,
+    keep: PruneSide = _DEFAULT.keep,
     *,
     ends: bool = False,
 ) -> tuple[Keep, PruneState]:
@@ -121,7 +121,7 @@ def prune_piece(
     return _keep([part.flatten() for part in found], grids, settings), PruneState(next_TMP, one)
 
 
-def _compared_with(cells_TMP, changed_TM, mode: Mode) -> torch.Tensor:
+def _compared_with(cells_TMP, changed_TM, mode: PruneMode) -> torch.Tensor:
     """The frame that the next one is compared with, [1, M, P]; of last_kept each cell's version
     that was the last to exceed the threshold, or the first."""
     if mode != "last_kept":
@@ -153,13 +153,15 @@ class _Settings:
     """What `prune` is asked for, checked."""
 
     threshold: float
-    mode: Mode
+    mode: PruneMode
     min_tokens: int
-    keep: Side
+    keep: PruneSide
 
     def __post_init__(self) -> None:
-        if not _is_one(self.mode, Mode) or not _is_one(self.keep, Side):
-            choices = f"{', '.join(get_args(Mode))} with keep = {' or '.join(get_args(Side))}"
+        if not _is_one(self.mode, PruneMode) or not _is_one(self.keep, PruneSide):
+            choices = (
+                f"{', '.join(get_args(PruneMode))} with keep = {' or '.join(get_args(PruneSide))}"
+            )
             raise ValueError(
                 f"no pruner mode {shown(self.mode)} with keep = {shown(self.keep)}; choose "
                 f"{choices}"

@@ -5,7 +5,7 @@ a linear scale most of them would be 0; so the bytes are logarithmic, DECADES be
 weight of each map, which comes along as a number. A weight is then known to within 2.4 %.
 
 What opens the view (`data`) has the mean of all layers for every word, so that going from word to
-word, and from a patch to the words, asks nobody. The layers and heads of one word, rollout,
+word, and from a patch to the words, needs no request. The layers and heads of one word, rollout,
 relevancy and the vision encoder are asked for one at a time: the view emits "need", the host calls
 Studio.attention with what `asked` makes of it, and hands `maps`, or `refused`, to view.update:
 
@@ -23,7 +23,7 @@ from math import prod
 import numpy as np
 
 from vl3.values import Clip
-from vl3.vision.token_map import ABSENT, TokenLayout
+from vl3.vision.token_map import TokenLayout
 from vl3.viz.pack import packed, sheet
 
 DECADES = 5  # from a map's largest weight down to the least that is not 0
@@ -101,8 +101,8 @@ def _medium(clip: Clip, slots_TRC: np.ndarray) -> dict:
 
 
 def _most_in_a_frame(cells: TokenLayout) -> int:
-    counts = [(slots != ABSENT).sum(axis=(1, 2)).max() for slots in cells.slots]
-    return int(max(counts, default=0))
+    pairs = np.concatenate([cells.clip_K[:, None], cells.frames_K2], axis=1)
+    return int(np.unique(pairs, axis=0, return_counts=True)[1].max(initial=0))
 
 
 def maps(attention) -> dict:
@@ -110,7 +110,8 @@ def maps(attention) -> dict:
 
     attention: vl3.interpret.Attention of single layers and heads, or of a source that joins them
     Returns the maps [layers, heads, tokens, slots] as levels, the slots beginning with `first`.
-    Source "vision" reaches one frame, and only its slots are in the maps.
+    Source "vision" reaches one frame, or those that the token stands for, and only their slots are
+    in the maps.
     Raises: ValueError for a mean, which `data` has, and for several visual tokens.
     """
     asked_for = (len(attention.layers), len(attention.heads))
@@ -144,9 +145,10 @@ def _packed_maps(attention, source: str) -> dict:
 
 
 def _frame_of(cells: TokenLayout, slot: int) -> tuple[int, int]:
-    """First slot and end of the frame that a slot lies in; a frame's slots follow each other."""
-    slots = cells.slots[cells.clip_K[slot]][cells.frame_K[slot]]
-    slots = slots[slots != ABSENT]
+    """First slot and end of the frames that a slot stands for; their slots follow each other."""
+    same_K = cells.clip_K == cells.clip_K[slot]
+    same_K &= (cells.frames_K2 == cells.frames_K2[slot]).all(axis=1)
+    slots = np.flatnonzero(same_K)
     return int(slots[0]), int(slots[-1]) + 1
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from vl3.arguments import instance, items, number, shown, whole
-from vl3.values import Grid
+from vl3.values import Grid, TokenGrid
 from vl3.vision.rope2d import angles, frequencies
 from vl3.vision.rope2d import positions as patch_positions
+from vl3.vision.token_map import kept_tokens
 from vl3.viz.pack import packed
 
 Span = tuple[int, int]
@@ -31,6 +32,7 @@ def data(
     *,
     spans: Sequence[Span] | None = None,
     keep_M: np.ndarray | None = None,
+    tokens: TokenGrid | None = None,
     times_s: Sequence[float] | None = None,
     source: str = "",
     frame: int = 0,
@@ -38,9 +40,11 @@ def data(
     """What mount() of assets/web/views takes to show the positions of one clip or image.
 
     head_channels, theta: of the vision encoder's attention heads
-    spans: (first position, slots) of the clip's frames in the prompt (vl3.prompt.Prompt.spans);
-           without them the language model's positions are left out
-    keep_M: bool, which of the clip's tokens were kept; without it all of them
+    spans: (first position, slots) of the clip's frames in the prompt (vl3.prompt.Prompt.spans), or
+           of the steps that a connector joins frames to; without them the language model's
+           positions are left out
+    keep_M: bool, which of the clip's merged cells were kept; without it all of them
+    tokens: what the connector makes of the grid (EncodedVideo.tokens); without it each cell is one
     """
     position_N2 = patch_positions(grid)
     angle_NR = angles(position_N2, head_channels, theta)
@@ -67,11 +71,13 @@ def data(
     }
     if spans is not None:
         keep_M = np.ones(grid.num_tokens, bool) if keep_M is None else keep_M
-        before, after = language(spans, keep_M, grid)
+        tokens = tokens or TokenGrid.of_cells(grid)
+        before, after = language(spans, keep_M, grid, tokens)
         shown["language"] = {
             "before": packed(before.astype(np.int32)),
             "after": packed(after.astype(np.int32)),
-            "tokens": grid.tokens_per_frame,
+            "tokens": tokens.tokens_per_step,
+            "steps": steps_of_frames(tokens),
         }
     return shown
 
@@ -99,15 +105,25 @@ def similarity(angle_NR: torch.Tensor, patch: int) -> torch.Tensor:
     return (angle_NR - angle_NR[patch]).cos().mean(dim=1)
 
 
+def steps_of_frames(tokens: TokenGrid) -> list[int]:
+    """The number of the step that stands for each frame, or for one before it where none does."""
+    return [
+        max((step for step, (first, _) in enumerate(tokens.frames) if first <= frame), default=0)
+        for frame in range(tokens.grid.frames)
+    ]
+
+
 def language(
-    spans: Sequence[Span], keep_M: np.ndarray, grid: Grid
+    spans: Sequence[Span], keep_M: np.ndarray, grid: Grid, tokens: TokenGrid | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of a clip's tokens in the prompt: had none been removed, and as they are.
 
     Removing a token moves everything after it forward; the words between frames, time stamps among
     them, move along. Positions before the clip are those of the prompt as it is.
 
-    Shapes: keep_M - bool [M]; returns before_M, after_M - int64, after_M NO_POSITION where removed
+    tokens: what the connector makes of the grid; None where each merged cell is a token
+    Shapes: keep_M - bool [M] of merged cells; returns before_K, after_K - int64 of all tokens, step
+            after step, after_K NO_POSITION where removed
     Raises: ValueError when spans and mask are not of the same clip.
     """
     instance("grid", grid, Grid, "a vl3.values.Grid")
@@ -122,15 +138,17 @@ def language(
         (whole("each of a span", first, low=0), whole("each of a span", slots, low=0))
         for first, slots in pairs
     ]
-    keep_TM = np.asarray(keep_M, bool).reshape(grid.frames, grid.tokens_per_frame)
-    kept_T = keep_TM.sum(axis=1)
-    if [slots for _, slots in spans] != kept_T.tolist():
+    tokens = tokens or TokenGrid.of_cells(grid)
+    steps, each = len(tokens.frames), tokens.tokens_per_step
+    keep_SK = kept_tokens(tokens, np.asarray(keep_M, bool)).reshape(steps, each)
+    kept_S = keep_SK.sum(axis=1)
+    if [slots for _, slots in spans] != kept_S.tolist():
         raise ValueError(
             f"the spans hold {sum(slots for _, slots in spans)} slots in {len(spans)} frames, the "
-            f"mask keeps {kept_T.sum()} tokens in {grid.frames}; take both from one prompt"
+            f"mask keeps {kept_S.sum()} tokens in {steps}; take both from one prompt"
         )
-    first_T = np.array([first for first, _ in spans])
-    removed_before_T = np.concatenate([[0], np.cumsum(grid.tokens_per_frame - kept_T)[:-1]])
-    before = (first_T + removed_before_T)[:, None] + np.arange(grid.tokens_per_frame)
-    after = first_T[:, None] + keep_TM.cumsum(axis=1) - 1
-    return before.ravel(), np.where(keep_TM, after, NO_POSITION).ravel()
+    first_S = np.array([first for first, _ in spans])
+    removed_before_S = np.concatenate([[0], np.cumsum(each - kept_S)[:-1]])
+    before = (first_S + removed_before_S)[:, None] + np.arange(each)
+    after = first_S[:, None] + keep_SK.cumsum(axis=1) - 1
+    return before.ravel(), np.where(keep_SK, after, NO_POSITION).ravel()

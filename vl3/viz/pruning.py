@@ -15,17 +15,25 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
 
-from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, Mode, change
-from vl3.values import Clip, Grid
+from vl3.ops import IMAGENET_STD, LEVELS_PER_UNIT, change
+from vl3.settings import PruneMode, PruneSettings, PruneSide
+from vl3.values import Clip, Grid, TokenGrid
 from vl3.vision.patchify import patchify
 from vl3.vision.token_map import token_layout
 from vl3.viz.pack import packed, packed_24_bit, sheet
 
-STEP_MODES: tuple[Mode, ...] = ("official", "rlt")
+MODES: dict[PruneMode, str] = {
+    "official": "Official: the frame before",
+    "rlt": "RLT: the frame before, other unit",
+    "last_kept": "Last kept: the last kept version",
+}
+SIDES: dict[PruneSide, str] = {"earlier": "Keep the earlier", "later": "Keep the later"}
+STEP_MODES: tuple[PruneMode, ...] = ("official", "rlt")
 MOST_PAIRS = 4_000_000  # 12 MB
 LEVELS = {  # grey levels of 0..255 in one unit of the threshold
     "official": LEVELS_PER_UNIT / 255,
@@ -63,6 +71,9 @@ def data(clip: Clip, grid: Grid, used: Mapping | None, frame: int = 0) -> dict:
         "unit": 255 / LEVELS_PER_UNIT,
         "values": cells_TMP.shape[2],
         "levels": LEVELS,
+        "modes": list(MODES.items()),
+        "sides": list(SIDES.items()),
+        "defaults": asdict(PruneSettings()),
         "used": None if used is None else dict(used),
         "frame": frame,
     }
@@ -72,11 +83,12 @@ def token_boxes(grid: Grid, size: tuple[int, int]) -> list[list[float]]:
     """Where the tokens of a frame lie: x0, y0, x1, y1 as shares of its width and height."""
     one = Grid(frames=1, rows=grid.rows, cols=grid.cols, merge=grid.merge)
     height, width = size
-    places = token_layout([one], np.ones(one.num_tokens, bool), [None], [(height, width)])
+    cells = TokenGrid.of_cells(one)  # the pruner decides of cells, whatever is made of them
+    places = token_layout([cells], np.ones(one.num_tokens, bool), [None], [(height, width)])
     return (places.box_K4 / [width, height, width, height]).tolist()
 
 
-def steps(cells_TMP: torch.Tensor, patch_values: int, mode: Mode) -> np.ndarray:
+def steps(cells_TMP: torch.Tensor, patch_values: int, mode: PruneMode) -> np.ndarray:
     """Change of every token against the frame before, in the unit of the mode.
 
     Shapes: returns float32 [T, M], infinity in the first frame

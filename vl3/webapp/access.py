@@ -1,8 +1,8 @@
-"""Who may come in: ASGI middleware that looks at each request before the page does.
+"""Access control: ASGI middleware that checks each request before the page handles it.
 
 A page on this machine can be reached by every web page that its user opens. So a request has to
-name this server (DNS rebinding), come from its own page (CSRF), and name nothing but what its
-browser brought. What is refused gets one sentence, and nothing about it enters the log.
+name this server (DNS rebinding), come from its own page (CSRF), and refer only to files and
+sessions of its own browser. A refused request gets one sentence and is not logged.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AccessControl:
 
     names: as of own_names; proxied: of these the ones that an Origin may be though the Host is
     another; may_read(owner, path): whether that browser may have the file; is_of(session, owner):
-    whether the session is one of that browser's, or nobody's
+    whether the session belongs to that browser, or does not exist
     """
 
     def __init__(
@@ -177,7 +177,7 @@ def path_in(scope: dict) -> str:
 
 
 def owner_of(cookie: str | None) -> str:
-    """The name of a browser's own folder: by it nobody can find the cookie."""
+    """The name of a browser's own folder: the cookie cannot be found from it."""
     return hashlib.sha256(cookie.encode()).hexdigest()[:24] if cookie else ANYONE
 
 
@@ -207,7 +207,7 @@ def _place(address: str) -> tuple[str, int | None]:
 
 
 def _is_number(name: str) -> bool:
-    """Whether it is a numeric address: no name of anybody's can stand for it."""
+    """Whether it is a numeric address, which no DNS name can stand for."""
     try:
         ipaddress.ip_address(name.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the server writes into its log of a call that went wrong."""
+"""What the server logs of a call that failed."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
     item = last_seen(turn, turns)
     if item is None:
         link = box_links.link(turn.answer, "")
-    elif item.is_image:
+    elif item.kind == "image":
         link = box_links.link(turn.answer, item.key)
     else:
         frames_s = item.plan.times_s if item.plan and item.plan.times_s else ()
@@ -136,7 +136,7 @@ def last_seen(turn: Turn, turns: Sequence[Turn], images: bool = True) -> Attachm
     """The last video (or image) that was attached up to the turn."""
     so_far = [*turns[: turns.index(turn)], turn] if turn in turns else [turn]
     items = [item for earlier in so_far for item in earlier.attachments]
-    return next((item for item in reversed(items) if images or not item.is_image), None)
+    return next((item for item in reversed(items) if images or item.kind == "video"), None)
 
 
 def _span(kind: str, text: str) -> str:

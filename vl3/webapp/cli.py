@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def ready(
     arguments: Sequence[str] | None = None, check: Callable[..., None] = lambda *model: None
 ) -> tuple[argparse.Namespace, Path]:
-    """The options with a port that nobody listens on, and the folder made for uploads.
+    """The options with a free port, and the folder made for uploads.
 
     check(model, adapter, device, dtype) raises ValueError where no model can come of these.
     Ends the program as parse does. wanted_port: the port that was asked for
@@ -193,7 +193,7 @@ def address(host: str, port: int) -> str:
 
 
 def free_port(host: str, wanted: int, tried: int = PORTS_TRIED) -> int:
-    """The wanted port, or the next one that nobody listens on.
+    """The wanted port, or the next free one.
 
     Raises: ValueError in one sentence where there is none, or the host is none of this machine.
     """

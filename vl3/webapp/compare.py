@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
 
-from vl3.values import Ledger
+from vl3.inference.registry import Registry
+from vl3.values import Ledger, Reply
 from vl3.viz import compare
 from vl3.viz.compare import Side
 from vl3.webapp.conversation import Turn, follow, messages
@@ -43,7 +44,7 @@ def run_both(
     second: Mapping,
     stop: Event,
     *,
-    load: Callable[..., Any] | None = None,
+    models: Registry | None = None,
     refusals: Sequence[type[Exception]] = (ValueError,),
     system: str = "",
 ) -> Generator[tuple[Run, Run]]:
@@ -52,16 +53,16 @@ def run_both(
     studio: the visitor's; what it has encoded is used and kept, its conversation is not touched
     turn: the question with its attachments, asked without earlier turns
     first, second: settings as Studio.stream takes them. With "load", a dict of model, quantize and
-                   adapter, a run has a model of its own: it is loaded by load(**dict) while the
-                   page's weights wait elsewhere, and gone before they come back, so that no two
-                   models need fit at once.
+                   adapter, a run has a model of its own. Where it does not fit beside those in
+                   memory it is loaded while the page's weights wait elsewhere, and gone before they
+                   come back, so that no two models need fit at once.
     stop: ends the run that is at work and with it the comparison; so does closing the iterator
-    load: None where visitors may not load models
+    models: None where visitors may not load models
     refusals: errors that end a run with a sentence (Run.turn.problem); the other run goes on
     """
     runs = [Run(name=name, turn=turn) for name in names(first, second)]
     for number, settings in enumerate((first, second)):
-        for run in _run(studio, runs[number], settings, stop, load, system, refusals):
+        for run in _run(studio, runs[number], settings, stop, models, system, refusals):
             runs[number] = run
             yield runs[0], runs[1]
 
@@ -88,7 +89,7 @@ def names(first: Mapping, second: Mapping) -> tuple[str, str]:
     return one, other
 
 
-def _run(studio, run: Run, settings: Mapping, stop, load, system, refusals) -> Iterator[Run]:
+def _run(studio, run: Run, settings: Mapping, stop, models, system, refusals) -> Iterator[Run]:
     if stop.is_set():
         yield replace(run, turn=replace(run.turn, status="stopped"))
         return
@@ -103,14 +104,15 @@ def _run(studio, run: Run, settings: Mapping, stop, load, system, refusals) -> I
     if chosen is None:
         yield from _answered(studio.new_session(share_encoded=True), run, request, refusals)
         return
-    if load is None:
+    if models is None:
         yield _failed(run, "The model is chosen by whoever started this page.")
         return
     yield replace(run, turn=replace(run.turn, stage=LOADING))
-    with studio.engine.offloaded():
+    has_room = models.has_room(**chosen)
+    with nullcontext() if has_room else studio.engine.offloaded():
         other = None
         try:
-            other = load(**chosen)
+            other = (models.session if has_room else models.load)(**chosen)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             problem = str(error).strip().splitlines()
             yield _failed(run, problem[0] if problem else "This model cannot be loaded.")
@@ -136,10 +138,11 @@ def _answered(studio, run: Run, request: Mapping, refusals: Sequence) -> Iterato
 
 
 def _side(studio, run: Run) -> Side:
-    videos = studio.videos(run.turn.reply)
+    reply = cast(Reply, run.turn.reply)
+    videos = studio.videos(reply)
     return Side(
         name=run.name,
-        reply=replace(run.turn.reply, ledger=alone(run.turn.reply.ledger, videos)),
+        reply=replace(reply, ledger=alone(reply.ledger, videos)),
         clips=tuple(video.clip for video in videos),
         keeps=tuple(video.keep for video in videos),
     )

@@ -1,4 +1,4 @@
-"""What the page does, without the page: take a file, say what it costs, ask, stop, try again.
+"""What the page does, without its widgets: choose a file, tell its cost, ask, stop, try again.
 
 Every method takes the visitor it acts for. A wrong step raises UserError: a title, and one sentence
 that says what to do instead.
@@ -7,7 +7,6 @@ that says what to do instead.
 from __future__ import annotations
 
 import gc
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -18,49 +17,53 @@ from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
-from vl3.values import VisualContext
-from vl3.webapp import film_strip, saved, text_format, uploads
-from vl3.webapp import form as fields
+from vl3.inference.registry import Registry
+from vl3.settings import PruneSettings
+from vl3.webapp import budget, examples, film_strip, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
+    check_question,
     context,
     follow,
     messages,
     next_turn,
-    reply_about,
 )
 from vl3.webapp.errors import UserError
 from vl3.webapp.line import Line
-from vl3.webapp.media import Media
 from vl3.webapp.sessions import Session, SessionStore
-
-# How the pruner decides where neither model nor person say otherwise.
-RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
-MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
+from vl3.webapp.uploads import Uploads
 
 
 class Controller:
     """One model, its visitors and the folder with their files.
 
     load(model, quantize, adapter) gives a studio, so that nothing here imports a model; refusals
-    names the errors that are a user's to mend, each with the title it is shown under.
+    names the errors that are a user's to mend, each with the title it is shown under; fits and
+    give_back as of vl3.inference.registry.Registry.
     """
 
     def __init__(
         self,
         load: Callable[..., Any],
-        media: Media,
+        files: Uploads,
         refusals: Mapping[type[Exception], str],
+        fits: Callable[..., bool] = lambda **chosen: False,
+        give_back: Callable[[], Any] = gc.collect,
         **first: str | None,
     ) -> None:
-        self._load = load
-        self.visitors = SessionStore(partial(load, **first))
-        self.media = media
+        self._give_back = give_back
+        self.models = Registry(load, fits, give_back)
+        self.visitors = SessionStore(partial(self.models.session, **first))
+        self.uploads = files
         self.refusals = dict(refusals)
         self.examples: list[dict] = []
         self.links = saved.ConversationStore()
-        self.line = Line()
+        self.line = Line(self._at_once)
+
+    def _at_once(self) -> int:
+        studio = self.visitors.studio  # None while another model is loaded
+        return studio.answers_at_once if studio else 1
 
     @property
     def card(self) -> dict:
@@ -100,7 +103,7 @@ class Controller:
         chosen = {key: value if value not in ("", "none") else None for key, value in given.items()}
         before = self.card["defaults"]
         try:
-            self.visitors.replace_studio(partial(self._load, **chosen))
+            self.visitors.replace_studio(partial(self.models.session, **chosen))
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "Unknown reason."
             raise UserError("Cannot load this model", reason) from error
@@ -110,137 +113,90 @@ class Controller:
 
     # files
 
-    def take(self, visitor: Session, path: str) -> None:
+    def choose_upload(self, visitor: Session, path: str) -> None:
         """Makes the uploaded file the current video of the visitor."""
         visitor.choice += 1
-        choice, item = visitor.choice, self.media.attach(path)
+        choice, item = visitor.choice, self.uploads.attach(path)
         if visitor.choice == choice:  # of two uploads the later one, whichever is read sooner
             visitor.current = item
-        self.tidy()
+        self.clean_up()
 
-    def look(self, visitor: Session) -> None:
+    def make_film_strip(self, visitor: Session) -> None:
         """Makes the pictures of the current video's film strip, unless there are none to make."""
         item = visitor.current
         if item is None or item.plan is None or item.plan.times_s is None:
             return
-        if item.sheet and item.sheet.spans == film_strip.spans(item.plan.times_s):
+        if item.strip and item.strip.spans == film_strip.spans(item.plan.times_s):
             return
-        sheet = self.media.sheet(item)
+        strip = self.uploads.film_strip(item)
         # Fields may have changed meanwhile; another file has pictures of its own.
         if visitor.current and visitor.current.key == item.key:
-            visitor.current = replace(visitor.current, sheet=sheet)
+            visitor.current = replace(visitor.current, strip=strip)
 
-    def tidy(self) -> int:
-        """Forgets visitors long gone, and removes files beyond the limit that nobody uses; how
-        many visitors went."""
+    def clean_up(self) -> int:
+        """Forgets sessions that ended long ago and removes unused files beyond the limit.
+
+        Returns how many sessions were forgotten.
+        """
         gone = self.visitors.sweep()
-        self.media.trim(self.files())
+        self.uploads.trim(self.files())
         return gone
 
     def files(self) -> set[str]:
-        """Those that somebody uses."""
-        examples = [path for clip in self.examples for path in clip["item"].files]
-        return {*self.visitors.paths(), *examples}
+        """The files that a session or an example uses."""
+        return self.visitors.paths() | examples.files(self.examples)
 
     def make_room(self) -> None:
-        """Removes every file that nobody uses."""
-        self.media.trim(self.files(), 0)
+        """Removes every unused file."""
+        self.uploads.trim(self.files(), 0)
 
     def may_read(self, owner: str, path: str) -> bool:
         """Whether the browser of that name may have the file: its own, or of what it was shown."""
-        if not uploads.contains(self.media.folder, path):
+        if not self.uploads.contains(path):
             return False
-        if uploads.is_in_place_of(self.media.folder, owner, path):
+        if self.uploads.is_of(owner, path):
             return True
-        examples = {file for clip in self.examples for file in clip["item"].files}
-        return path in examples | self.visitors.paths(owner)
+        return path in examples.files(self.examples) | self.visitors.paths(owner)
 
     def close(self) -> None:
-        """Ends every answer and lets nobody begin another."""
+        """Ends every answer; no further one can begin."""
         self.line.close()
         self.visitors.stop()
 
-    def keep_tidy(self, every_s: float) -> None:
-        """Tidies up for ever; to be run in a thread of its own."""
+    def clean_up_regularly(self, every_s: float) -> None:
+        """Cleans up for ever; to be run in a thread of its own."""
         while True:
             sleep(every_s)
-            if self.tidy():
-                gc.collect()  # here alone: it stops everybody for as long as it takes
+            if self.clean_up():
+                self._give_back()  # here alone: it stops every thread for as long as it takes
 
-    def offer(self, clips: Path) -> None:
+    def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
-        index = clips / "examples.json"
-        for entry in json.loads(index.read_text("utf-8")) if index.is_file() else []:
-            clip = {"item": self.media.adopt(clips / entry["file"]), "title": entry["title"]}
-            self.examples.append({**clip, "questions": entry["questions"]})
+        self.examples += examples.read(clips, self.uploads)
 
-    def take_example(self, visitor: Session, index: int) -> None:
+    def choose_example(self, visitor: Session, index: object) -> None:
         """Makes a bundled clip the current video."""
-        visitor.current = _chosen(self.examples, index)["item"]
+        visitor.current = examples.chosen(self.examples, index)["item"]
         visitor.choice += 1
 
-    def example_question(self, index: int, number: int) -> str:
+    def example_question(self, index: object, number: object) -> str:
         """A suggested question of a bundled clip."""
-        return _chosen(_chosen(self.examples, index)["questions"], number)
+        return examples.chosen(examples.chosen(self.examples, index)["questions"], number)
 
     # plan
-
-    def planned(self, visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
-        """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
-        budget_tokens = fields.value("budget_tokens", reading["budget_tokens"])
-        if item.is_image:
-            item = replace(item, budget_tokens=budget_tokens)
-        else:
-            start_s, end_s = fields.moments(reading["start"], reading["end"])
-            item = replace(
-                item,
-                start_s=start_s,
-                end_s=end_s,
-                fps=fields.value("fps", reading["fps"]),
-                max_frames=fields.value("max_frames", reading["max_frames"]),
-                budget_tokens=budget_tokens,
-            )
-        plan = visitor.studio.plan(
-            item.path,
-            fps=item.fps,
-            max_frames=item.max_frames,
-            start=item.start_s,
-            end=item.end_s,
-            budget_tokens=item.budget_tokens,
-        )
-        return replace(item, plan=plan)
 
     def budget(self, visitor: Session, reading: Mapping, settings: Mapping) -> text_format.Budget:
         """The budget line of the current video; a wrong setting is said in the same place."""
         if visitor.current is None:
             return text_format.NO_BUDGET
         try:
-            visitor.current = self.planned(visitor, visitor.current, reading)
+            visitor.current = budget.planned(visitor, visitor.current, reading)
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
-        seen = self._foreseen(visitor, self.rule(settings["prune"]))
         room = self.room(settings["max_new_tokens"])
-        return text_format.budget(visitor.current.plan, self._limits(visitor, room), seen)
-
-    def _limits(self, visitor: Session, room: int) -> text_format.Limits:
-        """What bounds the tokens of the current video."""
-        known, chosen = visitor.studio.settings, visitor.current.budget_tokens
-        default = self.card["defaults"]["budget_tokens"]
-        is_own = chosen not in (None, default)
-        return text_format.Limits(
-            room=room,
-            budget=chosen or default,
-            least=known.min_tokens,
-            most=known.frame_tokens if is_own else None,  # said to who tries to change it
-        )
-
-    def _foreseen(self, visitor: Session, rule: dict | None) -> VisualContext | None:
-        """What the pruner would leave of the current video; None before anybody looked."""
-        item = visitor.current
-        if visitor.foreseen and visitor.foreseen[:2] == (item, rule):
-            return visitor.foreseen[2]
-        found = reply_about(visitor.turns, item, self.card)
-        return found[0].seen[found[1]] if found and found[0].settings["prune"] == rule else None
+        rule = self.rule(settings["prune"])
+        is_asked = bool(settings["prune"])
+        return budget.line(visitor, visitor.current, self.card, rule, room, is_asked)
 
     def room(self, max_new_tokens: int) -> int:
         """Tokens that fit beside the longest answer asked for."""
@@ -261,11 +217,11 @@ class Controller:
 
         asked_s: where the player of the current video stands
         """
-        _check_question(question)
+        check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
-        extra = [self.planned(visitor, self.media.attach(path), whole) for path in files]
-        current = visitor.current and self.planned(visitor, visitor.current, reading)
+        extra = [budget.planned(visitor, self.uploads.attach(path), whole) for path in files]
+        current = visitor.current and budget.planned(visitor, visitor.current, reading)
         seen = any(turn.attachments for turn in context(visitor.turns))
         if not (current or extra or seen):
             raise UserError("No video yet", "Upload a video, then ask about it.")
@@ -275,10 +231,12 @@ class Controller:
         visitor.begin([*visitor.turns, turn])
 
     def _check_room(self, turn: Turn, settings: Mapping) -> None:
-        tokens = sum(item.plan.num_tokens for item in turn.attachments)
+        tokens = sum(item.plan.num_tokens for item in turn.attachments if item.plan)
         room = self.room(settings["max_new_tokens"])
-        if tokens > room and settings["prune"] is None:
-            raise UserError("Video too long for this setting", text_format.over_limit(tokens, room))
+        prunes = not self.card["unpruned"]
+        if tokens > room and (settings["prune"] is None or not prunes):
+            why = text_format.over_limit(tokens, room, prunes)
+            raise UserError("Video too long for this setting", why)
 
     def ask_again(
         self, visitor: Session, index: int | None = -1, question: str | None = None
@@ -288,7 +246,7 @@ class Controller:
             raise UserError("Nothing to try again", "Ask a question first.")
         turn = visitor.turns[index]
         question = turn.question if question is None else question.strip()
-        _check_question(question)
+        check_question(question)
         self.line.check()
         turns = visitor.turns[: len(visitor.turns) - 1 if index == -1 else index]
         new = Turn(
@@ -315,7 +273,7 @@ class Controller:
         visitor.turns, visitor.name = [], saved.new_name()
 
     def stop(self, visitor: Session) -> bool:
-        """Ends the answer; True where it had not begun, so that nobody else will say so."""
+        """Ends the answer; True where it had not begun, so that no run will mark it as stopped."""
         if not visitor.waiting:
             visitor.stop.set()
             return False
@@ -354,7 +312,7 @@ class Controller:
                 if visitor.run == run:
                     visitor.turns = [*earlier, replace(turn, status="failed", problem=str(error))]
                     yield visitor.turns
-                raise self.refusal(error) from error
+                raise cast(UserError, self.refusal(error)) from error
             finally:
                 stop.set()
 
@@ -362,11 +320,7 @@ class Controller:
     def is_answering(self) -> bool:
         return self.visitors.is_busy
 
-    def another(self, **chosen: str | None) -> Any:
-        """A studio of its own for another model; whoever has it releases it."""
-        return self._load(**chosen)
-
-    def chosen(self, model: str, quantize: str, adapter: str) -> dict | None:
+    def model_arguments(self, model: str, quantize: str, adapter: str) -> dict | None:
         """The fields of a model as arguments of another; None where they name the page's own."""
         fields = {"model": model, "quantize": quantize, "adapter": adapter}
         named = {key: value if value not in ("", "none") else None for key, value in fields.items()}
@@ -376,17 +330,22 @@ class Controller:
         return {**named, "model": named["model"] or own}
 
     def rule(self, prune: Mapping | str | None) -> dict | None:
-        """All settings of the pruner where some are chosen; None for off, "model" for its own."""
+        """All settings of the pruner where some are chosen; None for off, "model" for its own.
+
+        None too where nothing is pruned with this model, whatever is chosen.
+        """
+        if self.card["unpruned"]:
+            return None
         if prune is None or prune == "model":
             return self.prune if prune else None
-        return {**RULE, **(self.prune or {}), **cast(Mapping, prune)}
+        return {**asdict(PruneSettings()), **(self.prune or {}), **cast(Mapping, prune)}
 
     def _as_model(self, settings: Mapping) -> dict:
         """The settings, with pruning that is the model's own left to the model."""
         rule = self.rule(settings["prune"])
         return {**settings, "prune": "model" if rule == self.prune else rule}
 
-    def give_up(self, visitor: Session) -> None:
+    def mark_failed(self, visitor: Session) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
         if visitor.is_busy and not visitor.waiting and not visitor.working.locked():
             problem = "The answer failed. Try again; the log of the server says why."
@@ -395,7 +354,7 @@ class Controller:
                 replace(visitor.turns[-1], status="failed", problem=problem),
             ]
 
-    def recall(self, visitor: Session, key: object) -> Attachment:
+    def choose_earlier(self, visitor: Session, key: object) -> Attachment:
         """An earlier video of the conversation, as the current one again."""
         for turn in reversed(visitor.turns):
             for item in turn.attachments:
@@ -438,25 +397,24 @@ class Controller:
 
     def example_index(self, item: Attachment | None) -> int:
         """Which bundled clip the attachment is; -1 where it is none."""
-        keys = [clip["item"].key for clip in self.examples]
-        return keys.index(item.key) if item and item.key in keys else -1
+        return examples.index_of(self.examples, item)
 
     def ask_once(
         self, path: str, question: str, video: Mapping, options: Mapping, left: Any
     ) -> str:
         """The answer to one question about one file, outside any conversation.
 
-        left.is_set(): whether whoever asked is gone, which ends it
+        left.is_set(): whether the client has disconnected, which ends it
         """
-        _check_question(question)
+        check_question(question)
         self.line.check()
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
                 number(name, value, **cast(Any, {"above" if name == "fps" else "low": 0}))
-        item = self.media.attach(path)
+        item = self.uploads.attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
-        item = item if item.is_image else replace(item, **chosen)
+        item = replace(item, **chosen) if item.kind == "video" else item
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
             deque(place.wait(left.is_set), maxlen=0)
@@ -467,24 +425,6 @@ class Controller:
                 return studio.reply(messages((), turn), stop=left, **options).text
             finally:
                 studio.release()
-
-
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise UserError("Nothing to send", "Write a question first.")
-    if len(question) > MOST_LETTERS:
-        raise UserError(
-            "Question too long",
-            f"It has {text_format.count(len(question))} letters, and "
-            f"{text_format.count(MOST_LETTERS)} are the most. Shorten it.",
-        )
-
-
-def _chosen(items: list, index: object) -> Any:
-    """The item of an index that came from a browser."""
-    if not isinstance(index, int) or not 0 <= index < len(items):
-        raise UserError("Nothing chosen", "Choose one of the examples.")
-    return items[index]
 
 
 def _budget_of(turns: list[Turn]) -> int | None:

@@ -13,20 +13,23 @@ from time import monotonic
 
 from vl3.values import Plan, Progress, Reply, VisualContext
 from vl3.webapp import text_format
+from vl3.webapp.errors import UserError
 from vl3.webapp.film_strip import FilmStrip
+
+MOST_LETTERS = 50_000  # of a question: more is no question, and fills the context
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
     """One video or image of a question, and how it is read. path is never shown.
 
-    zero_s, first_s: of a video as of vl3.video.Schedule
+    kind: "image" or "video"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
     path: str
     name: str
     key: str
-    is_image: bool = False
+    kind: str = "video"
     fps: float | None = None
     max_frames: int | None = None
     start_s: float | None = None
@@ -37,7 +40,7 @@ class Attachment:
     zero_s: float = field(default=0.0, compare=False)
     first_s: float = field(default=0.0, compare=False)
     plan: Plan | None = field(default=None, compare=False)
-    sheet: FilmStrip | None = field(default=None, compare=False)
+    strip: FilmStrip | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -49,12 +52,12 @@ class Attachment:
 
     @property
     def files(self) -> tuple[str, ...]:
-        sheet = self.sheet.path if self.sheet else None
-        return tuple(path for path in (self.path, self.poster, sheet) if path)
+        strip = self.strip.path if self.strip else None
+        return tuple(path for path in (self.path, self.poster, strip) if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
-        if self.is_image:
+        if self.kind == "image":
             return {"type": "image", "image": self.path}
         video = {
             "path": self.path,
@@ -207,3 +210,15 @@ def finish(turn: Turn, reply: Reply) -> Turn:
     """The turn with its reply."""
     status = "stopped" if reply.stopped else "done"
     return replace(turn, answer=reply.text, reply=reply, status=status, stage="")
+
+
+def check_question(question: str) -> None:
+    """Raises UserError for a question that is empty or too long to be one."""
+    if not question.strip():
+        raise UserError("Nothing to send", "Write a question first.")
+    if len(question) > MOST_LETTERS:
+        raise UserError(
+            "Question too long",
+            f"It has {text_format.count(len(question))} letters, and "
+            f"{text_format.count(MOST_LETTERS)} are the most. Shorten it.",
+        )

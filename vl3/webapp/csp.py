@@ -1,4 +1,4 @@
-"""What the browser is allowed to do with the page."""
+"""The Content-Security-Policy of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLICY = (
 
 
 class OnlyThisServer:
-    """ASGI middleware: the browser asks nobody but this server, whatever a message contains.
+    """ASGI middleware: the browser requests nothing but this server, whatever a message contains.
 
     The page's toolkit compiles templates in the browser, hence 'unsafe-eval'; the policy is about
     where requests go, not about scripts.

@@ -1,4 +1,4 @@
-"""The error of a wrong step, and how such things are put to somebody."""
+"""The error for a wrong step of a user, and its text as a toast."""
 
 import html
 

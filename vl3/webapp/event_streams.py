@@ -1,8 +1,8 @@
-"""No event is lost between two event streams: ASGI middleware inside of the door.
+"""No event is lost between two event streams: ASGI middleware behind access control.
 
-A browser hears of its events by one stream, which the server ends after the last of them. It opens
-another for an event only where it knows that it has none: an event that joins after the server's
-last word, and is answered before the browser has read that word, would have nobody to listen.
+A browser receives its events on one stream, which the server ends after the last of them. It opens
+another only when it knows that it has none: an event that joins after the server has ended the
+stream, and is answered before the browser has read that end, would not be received.
 """
 
 from __future__ import annotations

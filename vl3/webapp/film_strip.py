@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image
 
@@ -53,8 +54,9 @@ def spans(times_s: Sequence[float]) -> tuple[tuple[float, float, float], ...]:
 
 def shares(seen: VisualContext) -> list[float]:
     """Of each group's visual tokens, the share that was kept."""
-    starts = firsts(len(seen.kept_per_frame))
-    groups = [seen.kept_per_frame[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    kept = seen.kept_per_frame
+    starts = firsts(len(kept))
+    groups = [kept[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
     return [sum(group) / (seen.tokens_per_frame * len(group)) for group in groups]
 
 
@@ -81,7 +83,7 @@ def fitted(height_px: int, width_px: int, cell: tuple[int, int]) -> tuple[int, i
     return max(1, round(height_px * scale)), max(1, round(width_px * scale))
 
 
-def sheet(
+def draw(
     frames_TYX3, times_s: Sequence[float], chosen: Sequence[tuple], cell: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, ...]]:
     """The pictures side by side, one for each of the chosen spans, and their times.
@@ -106,15 +108,15 @@ def value(plan: Plan, made: FilmStrip | None, url: str, seen: VisualContext | No
 
     made, url: the pictures; None where there are none yet for these frames.
     """
-    times_s = plan.times_s
+    times_s = cast(tuple[float, ...], plan.times_s)
     starts = firsts(len(times_s))
-    is_made = made is not None and made.spans == spans(times_s)
-    shown_s = made.times_s if is_made else [times_s[first] for first in starts]
+    made = made if made and made.spans == spans(times_s) else None
+    shown_s = made.times_s if made else [times_s[first] for first in starts]
     seen = seen if seen and seen.times_s == times_s else None
     share = shares(seen) if seen else [None] * len(starts)
     cells = zip(shown_s, labels(shown_s), starts, share, strict=True)
     return {
-        "url": url if is_made else "",
+        "url": url if made else "",
         "size": cell_size(plan.height_px, plan.width_px),
         "cells": [
             {"time_s": time_s, "label": label, "first": first, "share": kept}

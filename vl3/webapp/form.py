@@ -8,32 +8,20 @@ from math import isfinite
 from typing import Any, get_args
 
 from vl3.arguments import number, whole
-from vl3.vision.prune import Mode, Side
+from vl3.settings import Decoding, PruneMode, PruneSettings, PruneSide
 from vl3.webapp import timestamps
 from vl3.webapp.conversation import Attachment
 from vl3.webapp.errors import UserError
 
 READING = ("start", "end", "fps", "max_frames", "budget_tokens")
-ANSWER = (
-    "temperature",
-    "top_p",
-    "max_new_tokens",
-    "repetition_penalty",
-    "seed",
-    "prune",
-    "threshold",
-    "mode",
-    "keep",
-    "system",
-)
-PRUNER = ANSWER[5:9]
+DECODING = ("temperature", "top_p", "max_new_tokens", "repetition_penalty", "seed")
+PRUNER = ("prune", "threshold", "mode", "keep")
+ANSWER = (*DECODING, *PRUNER, "system")
 FIELDS = (*READING, *ANSWER)
-# What a browser keeps for the next time; the range belongs to a video.
-KEPT = (*READING[2:], *ANSWER)
 LONGEST_TEXT = 20_000
-MODES, SIDES = get_args(Mode), get_args(Side)
+MODES, SIDES = get_args(PruneMode), get_args(PruneSide)
+DEFAULTS = {name: getattr(Decoding(), name) for name in DECODING}  # of fields left empty
 _CHOICES = {"mode": MODES, "keep": SIDES}
-_DEFAULTS = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512, "repetition_penalty": 1.0}
 # What a field of numbers may hold; beyond it a slip is likelier than a wish.
 _NUMBERS: dict[str, tuple[str, Callable]] = {
     "fps": ("Frames per s", partial(number, above=0, high=1000)),
@@ -114,11 +102,8 @@ def answer(values: Sequence) -> tuple[dict, str]:
     Raises: UserError for the first number out of its range.
     """
     fields = dict(zip(ANSWER, values, strict=True))
-    given = {name: value(name, fields[name]) for name in _DEFAULTS}
-    settings: dict[str, Any] = {
-        name: default if given[name] is None else given[name] for name, default in _DEFAULTS.items()
-    }
-    settings["seed"] = value("seed", fields["seed"]) or 0
+    given = {name: value(name, fields[name]) for name in DECODING}
+    settings = {name: DEFAULTS[name] if given[name] is None else given[name] for name in DECODING}
     settings["prune"] = pruning([fields[name] for name in PRUNER])
     return settings, fields["system"] or ""
 
@@ -129,22 +114,18 @@ def split(values: Sequence) -> tuple[dict, dict]:
 
 
 def defaults(card: Mapping, prune: Mapping | None) -> dict:
-    """The fields KEPT as they are before anybody changes them. prune: the model's own."""
-    known = {name: card["defaults"][name] for name in READING[2:]}
-    answer = {**_DEFAULTS, "max_new_tokens": card["defaults"]["max_new_tokens"], "seed": 0}
-    rule = prune or {}
-    pruning = {
-        "prune": bool(prune),
-        "threshold": rule.get("threshold"),
-        "mode": rule.get("mode", MODES[0]),
-        "keep": rule.get("keep", SIDES[0]),
-        "system": "",
-    }
-    return {**known, **{name: {**answer, **pruning}[name] for name in ANSWER}}
+    """The fields that a browser keeps, all but the range, before a person changes them.
+
+    prune: how the model prunes by itself
+    """
+    rule = prune or {"mode": PruneSettings().mode, "keep": PruneSettings().keep}
+    pruning = {"prune": bool(prune), **{name: rule.get(name) for name in PRUNER[1:]}}
+    known = {**DEFAULTS, **pruning, "system": "", **card["defaults"]}
+    return {name: known[name] for name in FIELDS[2:]}
 
 
 def restored(stored: object, defaults: Mapping) -> list:
-    """The fields KEPT with what a browser had stored, where that is of the kind of the field."""
+    """The fields of `defaults` with what a browser had stored, where that fits the field."""
     stored = stored if isinstance(stored, dict) else {}
     return [
         stored[name] if name in stored and _is_known(name, stored[name], default) else default

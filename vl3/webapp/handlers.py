@@ -1,4 +1,4 @@
-"""What the page does when somebody acts on it: one handler an event, each given its visitor.
+"""The handlers of the page: one for each event, each given its session.
 
 Here and nowhere above, the page's own words and errors become Gradio's.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import gradio as gr
 
-from vl3.webapp import chat_rows, form, text_format, uploads, widget_values
-from vl3.webapp import tabs as looking
+from vl3.webapp import chat_rows, form, tabs, text_format, uploads, widget_values
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError, toast
 from vl3.webapp.layout import THEMES, Layout
@@ -25,9 +25,12 @@ class Handlers(Layout):
     """
 
     def __init__(
-        self, desk: Controller, can_load: bool, needed: Callable[[str | None, str | None], str]
+        self,
+        controller: Controller,
+        can_load: bool,
+        needed: Callable[[str | None, str | None], str],
     ) -> None:
-        super().__init__(desk, can_load)
+        super().__init__(controller, can_load)
         self.needed = needed
 
     @contextmanager
@@ -38,13 +41,13 @@ class Handlers(Layout):
             if not uploads.is_full(error):
                 raise
             raise gr.Error(text_format.FULL, title="Disk full", print_exception=False) from None
-        except (UserError, *self.desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
-            refused = self.desk.refusal(error)
+        except (UserError, *self.controller.refusals) as error:  # type: ignore[misc]  # it does not follow the star
+            refused = cast(UserError, self.controller.refusal(error))
             message = toast(refused.title, str(refused)) if markup else str(refused)
             raise gr.Error(message, title=refused.title, print_exception=False) from None
         except gr.Error:
             raise
-        except Exception as error:  # nobody looks into it further up, and a person has to hear it
+        except Exception as error:  # it is not handled further up, and the user has to be told
             message = (
                 toast("Not done", text_format.UNKNOWN_FAULT)
                 if markup
@@ -53,47 +56,54 @@ class Handlers(Layout):
             raise gr.Error(message, title="Not done") from error
 
     def visitor(self, request: gr.Request) -> Session:
-        return self.desk.visitors.get(request.session_hash, request.request.state.owner)
+        browser = cast(Any, request.request)
+        return self.controller.visitors.get(request.session_hash, browser.state.owner)
 
     def leave(self, request: gr.Request) -> None:
-        self.desk.visitors.leave(request.session_hash)
+        self.controller.visitors.leave(request.session_hash)
 
     # the video
 
     def _video(self, visitor: Session, values: tuple) -> tuple:
         """What the left half shows after another video was chosen."""
         drop = gr.File(value=None, visible="hidden" if visitor.current else True)
-        selected = self.desk.example_index(visitor.current)
-        examples = widget_values.gallery(self.desk.examples, selected)
-        return drop, *self.on_plan(visitor, {}, *values), examples
+        selected = self.controller.example_index(visitor.current)
+        examples = widget_values.gallery(self.controller.examples, selected)
+        return drop, *self._plan(visitor, values), examples
 
     def on_plan(self, visitor: Session, event: dict, *values) -> tuple[dict, dict, dict]:
         """What the fields cost, or what is wrong with them; never what was so before."""
-        faults = form.faults(values, self.desk.context_tokens)
+        shown = self._plan(visitor, values)
+        visitor.fields = values
+        return shown
+
+    def _plan(self, visitor: Session, values: Sequence) -> tuple[dict, dict, dict]:
+        visitor.fields = None
+        faults = form.faults(values, self.controller.context_tokens)
         budget = self._budget(visitor, faults, values)
         return widget_values.player(visitor), budget, {"faults": faults}
 
     def _budget(self, visitor: Session, faults: dict[str, str], values: Sequence) -> dict:
         if faults:
             return text_format.Budget(" ".join(faults.values()), "refused").as_value()
-        return self.desk.budget(visitor, *form.split(values)).as_value()
+        return self.controller.budget(visitor, *form.split(values)).as_value()
 
     def on_strip(self, visitor: Session, event: dict) -> dict:
-        self.desk.look(visitor)
+        self.controller.make_film_strip(visitor)
         return widget_values.player(visitor)
 
     def on_upload(self, visitor: Session, event: dict, path: str, *values) -> tuple:
-        self.desk.take(visitor, path)
+        self.controller.choose_upload(visitor, path)
         values = ("", "", *values[2:])
         return *self._video(visitor, values), *values[:5]
 
     def on_example(self, visitor: Session, event: dict, *values) -> tuple:
-        self.desk.take_example(visitor, event.get("index"))
+        self.controller.choose_example(visitor, event.get("index"))
         values = ("", "", *values[2:])
         return *self._video(visitor, values), *values[:5]
 
     def on_recall(self, visitor: Session, event: dict, *values) -> tuple:
-        fields = form.read_as(self.desk.recall(visitor, event.get("key")), values[:5])
+        fields = form.read_as(self.controller.choose_earlier(visitor, event.get("key")), values[:5])
         return *self._video(visitor, (*fields, *values[5:])), *fields
 
     # the conversation
@@ -113,115 +123,125 @@ class Handlers(Layout):
     ) -> tuple:
         text, files = message.get("text") or "", message.get("files") or []
         asked_s = widget_values.asked_s(visitor, moment)
-        self.desk.ask(visitor, text, files, *self._split(values), asked_s)
+        self.controller.ask(visitor, text, files, *self._split(values), asked_s)
         return self._begun(visitor)
 
     def on_question(self, visitor: Session, event: dict, moment: object, *values) -> tuple:
         index = event.get("index")
-        question = self.desk.example_question(index, event.get("number"))
-        if self.desk.example_index(visitor.current) != index:  # another file came meanwhile
-            self.desk.take_example(visitor, index)
-        self.desk.ask(
+        question = self.controller.example_question(index, event.get("number"))
+        if self.controller.example_index(visitor.current) != index:  # another was chosen since
+            self.controller.choose_example(visitor, index)
+        self.controller.ask(
             visitor, question, [], *self._split(values), widget_values.asked_s(visitor, moment)
         )
         return self._begun(visitor)
 
     def _split(self, values: Sequence) -> tuple[dict, dict]:
         """Reading and answer settings. Raises: UserError with the first wrong one."""
-        for sentence in form.faults(values, self.desk.context_tokens).values():
+        for sentence in form.faults(values, self.controller.context_tokens).values():
             raise UserError("Setting out of range", sentence)
         return form.split(values)
 
     def on_again(self, visitor: Session, event: dict, *values) -> tuple:
-        self.desk.ask_again(visitor)
+        self.controller.ask_again(visitor)
         return self._begun(visitor)
 
     def on_edit(self, visitor: Session, event: dict, *values) -> tuple:
         turn = chat_rows.turn_of(event.get("index"))
-        self.desk.ask_again(visitor, turn, chat_rows.plain(str(event.get("value"))))
+        self.controller.ask_again(visitor, turn, chat_rows.plain(str(event.get("value"))))
         return self._begun(visitor)
 
     def on_answer(self, visitor: Session, event: dict, *values) -> Iterator[list[dict]]:
-        for turns in self.desk.answer(visitor, *form.answer(values)):
+        for turns in self.controller.answer(visitor, *form.answer(values)):
             yield chat_rows.rows(turns)
 
     def on_ended(self, visitor: Session, event: dict) -> tuple:
-        self.desk.give_up(visitor)
+        self.controller.mark_failed(visitor)
         return self._rows(visitor)
 
     def on_stop(self, visitor: Session, event: dict) -> tuple:
-        if self.desk.stop(visitor):
+        if self.controller.stop(visitor):
             return self._rows(visitor)
         return gr.skip(), gr.skip()
 
     def on_undo(self, visitor: Session, event: dict) -> tuple:
-        question = self.desk.undo(visitor)
+        question = self.controller.undo(visitor)
         box = {"value": {"text": question, "files": []}}
         return self._rows(visitor, **box)
 
     def on_clear(self, visitor: Session, event: dict) -> tuple:
-        self.desk.clear(visitor)
+        self.controller.clear(visitor)
         return *self._rows(visitor), self._memory(visitor)
 
     def on_export(self, visitor: Session, event: dict, kind: str) -> dict:
-        return widget_values.export(visitor, self.desk.card, kind)
+        return widget_values.export(visitor, self.controller.card, kind)
 
     # the tabs of Inspect
 
     def on_tab(self, visitor: Session, event: dict, *values) -> Iterator[list]:
-        looking.opened(visitor, event.get("tab"))
-        yield from self.on_look(visitor, event, *values)
+        tabs.opened(visitor, event.get("tab"))
+        yield from self.on_tab_shown(visitor, event, *values)
 
-    def on_look(self, visitor: Session, event: dict, *values) -> Iterator[list]:
+    def on_tab_shown(self, visitor: Session, event: dict, *values) -> Iterator[list]:
         """What the open tab shows, and the budget line, which may know more by then."""
-        yield [gr.skip()] * (len(self.looks) + 1)
-        faults = form.faults(values, self.desk.context_tokens)
+        yield [gr.skip()] * (len(self.panels) + 1)
+        faults = form.faults(values, self.controller.context_tokens)
         if faults:
             return
-        rule = self.desk.rule(form.split(values)[1]["prune"])
-        for value in looking.draw_tab(self.desk, visitor, rule):
-            panels = [value if name == visitor.tab else gr.skip() for name in self.looks]
-            yield [*panels, self._budget(visitor, faults, values)]
+        rule = self.controller.rule(form.split(values)[1]["prune"])
+        for value in tabs.draw_tab(self.controller, visitor, rule):
+            drawn = [value if name == visitor.tab else gr.skip() for name in self.panels]
+            # A tab takes its time: what was typed since then counts.
+            is_newest = visitor.fields in (None, values)
+            yield [*drawn, self._budget(visitor, faults, values) if is_newest else gr.skip()]
 
     def on_adopt(self, visitor: Session, event: dict) -> tuple:
         rule = form.rule(event)
         return True, rule["threshold"], rule["mode"], rule["keep"]
 
     def on_save(self, visitor: Session, event: dict) -> dict:
-        return looking.save(self.desk, visitor, event)
+        return tabs.save(self.controller, visitor, event)
 
     def on_compare(self, visitor: Session, event: dict, question: str, *values) -> Iterator[dict]:
         fields, rest = values[: len(form.FIELDS)], values[len(form.FIELDS) :]
         pruners, models = (rest[:4], rest[4:8]), (rest[8:11], rest[11:14])
         reading, answer = form.split(fields)
         answers = [{**answer, "prune": form.pruning(pruner)} for pruner in pruners]
-        chosen = [self.desk.chosen(*model) if self.can_load else None for model in models]
+        chosen = [
+            self.controller.model_arguments(*model) if self.can_load else None for model in models
+        ]
         system = form.answer(fields[len(form.READING) :])[1]
-        yield from looking.compare(self.desk, visitor, question, reading, answers, chosen, system)
+        yield from tabs.compare(
+            self.controller, visitor, question, reading, answers, chosen, system
+        )
 
     def on_halt(self, visitor: Session, event: dict) -> None:
         visitor.comparing.set()
 
     def on_page(self, visitor: Session, event: dict, *values) -> dict:
-        return looking.page(self.desk, visitor, self.desk.rule(form.split(values)[1]["prune"]))
+        return tabs.page(
+            self.controller, visitor, self.controller.rule(form.split(values)[1]["prune"])
+        )
 
     # coming back, and links
 
     def _memory(self, visitor: Session) -> dict:
-        return widget_values.memory(visitor, form.defaults(self.desk.card, self.desk.prune))
+        return widget_values.memory(
+            visitor, form.defaults(self.controller.card, self.controller.prune)
+        )
 
     def on_open(self, visitor: Session, event: dict, remembered: dict) -> tuple:
         """A page was opened: for the first time, again, or by a link."""
         remembered = remembered if isinstance(remembered, dict) else {}
         link, theme = remembered.get("link"), remembered.get("theme")
         try:
-            self.desk.open(visitor, link, remembered.get("name"))
+            self.controller.open(visitor, link, remembered.get("name"))
             if link:
                 gr.Info(toast("A copy of a conversation", text_format.OPENED))
         except UserError as refused:
             gr.Warning(toast(refused.title, str(refused)))
-        if remembered.get("tab") in looking.TABS:
-            looking.opened(visitor, remembered["tab"])
+        if remembered.get("tab") in tabs.TABS:
+            tabs.opened(visitor, remembered["tab"])
         memory = self._memory(visitor)
         fields = form.restored(remembered.get("settings"), memory["defaults"])
         reading = form.read_as(visitor.current, ("", "", *fields[:3]))
@@ -230,10 +250,10 @@ class Handlers(Layout):
         return *video, *reading, *fields[3:], *self._rows(visitor), theme, memory
 
     def on_share(self, visitor: Session, event: dict) -> dict:
-        return {"link": self.desk.share(visitor), "note": text_format.SHARED}
+        return {"link": self.controller.share(visitor), "note": text_format.SHARED}
 
     def on_revoke(self, visitor: Session, event: dict) -> None:
-        was_any = self.desk.revoke(visitor)
+        was_any = self.controller.revoke(visitor)
         gr.Info(toast("Links revoked", text_format.REVOKED if was_any else text_format.NO_LINKS))
 
     def on_copied(self, visitor: Session, event: dict) -> None:
@@ -247,28 +267,28 @@ class Handlers(Layout):
     def on_load(self, visitor: Session, event: dict, model: str, quantize: str, adapter: str):
         if not self.can_load:
             raise UserError("Not possible", "The model is chosen by whoever started this page.")
-        self.desk.load(model, quantize, adapter, visitor)
-        known = self.desk.card["defaults"]
+        self.controller.load(model, quantize, adapter, visitor)
+        known = self.controller.card["defaults"]
         fields = [known[name] for name in ("fps", "max_frames", "budget_tokens", "max_new_tokens")]
         rest = widget_values.player(visitor), gr.skip(), gr.skip(), *fields, self._memory(visitor)
         return self.header_now(), *self._rows(visitor), *rest
 
     def header_now(self) -> dict:
-        return widget_values.header(self.desk.card, self.desk.models_loaded)
+        return widget_values.header(self.controller.card, self.controller.models_loaded)
 
     def on_changed(self, visitor: Session, event: dict, *values) -> tuple:
-        """Somebody else had another model loaded."""
+        """Another visitor had another model loaded."""
         if visitor.news:
             gr.Info(toast("Another model", visitor.news))
-        given, now = dict(zip(form.FIELDS, values, strict=True)), self.desk.card["defaults"]
-        # What nobody has changed follows the model.
+        given, now = dict(zip(form.FIELDS, values, strict=True)), self.controller.card["defaults"]
+        # Fields that were not changed follow the model.
         fields = {
             name: now[name] if given[name] == visitor.before.get(name) else given[name]
             for name in now
         }
         values = (*{**given, **fields}.values(),)
         visitor.news, visitor.before = "", {}
-        player, budget, _ = self.on_plan(visitor, {}, *values)
+        player, budget, _ = self._plan(visitor, values)
         shows = player, budget, *fields.values(), self._memory(visitor)
         return self.header_now(), *self._rows(visitor), *shows
 
@@ -282,9 +302,9 @@ class Handlers(Layout):
         max_frames: int | None = None,
         start: float | None = None,
         end: float | None = None,
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
+        max_new_tokens: int = form.DEFAULTS["max_new_tokens"],
+        temperature: float = form.DEFAULTS["temperature"],
+        seed: int = form.DEFAULTS["seed"],
         request: gr.Request | None = None,
     ) -> str:
         """Answers a question about one video or image file; the text that the page would show."""
@@ -293,7 +313,7 @@ class Handlers(Layout):
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             path = file.get("path") if isinstance(file, dict) else None
             left = Left(self.demo._queue, request.session_hash if request else None)
-            return self.desk.ask_once(str(path), question, video, options, left)
+            return self.controller.ask_once(str(path), question, video, options, left)
 
 
 class Left:

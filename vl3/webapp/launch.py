@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import sys
 import threading
@@ -24,26 +26,30 @@ import vl3.studio
 import vl3.video
 from vl3.bundled import CLIPS
 from vl3.families.layouts import LayoutError
+from vl3.inference.engine import give_back_memory
+from vl3.inference.memory import usable_bytes
 from vl3.webapp import cli, server, text_format, uploads
 from vl3.webapp.call_log import log_briefly
 from vl3.webapp.controller import Controller
-from vl3.webapp.media import Media
 from vl3.webapp.page import Page
 from vl3.webapp.sessions import settle
+from vl3.webapp.uploads import Uploads
+from vl3.weights.load import pick_device
 
 SWEEP_S = 30.0
 END_S = 1.5
 LOOK_S = 0.2
+M_ARENA_MAX = -8  # of malloc.h
 
 
-def build(desk: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
+def build(controller: Controller, can_load: bool = True, estimate: Callable = vl3.studio.estimate):
     """The page as a Gradio application, its queue included.
 
     can_load: whether visitors choose the model
     estimate(model, quantize=...) says what another model will take (vl3.studio.estimate)
     """
-    demo = Page(desk, can_load, partial(needed, estimate)).demo
-    # No bound on events: they are light, and what is not waits in the desk's line, which has one.
+    demo = Page(controller, can_load, partial(needed, estimate)).demo
+    # No bound on events: they are light. Work waits in the controller's line, which has a bound.
     demo.queue(max_size=None, default_concurrency_limit=4, api_open=False)
     # It looks for work that often, a thousand times a second by itself: 6 % of a core for nothing.
     demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = 0.01, 0.1
@@ -63,7 +69,7 @@ async def store(request, place: Path, most_bytes: int, upload_id: str | None) ->
             tracked.set_done(upload_id)
 
 
-def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
+def launch_options(controller: Controller, max_bytes: int, **names) -> dict:
     """The arguments of launch(), but for address and lock; names as of launch.options."""
     theme = gr.themes.Monochrome(
         font=server.FONT, font_mono=server.FONT_MONO, radius_size="md", spacing_size="sm"
@@ -71,7 +77,7 @@ def launch_options(desk: Controller, max_bytes: int, **names) -> dict:
         button_secondary_text_color_hover="*button_secondary_text_color",
         button_secondary_background_fill_hover="*neutral_100",
     )
-    return {"theme": theme, **server.options(desk, max_bytes, store, **names)}
+    return {"theme": theme, **server.options(controller, max_bytes, store, **names)}
 
 
 def refusals() -> dict[type[Exception], str]:
@@ -94,6 +100,24 @@ def needed(estimate: Callable, model: str | None, quantize: str | None) -> str:
         return f"{error}."
 
 
+def fits_beside(
+    model: str | None, quantize: str | None, adapter: str | None, *, memory: str | None, **fitting
+) -> bool:
+    """Whether another model fits beside what is in memory, with an answer of each of two.
+
+    memory: what the page's model may take; where it has a bound one model has it whole
+    False too where nobody can tell what the model takes.
+    """
+    if memory not in (None, "auto"):
+        return False
+    try:
+        need = vl3.studio.estimate(model, quantize=quantize, **fitting).need
+    except (LayoutError, OSError, ValueError):
+        return False
+    free = usable_bytes("auto", pick_device(fitting["device"]))
+    return need.weights + 2 * (need.kept + need.passing) <= free
+
+
 def serve(options: Namespace, folder: Path) -> None:
     """Serves the page until a signal asks for its end; what came as of cli.ready."""
     _on_end(signal.default_int_handler)
@@ -104,22 +128,24 @@ def serve(options: Namespace, folder: Path) -> None:
 
 def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     """Serves the page until a signal asks for its end; made: what goes with it."""
+    _share_heaps()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     fitting = {"device": options.device, "dtype": options.dtype, "memory": options.memory}
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
     estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
-    media = Media(folder, vl3.video, int(options.keep_gb * 1e9))
+    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9))
     try:
-        desk = Controller(load, media, refusals(), **first)
+        fits = partial(fits_beside, **fitting)
+        controller = Controller(load, media, refusals(), fits, give_back_memory, **first)
     except (ValueError, ImportError, OSError, RuntimeError) as error:  # one sentence each
         cli.fail(error)
-    desk.offer(CLIPS)
+    controller.add_examples(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
-    threading.Thread(target=desk.keep_tidy, args=(SWEEP_S,), daemon=True).start()
+    threading.Thread(target=controller.clean_up_regularly, args=(SWEEP_S,), daemon=True).start()
     log_briefly()
-    demo = build(desk, options.auth is None, estimate)
+    demo = build(controller, options.auth is None, estimate)
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
     demo.launch(
         server_name=f"[{options.host}]" if ":" in options.host else options.host,
@@ -129,7 +155,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         inbrowser=options.open,
         root_path=options.root_path.rstrip("/") or None,
         prevent_thread_lock=True,
-        **launch_options(desk, options.max_upload, **names),
+        **launch_options(controller, options.max_upload, **names),
     )
     settle()
     print(f"vl3 is at {cli.address(options.host, options.port)}", flush=True)
@@ -139,11 +165,11 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     _on_end(lambda number, frame: ending.set())
     while not ending.wait(LOOK_S):  # a signal that another thread got is handled at the next look
         pass
-    desk.close()
+    controller.close()
 
     # What does not end by itself in time, a layer or a slow reader, ends with the process. The
     # interpreter is not taken down first: torch aborts the process where a thread of an answer
-    # comes back to it meanwhile.
+    # comes back to it.
     def end() -> None:
         made.close()
         sys.stdout.flush()
@@ -156,6 +182,16 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     demo.close(verbose=False)
     last.cancel()
     end()
+
+
+def _share_heaps() -> None:
+    """Lets all threads allocate from two heaps of glibc, where it is the allocator.
+
+    By itself it makes eight a core, and each keeps what was freed in it: with 30 people on nano's
+    page 922 MB instead of 785, and after they had left 6 % more than before instead of 1 %.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _on_end(handle: Callable) -> None:

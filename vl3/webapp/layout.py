@@ -10,8 +10,8 @@ from typing import cast
 
 import gradio as gr
 
-from vl3.webapp import tabs as looking
-from vl3.webapp import text_format, widget_values
+from vl3.viz import pruning
+from vl3.webapp import form, tabs, text_format, widget_values
 from vl3.webapp.controller import Controller
 
 # By their endings those whose kind not every browser knows.
@@ -41,31 +41,31 @@ def widget(
 
 
 class Layout:
-    """The components of the page for one desk, each under its name, and the demo that holds them.
+    """The components of the page, each under its name, and the demo that holds them.
 
     reading, answer: the fields of vl3.webapp.form in its order; longest, pruning: those of answer
     that change what a video costs; numbers: those that do not, but can be out of range
-    looks: the panels by their names
+    panels: what the tabs of Inspect draw, by their names
     """
 
-    def __init__(self, desk: Controller, can_load: bool) -> None:
-        self.desk, self.can_load = desk, can_load
+    def __init__(self, controller: Controller, can_load: bool) -> None:
+        self.controller, self.can_load = controller, can_load
         with gr.Blocks(title="vl3", analytics_enabled=False, fill_width=True) as self.demo:
 
             def news(known):  # has no session, and tells only how many models were loaded
-                return desk.models_loaded
+                return controller.models_loaded
 
-            known = widget_values.header(desk.card, desk.models_loaded)
+            known = widget_values.header(controller.card, controller.models_loaded)
             self.header = widget("header", known, events=("changed",), asks=news)
             with gr.Row(elem_id="halves"):
                 with gr.Column(scale=5, min_width=320, elem_id="left"):
-                    self._video_half(desk.card["defaults"])
+                    self._video_half(controller.card["defaults"])
                 with gr.Column(scale=7, min_width=320, elem_id="right"):
                     self._conversation_half()
             with gr.Column(elem_id="inspect"):
                 self._tabs()
             with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
-                self._settings(desk.card["defaults"])
+                self._settings(controller.card["defaults"])
 
     def _video_half(self, defaults: dict) -> None:
         self.drop = gr.File(label="Video or image", file_types=MEDIA, elem_id="drop", height=220)
@@ -79,7 +79,9 @@ class Layout:
         self.reading = [start, end, fps, frames, budget]
         self.budget = widget("budget")
         self.gallery = widget(
-            "gallery", widget_values.gallery(self.desk.examples), events=("example", "question")
+            "gallery",
+            widget_values.gallery(self.controller.examples),
+            events=("example", "question"),
         )
 
     def _conversation_half(self) -> None:
@@ -119,19 +121,19 @@ class Layout:
         self.memory = widget("memory")
 
     def _tabs(self) -> None:
-        self.tabs = widget("tabs", {"tabs": looking.TABS}, events=("open", "whole"))
+        self.tabs = widget("tabs", {"tabs": tabs.TABS}, events=("open", "whole"))
 
         def need(detail):  # has no session: the detail names what was made for the visitor alone
-            return looking.maps(self.desk, detail)
+            return tabs.maps(self.controller, detail)
 
-        self.looks = {}
-        for name in looking.TABS:
+        self.panels = {}
+        for name in tabs.TABS:
             with gr.Column(elem_id=f"panel-{name}"):
                 if name == "compare":
                     self._compare_controls()
                 events = ("adopt", "save") if name == "pruning" else ()
                 asks = need if name == "attention" else None
-                self.looks[name] = widget(name, events=events, asks=asks)
+                self.panels[name] = widget(name, events=events, asks=asks)
 
     def _compare_controls(self) -> None:
         self.question = gr.Textbox(
@@ -152,11 +154,15 @@ class Layout:
 
     def _pruner(self, removes: bool) -> list:
         """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
-        own = cast(dict, self.desk.rule({}))
+        own = cast(dict, self.controller.rule({}))
         prune = gr.Checkbox(removes, label="Remove repeated patches")
         threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
-        mode = gr.Dropdown(text_format.PRUNERS, value=own["mode"], label="Compare with")
-        keep = gr.Dropdown(text_format.SIDES, value=own["keep"], label="Of two alike")
+        modes, sides = (
+            [(label, name) for name, label in names.items()]
+            for names in (pruning.MODES, pruning.SIDES)
+        )
+        mode = gr.Dropdown(modes, value=own["mode"], label="Compare with")
+        keep = gr.Dropdown(sides, value=own["keep"], label="Of two alike")
         return [prune, threshold, mode, keep]
 
     def _model_fields(self, empty: str) -> list:
@@ -176,19 +182,23 @@ class Layout:
         with gr.Group():
             gr.Markdown("### Answers")
             with gr.Row():
-                temperature = gr.Number(0, label="Temperature", step=0.1, min_width=80)
-                top_p = gr.Number(1, label="Top-p", step=0.05, min_width=80)
+                temperature = gr.Number(
+                    form.DEFAULTS["temperature"], label="Temperature", step=0.1, min_width=80
+                )
+                top_p = gr.Number(form.DEFAULTS["top_p"], label="Top-p", step=0.05, min_width=80)
             with gr.Row():
                 longest = gr.Number(
                     defaults["max_new_tokens"], label="Max new tokens", min_width=80
                 )
-                seed = gr.Number(0, label="Seed", min_width=80)
-            penalty = gr.Number(1, label="Repetition penalty", step=0.05)
+                seed = gr.Number(form.DEFAULTS["seed"], label="Seed", min_width=80)
+            penalty = gr.Number(
+                form.DEFAULTS["repetition_penalty"], label="Repetition penalty", step=0.05
+            )
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
         self.faults = widget("faults")
         with gr.Group():
             gr.Markdown("### Pruning")
-            self.pruning = self._pruner(bool(self.desk.prune))
+            self.pruning = self._pruner(bool(self.controller.prune))
         with gr.Group():
             gr.Markdown("### Appearance")
             self.theme = gr.Radio(THEMES, value="System", label="Theme", elem_id="theme")

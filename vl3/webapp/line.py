@@ -1,4 +1,4 @@
-"""Who waits for the model: one works at a time, the others in the order they came."""
+"""Who waits for an answer: some are answered together, the others wait in the order they came."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ CHECK_S = 1.0
 
 
 class Line:
-    """The people before the model. Everything that takes it whole stands in here: answers,
-    comparisons, loading; nothing else waits."""
+    """The people before the model: those who want answers, and those who want it for themselves,
+    to load another one or to compare two. Nothing else waits.
 
-    def __init__(self, most: int = MOST_WAITING) -> None:
-        self._most = most
-        self._places: list[object] = []
+    at_once: how many are answered together, asked at every step forward
+    most: how many may wait
+    """
+
+    def __init__(self, at_once: Callable[[], int] = lambda: 1, most: int = MOST_WAITING) -> None:
+        self._at_once, self._most = at_once, most
+        self._places: list[Place] = []
         self._moved = Condition()
         self._closed = False
 
@@ -27,12 +31,13 @@ class Line:
         return len(self._places)
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
+    def place(self, alone: bool = False) -> Iterator[Place]:
         """A place at the end of the line, given back at the end of the block.
 
+        alone: no other turn is at the same time
         Raises: UserError where the line is too long.
         """
-        place = Place(self)
+        place = Place(self, alone)
         with self._moved:
             self.check()
             self._places.append(place)
@@ -44,8 +49,8 @@ class Line:
                 self._moved.notify_all()
 
     def check(self) -> None:
-        """Raises: UserError where nobody else can come into the line."""
-        waiting = len(self) - 1
+        """Raises: UserError where the line is full or closed."""
+        waiting = len(self) - self._at_once()
         if waiting >= self._most:
             raise UserError("Too many people", text_format.too_many(waiting))
 
@@ -55,7 +60,7 @@ class Line:
             self._moved.notify_all()
 
     def close(self) -> None:
-        """Nobody's turn comes any more."""
+        """Closes the line: no further turn begins."""
         self._closed = True
         self.nudge()
 
@@ -63,26 +68,34 @@ class Line:
 class Place:
     """A place in a line."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, line: Line, alone: bool) -> None:
+        self._line, self._alone = line, alone
 
     @property
     def before(self) -> int:
-        """How many are before this one, with the one that works."""
+        """How many are before this one, with those whose turn it is."""
         return self._line._places.index(self)
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether those before leave room for this one."""
+        before = self._line._places[: self.before]
+        if self._alone or any(place._alone for place in before):
+            return not before
+        return len(before) < self._line._at_once()
 
     def wait(self, left: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """The number of those before this one, whenever it changes, until it is this one's turn.
 
-        left: whether whoever waits has given up, which ends the waiting as well
+        left: whether the visitor has left, which ends the waiting as well
         """
         told = None
         while not (left() or self._line._closed):
             with self._line._moved:
+                if self.has_turn:
+                    return
                 if (before := self.before) == told:
                     self._line._moved.wait(CHECK_S)
                     continue
-            if not before:
-                return
             told = before
             yield before

@@ -19,24 +19,27 @@ QUIET: Options = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: Options = {"queue": False, **QUIET}  # for handlers that refuse nothing
 IN_LINE: Options = {
     "concurrency_limit": None
-}  # waits in the desk's own line, which says how long it is
+}  # waits in the controller's own line, which says how long it is
 ONE_STRIP: Options = {
     "concurrency_id": "strip",
     "concurrency_limit": 1,
 }  # decoding takes every core
-ONE_LOOK: Options = {
-    "concurrency_id": "look",
+ONE_TAB: Options = {
+    "concurrency_id": "tab",
     "concurrency_limit": 1,
 }  # waits where an answer is written
 
 
 class Page(Handlers):
-    """The page for one desk, wired; arguments as of Handlers."""
+    """The page for one controller, wired; arguments as of Handlers."""
 
     def __init__(
-        self, desk: Controller, can_load: bool, needed: Callable[[str | None, str | None], str]
+        self,
+        controller: Controller,
+        can_load: bool,
+        needed: Callable[[str | None, str | None], str],
     ) -> None:
-        super().__init__(desk, can_load, needed)
+        super().__init__(controller, can_load, needed)
         with self.demo:
             self._wire_video()
             self._wire_conversation()
@@ -64,14 +67,16 @@ class Page(Handlers):
         # HTTP error in the browser's console.
         return event(self._told(function), inputs, outputs, **{**QUIET, **options})
 
-    def _on_turn(self, event: Callable, function: Callable, inputs, outputs, **options):
-        """As _on, but the handler waits for its turn in the line; meanwhile the page says how many
-        are before it."""
+    def _on_turn(
+        self, event: Callable, function: Callable, inputs, outputs, alone=False, **options
+    ):
+        """As _on, but the handler waits for its turn in the line, and the page says how many are
+        before it. alone: while no other answer is written"""
         shown = outputs if isinstance(outputs, list) else [outputs]
 
         def handler(visitor: Session, event: dict, *values):
             waits = visitor.waiting
-            with self.desk.line.place() as place:
+            with self.controller.line.place(alone) as place:
                 for before in place.wait(lambda: visitor.has_left or waits > visitor.waiting):
                     yield {self.queue: text_format.before(before)}
                 yield {self.queue: ""}
@@ -82,16 +87,16 @@ class Page(Handlers):
         return self._on(event, handler, inputs, [*shown, self.queue], **{**IN_LINE, **options})
 
     def _on_video(self, event: Callable, function: Callable, inputs, outputs, **options):
-        """As _on; then come the film strip and the open tab, which nobody has to wait for."""
+        """As _on; then come the film strip and the open tab, which do not hold up the page."""
         done = self._on(event, function, inputs, outputs, **options)
         drawn = self._on(done.then, self.on_strip, None, self.player, **ONE_STRIP)
-        self._on_look(drawn.then, self.on_look)
+        self._on_tab_shown(drawn.then, self.on_tab_shown)
         return done
 
-    def _on_look(self, event: Callable, function: Callable):
-        shown, fields = [*self.looks.values(), self.budget], [*self.reading, *self.answer]
+    def _on_tab_shown(self, event: Callable, function: Callable):
+        shown, fields = [*self.panels.values(), self.budget], [*self.reading, *self.answer]
         # One after the other, none left out: the last says what is shown.
-        return self._on(event, function, fields, shown, trigger_mode="multiple", **ONE_LOOK)
+        return self._on(event, function, fields, shown, trigger_mode="multiple", **ONE_TAB)
 
     def _wire_video(self) -> None:
         plan = [*self.reading, *self.answer]
@@ -138,21 +143,21 @@ class Page(Handlers):
         emptied = [self.chat, self.box, self.memory]
         cleared = self._on(self.clear.click, self.on_clear, None, emptied)
         for changed in (undone, cleared):
-            self._on_look(changed.then, self.on_look)
+            self._on_tab_shown(changed.then, self.on_tab_shown)
         for button in self.exports:
             self._on(button.click, self.on_export, button, self.saver)
 
     def _wire_tabs(self) -> None:
         fields = [*self.reading, *self.answer]
-        self._on_look(self.tabs.open, self.on_tab)
-        self._on(self.tabs.whole, self.on_page, fields, self.saver, **ONE_LOOK)
-        pruning = self.looks["pruning"]
+        self._on_tab_shown(self.tabs.open, self.on_tab)
+        self._on(self.tabs.whole, self.on_page, fields, self.saver, **ONE_TAB)
+        pruning = self.panels["pruning"]
         self._on(pruning.adopt, self.on_adopt, None, self.pruning)
-        self._on(pruning.save, self.on_save, None, self.saver, **ONE_LOOK)
+        self._on(pruning.save, self.on_save, None, self.saver, **ONE_TAB)
         choices = [self.question, *self.reading, *self.answer]
         choices += [field for fields in (*self.pruners, *self.models) for field in fields]
-        compared = self.looks["compare"]
-        self._on_turn(self.both.click, self.on_compare, choices, compared)
+        compared = self.panels["compare"]
+        self._on_turn(self.both.click, self.on_compare, choices, compared, alone=True)
         self._on(self.halt.click, self.on_halt, queue=False)
 
     def _wire_settings(self) -> None:
@@ -170,7 +175,7 @@ class Page(Handlers):
             self.memory,
         ]
         seen = self._on(self.header.changed, self.on_changed, fields, news)
-        self._on_look(seen.then, self.on_look)
+        self._on_tab_shown(seen.then, self.on_tab_shown)
         chosen = self.model
         for field in chosen[:2]:
             self._on(field.change, self.on_estimate, chosen[:2], self.estimate)
@@ -184,8 +189,10 @@ class Page(Handlers):
             self.memory,
         ]
         options = {"show_progress": "minimal", "show_progress_on": self.estimate}
-        loaded = self._on_turn(self.load.click, self.on_load, chosen, changed, **options)
-        self._on_look(loaded.then, self.on_look)
+        loaded = self._on_turn(
+            self.load.click, self.on_load, chosen, changed, alone=True, **options
+        )
+        self._on_tab_shown(loaded.then, self.on_tab_shown)
 
     def _wire_coming_back(self) -> None:
         everything = [

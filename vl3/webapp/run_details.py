@@ -5,29 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import cast
 
+from vl3.settings import Decoding
 from vl3.units import format_bytes
 from vl3.values import Ledger, Reply
 from vl3.webapp import text_format
 from vl3.webapp.conversation import Turn, context, messages
 
 # The arguments of Studio.reply that a person may have changed, as they are when left alone.
-DEFAULTS = {
-    "max_new_tokens": 512,
-    "temperature": 0.0,
-    "top_p": 1.0,
-    "repetition_penalty": 1.0,
-    "seed": 0,
-    "budget_tokens": None,
-    "prune": None,
-}
+DEFAULTS: dict[str, object] = {**asdict(Decoding()), "budget_tokens": None, "prune": None}
 
 
 def rows(turn: Turn) -> list[tuple[str, str]]:
     """What an answered turn was made of and by: the rows of its ledger below its model."""
     by = [("Model", text_format.model(turn.card))] if turn.card else []
-    return [*by, *ledger_rows(turn.reply.ledger)]
+    return [*by, *ledger_rows(cast(Reply, turn.reply).ledger)]
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -59,13 +53,14 @@ def _share(part: int, whole: int) -> str:
 
 def blocks(turns: Sequence[Turn], turn: Turn, card: Mapping, prune: Mapping | None) -> list[dict]:
     """Settings and code of an answered turn, as titled texts. prune: the model's own."""
+    reply = cast(Reply, turn.reply)
     chosen = {
         name: value
-        for name, value in turn.reply.settings.items()
+        for name, value in reply.settings.items()
         if name in DEFAULTS and value != {**DEFAULTS, **card["defaults"], "prune": prune}[name]
     }
     return [
-        {"title": "Settings", "text": settings_json(turn.reply)},
+        {"title": "Settings", "text": settings_json(reply)},
         {"title": "Python", "text": python_code(turns, turn, card, chosen)},
         {"title": "Command line", "text": shell_code(turns, turn, card, chosen)},
     ]
@@ -118,7 +113,7 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     media = turn.attachments if turn.fresh else so_far
     for item in media:
         command += ["--video", item.name]
-    videos = [item for item in media if not item.is_image]
+    videos = [item for item in media if item.kind == "video"]
     if videos:
         last = videos[-1]
         command += _flags({"fps": last.fps, "max_frames": last.max_frames})

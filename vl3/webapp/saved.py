@@ -1,8 +1,8 @@
-"""Conversations kept for when somebody comes back: found by an unguessable name, never for long.
+"""Conversations kept for a limited time, found again by a name that cannot be guessed.
 
-Who knows the name can read the conversation; nobody else can tell that it is there. Files are not
-kept by this: the folder of uploads is bounded by itself, and a conversation whose files are gone
-is gone with them.
+The name is all that is needed to read a conversation, and without it there is no sign of one. Files
+are not kept by this: the folder of uploads has its own bound, and a conversation whose files are
+gone is gone with them.
 """
 
 from __future__ import annotations

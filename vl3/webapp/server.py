@@ -22,7 +22,7 @@ FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
 
 
 def options(
-    desk: Controller,
+    controller: Controller,
     max_bytes: int,
     store: Store,
     host: str = "127.0.0.1",
@@ -33,12 +33,12 @@ def options(
 
     store: as of Receiver; host, allowed, is_shared: as of own_names
     """
-    receiver = Receiver(desk.media.folder, max_bytes, store, desk.make_room)
+    receiver = Receiver(controller.uploads.folder, max_bytes, store, controller.make_room)
     door: dict[str, Any] = {
         "names": own_names(host, allowed, is_shared),
         "proxied": allowed,
-        "may_read": desk.may_read,
-        "is_of": desk.visitors.is_of,
+        "may_read": controller.may_read,
+        "is_of": controller.visitors.is_of,
     }
     inside = {
         "middleware": [

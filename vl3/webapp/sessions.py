@@ -1,7 +1,7 @@
-"""Who is talking: one entry for each browser session, found by its key, freed when it ends.
+"""Browser sessions: one entry each, found by its key, freed when it ends.
 
-Each visitor has its own fork of the studio, so that videos, text and caches of one are never seen
-by another. A visitor who leaves is freed at once; its conversation is kept, since a browser that
+Each visitor has a session of the studio, so that videos, text and caches of one are never seen by
+another. A visitor who leaves is freed at once; its conversation is kept, since a browser that
 lost its connection or reloaded the page comes back.
 """
 
@@ -43,11 +43,12 @@ class Session:
 
     owner: the browser it belongs to, as vl3.webapp.access names it
     choice: how often another file was chosen as the current one
-    tab, looks: the open tab of Inspect, and for each tab the file it was drawn from
+    tab, tab_files: the open tab of Inspect, and for each tab the file it was drawn from
     comparing: ends the comparison that runs, if one does
     news: what happened to the page that its open tab has not shown yet
     before: the default fields of the model that its open tab shows, where there is another by now
     foreseen: the current video, the pruner's settings, and what these would leave of it
+    fields: of the last plan, as the browser said them; None where the page set them itself
     """
 
     studio: Any
@@ -65,11 +66,12 @@ class Session:
     is_resting: bool = False
     name: str = field(default_factory=saved.new_name)
     tab: str = ""
-    looks: dict[str, TabFile] = field(default_factory=dict)
+    tab_files: dict[str, TabFile] = field(default_factory=dict)
     comparing: Event = field(default_factory=Event)
     news: str = ""
     before: Mapping = field(default_factory=dict)
     foreseen: tuple[Attachment, dict | None, VisualContext] | None = None
+    fields: tuple | None = None
 
     @property
     def has_left(self) -> bool:
@@ -107,28 +109,28 @@ class Session:
 
     def paths(self) -> set[str]:
         """The files this visitor can still see or ask about."""
-        looks = {look.path for look in list(self.looks.values())}
-        return saved.paths(self.turns, self.current) | looks
+        tab_files = {file.path for file in list(self.tab_files.values())}
+        return saved.paths(self.turns, self.current) | tab_files
 
-    def keep(self, name: str, look: TabFile) -> None:
-        """The file of a tab, in place of the one before; none for a visitor who left meanwhile."""
-        before, self.looks[name] = self.looks.get(name), look
+    def keep_tab_file(self, name: str, file: TabFile) -> None:
+        """The file of a tab, in place of the one before; none for a visitor who has left."""
+        before, self.tab_files[name] = self.tab_files.get(name), file
         if before:
             uploads.drop(before.path)
         if self.left_s is not None:
-            self.drop_looks()
+            self.drop_tab_files()
 
-    def drop_looks(self, names: Iterable[str] | None = None) -> None:
+    def drop_tab_files(self, names: Iterable[str] | None = None) -> None:
         """Removes files of tabs; without names all of them."""
-        for name in list(self.looks if names is None else names):
-            if look := self.looks.pop(name, None):
-                uploads.drop(look.path)
+        for name in list(self.tab_files if names is None else names):
+            if file := self.tab_files.pop(name, None):
+                uploads.drop(file.path)
 
     def free(self) -> None:
         """Stops the work and drops the caches, once the work has ended."""
         self.end()
         self.comparing.set()
-        self.drop_looks()
+        self.drop_tab_files()
         ended = self.working.acquire(timeout=END_S)
         try:
             if self.studio is not None:
@@ -139,7 +141,7 @@ class Session:
 
 
 class SessionStore:
-    """The visitors by session key. Owns their forks."""
+    """The visitors by session key. Owns their studio sessions."""
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
@@ -225,16 +227,16 @@ class SessionStore:
         visitor.turns, visitor.current, visitor.name = list(found.turns), found.current, str(name)
         return True
 
-    def of_look(self, name: str, address: object, address_of: Callable) -> Session | None:
+    def of_tab_file(self, name: str, address: object, address_of: Callable) -> Session | None:
         """The visitor whose tab of that name shows what lies at the address."""
         for visitor in list(self._visitors.values()):
-            look = visitor.looks.get(name)
-            if look is not None and address_of(look.path) == address:
+            file = visitor.tab_files.get(name)
+            if file is not None and address_of(file.path) == address:
                 return visitor
         return None
 
     def announce(self, sentence: str, before: Mapping, by: Session | None = None) -> None:
-        """Tells everybody but one that there is another model. before: default fields until then"""
+        """Tells visitors (by: not this one) of another model. before: default fields until then"""
         with self._lock:
             for visitor in self._visitors.values():
                 if visitor is not by:
@@ -243,7 +245,7 @@ class SessionStore:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is being written for anybody."""
+        """Whether any answer is being written."""
         return any(visitor.is_busy for visitor in list(self._visitors.values()))
 
     def is_of(self, key: str, owner: str) -> bool:
@@ -258,13 +260,13 @@ class SessionStore:
         return {path for visitor in mine for path in visitor.paths()}
 
     def stop(self) -> None:
-        """Ends whatever is written for anybody."""
+        """Ends every answer and every comparison."""
         for visitor in list(self._visitors.values()):
             visitor.end()
             visitor.comparing.set()
 
     def replace_studio(self, load: Callable[[], Any]) -> None:
-        """Another model for everybody; the old one goes first, so that both need not fit at once.
+        """Another model for all; the old one goes first, so that both need not fit at once.
 
         Where the new one cannot be loaded the old one is loaded again, and the error is raised.
         """

@@ -1,7 +1,7 @@
 """The tabs of Inspect: what each of them draws, made when it is looked at, and files of it.
 
 What a tab draws is too large for a value of the page. It is a JSON file that the tab fetches, under
-a name that nobody guesses, kept until there is another one or the visitor leaves.
+a name that cannot be guessed, kept until there is another one or the visitor leaves.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
-
 from vl3.values import Keep, Patches, Reply, VisualContext
 from vl3.vision import patchify
 from vl3.vision.prune import keep_all, prune
+from vl3.vision.token_map import slot_runs
 from vl3.viz import attention, export, pictures, positions, pruning
 from vl3.viz import run as run_view
-from vl3.webapp import form, run_details, text_format
+from vl3.webapp import budget, form, run_details, text_format
 from vl3.webapp.compare import run_both, view
 from vl3.webapp.controller import Controller
 from vl3.webapp.conversation import Attachment, Turn, built_on, is_by, reply_about
 from vl3.webapp.errors import UserError
-from vl3.webapp.media import file_url
 from vl3.webapp.sessions import Session, TabFile
+from vl3.webapp.uploads import file_url
 
 TABS = ("pruning", "positions", "attention", "compare", "run")
 OF_ANSWER = ("attention", "run")
@@ -40,7 +39,7 @@ def opened(visitor: Session, name: object) -> None:
     visitor.tab = str(name)
 
 
-def draw_tab(desk: Controller, visitor: Session, rule: dict | None) -> Iterator[dict]:
+def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Iterator[dict]:
     """What the open tab shows, as it comes to be.
 
     rule: all settings of the pruner for the next answer, None for off
@@ -56,17 +55,20 @@ def draw_tab(desk: Controller, visitor: Session, rule: dict | None) -> Iterator[
     if turn and not is_by(turn, visitor.studio.card):
         yield {"note": text_format.of_another(turn.card)}
         return
-    known = visitor.looks.get(name)
+    if name == "pruning" and (why := visitor.studio.card["unpruned"]):
+        yield {"note": why}
+        return
+    known = visitor.tab_files.get(name)
     try:
         if known is None or known.made_of != made_of:
-            yield {"note": _waiting(desk, name)}
-            data, media = _MAKERS[name](desk, visitor)
+            yield {"note": _waiting(controller, name)}
+            data, media = _MAKERS[name](controller, visitor)
             facts = {"media": media, "sizes": data.get("sizes")}
-            known = TabFile(desk.media.keep(f"{name}.json", _json(data)), made_of, facts)
-            visitor.keep(name, known)
+            known = TabFile(controller.uploads.keep(f"{name}.json", _json(data)), made_of, facts)
+            visitor.keep_tab_file(name, known)
         if name == "pruning":
             visitor.foreseen = (visitor.current, rule, _seen(visitor, rule))
-    except (ValueError, *desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
+    except (ValueError, *controller.refusals) as error:  # type: ignore[misc]  # it does not follow the star
         yield {"note": str(error)}
         return
     told = _told(visitor, rule) if name == "pruning" else ""
@@ -88,7 +90,7 @@ def _made_of(visitor: Session, name: str) -> tuple | None:
         number = _answered(visitor)
         return None if number is None else (visitor.model_number, visitor.turns[number].reply)
     if name == "compare":
-        return visitor.looks[name].made_of if name in visitor.looks else None
+        return visitor.tab_files[name].made_of if name in visitor.tab_files else None
     item = visitor.current
     if item is None:
         return None
@@ -107,8 +109,8 @@ def _value(known: TabFile) -> dict:
     return {"url": file_url(known.path), "media": known.facts["media"]}
 
 
-def _waiting(desk: Controller, name: str) -> str:
-    if desk.is_answering:
+def _waiting(controller: Controller, name: str) -> str:
+    if controller.is_answering:
         return text_format.WAITING
     return text_format.LOOKING_BACK if name in OF_ANSWER else text_format.LOOKING
 
@@ -138,24 +140,23 @@ def _open(visitor: Session, item: Attachment) -> Any:
 # what the tabs draw: data of vl3.viz, and for each clip in it the key of its file and its times
 
 
-def _pruning(desk: Controller, visitor: Session) -> tuple[dict, list]:
+def _pruning(controller: Controller, visitor: Session) -> tuple[dict, list]:
     item = visitor.current
     video = _open(visitor, item)
     data = pruning.data(replace(video.clip, source=item.name), video.grid, None)
     return data, [_shared(item, video.clip)]
 
 
-def _positions(desk: Controller, visitor: Session) -> tuple[dict, list]:
+def _positions(controller: Controller, visitor: Session) -> tuple[dict, list]:
     item = visitor.current
-    video, config = _open(visitor, item), visitor.studio.model.config
+    video, vision = _open(visitor, item), visitor.studio.model.config.vision_config
     found = reply_about(visitor.turns, item, visitor.studio.card)
+    seen = found[0].seen[found[1]] if found else None
     prompt: dict[str, Any] = {}
-    if found is not None and found[0].prompt_ids:
-        reply, place = found
-        is_slot_L = np.isin(reply.prompt_ids, config.slot_token_ids)
-        kept = [one.kept_per_frame for one in reply.seen]
-        prompt = {"spans": spans(is_slot_L, kept)[place], "keep_M": _mask(reply.seen[place])}
-    vision = config.vision_config
+    if seen is not None and seen.first_slots:
+        spans = list(zip(seen.first_slots, seen.kept_per_step, strict=True))
+        keep_M = seen.keep_M(video.grid.num_tokens)
+        prompt = {"spans": spans, "keep_M": keep_M, "tokens": video.tokens}
     data = positions.data(
         video.grid,
         vision.head_channels,
@@ -167,11 +168,11 @@ def _positions(desk: Controller, visitor: Session) -> tuple[dict, list]:
     return data, [_shared(item, video.clip)]
 
 
-def _attention(desk: Controller, visitor: Session) -> tuple[dict, list]:
+def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
     number = _answered(visitor)
     reply, items = visitor.turns[number].reply, built_on(visitor.turns, number)
     for item in items[: len(reply.seen)]:
-        _open(visitor, item)  # it may have been forgotten meanwhile
+        _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
@@ -182,7 +183,7 @@ def _attention(desk: Controller, visitor: Session) -> tuple[dict, list]:
     return data, [_shared(item, clip) for item, clip in zip(items, clips)]
 
 
-def _run(desk: Controller, visitor: Session) -> tuple[dict, list]:
+def _run(controller: Controller, visitor: Session) -> tuple[dict, list]:
     number = _answered(visitor)
     turn, items = visitor.turns[number], built_on(visitor.turns, number)
     reply = turn.reply
@@ -190,7 +191,9 @@ def _run(desk: Controller, visitor: Session) -> tuple[dict, list]:
         reply,
         visitor.studio.pieces(reply),
         rows=run_details.rows(turn),
-        blocks=run_details.blocks(visitor.turns[:number], turn, turn.card or desk.card, desk.prune),
+        blocks=run_details.blocks(
+            visitor.turns[:number], turn, turn.card or controller.card, controller.prune
+        ),
     )
     media = [{"key": item.key, "times_s": seen.times_s} for item, seen in zip(items, reply.seen)]
     return data, media
@@ -213,28 +216,6 @@ def _first_shown(visitor: Session, items: Sequence[Attachment]) -> int:
     return items.index(visitor.current) if visitor.current in items else 0
 
 
-def _mask(seen: VisualContext) -> np.ndarray:
-    bits = np.frombuffer(seen.keep_bits, np.uint8)
-    return np.unpackbits(bits, count=seen.num_tokens).astype(bool)
-
-
-def spans(is_slot_L: np.ndarray, kept: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Of each clip of a prompt, the first position and the number of slots of every frame.
-
-    kept: for each clip, the kept tokens of every frame
-    Shapes: is_slot_L - bool over the prompt, True at visual slots
-    """
-    position_K = np.append(np.flatnonzero(is_slot_L), len(is_slot_L))
-    clips, before = [], 0
-    for counts in kept:
-        frames = []
-        for count in counts:
-            frames.append((int(position_K[before]), count))
-            before += count
-        clips.append(frames)
-    return clips
-
-
 def _keep(video: Any, rule: Mapping | None) -> Keep:
     """The pruner's own mask of a video under these settings."""
     if rule is None:
@@ -246,18 +227,19 @@ def _keep(video: Any, rule: Mapping | None) -> Keep:
 def _seen(visitor: Session, rule: Mapping | None) -> VisualContext:
     """What the pruner will leave of the current video."""
     video = _open(visitor, visitor.current)
-    (kept,) = _keep(video, rule).kept_per_frame
+    runs = slot_runs(video.tokens, _keep(video, rule).keep_M, video.clip.times_s)
     return VisualContext(
         times_s=video.clip.times_s,
-        tokens_per_frame=video.grid.tokens_per_frame,
-        kept_per_frame=tuple(kept),
+        tokens_per_step=video.tokens.tokens_per_step,
+        kept_per_step=runs.counts,
+        frames=video.tokens.frames,
     )
 
 
 # maps of the Attention tab, one question at a time
 
 
-def maps(desk: Controller, need: object) -> dict | None:
+def maps(controller: Controller, need: object) -> dict | None:
     """The maps that an Attention tab asks for, or why there are none; None for a wrong question.
 
     Waits while an answer is written. Beside the queue, since a map has to come at once.
@@ -265,8 +247,8 @@ def maps(desk: Controller, need: object) -> dict | None:
           shows, which only its visitor knows.
     """
     need = need if isinstance(need, dict) else {}
-    visitor = desk.visitors.of_look("attention", need.get("of"), file_url)
-    known = visitor.looks.get("attention") if visitor else None
+    visitor = controller.visitors.of_tab_file("attention", need.get("of"), file_url)
+    known = visitor.tab_files.get("attention") if visitor else None
     if known is None or known.made_of != _made_of(visitor, "attention"):
         return None
     try:
@@ -276,35 +258,39 @@ def maps(desk: Controller, need: object) -> dict | None:
     reply: Reply = known.made_of[1]
     try:
         found = attention.maps(visitor.studio.attention(reply, **wanted))
-    except (ValueError, *desk.refusals) as error:  # type: ignore[misc]  # it does not follow the star
+    except (ValueError, *controller.refusals) as error:  # type: ignore[misc]  # it does not follow the star
         return attention.refused(need, str(error))
-    _keep_maps(desk, visitor, found)
+    _keep_maps(controller, visitor, found)
     return found
 
 
 _MAPS = "maps "
 
 
-def _keep_maps(desk: Controller, visitor: Session, found: dict) -> None:
-    numbers = [int(name.removeprefix(_MAPS)) for name in visitor.looks if name.startswith(_MAPS)]
+def _keep_maps(controller: Controller, visitor: Session, found: dict) -> None:
+    numbers = [
+        int(name.removeprefix(_MAPS)) for name in visitor.tab_files if name.startswith(_MAPS)
+    ]
     number = max(numbers, default=-1) + 1
-    visitor.keep(f"{_MAPS}{number}", TabFile(desk.media.keep("maps.json", _json(found)), ()))
-    visitor.drop_looks([f"{_MAPS}{old}" for old in numbers if old <= number - MAPS_KEPT])
+    visitor.keep_tab_file(
+        f"{_MAPS}{number}", TabFile(controller.uploads.keep("maps.json", _json(found)), ())
+    )
+    visitor.drop_tab_files([f"{_MAPS}{old}" for old in numbers if old <= number - MAPS_KEPT])
 
 
 def _maps(visitor: Session) -> list[TabFile]:
-    return [each for name, each in list(visitor.looks.items()) if name.startswith(_MAPS)]
+    return [each for name, each in list(visitor.tab_files.items()) if name.startswith(_MAPS)]
 
 
 def _drop_maps(visitor: Session) -> None:
-    visitor.drop_looks([name for name in visitor.looks if name.startswith(_MAPS)])
+    visitor.drop_tab_files([name for name in visitor.tab_files if name.startswith(_MAPS)])
 
 
 # two answers beside each other
 
 
 def compare(
-    desk: Controller,
+    controller: Controller,
     visitor: Session,
     question: str,
     reading: Mapping,
@@ -323,14 +309,14 @@ def compare(
     question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
-    item = desk.planned(visitor, visitor.current, reading)
+    item = budget.planned(visitor, visitor.current, reading)
     one, other = [
-        {**answer, "prune": desk.rule(answer["prune"])} | ({"load": model} if model else {})
+        {**answer, "prune": controller.rule(answer["prune"])} | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
     ]
     stop = visitor.comparing = Event()
     turn = Turn(question=question, attachments=(item,))
-    yield {"note": text_format.WAITING if desk.is_answering else text_format.COMPARING}
+    yield {"note": text_format.WAITING if controller.is_answering else text_format.COMPARING}
     with visitor.working:
         pairs = run_both(
             visitor.studio,
@@ -338,9 +324,9 @@ def compare(
             one,
             other,
             stop,
-            load=desk.another,
+            models=controller.models,
             system=system,
-            refusals=(ValueError, *desk.refusals),
+            refusals=(ValueError, *controller.refusals),
         )
         try:
             for pair in pairs:
@@ -357,9 +343,9 @@ def compare(
     times_s = data["sides"][0]["media"][0]["times_s"]
     facts = {"media": [{"key": item.key, "times_s": times_s}]}
     known = TabFile(
-        desk.media.keep("compare.json", _json(data)), (visitor.model_number, item), facts
+        controller.uploads.keep("compare.json", _json(data)), (visitor.model_number, item), facts
     )
-    visitor.keep("compare", known)
+    visitor.keep_tab_file("compare", known)
     yield _value(known)
 
 
@@ -372,14 +358,14 @@ _PICTURED = {
 }
 
 
-def save(desk: Controller, visitor: Session, detail: Mapping) -> dict:
+def save(controller: Controller, visitor: Session, detail: Mapping) -> dict:
     """A file of the shown pruning to save: what the model's pruner leaves under these settings.
 
     detail: kind ("png", one frame; "gif", "mp4", the clip; "npz", the mask), threshold, mode, keep
             and frame, as a browser says them
     """
     item, kind, frame = visitor.current, detail.get("kind"), detail.get("frame")
-    rule = desk.rule(form.rule(detail))
+    rule = controller.rule(form.rule(detail))
     if item is None:
         raise UserError("Nothing to save", text_format.NO_VIDEO)
     if kind not in (*_PICTURED, "npz"):
@@ -394,16 +380,16 @@ def save(desk: Controller, visitor: Session, detail: Mapping) -> dict:
             if type(frame) is not int or not 0 <= frame < len(clip):
                 raise UserError("Nothing to save", f"The frames are 0 to {len(clip) - 1}.")
             film = film[frame : frame + 1]
-        content = _PICTURED[kind](desk.media, film, clip)
-    return _download(desk, visitor, f"{Path(item.name).stem} pruning.{kind}", content)
+        content = _PICTURED[kind](controller.uploads, film, clip)
+    return _download(controller, visitor, f"{Path(item.name).stem} pruning.{kind}", content)
 
 
-def page(desk: Controller, visitor: Session, rule: dict | None) -> dict:
+def page(controller: Controller, visitor: Session, rule: dict | None) -> dict:
     """The views opened of the current video and the last answer, as one HTML file to save."""
     current = [
-        (name, visitor.looks[name])
+        (name, visitor.tab_files[name])
         for name in TABS
-        if name in visitor.looks and visitor.looks[name].made_of == _made_of(visitor, name)
+        if name in visitor.tab_files and visitor.tab_files[name].made_of == _made_of(visitor, name)
     ]
     if not current:
         raise UserError("Nothing to save", "Open one of the tabs first.")
@@ -415,7 +401,7 @@ def page(desk: Controller, visitor: Session, rule: dict | None) -> dict:
             shown["details"] = [_read(each) for each in _maps(visitor)]
     title = visitor.current.name if visitor.current else "Answer"
     content = export.page(*views, title=title, facts=_facts(visitor)).encode()
-    return _download(desk, visitor, f"{Path(title).stem} inside.html", content)
+    return _download(controller, visitor, f"{Path(title).stem} inside.html", content)
 
 
 def _facts(visitor: Session) -> list[str]:
@@ -430,7 +416,7 @@ def _read(known: TabFile) -> dict:
     return json.loads(Path(known.path).read_text("utf-8"))
 
 
-def _download(desk: Controller, visitor: Session, name: str, content: bytes) -> dict:
-    path = desk.media.keep(name, content)
-    visitor.keep("saved", TabFile(path, ()))
+def _download(controller: Controller, visitor: Session, name: str, content: bytes) -> dict:
+    path = controller.uploads.keep(name, content)
+    visitor.keep_tab_file("saved", TabFile(path, ()))
     return {"url": file_url(path), "name": name}

@@ -35,11 +35,6 @@ NO_RUNS = (
     "video, not the conversation."
 )
 COMPARING = "Running both."
-PRUNERS = (
-    ("Official: the frame before", "official"),
-    ("RLT: the frame before, other unit", "rlt"),
-    ("Last kept: the last kept version", "last_kept"),
-)
 UNKNOWN_FAULT = (
     "This failed for a reason that the page does not know; the log of the server says it. A file "
     "that was part of it may be damaged: save it anew, or convert it, and try again."
@@ -51,7 +46,6 @@ QUANTIZATIONS = (
     ("4 bits (nf4)", "nf4"),
     ("4 bits, the rest 8 (nf4+int8)", "nf4+int8"),
 )
-SIDES = (("Keep the earlier", "earlier"), ("Keep the later", "later"))
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
 
 
@@ -136,12 +130,14 @@ class Limits:
 
     room: what fits beside the longest answer; budget: what the person allows, None for all of it
     least, most: of one frame by the model's rule, None for no most
+    prunes: whether tokens can be left out with this model
     """
 
     room: int
     budget: int | None = None
     least: int = 1
     most: int | None = None
+    prunes: bool = True
 
 
 def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Budget:
@@ -150,7 +146,8 @@ def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Bud
     seen: what pruning leaves of it, where that is known
     """
     if plan.num_tokens > limits.room:
-        return Budget(over_limit(plan.num_tokens, limits.room), "over", 1.0, notes=plan.notes)
+        why = over_limit(plan.num_tokens, limits.room, limits.prunes)
+        return Budget(why, "over", 1.0, notes=plan.notes)
     limit = limits.room if limits.budget is None else min(limits.room, limits.budget)
     above = plan.num_tokens > limit
     grid = plan.grid
@@ -228,11 +225,12 @@ def percent(share: float) -> str:
     return f"{whole}{NO_BREAK}%"
 
 
-def over_limit(tokens: int, limit_tokens: int) -> str:
-    """The sentence that refuses a clip by arithmetic."""
-    return (
-        f"{count(tokens)} tokens exceed the limit {count(limit_tokens)}. Lower frames per second, "
-        "shorten the clip, or raise the pruning threshold."
+def over_limit(tokens: int, limit_tokens: int, prunes: bool = True) -> str:
+    """The sentence that refuses a clip by arithmetic; prunes: whether tokens can be left out."""
+    return f"{count(tokens)} tokens exceed the limit {count(limit_tokens)}. " + (
+        "Lower frames per second, shorten the clip, or raise the pruning threshold."
+        if prunes
+        else "Lower frames per second, or shorten the clip."
     )
 
 

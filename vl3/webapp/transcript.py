@@ -72,7 +72,7 @@ def _turn(turn: Turn) -> dict:
 
 
 def _attachment(item: Attachment) -> dict:
-    record: dict[str, Any] = {"name": item.name, "kind": "image" if item.is_image else "video"}
+    record: dict[str, Any] = {"name": item.name, "kind": item.kind}
     if item.plan:
         record |= {
             "frames": item.plan.num_frames,

@@ -1,4 +1,4 @@
-"""Files that a browser brings: into a place of their own, whole, or not at all."""
+"""Receives uploads: each into a folder of its own, whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Receiver:
     """Takes uploads.
 
     store(request, place, most_bytes, upload_id): writes the files of the request into the place
-    and gives their paths; make_room(): frees what nobody uses
+    and gives their paths; make_room(): removes unused files
     """
 
     def __init__(

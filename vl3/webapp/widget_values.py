@@ -9,8 +9,8 @@ from typing import Any
 from vl3.webapp import film_strip, text_format, transcript
 from vl3.webapp.conversation import Attachment, seen_in
 from vl3.webapp.errors import UserError
-from vl3.webapp.media import file_url
 from vl3.webapp.sessions import Session
+from vl3.webapp.uploads import file_url
 
 
 def header(card: Mapping, number: int) -> dict:
@@ -26,7 +26,7 @@ def player(visitor: Session) -> dict:
         return {}
     return {
         "url": file_url(item.path),
-        "kind": "image" if item.is_image else "video",
+        "kind": item.kind,
         "facts": item.facts,
         "key": item.key,
         "clock": {"zero_s": item.zero_s, "first_s": item.first_s},
@@ -39,8 +39,8 @@ def film_strip_value(visitor: Session, item: Attachment) -> dict | None:
     """The frames the model sees of a video, and what it saw of them in the last answer."""
     if item.plan is None or item.plan.times_s is None:
         return None
-    url = file_url(item.sheet.path) if item.sheet else ""
-    return film_strip.value(item.plan, item.sheet, url, seen_in(visitor.turns, item))
+    url = file_url(item.strip.path) if item.strip else ""
+    return film_strip.value(item.plan, item.strip, url, seen_in(visitor.turns, item))
 
 
 def asked_s(visitor: Session, moment: object) -> float | None:

@@ -61,7 +61,7 @@ def read_base(folder: Path) -> Base:
 def find_base(adapter: Path, *, offline: bool = False) -> Path:
     """The folder of the model that an adapter was trained on.
 
-    Raises: LayoutError where the adapter does not name it, or it is not to be had.
+    Raises: LayoutError where the adapter does not name it, or it cannot be found.
     """
     base = read_base(adapter)
     if not base.name:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from vl3 import families
 from vl3.arguments import instance, shown, whole
 from vl3.config import VL3Config
+from vl3.connectors import connector_class
 from vl3.families import layouts
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
@@ -21,6 +22,7 @@ from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
+from vl3.settings import PruneSettings
 from vl3.weights.language_check import check_language
 from vl3.weights.places import local
 
@@ -80,7 +82,8 @@ def assemble(
     model.config.text_config = model.language.config
     model.tie_weights()
     _set_ends(model, tokenizer, template)
-    settings = ProcessorSettings(patch=encoder.patch_size)
+    prune = None if connector_class(connector).mixes else PruneSettings()
+    settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
     tokenizer.chat_template = chat_template(template=template)
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
     return model.eval(), processor

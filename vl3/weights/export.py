@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from errno import ENOTDIR
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -113,5 +114,5 @@ def _write(folder: Path, name: str, content: dict) -> None:
 
 def _plain_tokenizer(folder: Path) -> None:
     """Names the tokenizer class that both layouts use, which any transformers version knows."""
-    config = read_json(folder, "tokenizer_config.json")
+    config = cast(dict, read_json(folder, "tokenizer_config.json"))
     _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from vl3.families.layouts import LayoutError
@@ -52,7 +55,7 @@ def check_language(language: PreTrainedModel, name: str) -> None:
 
 def _answers(language: PreTrainedModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Logits of a few tokens as the model itself gives them, and as answers here read them."""
-    rows = language.get_input_embeddings().weight.shape[0]
+    rows = cast(nn.Embedding, language.get_input_embeddings()).weight.shape[0]
     ids_BL = torch.arange(1, TOKENS + 1, device=language.device)[None] * 7 % rows
     embeds_BLE, head = language.get_input_embeddings()(ids_BL), language.get_output_embeddings()
 

@@ -77,8 +77,8 @@ def bfloat16_time() -> float:
     """Time of a linear layer over many rows in bfloat16, as a ratio to float32, on this CPU.
 
     Timed and not read from flags of the processor, so that it holds for processors of every make,
-    and for what torch and oneDNN do with them. The best of a few rounds by turns, so that neither
-    a first call nor a busy machine decides.
+    and for what torch and oneDNN do with them. The best of a few alternating rounds, so that
+    neither a first call nor a busy machine decides.
     """
     best = {torch.bfloat16: float("inf"), torch.float32: float("inf")}
     sides = {

@@ -70,6 +70,6 @@ def _folder(name: str | Path) -> Path | None:
     try:
         folder = Path(name).expanduser()
         is_there = folder.is_dir()
-    except (OSError, RuntimeError):  # a name that is too long, a home of nobody
+    except (OSError, RuntimeError):  # a name that is too long, an unknown user's home
         return None
     return folder if is_there or str(name) != NANO_NAME else NANO

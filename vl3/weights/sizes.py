@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -162,7 +163,7 @@ def _part(module: nn.Module, inside: nn.Module, *, tables: int = 0, **more: int)
     return Part(linears=linears, tables=tables, others=others, **more)
 
 
-def _ins_outs(layer: nn.Module) -> tuple[int, int]:
+def _ins_outs(layer: Any) -> tuple[int, int]:
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return layer.nx, layer.nf
@@ -214,7 +215,7 @@ class _Noting(DynamicLayer):
 
 
 @torch.no_grad()
-def _kept(language: nn.Module, hidden: int) -> tuple[int, int, int]:
+def _kept(language: Any, hidden: int) -> tuple[int, int, int]:
     """Groups of keys, channels of a key and of a value, asked of a model's (first) layer."""
     try:
         language.base_model(

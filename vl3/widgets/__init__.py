@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 
 import ipywidgets
 import numpy as np
 from IPython.display import display
 
 from vl3.arguments import choice, instance, shown, whole
+from vl3.settings import PruneSettings
 from vl3.values import Clip, Grid, Patches
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
@@ -38,7 +40,7 @@ from vl3.widgets.model import Model
 __all__ = ["Ask", "Controls", "Model", "attention", "positions", "pruning"]
 
 SIDE_PX = 336  # a picture is made at least about this wide
-RULE = {"mode": "official", "threshold": 0.1, "min_tokens": 1, "keep": "earlier"}
+RULE = asdict(PruneSettings())
 
 
 def pruning(clip: Clip, grid: Grid, used: Mapping | None = None, frame: int = 0):
@@ -129,13 +131,14 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
     clips = [video.clip for video in studio.videos(reply)]
     frame = whole("frame", frame, low=0, high=len(clips[0]) - 1)
     token = whole("token", token, low=0, high=len(mean.words) - 1)
-    map_QTRC = mean.maps()[0][0, 0]  # of the first clip: [words, frames, token rows, token cols]
+    map_QTRC = mean.maps()[0][0, 0]  # of the first clip: [words, frames, cell rows, cell cols]
+    share_QT = mean.cells.by_frame(mean.visual_IHQK)[0][0, 0]
 
     def paint(frame: int, word: int) -> np.ndarray:
         return heated(clips[0].frames_TYX3[frame], map_QTRC[word, frame], np.nanmax(map_QTRC[word]))
 
     def words(frame: int, word: int) -> str:
-        share = np.nansum(map_QTRC[word, frame])
+        share = share_QT[word, frame]
         return (
             f"Word {word}, “{mean.words[word].strip()}”: {share:.1%} of its attention on frame "
             f"{frame + 1} of {len(clips[0])}"

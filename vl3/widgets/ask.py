@@ -74,7 +74,7 @@ class Ask(VBox):
         self._wait()
 
     def _begin(self) -> None:
-        """The button: beside the kernel's own thread, so that Stop can be pressed meanwhile."""
+        """The button: beside the kernel's own thread, so that Stop can be pressed."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._stop.clear()

@@ -56,9 +56,11 @@ export function paintFrame(state, canvas, drawFrame) {
   context.globalAlpha = 1;
   coverRemoved(context, removed);
   for (const box of hidden) cross(context, box, scale);
-  if (!patch || patch.medium !== medium || patch.frame !== frame) return;
-  const inset = 2 * scale, [x, y] = [patch.col * across, patch.row * down];
-  frameChosen(context, [x + inset, y + inset, across - 2 * inset, down - 2 * inset], scale);
+  const extent = patch && patch.medium === medium ? state.slots.extentOf(patch, frame) : null;
+  if (!extent) return;
+  const inset = 2 * scale, [above, below, left, right] = extent;
+  const size = [(right - left) * across - 2 * inset, (below - above) * down - 2 * inset];
+  frameChosen(context, [left * across + inset, above * down + inset, size[0], size[1]], scale);
 }
 
 /**

@@ -88,13 +88,14 @@ export function mapStore(limit) {
 }
 
 /**
- * Where the visual tokens (slots) lie. Frames are numbered over all media: those of medium m begin at starts[m],
- * their slots at firstSlot[number], since slots of a frame follow each other.
+ * Where the visual tokens (slots) lie. Frames are numbered over all media: those of medium m begin at starts[m].
+ * Slots of a frame follow each other, from spans[number][0] to before spans[number][1]; frames that a connector
+ * joins have the same, and all cells of a token have its slot.
  * @param {Medium[]} media
  */
 export function slotsOf(media) {
   const places = media.map(({ slots }) => unpack(slots, Int32Array));
-  const starts = [0], firstSlot = [0];
+  const starts = [0], spans = /** @type {[number, number][]} */ ([]);
   /** @type {(m: number, frame: number) => Int32Array} */
   const ofFrame = (m, frame) => {
     const each = media[m].rows * media[m].cols;
@@ -103,7 +104,8 @@ export function slotsOf(media) {
   media.forEach(({ frames }, m) => {
     starts.push(starts[m] + frames);
     for (let f = 0; f < frames; f++) {
-      firstSlot.push(firstSlot[firstSlot.length - 1] + ofFrame(m, f).filter((slot) => slot >= 0).length);
+      const kept = ofFrame(m, f).filter((slot) => slot >= 0), before = spans.length ? spans[spans.length - 1][1] : 0;
+      spans.push(kept.length ? [Math.min(...kept), Math.max(...kept) + 1] : [before, before]);
     }
   });
   /** @type {(place: Place) => number} the slot of a patch; negative where it was removed */
@@ -111,11 +113,19 @@ export function slotsOf(media) {
     const { rows, cols } = media[medium];
     return places[medium][(frame * rows + row) * cols + col];
   };
+  /** @type {(place: Place, frame: number) => [number, number, number, number] | null} of the token of a place its rows
+   * from, to and columns from, to in a frame, the ends outside; null where it does not stand for that frame */
+  const extentOf = (place, frame) => {
+    const slot = at(place), { medium, row, col } = place, { cols } = media[medium];
+    if (slot < 0) return frame === place.frame ? [row, row + 1, col, col + 1] : null;
+    const inFrame = ofFrame(medium, frame), first = inFrame.indexOf(slot), last = inFrame.lastIndexOf(slot);
+    return first < 0 ? null : [Math.floor(first / cols), Math.floor(last / cols) + 1, first % cols, (last % cols) + 1];
+  };
   /** @type {(m: number, frame: number) => number} */
   const removedIn = (m, frame) => ofFrame(m, frame).filter((slot) => slot < 0).length;
   /** @type {(number: number) => number} */
   const mediumOf = (number) => media.findLastIndex((_, m) => starts[m] <= number);
-  return { places, starts, firstSlot, numFrames: starts[media.length], at, removedIn, mediumOf };
+  return { places, starts, spans, numFrames: starts[media.length], at, extentOf, removedIn, mediumOf };
 }
 
 /**

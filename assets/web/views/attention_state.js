@@ -127,10 +127,10 @@ export function isHidden({ hidesSinks, shown }, slot) {
  * @param {Float32Array} weights
  */
 function frameSums(state, weights) {
-  const { firstSlot, numFrames } = state.slots;
+  const { spans, numFrames } = state.slots;
   return Float64Array.from({ length: numFrames }, (_, number) => {
     let sum = 0;
-    for (let slot = firstSlot[number]; slot < firstSlot[number + 1]; slot++) {
+    for (let slot = spans[number][0]; slot < spans[number][1]; slot++) {
       if (!isHidden(state, slot)) sum += weights[slot];
     }
     return sum;
@@ -143,10 +143,10 @@ function frameSums(state, weights) {
  * @param {Float32Array} weights
  */
 export function topOf(state, weights) {
-  const { starts, firstSlot } = state.slots, here = frameNumber(state);
+  const { starts, spans } = state.slots, here = frameNumber(state);
   const [from, to] = state.scaledBy === "frame" ? [here, here + 1] : [starts[state.medium], starts[state.medium + 1]];
   let top = 0;
-  for (let slot = firstSlot[from]; slot < firstSlot[to]; slot++) {
+  for (let slot = spans[from][0]; slot < spans[to - 1][1]; slot++) {
     if (weights[slot] > top && !isHidden(state, slot)) top = weights[slot];
   }
   return top;

@@ -205,8 +205,9 @@ function pickFrame(view, { target, offsetX }) {
   if (!language) return;
   const { first, last } = language.reach;
   const position = first + (offsetX / /** @type {Element} */ (target).clientWidth) * (last - first);
-  const starts = Array.from({ length: data.frames }, (_, i) => language.before[i * language.tokens]);
-  goTo(view, Math.max(0, starts.findLastIndex((start) => start <= position)));
+  const starts = Array.from({ length: data.frames }, (_, i) => language.before[language.steps[i] * language.tokens]);
+  const start = starts.findLast((each) => each <= position) ?? starts[0];
+  goTo(view, starts.indexOf(start));
   released(view);
 }
 

@@ -255,7 +255,7 @@ export function paintTracks({ data, frame }, language, context, width, _height, 
   const { first, last } = language.reach;
   const x = (/** @type {number} */ position) => ((position - first) / (last - first)) * width;
   for (let i = 0; i < data.frames; i++) {
-    context.fillStyle = i === frame ? ink.accent : ink.faint;
+    context.fillStyle = language.steps[i] === language.steps[frame] ? ink.accent : ink.faint;
     for (const [which, top] of /** @type {const} */ ([["before", 2], ["after", 32]])) {
       const found = language.extent(which, i);
       if (found) context.fillRect(x(found.first), top, Math.max(1, x(found.last + 1) - x(found.first) - 0.5), 24);
@@ -273,16 +273,16 @@ export function paintTracks({ data, frame }, language, context, width, _height, 
  * @param {number} _height
  * @param {Ink} ink
  */
-export function paintNear({ data, frame }, { before, after, tokens, extent }, context, width, _height, ink) {
-  const [from, to] = [Math.max(0, frame - 1), Math.min(data.frames - 1, frame + 1)];
+export function paintNear({ frame }, { before, after, tokens, steps, extent }, context, width, _height, ink) {
+  const here = steps[frame], from = Math.max(0, here - 1), to = Math.min(before.length / tokens - 1, here + 1);
   const first = before[from * tokens], last = before[(to + 1) * tokens - 1] + 1;
-  const moved = first - (extent("after", from)?.first ?? first);
+  const moved = first - (extent("after", steps.indexOf(from))?.first ?? first);
   const x = (/** @type {number} */ position) => ((position - first) / (last - first)) * width;
   const thick = Math.max(1, x(first + 1) - 0.5);
   context.lineWidth = 1;
   for (let i = from * tokens; i < (to + 1) * tokens; i++) {
     const kept = after[i] >= 0, above = x(before[i]), below = x(after[i] + moved);
-    context.fillStyle = context.strokeStyle = Math.floor(i / tokens) === frame ? ink.accent : ink.faint;
+    context.fillStyle = context.strokeStyle = Math.floor(i / tokens) === here ? ink.accent : ink.faint;
     context.globalAlpha = kept ? 1 : 0.22;
     context.fillRect(above, 2, thick, 24);
     if (!kept) continue;

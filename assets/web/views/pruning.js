@@ -23,16 +23,6 @@ import { NUDGE, PLACEHOLDER, pruner, stepAt, STEPS, thresholdAt } from "./prunin
  * @property {number} timer of playing
  */
 
-/** @type {Rule} */
-const DEFAULTS = { mode: "official", threshold: 0.1, min_tokens: 1, keep: "earlier" };
-/** @type {(readonly [string, string])[]} */
-const MODES = [
-  ["official", "Official: the frame before"],
-  ["rlt", "RLT: the frame before, other unit"],
-  ["last_kept", "Last kept: the last kept version"],
-];
-/** @type {(readonly [string, string])[]} */
-const SIDES = [["earlier", "Keep the earlier"], ["later", "Keep the later"]];
 const TOO_LONG = "This clip has too many frames";
 const FRAME_MS = 125; // of each frame while the clip is played
 
@@ -76,7 +66,7 @@ export function pruningView(el, data, emit) {
 function newState(data) {
   const rule = pruner(data), used = data.used;
   const isUnknown = !rule.knowsPairs && used?.mode === "last_kept"; // the model's rule cannot be followed here
-  const chosen = { ...DEFAULTS, ...used, ...(isUnknown && { mode: "official" }) };
+  const chosen = { ...data.defaults, ...used, ...(isUnknown && { mode: data.defaults.mode }) };
   return {
     data, rule, used, isUnknown, chosen,
     isImage: data.times_s === null,
@@ -92,7 +82,7 @@ function newState(data) {
 /** @param {View} view */
 function partsOf(view) {
   const { state } = view, { data, rule } = state, done = () => released(view);
-  const modes = MODES.filter(([mode]) => mode !== "last_kept" || rule.knowsPairs);
+  const modes = data.modes.filter(([mode]) => mode !== "last_kept" || rule.knowsPairs);
   return {
     readout: make("p", { class: "readout" }),
     spoken: make("p", { class: "spoken", "aria-live": "polite" }),
@@ -115,7 +105,7 @@ function partsOf(view) {
       choose(view, { mode });
       released(view);
     }),
-    side: choice("Of two alike", SIDES, state.chosen.keep, (keep) => {
+    side: choice("Of two alike", data.sides, state.chosen.keep, (keep) => {
       choose(view, { keep });
       released(view);
     }),
@@ -180,7 +170,7 @@ function use(view, used) {
   const { state } = view;
   const goesAlong = !differs(state) && used && (used.mode in state.data.steps || state.rule.knowsPairs);
   [state.used, state.applied] = [used, null];
-  if (goesAlong) choose(view, { ...DEFAULTS, ...used });
+  if (goesAlong) choose(view, { ...state.data.defaults, ...used });
 }
 
 /**
@@ -260,8 +250,8 @@ function toggle(view) {
 // What it says
 
 /** @param {State} state */
-function differs({ used, chosen }) {
-  const now = { ...DEFAULTS, ...used };
+function differs({ data, used, chosen }) {
+  const now = { ...data.defaults, ...used };
   return !used || chosen.mode !== now.mode || chosen.threshold !== now.threshold || chosen.keep !== now.keep;
 }
 

@@ -9,7 +9,8 @@ import { unpack } from "./unpack.js";
  * @typedef {{view: "pruning", source: string, times_s: number[] | null, frames: number, tokens: number,
  *   token_rows: number, token_cols: number, boxes: number[][], sheet: Sheet, steps: Record<string, string>,
  *   pairs: string | null, unit: number, values: number, levels: Record<string, number>, used: Rule | null,
- *   frame: number}} PruningData of vl3/viz/pruning.py
+ *   modes: [string, string][], sides: [string, string][], defaults: Rule, frame: number}} PruningData
+ *   of vl3/viz/pruning.py
  * @typedef {object} Decision
  * @property {Uint8Array} state of every token, REMOVED, KEPT or PLACEHOLDER
  * @property {Float32Array} change what was compared with the threshold

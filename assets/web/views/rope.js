@@ -6,7 +6,8 @@ import { unpack } from "./unpack.js";
 /**
  * @typedef {{view: "positions", source: string, times_s: number[] | null, frames: number, rows: number, cols: number,
  *   merge: number, frequencies: string, row_angles: string, col_angles: string, order: string, frame: number,
- *   language: {tokens: number, before: string, after: string} | null}} PositionsData of vl3/viz/positions.py
+ *   language: {tokens: number, steps: number[], before: string, after: string} | null}} PositionsData
+ *   of vl3/viz/positions.py
  */
 
 /** @param {Pick<PositionsData, "rows" | "cols" | "row_angles" | "col_angles" | "frequencies">} data */
@@ -39,10 +40,10 @@ export function rope(data) {
 
 /**
  * Positions of the tokens in the language model, with every patch (before) and as they are (after); negative
- * where a token was removed.
+ * where a token was removed. They come step after step: a step is a frame, or the frames that a connector joins.
  * @param {NonNullable<PositionsData["language"]>} language
  */
-export function languageOf({ tokens, before, after }) {
+export function languageOf({ tokens, steps, before, after }) {
   const all = { before: unpack(before, Int32Array), after: unpack(after, Int32Array) };
 
   /**
@@ -51,14 +52,16 @@ export function languageOf({ tokens, before, after }) {
    * @param {number} frame
    */
   function extent(which, frame) {
-    const held = all[which].subarray(frame * tokens, (frame + 1) * tokens).filter((position) => position >= 0);
+    const step = steps[frame];
+    const held = all[which].subarray(step * tokens, (step + 1) * tokens).filter((position) => position >= 0);
     return held.length ? { first: held[0], last: held[held.length - 1], number: held.length } : null;
   }
 
   /** @param {number} frame */
   function wordsBefore(frame) {
-    return all.before[frame * tokens] - (frame ? all.before[frame * tokens - 1] + 1 : 0);
+    const first = steps[frame] * tokens;
+    return all.before[first] - (first ? all.before[first - 1] + 1 : 0);
   }
-  return { ...all, tokens, extent, wordsBefore,
+  return { ...all, tokens, steps, extent, wordsBefore,
     reach: { first: Math.max(0, all.before[0] - 20), last: all.before[all.before.length - 1] + 1 } };
 }

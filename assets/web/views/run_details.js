@@ -9,7 +9,8 @@ import { table } from "./controls.js";
 /**
  * @typedef {import("./mount.js").Emit} Emit
  * @typedef {{name: string, time_s: number}} Stage
- * @typedef {{kind: string, text: string, tokens: number, clip: number, frame: number, time_s: number | null}} Piece
+ * @typedef {{kind: string, text: string, tokens: number, clip: number, frame: number, frames: number,
+ *   time_s: number | null}} Piece
  *   of the prompt
  * @typedef {{view: "run", stages: Stage[], total_s: number, pieces: Piece[], prompt: string, prompt_tokens: number,
  *   kept_tokens: number, new_tokens: number, reused_tokens: number, reused_clips: number, first_token_s: number,
@@ -101,12 +102,14 @@ function noteWords({ seed, reused_clips, stopped, truncated, notes }) {
  * @param {Piece} piece
  * @param {(frame: number) => void} [goTo]
  */
-function pieceOf({ kind, text, tokens, clip, frame, time_s }, goTo) {
+function pieceOf({ kind, text, tokens, clip, frame, frames, time_s }, goTo) {
   if (kind === "special") return make("span", { class: "special" }, text);
   if (kind !== "slots") return text;
   const words = `${count(tokens)} visual ${tokens === 1 ? "token" : "tokens"}`;
-  const place = time_s === null ? `Image ${clip + 1}` : `Clip ${clip + 1}, frame ${frame + 1}, ${clockTenths(time_s)}`;
-  const attributes = { class: "chip", title: place, "data-frame": clip === 0 ? frame : null };
+  const which = frames > 1 ? `frames ${frame + 1} to ${frame + frames}` : `frame ${frame + 1}`;
+  const place = time_s === null ? `Image ${clip + 1}` : `Clip ${clip + 1}, ${which}, ${clockTenths(time_s)}`;
+  const attributes = { class: "chip", title: place, "data-frame": clip === 0 ? frame : null,
+    "data-frames": clip === 0 ? frames : null };
   if (goTo && clip === 0 && time_s !== null) return button(words, () => goTo(frame), attributes);
   return make("span", attributes, words);
 }
@@ -117,7 +120,8 @@ function pieceOf({ kind, text, tokens, clip, frame, time_s }, goTo) {
  */
 function markChips(el, frame) {
   for (const chip of /** @type {NodeListOf<HTMLElement>} */ (el.querySelectorAll(".chip"))) {
-    if (frame !== null && chip.dataset.frame === String(frame)) chip.setAttribute("aria-current", "true");
+    const first = Number(chip.dataset.frame ?? NaN), end = first + Number(chip.dataset.frames);
+    if (frame !== null && first <= frame && frame < end) chip.setAttribute("aria-current", "true");
     else chip.removeAttribute("aria-current");
   }
 }

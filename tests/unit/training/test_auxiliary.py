@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from unit.training.test_engine import WORLDS, recipe
+from unit.training.test_trainer import WORLDS, recipe
 
 from vl3.training import setup
 from vl3.training.auxiliary import AuxiliaryLoss
@@ -21,7 +21,7 @@ class Small(AuxiliaryLoss):
         self.rows, self.steps = [], []
 
     def targets(self, record, grids):
-        if record.truth.is_image:
+        if record.truth.kind == "image":
             return None
         return torch.ones(sum(grid.num_tokens for grid in grids), 1, dtype=torch.long)
 

@@ -42,6 +42,7 @@ def test_a_minute_of_training_beats_guessing(tmp_path):
     assert colour.seen >= 0.125 + 0.2
 
 
+@pytest.mark.slow
 def test_it_ends_at_its_deadline(tmp_path):
     recipe = small("nano_demo", tmp_path, batch=Batch(samples=2))
     told = []
@@ -57,6 +58,7 @@ def test_it_ends_at_its_deadline(tmp_path):
         demo.from_nothing(recipe, time.process_time(), lambda count: told.append)
 
 
+@pytest.mark.slow
 def test_the_run_stops_when_the_machine_became_slower(tmp_path):
     (images,) = read_recipe(["--config", "nano_demo"]).data
     recipe = small("nano_demo", tmp_path, data=[replace(images, samples=8)], steps=50)
@@ -65,6 +67,7 @@ def test_the_run_stops_when_the_machine_became_slower(tmp_path):
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
 
+@pytest.mark.slow
 def test_the_time_that_counts_is_that_of_this_process(tmp_path):
     """Sleep, as other work on the machine makes it, neither ends the run nor slows its speed."""
     (images,) = read_recipe(["--config", "nano_demo"]).data
@@ -98,8 +101,8 @@ def test_pictures_of_a_new_colour_are_a_data_set(tmp_path):
     words = [
         turn["content"]
         for record in map(records.__getitem__, range(30))
-        for talk in record.talks
-        for turn in talk
+        for conversation in record.conversations
+        for turn in conversation
         if turn["role"] == "assistant"
     ]
     assert words.count("Brown.") > 10

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from unit.training.test_engine import WORLDS, recipe, start  # noqa: F401
+from unit.training.test_trainer import WORLDS, recipe, start  # noqa: F401
 
 from vl3.data.records import BadSample
 from vl3.prompt import IGNORE

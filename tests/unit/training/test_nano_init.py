@@ -20,8 +20,7 @@ def test_pictures_of_any_size_are_shown_at_the_size_of_the_scenes(nano, size, fr
     pixels = np.zeros((frames, *size, 3), np.uint8)
     times_s = None if frames == 1 else tuple(float(t) for t in range(frames))
     clip = Clip(frames_TYX3=pixels, times_s=times_s, source="black")
-    kind = "image" if clip.is_image else "video"
-    content = [{"type": kind, kind: clip}, {"type": "text", "text": "What is it?"}]
+    content = [{"type": clip.kind, clip.kind: clip}, {"type": "text", "text": "What is it?"}]
     inputs = processor(messages=[{"role": "user", "content": content}])
     _, rows, cols = inputs["grid_thw"][0].tolist()
     assert 16 <= rows * cols // 4 <= 24

@@ -68,6 +68,7 @@ print(json.dumps({"measured": status("VmHWM") - before, "plan": sum(fullest.valu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("way", "checkpointing"),

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from unit.training.test_engine import recipe
 from unit.training.test_runs import metrics, weights
+from unit.training.test_trainer import recipe
 
 from vl3.training import run as runs
 from vl3.training.recipe import Adapter, Batch, Optim, Rates, Source, Start, World

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from vl3.training.ready import TRACKERS, check_ready
 from vl3.training.recipe import Source, Start

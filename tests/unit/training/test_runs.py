@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from train_cli.__main__ import main
 from vl3.families import read_config
@@ -354,6 +354,7 @@ def test_a_finished_run_says_so(begun, tmp_path, caplog):
     assert "is at step 2 already" in caplog.text
 
 
+@pytest.mark.slow
 def test_only_the_last_checkpoints_stay(tmp_path):
     runs.run(recipe(tmp_path, steps=5, save_every=1, keep=2))
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == [
@@ -362,12 +363,14 @@ def test_only_the_last_checkpoints_stay(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_not_taken(tmp_path):
     runs.run(recipe(tmp_path, steps=2, save_every=1))
     (tmp_path / "run" / "checkpoint-9").mkdir()
     assert checkpoints(tmp_path / "run")[-1].name == "checkpoint-2"
 
 
+@pytest.mark.slow
 def test_a_run_does_not_overwrite_another(tmp_path):
     runs.run(recipe(tmp_path, steps=1))
     with pytest.raises(FileExistsError, match="resume it"):
@@ -384,6 +387,7 @@ def test_mixed_precision_of_frozen_parts(tmp_path):
     assert {p.dtype for p in model.language.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_batch(tmp_path):
     endless = recipe(tmp_path, rates=Rates(language=1e30), optim=Optim(warmup=0.0), steps=4)
     with pytest.raises(NotFinite, match=r"clips:|images:"):
@@ -410,6 +414,7 @@ def test_held_out_questions_are_answered_during_the_run(tmp_path):
     assert "[[" in (tmp_path / "run/first_sample.txt").read_text()
 
 
+@pytest.mark.slow
 def test_samples_that_cannot_be_read_are_named_and_end_the_run(tmp_path):
     data = tmp_path / "data.jsonl"
     row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from train_cli import plan
 from train_cli.__main__ import main
@@ -199,7 +199,7 @@ def test_scenes_as_nano_is_scored_on_are_remembered():
 def test_remembering_costs_nothing_until_the_adapter_says_something_else(adapted):
     model, processor = adapted
     scenes = remember.scenes("a seed", 2)
-    assert scenes[0].talks != remember.scenes("another", 2)[0].talks
+    assert scenes[0].conversations != remember.scenes("another", 2)[0].conversations
     same = pytest.approx(0, abs=1e-6)
     assert [loss.item() for loss in remember.losses(model, processor, scenes)] == [same, same]
     with torch.autocast("cpu", torch.bfloat16):
@@ -238,6 +238,7 @@ def test_remembering_beside_others_in_mixed_precision_gives_the_gradients_of_eac
         torch.testing.assert_close(grad, grads[0, 1][name] + grads[1, 2][name])
 
 
+@pytest.mark.slow
 def test_the_arithmetic_of_remembering_is_planned(adapted, tmp_path):
     """Counted by torch; the plan leaves out norms and tables, and takes every patch as kept."""
     model, processor = adapted
@@ -265,6 +266,7 @@ def test_remembering_needs_the_model_as_it_was(changes, tmp_path):
         recipe(tmp_path, start=NANO, remember=2, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_that_remembers_goes_on_as_if_never_interrupted(tmp_path):
     data = [Source(name="mine", path=str(written(tmp_path, "Red.", "Blue.")))]
     settings = {**ADAPTED, "data": data, "batch": Batch(samples=1)}

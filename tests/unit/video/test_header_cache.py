@@ -14,7 +14,7 @@ from vl3.video.timeline import scan
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch, decoding_here):
     """Paths that PyAV and PIL open from now on."""
     names = []
     for module in (av, Image):
@@ -57,7 +57,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, opened):
     assert video.probe(path).width_px == 128
     Image.new("RGB", (20, 30)).save(tmp_path / "film.png")
     os.replace(tmp_path / "film.png", path)
-    assert video.probe(path).is_image
+    assert video.probe(path).kind == "image"
 
 
 def test_an_error_is_not_remembered(tmp_path):

@@ -23,7 +23,7 @@ def test_an_image_has_no_time(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(SQUARES).save(path)
     for clip in (video.read_image(path), video.read(path), video.read_image(SQUARES)):
-        assert (clip.times_s, clip.is_image, clip.lost_frames) == (None, True, 0)
+        assert (clip.times_s, clip.kind, clip.lost_frames) == (None, "image", 0)
         assert np.array_equal(clip.frames_TYX3[0], SQUARES)
     assert video.schedule(path).times_s is None
     probe = video.probe(path)
@@ -231,7 +231,7 @@ def test_pictures_of_phones_are_whole_and_upright(tmp_path, orientation, tile_px
     assert video.is_image(path)
     clip, probe = video.read(path), video.probe(path)
     assert clip.frames_TYX3.shape == (1, 80, 240, 3)
-    assert clip.is_image
+    assert (clip.kind, clip.is_image) == ("image", True)
     assert numbers(clip.frames_TYX3) == [1234]
     assert (probe.kind, probe.height_px, probe.width_px) == ("image", 80, 240)
 

@@ -13,6 +13,8 @@ import vl3.video as video
 from vl3.video import limits, mp4_boxes, timeline
 from vl3.video.watchdog import run_with_watchdog
 
+pytestmark = pytest.mark.usefixtures("decoding_here")  # where limits are set as the tests have them
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):

@@ -204,7 +204,7 @@ def test_mostly_damaged_is_refused(tmp_path):
         video.read(damaged, fps=25)
 
 
-def test_a_stalled_decoder_is_given_up(tmp_path, monkeypatch):
+def test_a_stalled_decoder_is_given_up(tmp_path, monkeypatch, decoding_here):
     path = write_clip(tmp_path / "stall.mp4", 50)
     video.schedule(path)
     original, ended = timeline.packets, threading.Event()

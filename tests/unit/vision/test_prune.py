@@ -1,11 +1,15 @@
 """DiffFP: what stays, in every mode, for exact integers and for normalised floats."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vl3 import ops
+from vl3.settings import PruneMode
 from vl3.values import Grid, Patches
 from vl3.vision import patchify, prune
 from vl3.vision.prune import MOST_TOKENS, keep_all
@@ -213,3 +217,7 @@ def test_values_of_another_kind_are_refused_in_words(change, words):
 def test_wrong_settings_are_refused_in_words(change, words):
     with pytest.raises(ValueError, match=words):
         prune(patches(clip()), **change)
+
+
+def test_the_kernels_know_the_same_modes():
+    assert get_args(PruneMode) == get_args(ops.Mode)

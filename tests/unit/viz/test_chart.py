@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from vl3.values import Grid, Keep, PromptSegment
 from vl3.viz import figures
 from vl3.viz.chart import Chart, NoPicture, _drawing, alt_text, png
+from vl3.viz.figures.style import CLEAR
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WHITE, JUPYTER_DARK = "#ffffff", "#111111"
@@ -69,7 +70,7 @@ def contrast(colour: str, ground: str) -> float:
 @pytest.mark.parametrize("figure", charts(), ids=lambda figure: figure.layout.title.text)
 def test_every_colour_is_seen_on_a_light_page_and_on_a_dark_one(figure):
     layout = figure.to_plotly_json()["layout"]
-    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == figures.CLEAR
+    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == CLEAR
     assert contrast(layout["font"]["color"], WHITE) > 4.1
     assert contrast(layout["font"]["color"], JUPYTER_DARK) > 4.1
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
@@ -94,6 +95,7 @@ def test_words_for_those_who_do_not_see_it(figure):
     assert re.search("lines|bars|heat map", words)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_notebook_that_was_run_keeps_pictures_of_charts_views_and_sliders():
     cells = (

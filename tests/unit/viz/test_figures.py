@@ -9,7 +9,7 @@ import torch
 from choreographer.browsers.chromium import Chromium
 
 from vl3.interpret import Attention
-from vl3.values import Grid, Patches, PromptSegment
+from vl3.values import Grid, Patches, PromptSegment, TokenGrid
 from vl3.vision.patchify import patchify
 from vl3.vision.prune import prune
 from vl3.vision.resize import fit_grid
@@ -39,7 +39,7 @@ def values(trace) -> np.ndarray:
 def attention() -> Attention:
     grid = Grid(frames=3, rows=2, cols=2, merge=1)
     keep_M = np.array([1, 1, 1, 1, 0, 1, 0, 0, 1, 0, 0, 1], bool)
-    places = token_layout([grid], keep_M, [(0.0, 1.0, 2.0)], [(28, 28)])
+    places = token_layout([TokenGrid.of_cells(grid)], keep_M, [(0.0, 1.0, 2.0)], [(28, 28)])
     weight = np.random.default_rng(0).dirichlet(np.ones(10), (2, 3, 2)).astype(np.float32)
     return Attention(
         source="language",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import vl3
-from vl3.values import Clip, Grid
+from vl3.values import Clip, Grid, TokenGrid
 from vl3.vision.token_map import token_layout
 from vl3.viz import attention, export
 
@@ -248,7 +248,12 @@ def test_slots_of_a_frame_follow_each_other():
     rng = np.random.default_rng(3)
     for _ in range(20):
         keep = rng.random(22) < 0.5
-        found = token_layout(grids, keep, [(0.0, 1.0, 2.0), None], [(20, 30), (40, 40)])
+        found = token_layout(
+            [TokenGrid.of_cells(grid) for grid in grids],
+            keep,
+            [(0.0, 1.0, 2.0), None],
+            [(20, 30), (40, 40)],
+        )
         for slot in range(len(found)):
             first, end = attention._frame_of(found, slot)
             same = (found.clip_K == found.clip_K[slot]) & (found.frame_K == found.frame_K[slot])

@@ -93,10 +93,12 @@ def test_any_language_model_is_assembled_saved_and_chatted_with(kind, siglip, la
     export(model, processor, tmp_path)
     assert vl3.families.read_config(tmp_path).text_config.model_type == KINDS[kind][0]
     studio = vl3.load(tmp_path)
-    first, second = (studio.reply(talk, max_new_tokens=8) for talk in (ASKED, MORE))
+    first, second = (studio.reply(conversation, max_new_tokens=8) for conversation in (ASKED, MORE))
     assert second.ledger.reused_tokens > WINDOW, "the clip's keys and values are not there"
-    for talk, reply in ((ASKED, first), (MORE, second)):
-        inputs = processor(messages=talk, add_generation_prompt=True, add_system_prompt=True)
+    for conversation, reply in ((ASKED, first), (MORE, second)):
+        inputs = processor(
+            messages=conversation, add_generation_prompt=True, add_system_prompt=True
+        )
         assert inputs["input_ids"][0].tolist() == list(reply.prompt_ids)
         assert reply.token_ids
         cut = inputs["input_ids"].shape[1]

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from unit.training.test_engine import recipe
 from unit.training.test_runs import LORA
+from unit.training.test_trainer import recipe
 
 import vl3
 import vl3.video
@@ -19,7 +19,7 @@ from vl3.training.recipe import Adapter, Rates, Start
 from vl3.webapp import widget_values
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
-from vl3.webapp.media import Media
+from vl3.webapp.uploads import Uploads
 from vl3.weights import merge
 from vl3.weights.adapters import read_base
 from vl3.weights.digest import weights_digest
@@ -214,28 +214,29 @@ def test_chat_takes_a_run(kind, trained, capsys):
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory):
-    return Media(tmp_path_factory.mktemp("uploads"), vl3.video, 10**9)
+    return Uploads(tmp_path_factory.mktemp("uploads"), vl3.video, 10**9)
 
 
 @pytest.mark.parametrize("kind", ["full", "lora", "qlora"])
 def test_the_app_opens_a_run(kind, trained, media):
     first = {"model": str(trained / kind), "quantize": None, "adapter": None}
-    desk = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, **first)
-    facts = widget_values.header(desk.card, 0)["facts"]
+    controller = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, **first)
+    facts = widget_values.header(controller.card, 0)["facts"]
     assert facts[0] == kind
     assert ("nf4" in facts) == (kind == "qlora")
     assert (f"adapter {kind}/checkpoint-2" in facts) == (kind != "full")
 
 
+@pytest.mark.slow
 def test_the_app_puts_on_the_adapter_of_a_run_or_a_checkpoint(trained, media):
-    desk = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
+    controller = Controller(partial(vl3.load, device="cpu", offline=True), media, {}, model=NANO)
     for folder in (trained / "lora", trained / "lora" / "checkpoint-2"):
-        desk.load("", "none", str(folder))
-        assert "adapter lora/checkpoint-2" in widget_values.header(desk.card, 0)["facts"]
+        controller.load("", "none", str(folder))
+        assert "adapter lora/checkpoint-2" in widget_values.header(controller.card, 0)["facts"]
     with pytest.raises(UserError, match="whole model; load it as the model"):
-        desk.load("", "none", str(trained / "full"))
+        controller.load("", "none", str(trained / "full"))
     with pytest.raises(UserError, match="and the weights in full/checkpoint-2 are others"):
-        desk.load(str(trained / "full"), "none", str(trained / "lora"))
-    assert "adapter lora/checkpoint-2" in widget_values.header(desk.card, 0)["facts"], (
+        controller.load(str(trained / "full"), "none", str(trained / "lora"))
+    assert "adapter lora/checkpoint-2" in widget_values.header(controller.card, 0)["facts"], (
         "as it was before"
     )

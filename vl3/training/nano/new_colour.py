@@ -14,8 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from vl3.toyworld.draw import film
 from vl3.toyworld.questions import QA, ask_many
-from vl3.toyworld.world import Level, Scene, film, sample_scene
+from vl3.toyworld.world import Level, Scene, sample_scene
 from vl3.values import Clip
 
 PICTURES = Level(seconds=(0, 0), sprites=(1, 3))

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from vl3.model import VL3ForConditionalGeneration
 from vl3.prompt import IGNORE
-from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, coverage, film, sample_scene
+from vl3.toyworld.draw import coverage, film
+from vl3.toyworld.world import COLOURS, SHAPES, Digit, Level, Scene, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.values import Clip, Grid
 from vl3.vision.patchify import patchify
@@ -102,7 +103,7 @@ UNCLEAR = -2
 
 
 def token_things(scene: Scene, grid: Grid, time_s: float = 0.0) -> list[int]:
-    """What covers most of each token of a frame, as vl3.toyworld.world.coverage counts.
+    """What covers most of each token of a frame, as vl3.toyworld.draw.coverage counts.
 
     -1 where nothing does, UNCLEAR where hardly anything does
     """

@@ -1,7 +1,7 @@
 """The temporal loss: what each visual token of a clip should know of what happens, in words.
 
-Whoever is asked about a moment has to find the frame of that moment, and the only clock is the
-stamp in words before each frame; whoever is asked when or where a thing went has to put its frames
+A question about a moment needs the frame of that moment, and the only clock is the
+stamp in words before each frame; a question about when or where a thing went needs its frames put
 together. From answers alone nano learns this slowly, and for one thing at a time only. So the
 states of visual tokens, some layers up, are compared with the embeddings of words: they should
 point to the seconds of their stamp, to the second at which what they show came, to the way it
@@ -121,7 +121,7 @@ class TemporalLoss(AuxiliaryLoss):
 
     def targets(self, record: Record, grids: Sequence[Grid]) -> torch.Tensor | None:
         scene = record.truth
-        return None if scene is None or scene.is_image else truth(scene, *grids)
+        return None if scene is None or scene.kind == "image" else truth(scene, *grids)
 
     def of_pass(
         self, model: VL3ForConditionalGeneration, part: MicroBatch, output: VL3Output

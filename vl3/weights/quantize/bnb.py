@@ -98,7 +98,7 @@ def use_cpu_kernels(model: nn.Module) -> None:
             layer.__class__ = Linear4bitCPU  # the same weights and hooks, another forward
 
 
-def inspect(model: nn.Module, kind: str, rounded: tuple[str, ...] = ()) -> Quantized:
+def inspect(model: Any, kind: str, rounded: tuple[str, ...] = ()) -> Quantized:
     """Which layers of a loaded model are quantized, after checking that they are the right ones.
 
     rounded: the layers that vl3.weights.quantize.int8_rows replaced

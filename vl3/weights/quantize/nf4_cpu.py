@@ -4,8 +4,8 @@ bitsandbytes has a kernel for such a CPU that multiplies by packed nibbles, seve
 than bfloat16 for one row, half as slow again as bfloat16 for 256 and more. It wants the nibbles in
 an order of its own, to which bitsandbytes changes at the first forward pass, and from which it does
 not come back exactly. Here a layer changes when the first few rows arrive, comes back to the very
-bytes, and does so by itself whenever somebody asks for its weight: peft that merges, a state that
-is saved. Memory is that of one set of bytes.
+bytes whenever its weight is read: by peft when it merges, or when a state is saved. Memory is that
+of one set of bytes.
 
 Bytes of a weight with N outputs and K inputs; h is the high half of a byte, l the low one:
 

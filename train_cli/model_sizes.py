@@ -1,0 +1,79 @@
+"""Sizes of the model that a recipe starts from, known without loading it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from train_cli.config import bundled, read_recipe
+from vl3.training.recipe import Recipe
+
+
+class UnknownSizes(ValueError):
+    """The sizes of the model cannot be read here."""
+
+
+def sizes(recipe: Recipe):
+    """Sizes of the model that the recipe starts from.
+
+    A run that has not been made has the sizes of its bundled recipe's start; the released models
+    and the parts they were made of are known by name.
+    """
+    from vl3.config import VL3Config, nano
+
+    start = recipe.start
+    if start.nano:
+        return nano(vocab_size=1024, image_token_id=0)
+    if start.model:
+        return _whole(start.model)
+    text = _text(start.language)
+    return VL3Config(vision_config=_vision(start.vision), text_config=text)
+
+
+def _whole(name: str):
+    from vl3.weights.sizes import sizes_of
+
+    made_by = None if Path(name).expanduser().is_dir() else _recipe_of(name)
+    return sizes(made_by) if made_by else or_unknown(lambda: sizes_of(name))
+
+
+def _recipe_of(folder: str) -> Recipe | None:
+    """The bundled recipe, with the overlay 7b where its name ends so, whose runs lie there."""
+    for name in bundled():
+        for twin in (name, f"{name}_7b"):
+            if folder.rstrip("/") == f"runs/{twin}" and name.startswith(("stage", "nano")):
+                return read_recipe(["--config", twin])
+    return None
+
+
+def _vision(name: str):
+    from vl3.config import VL3VisionConfig
+    from vl3.families import read_vision
+
+    if Path(name).expanduser().is_dir():
+        return or_unknown(lambda: read_vision(Path(name)))
+    if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
+        return VL3VisionConfig()
+    return _whole(name).vision_config
+
+
+def _text(name: str):
+    from vl3.config import videollama3_2b, videollama3_7b
+    from vl3.families import read_language
+
+    if Path(name).expanduser().is_dir():
+        return or_unknown(lambda: read_language(Path(name)))
+    known = {"1.5B": videollama3_2b, "7B": videollama3_7b}
+    if matched := re.fullmatch(r"Qwen/Qwen2\.5-(1\.5B|7B)(-Instruct)?", name):
+        return known[matched[1]]().text_config
+    raise UnknownSizes(f"the sizes of {name} are not known here; give a folder")
+
+
+def or_unknown(reading):
+    """What reading() returns. Raises: UnknownSizes for a model that cannot be read."""
+    from vl3.families.layouts import LayoutError
+
+    try:
+        return reading()
+    except (LayoutError, OSError) as error:
+        raise UnknownSizes(str(error)) from error
