@@ -3,7 +3,7 @@
 import pytest
 import torch
 from transformers import GPT2Config
-from unit.training.test_engine import recipe
+from unit.training.test_trainer import recipe
 
 from vl3.config import nano
 from vl3.language.layers import decoder_layers
