@@ -29,7 +29,7 @@ from vl3.arguments import number
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}
 
 # GB that one GPU needs by `plan`, for the whole model in training and for adapters.
-FULL_GB = {"2b": 56, "7b": 193}
+FULL_GB = {"2b": 52, "7b": 193}
 LORA_GB = {"2b": 12, "7b": 32}
 
 QUESTIONS = {

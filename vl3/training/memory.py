@@ -1,13 +1,10 @@
 """The memory of a training step: nothing is loaded, nothing runs.
 
-It is counted tensor by tensor, as autograd keeps them: a linear layer keeps its
-input when its weight learns, a product keeps both factors, a softmax its result. What is added is
-what one backward pass holds besides: gradients on their way through the layer that needs most.
+What autograd keeps is counted on the model itself (vl3.training.activations). What is added is what
+one backward pass holds besides: gradients on their way through the layer that needs most.
 Assumed is what vl3.training does: whatever learns is float32, in bfloat16 runs its products are
 computed in bfloat16; frozen weights have the format of the arithmetic; a pass is rows of samples
 with at most batch.tokens language tokens; the loss takes CHUNK_TOKENS learned tokens at a time.
-Not counted is what a few language models keep besides: GPT-2, with dropout and an activation of
-several steps, took half as much again as is said here.
 """
 
 from __future__ import annotations
@@ -18,10 +15,11 @@ from typing import cast
 from vl3.config import VL3Config
 from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
+from vl3.training.activations import Kept, kept_of_pass
 from vl3.training.optim import rates_for
 from vl3.training.ranges import MODULES
 from vl3.training.recipe import Adapter, Recipe
-from vl3.weights.sizes import NF4_BYTES, Linear, Widths, parts, widths
+from vl3.weights.sizes import NF4_BYTES, Linear, parts, widths
 
 SMALL = 500_000_000  # parameters below which a CPU run computes attention weights openly
 
@@ -131,131 +129,21 @@ def largest_pass(recipe: Recipe, *, frame_patches: int | None = None) -> Shape:
     )
 
 
-# What autograd keeps
+# A step
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class How:
-    """How a module takes part in a step: its weights learn, adapters do, or gradients pass only."""
-
-    learns: bool
-    adapter: Adapter | None
-    machine: Machine
-
-    def inputs(self, width: int, linears: int, *, cast: bool) -> float:
-        """Bytes per token kept of what `linears` layers read, all of them the same tensor.
-
-        cast: it is float32 and a bfloat16 run converts it, anew for each layer
-        """
-        size = self.machine.compute_bytes
-        copies = linears if cast and size == 2 else 1
-        kept = width * size * copies if self.learns else 0
-        if self.adapter is None:
-            return kept
-        rank = linears * self.adapter.rank * size
-        if not self.adapter.dropout:
-            return kept + width * size * copies + rank
-        # Each adapter drops other values. A CPU keeps the factors as float32, a GPU a byte each.
-        mask = 1 if self.machine.device == "cuda" else 4
-        return kept + linears * width * (mask + size) + rank
-
-    def outputs(self, width: int) -> float:
-        """Bytes per token kept of what linear layers give: DoRA scales two parts of it."""
-        is_dora = self.adapter is not None and self.adapter.kind == "dora"
-        return 2 * width * self.machine.compute_bytes if is_dora else 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """Bytes per token (or patch) of one block.
-
-    attention, mlp: kept for the backward pass; passing: what that pass needs besides
-    """
-
-    attention: float
-    mlp: float
-    passing: float
-
-    @property
-    def kept(self) -> float:
-        return self.attention + self.mlp
-
-
-def vision_block(config, how: How, frame: int) -> Block:
-    """One block of the vision encoder, per patch."""
-    D, inner, size = config.hidden_size, config.intermediate_size, how.machine.compute_bytes
-    heads = config.num_attention_heads
-    norm = 4 * D + 8  # input, mean and deviation
-    attention = (
-        norm
-        + how.inputs(D, 3, cast=True)
-        + how.outputs(3 * D)
-        + 3 * D * size  # q, k, v
-        + attended(heads, frame, D, how)
-        + how.outputs(D)
-    )
-    mlp = (
-        norm
-        + how.inputs(D, 1, cast=True)
-        + how.outputs(inner)
-        + inner * size  # what enters GELU
-        + how.inputs(inner, 1, cast=False)
-        + how.outputs(D)
-    )
-    return Block(
-        attention=attention, mlp=mlp, passing=passing(heads, frame, D, inner, mlp, how.machine)
-    )
-
-
-def language_layer(found: Widths, heads: int, how: How, row: int) -> Block:
-    """One layer of the language model, per token."""
-    E, inner, size = found.hidden, found.inner, how.machine.compute_bytes
-    width, narrow, gates = found.queries, found.keys, found.gates
-    norm = 4 * E + (4 * E if how.learns else 0)  # input; before its scale, where that learns
-    attention = (
-        norm
-        + how.inputs(E, 3, cast=True)
-        + how.outputs(width + 2 * narrow)
-        + 3 * width * size  # q, and k and v repeated for every query head
-        + attended(heads, row, width, how)
-        + how.outputs(E)
-    )
-    mlp = (
-        norm
-        + how.inputs(E, gates, cast=True)
-        + how.outputs(gates * inner)
-        + (2 * gates - 1) * inner * size  # gate before and after its activation, and up
-        + how.inputs(inner, 1, cast=False)
-        + how.outputs(E)
-    )
-    return Block(
-        attention=attention, mlp=mlp, passing=passing(heads, row, E, inner, mlp, how.machine)
-    )
-
-
-def attended(heads: int, island: int, width: int, how: How) -> float:
-    """Kept of the attention weights and of what they gather, which the output layer reads.
-
-    Open weights are float32, with a bfloat16 copy in such a run. The fused kernel keeps its result,
-    the very tensor that the output layer reads.
-    """
-    size = how.machine.compute_bytes
-    read = how.inputs(width, 1, cast=False)
-    if how.machine.eager:
-        return heads * island * (4 if size == 4 else 6) + read
-    return max(width * size, read)
-
-
-def passing(heads: int, island: int, width: int, inner: int, mlp: float, machine: Machine) -> float:
-    """Needed by the backward pass of one block besides what is kept.
+def passing(
+    heads: int, island: int, width: int, inner: int, behind: float, machine: Machine
+) -> float:
+    """Bytes per token that the backward pass of one layer needs besides what is kept.
 
     Either in the MLP: gradients of two factors and of their product; or, where attention weights
-    are open, in the softmax: gradients of its result and of its input. By then the MLP is done and
-    what it kept is free again.
+    are open, in the softmax: gradients of its result and of its input. By then what was kept behind
+    it is free again.
     """
     size = machine.compute_bytes
     in_mlp = (3 * inner + 2 * width) * size
-    in_softmax = 2 * heads * island * 4 + 4 * width * size - mlp if machine.eager else 0
+    in_softmax = 2 * heads * island * 4 + 4 * width * size - behind if machine.eager else 0
     return max(in_mlp, in_softmax)
 
 
@@ -269,15 +157,6 @@ def gradient_flow(recipe: Recipe) -> dict[str, bool]:
     return flows
 
 
-def how_of(recipe: Recipe, name: str, machine: Machine) -> How:
-    adapted = recipe.adapter is not None and name in recipe.adapter.on
-    return How(
-        learns=bool(getattr(recipe.rates, name)),
-        adapter=recipe.adapter if adapted else None,
-        machine=machine,
-    )
-
-
 # The table
 
 
@@ -289,13 +168,14 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     """
     rows = module_rows(recipe, config, machine)
     trainable = sum(row.trainable for row in rows)
-    vision, language, vision_work, language_work = _activations(recipe, config, shape, machine)
+    vision, connector, language, vision_work, language_work = _activations(
+        recipe, config, shape, machine
+    )
     text = config.text_config
     chunk = min(CHUNK_TOKENS, shape.learned)
     table = text.vocab_size * text.hidden_size * 4 if recipe.rates.language else 0
     # Normalised logits and two gradients of them, or one and the gradient of the output table.
     loss = max(3 * 4 * chunk * text.vocab_size, 4 * chunk * text.vocab_size + table)
-    connector = _connector(recipe, config, shape, machine)
     mask = shape.tokens * shape.row * (machine.compute_bytes + 3)  # and the yes/no tables behind it
     pixels = 2 * shape.patches * config.vision_config.patch_values  # this pass and the next
     found = {
@@ -327,55 +207,44 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     return found
 
 
-def _activations(recipe, config, shape, machine) -> tuple[float, float, float, float]:
-    """Kept by the vision encoder and by the language model, and the passing needs of each."""
-    vision, text = config.vision_config, config.text_config
-    D, E = vision.hidden_size, text.hidden_size
-    how = how_of(recipe, "vision", machine)
-    block = vision_block(vision, how, shape.frame)
-    stream = D * (4 if how.learns else machine.compute_bytes)
-    kept, passing = _through(
-        vision.num_hidden_layers, block, stream, "vision" in recipe.checkpointing
-    )
-    # The pixels where the patch embedding learns, the last norm, the merged features.
-    kept += vision.patch_values * machine.compute_bytes * how.learns + 4 * D + stream / 4
-    see, see_passing = shape.patches * kept, shape.patches * passing
-    if not gradient_flow(recipe)["vision"]:
+def _activations(recipe, config, shape, machine) -> tuple[float, float, float, float, float]:
+    """Kept by encoder, connector and language model; what the backward pass of a layer of encoder
+    and language model needs besides."""
+    kept = kept_of_pass(recipe, config, shape, machine)
+    vision, text, flows = config.vision_config, config.text_config, gradient_flow(recipe)
+    D, E, heads = vision.hidden_size, text.hidden_size, vision.num_attention_heads
+    inner, size = vision.intermediate_size, machine.compute_bytes
+    if flows["vision"]:
+        behind = kept["vision"].behind / max(1, shape.patches)
+        passes = shape.patches * passing(heads, shape.frame, D, inner, behind, machine)
+        again = "vision" in recipe.checkpointing
+        see, see_passing = _through(vision.num_hidden_layers, kept["vision"], passes, again)
+    else:
         # A frozen encoder keeps nothing and takes a piece of the clip at a time; one block at a
         # time holds its widest tensors.
         piece = min(shape.patches, max(CHUNK_PATCHES[machine.device], shape.frame))
-        inner, heads = vision.intermediate_size, vision.num_attention_heads
         open_weights = 2 * 4 * heads * shape.frame if machine.eager else 0
-        widest = max(2 * inner, 4 * D) * machine.compute_bytes + open_weights
-        see, see_passing = stream * shape.visual, piece * (2 * stream + widest)
-    how = how_of(recipe, "language", machine)
-    layer = language_layer(widths(config), text.num_attention_heads, how, shape.row)
-    stream = E * (4 if how.learns else machine.compute_bytes)
-    kept, passing = _through(
-        text.num_hidden_layers, layer, stream, "language" in recipe.checkpointing
-    )
-    kept += 2 * 4 * E + stream  # the last norm, and the states that the loss reads
-    return see, shape.tokens * kept, see_passing, shape.tokens * passing
+        widest = max(2 * inner, 4 * D) * size + open_weights
+        see, see_passing = D * size * shape.visual, piece * (2 * D * size + widest)
+    # What the connector gives is held until the language model is done.
+    connector = kept["connector"].around + shape.visual * E * (4 if flows["connector"] else size)
+    heads, inner = text.num_attention_heads, widths(config).inner
+    behind = kept["language"].behind / shape.tokens
+    passes = shape.tokens * passing(heads, shape.row, E, inner, behind, machine)
+    again = "language" in recipe.checkpointing
+    say, say_passing = _through(text.num_hidden_layers, kept["language"], passes, again)
+    say += kept["language"].stream  # the states that the loss reads
+    return see, connector, say, see_passing, say_passing
 
 
-def _through(layers: int, block: Block, stream: float, checkpointed: bool) -> tuple[float, float]:
-    """Kept over all blocks and needed in passing, per token.
+def _through(layers: int, kept: Kept, passing: float, checkpointed: bool) -> tuple[float, float]:
+    """Kept over all layers, and needed in passing.
 
-    A checkpointed block keeps its input; the whole block comes back while its gradients are made.
+    A checkpointed layer keeps its input; the whole layer comes back while its gradients are made.
     """
     if checkpointed:
-        return layers * stream, block.kept + block.passing
-    return layers * block.kept, block.passing
-
-
-def _connector(recipe, config, shape, machine) -> float:
-    how, size = how_of(recipe, "connector", machine), machine.compute_bytes
-    D, E = config.vision_config.hidden_size, config.text_config.hidden_size
-    if not gradient_flow(recipe)["connector"]:
-        return shape.visual * E * size
-    depth = max(1, sum(layer.times for layer in parts(config)["connector"].linears))
-    kept = how.inputs(D, 1, cast=True) + (depth - 1) * (E * size + how.inputs(E, 1, cast=False))
-    return shape.visual * (kept + E * 4)
+        return kept.around + layers * kept.stream, kept.layer + passing
+    return kept.around + kept.first + (layers - 1) * kept.layer, passing
 
 
 def _weight_bytes(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[str, float]:

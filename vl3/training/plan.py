@@ -18,7 +18,6 @@ from vl3.training.memory import (
     ModuleRow,
     Shape,
     gradient_flow,
-    how_of,
     largest_pass,
     memory,
     module_rows,
@@ -321,10 +320,9 @@ def step_flops(
     seen = {"vision": pairs[1], "connector": 0.0, "language": pairs[0]}
     total = 0.0
     flows = {name: backward and flow for name, flow in gradient_flow(recipe).items()}
-    machine = Machine(device="cuda", compute_bytes=2, eager=False)
     for name, part in parts(config).items():
-        how = how_of(recipe, name, machine)
-        passes = 1 + flows[name] * (1 + how.learns + (name in recipe.checkpointing))
+        learns = bool(getattr(recipe.rates, name))
+        passes = 1 + flows[name] * (1 + learns + (name in recipe.checkpointing))
         count = {"vision": patches, "connector": tokens, "language": tokens}[name]
         met = part.active + sum(layer.weights for layer in part.linears)
         total += 2 * passes * count * met

@@ -93,10 +93,12 @@ def test_the_plan_is_near_the_measured_peak(way, checkpointing, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("way", ["full", "lora"])
-@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "gpt2"])
 def test_the_plan_holds_for_another_language_model(kind, way, tmp_path):
-    """No biases, and experts that are kept as one tensor."""
+    """No biases, experts that are kept as one tensor, an activation of several steps."""
     sizes = {"hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 288}
+    if kind == "gpt2":
+        sizes = {"n_embd": 192, "n_layer": 6, "n_head": 4, "n_positions": 4096}
     write_language(tmp_path / "language", kind, plain_tokenizer(), rows=1024, **sizes)
     model, processor = assemble(write_siglip(tmp_path / "siglip"), tmp_path / "language")
     export(model, processor, tmp_path / "start")
