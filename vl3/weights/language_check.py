@@ -25,8 +25,9 @@ ATTENDING = {"full_attention", "sliding_attention", "chunked_attention"}  # kind
 def check_language(language: PreTrainedModel, name: str) -> None:
     """Raises LayoutError, in one sentence, for a language model that would not work here.
 
-    What answers read is asked of a few tokens: embeddings in place of ids, the output head apart
-    from the layers, a prompt in pieces, and its end taken back and read again.
+    What answers and training read is asked of a few tokens: embeddings in place of ids, the output
+    head apart from the layers, a prompt in pieces, its end taken back and read again, and a mask of
+    which token sees which.
     """
     kind = f"{name} is a {language.config.model_type} model, which does not work here: "
     layer_types = set(getattr(language.config, "layer_types", None) or ())
@@ -45,7 +46,7 @@ def check_language(language: PreTrainedModel, name: str) -> None:
     except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:160]
         raise LayoutError(
-            f"{kind}it cannot be read in pieces ({why}); choose another language model"
+            f"{kind}it cannot be read as answers and training do ({why}); choose another language model"
         ) from error
     allowed = TOLERANCE.get(said.dtype, HALF_TOLERANCE) * float(said.float().std())
     for what, logits in pieces.items():
@@ -68,9 +69,15 @@ def _answers(language: PreTrainedModel) -> tuple[torch.Tensor, dict[str, torch.T
     read(embeds_BLE[:, start:], past_key_values=cache, use_cache=True)
     for layer in cache.layers:
         layer.crop(start - layer.get_seq_length())
+    sees_B1LL = torch.ones(1, 1, TOKENS, TOKENS, dtype=torch.bool, device=language.device).tril()
+    mask_B1LL = torch.zeros_like(sees_B1LL, dtype=embeds_BLE.dtype)
+    mask_B1LL.masked_fill_(~sees_B1LL, torch.finfo(embeds_BLE.dtype).min)
     return language(input_ids=ids_BL, use_cache=False).logits, {
         "its logits are more than what its output head gives": read(embeds_BLE, use_cache=False),
         "a prompt in pieces is not the prompt as a whole": read(
             embeds_BLE[:, start:], past_key_values=cache, use_cache=True
+        ),
+        "it does not look where a mask says": read(
+            embeds_BLE, attention_mask=mask_B1LL, use_cache=False
         ),
     }
