@@ -46,7 +46,8 @@ def check_language(language: PreTrainedModel, name: str) -> None:
     except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:160]
         raise LayoutError(
-            f"{kind}it cannot be read as answers and training do ({why}); choose another language model"
+            f"{kind}it cannot be read as answers and training do ({why}); choose another language "
+            "model"
         ) from error
     allowed = TOLERANCE.get(said.dtype, HALF_TOLERANCE) * float(said.float().std())
     for what, logits in pieces.items():
