@@ -10,7 +10,8 @@ ffmpeg.c).
 Differences: a rotated clip comes out upright and pixels square (the official reader scrambles the
 first and ignores the second); sizes are of RGB by PIL instead of YUV by swscale; there is no
 precise_time and no temporal_factor; a clip whose clock begins more than a day after 0 (a wall
-clock) is counted from its start.
+clock) is counted from its start; a range of a transport stream (.ts) has the frames from its start
+on, where ffmpeg's seek lands on the next keyframe and what comes before it is lost.
 """
 
 from __future__ import annotations
