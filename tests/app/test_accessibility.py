@@ -8,6 +8,7 @@ from steps import ask, expect, open_tab, serious, upload
 pytest_plugins = ["page_fixtures"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(new_page, server, script, clip, scheme):
     page = new_page(server, scheme=scheme)

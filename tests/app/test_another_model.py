@@ -38,6 +38,7 @@ def test_a_model_is_named_by_its_last_name_its_numbers_and_its_adapter():
     assert text_format.model(trained) == "nano · float32 · adapter mine/checkpoint-200"
 
 
+@pytest.mark.slow
 def test_everybody_sees_the_new_model_and_every_answer_says_whose_it_is(
     new_page, server, clip, large
 ):

@@ -64,6 +64,7 @@ def test_a_question_waits_for_the_upload_and_goes_to_the_new_file(page, clip, ot
     expect(page.locator("#ask textarea")).to_have_value("")
 
 
+@pytest.mark.slow
 def test_a_question_can_stop_waiting_and_the_button_waits_as_enter_does(page, clip, other_clip):
     upload(page, clip)
     uploads = slow(page)
@@ -122,6 +123,7 @@ def test_of_two_files_chosen_at_once_the_later_one_counts(page, clip, other_clip
     expect(page.locator("#chat .caption")).to_contain_text([other_clip.name])
 
 
+@pytest.mark.slow
 def test_a_file_dropped_anywhere_is_taken_and_nothing_leaves_the_page(page, clip, other_clip):
     assert page.evaluate(DROP, ["#chat", [file_of(clip)]]) == [True] * 3
     expect(page.locator("#player .facts")).to_contain_text(clip.name)
@@ -189,6 +191,7 @@ def test_a_damaged_picture_is_said_in_a_sentence(page, picture, tmp_path):
     assert len(toast(page).split()) > 8
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_not_called_unplayable(browser, server, tmp_path):
     context = browser.new_context()  # whose console may say that the file is not there
     page = context.new_page()

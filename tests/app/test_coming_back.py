@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from steps import ask, expect, toast, upload
 from test_people import HURT, PAYLOADS
 
@@ -70,6 +71,7 @@ def copied(page) -> str:
     return page.evaluate("window.copied")
 
 
+@pytest.mark.slow
 def test_a_link_opens_a_copy(new_page, server, script, clip):
     first = new_page(server, apart=True)
     upload(first, clip)
@@ -96,6 +98,7 @@ def revoke(page) -> None:
     page.get_by_role("button", name="Revoke links", exact=True).click()
 
 
+@pytest.mark.slow
 def test_a_link_can_be_revoked(new_page, server, script, clip):
     first = new_page(server, apart=True)
     upload(first, clip)
@@ -117,6 +120,7 @@ def test_a_link_can_be_revoked(new_page, server, script, clip):
     expect(late.locator("#chat .user-row")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_ones_own_shows_nothing(new_page, server, script, clip):
     owner = new_page(server, apart=True)
     upload(owner, clip)

@@ -248,6 +248,7 @@ def drag(page, label: str, value: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_counts_shown_are_the_models_and_apply_changes_the_next_answer(page, real, nano):
     upload(page, CLIP)
     open_tab(page, "Pruning")
@@ -422,6 +423,7 @@ def test_positions_know_the_prompt_once_there_is_one(page, real):
     assert f"positions {slots[0]} to" in page.locator("#panel-positions").inner_text()
 
 
+@pytest.mark.slow
 def test_every_tab_by_key_without_findings_in_both_themes_and_on_a_phone(page):
     upload(page, CLIP)
     ask(page, "What happens?")

@@ -38,6 +38,7 @@ RICH = ".mermaid, .latex-block, .katex, .prose :is(script, style, iframe, img, m
 HURT = "window.p === undefined && window.pwnd === undefined"
 
 
+@pytest.mark.slow
 def test_two_people_never_see_each_other(new_page, server, script, clip, other_clip):
     first, second = new_page(server, apart=True), new_page(server, apart=True)
     script.answer = "Alpha answer."

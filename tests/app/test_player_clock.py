@@ -80,6 +80,7 @@ def shows(page, number: int) -> None:
     pytest.fail(f"frame {found} is shown in place of {number}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how", "file_s", "clip_s"), FILES, ids=[file[0] for file in FILES]
 )

@@ -191,6 +191,7 @@ def test_every_door_gives_the_same_text(real, clip, studio):
     assert Path(clip).is_file()
 
 
+@pytest.mark.slow
 def test_another_model_is_loaded_and_a_wrong_one_is_refused(new_page, tiny_folder, upload_folder):
     from vl3.webapp import launch
 

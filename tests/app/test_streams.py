@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import pytest
 from load import Page
 from steps import answer, ask, expect, open_tab, type_and_send, upload
 
@@ -36,6 +37,7 @@ SLOW = """(() => {
 })()"""
 
 
+@pytest.mark.slow
 def test_a_question_asked_while_a_stream_ends_is_answered(page, clip, script):
     page.add_init_script(SLOW)
     page.reload()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import av
 import clips
+import pytest
 from steps import ask, expect, toast, type_and_send, upload
 
 pytest_plugins = ["page_fixtures"]
@@ -54,6 +55,7 @@ def bad_files(folder, clip):
     }
 
 
+@pytest.mark.slow
 def test_files_that_are_no_video(page, clip, tmp_path):
     for number, (path, sentence) in enumerate(bad_files(tmp_path, clip).items(), 1):
         page.locator("#drop input[type=file]").set_input_files(str(path))

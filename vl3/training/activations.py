@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.integrations import moe
 
 from vl3.config import VL3Config
+from vl3.connectors import connector_class
 from vl3.language.layers import decoder_layers
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training.ranges import MODULES
@@ -199,10 +200,14 @@ def _run(model, counter: _Counter, grids, *, visual: int, rows: int, row: int) -
         "vision", model.vision.blocks, lambda: downsample(model.vision(pixels, grids), grids)
     )
     found["vision"] = seen
-    features = torch.empty(visual, features.shape[1], dtype=features.dtype).requires_grad_(
+    joined = grids if connector_class(model.config.connector).mixes else None
+    cells = len(features) if joined else visual
+    features = torch.empty(cells, features.shape[1], dtype=features.dtype).requires_grad_(
         features.requires_grad
     )
-    found["connector"], embeds = counter.of("connector", None, lambda: model.project(features))
+    found["connector"], embeds = counter.of(
+        "connector", None, lambda: model.project(features, joined)
+    )
     table = model.get_input_embeddings().weight
     x = torch.empty(rows, row, embeds.shape[1], dtype=table.dtype)
     x.requires_grad_(embeds.requires_grad or table.requires_grad)

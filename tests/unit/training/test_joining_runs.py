@@ -11,8 +11,9 @@ from vl3.config import VL3Config
 from vl3.data.records import Record
 from vl3.training import run as runs
 from vl3.training import setup
+from vl3.training.activations import kept_of_pass
 from vl3.training.auxiliary import AuxiliaryLoss
-from vl3.training.memory import Machine, _connector, largest_pass
+from vl3.training.memory import Machine, largest_pass
 from vl3.training.recipe import Adapter, Rates, Source, Start, World
 from vl3.training.samples import build
 from vl3.weights.load import load
@@ -70,4 +71,5 @@ def test_a_step_is_estimated_with_it(joining_folder, tmp_path):
     config = VL3Config.from_pretrained(joining_folder)
     machine = Machine(device="cpu", compute_bytes=4, eager=True)
     learning = recipe(tmp_path)
-    assert _connector(learning, config, largest_pass(learning), machine) > 0
+    kept = kept_of_pass(learning, config, largest_pass(learning), machine)
+    assert kept["connector"].around > 0

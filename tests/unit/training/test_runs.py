@@ -123,6 +123,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", STAGES.values(), ids=STAGES)
 def test_gradients_are_where_the_recipe_says_and_nowhere_else(tmp_path, rates):
     checked = recipe(tmp_path, rates=rates, checkpointing=["vision", "language"], steps=1)
