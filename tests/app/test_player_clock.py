@@ -151,3 +151,25 @@ def test_a_player_that_counts_from_the_start_of_the_file_shows_the_same(page, tm
     for number in (10, 20, 30):
         page.keyboard.press(".")
         shows(page, number)
+
+
+def test_a_link_to_another_video_waits_for_that_one(page, tmp_path, clip, script):
+    script.answer = "At 0:02 a star."
+    upload(page, write(tmp_path / "first.mp4"))
+    ask(page, "When?")
+    held, is_open = [], []
+    media = re.compile(r"\.mp4")
+    page.route(media, lambda route: route.continue_() if is_open else held.append(route))
+    upload(page, clip)
+    page.locator("#chat").get_by_role("link", name="0:02").click()
+    expect(page.locator("#player .facts")).to_contain_text("first.mp4")
+    page.wait_for_timeout(300)
+    names = [route.request.url.rpartition("/")[2] for route in held]
+    assert sorted(set(names)) == ["first.mp4", "four%20seconds.mp4"]
+    is_open.append(True)
+    for last in (False, True):  # first the one that is not waited for
+        for route, name in zip(held, names, strict=True):
+            if (name == "first.mp4") == last:
+                route.continue_()
+        page.wait_for_timeout(500)
+    shows(page, 20)

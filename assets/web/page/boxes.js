@@ -82,7 +82,7 @@ export function showWantedBoxes(key) {
 function showMoment(video, time_s) {
   video.pause();
   if (video.readyState > 0) setTime(video, time_s + AFTER_S);
-  else setTimeOnceLoaded(time_s + AFTER_S);
+  else setTimeOnceLoaded(video.dataset.key ?? "", time_s + AFTER_S);
 }
 
 /**

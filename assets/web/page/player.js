@@ -44,7 +44,7 @@ function screenOf(value) {
   }
   const video = make("video", { src: value.url, controls: "", playsinline: "", preload: "metadata",
     "aria-label": fact || "Video" });
-  keepClock(/** @type {import("./video_time.js").Video} */ (video), value.clock);
+  keepClock(/** @type {import("./video_time.js").Video} */ (video), value.key || "", value.clock);
   video.addEventListener("error", async () => {
     const line = make("p", { class: "unplayable" });
     frame.append(line);
@@ -68,7 +68,7 @@ export function seek(time_s, key) {
     setTime(video, time_s);
     video.scrollIntoView({ block: "nearest" });
   } else if (root && key) {
-    setTimeOnceLoaded(time_s);
+    setTimeOnceLoaded(key, time_s);
     root.dispatchEvent(new CustomEvent("recall", { detail: { key } }));
   }
 }

@@ -10,17 +10,21 @@
 
 export const AFTER_S = 0.0005; // browsers round times down, to the frame before
 
-const wish = { time_s: /** @type {number | null} */ (null) }; // of a video that is not loaded yet
+/** Of a video that is not loaded yet. @type {{key: string, time_s: number} | null} */
+let wish = null;
 
 /**
  * @param {Video} video
+ * @param {string} key of the video
  * @param {{zero_s: number, first_s: number}} clock of vl3/webapp/widget_values.py
  */
-export function keepClock(video, { zero_s, first_s }) {
+export function keepClock(video, key, { zero_s, first_s }) {
   video.zero_s = zero_s;
+  video.dataset.key = key;
   video.addEventListener("loadedmetadata", () => {
-    if (wish.time_s !== null) setTime(video, wish.time_s);
-    wish.time_s = null;
+    if (wish?.key !== key) return; // the one before, which loads slowly
+    setTime(video, wish.time_s);
+    wish = null;
   });
   if (!zero_s) return;
   video.requestVideoFrameCallback?.((_, { mediaTime }) => {
@@ -51,11 +55,12 @@ export function setTime(video, time_s) {
 }
 
 /**
- * For the video that is loaded next.
+ * For the video of that key, as soon as it is loaded.
+ * @param {string} key
  * @param {number} time_s
  */
-export function setTimeOnceLoaded(time_s) {
-  wish.time_s = time_s;
+export function setTimeOnceLoaded(key, time_s) {
+  wish = { key, time_s };
 }
 
 /** @param {Video} video */
