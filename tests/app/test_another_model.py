@@ -70,6 +70,7 @@ def test_everybody_sees_the_new_model_and_every_answer_says_whose_it_is(
         assert sentence in text
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_cut_off_by_another_model_is_stopped_and_says_why(
     new_page, server, script, clip, large
 ):

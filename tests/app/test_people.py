@@ -58,6 +58,7 @@ def test_two_people_never_see_each_other(new_page, server, script, clip, other_c
     assert clip.name not in str(answered[-1][2])
 
 
+@pytest.mark.slow
 def test_one_waits_for_the_other_and_can_stop_waiting(new_page, server, script, clip, other_clip):
     first, second = new_page(server, apart=True), new_page(server, apart=True)
     script.answer, script.word_s = LONG, 0.05

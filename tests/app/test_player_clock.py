@@ -116,6 +116,7 @@ def test_marks_of_the_strip_lead_to_the_frames_they_show(page, tmp_path, name, h
     )
 
 
+@pytest.mark.slow
 def test_links_boxes_and_questions_go_by_the_clock_of_the_clip(
     page, server, tmp_path, clip, script
 ):

@@ -147,6 +147,7 @@ def test_a_model_is_taken_out_of_collections_and_gone_when_replaced(tiny_folder)
     gc.unfreeze()
 
 
+@pytest.mark.slow
 def test_real_media(new_page, real, request):
     media = request.getfixturevalue("shared") / "media"
     page = new_page(real)

@@ -338,6 +338,7 @@ def test_names_stay_text(open_views, name):
     assert page.locator("main img").count() == 0
 
 
+@pytest.mark.slow
 def test_dragging_keeps_up_with_the_screen(open_views, capsys):
     """180 frames of 144 tokens: milliseconds from a slider's step to the finished picture."""
     grid = Grid(frames=180, rows=18, cols=32, merge=2)

@@ -150,6 +150,7 @@ def test_two_processes_learn_what_one_learns(chosen, straight, tmp_path):
     assert moved > 1e-4  # between steps 2 and 4: a hundred times what is tolerated
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_both_read(straight):
     first = json.loads((straight / "metrics.jsonl").read_text().splitlines()[0])
     assert {name for name in first if name.startswith("loss/")} <= {"loss/images", "loss/texts"}

@@ -157,6 +157,7 @@ def trained(checked):
     return {module for module, nonzero in found.items() if nonzero}
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path):
     class Press(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -247,6 +248,7 @@ def changed(out, **changes):
     return replace(read(written["recipe"]), out=str(out), **changes)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_130_and_names_the_command_that_goes_on(tmp_path):
     data = tmp_path / "lines.jsonl"
     row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
