@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback, set_seed
 
 from vl3.data.preview import preview
@@ -101,6 +103,9 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
     own = [Metrics(out), *callbacks]
     losses = auxiliary_losses(recipe, processor)
     trainer = VL3Trainer(model, processor, recipe, out, until, own, stop, losses)
+    if torch.distributed.is_initialized():
+        # What connects the processes has threads, which else may abort one at its end (gloo).
+        atexit.register(_leave_group)
     if trainer.args.should_save:
         taken = [
             Looked(name=source.name, samples=part.taken, lines=part.length)
@@ -123,6 +128,11 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
                 log.warning(sentence)
             log.info(last_right(trainer.state.log_history))
     return checkpoints(out)[-1]
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def last_right(logged: list[dict]) -> str:

@@ -65,7 +65,7 @@ if sys.argv[2] == "press":
     if torch.distributed.get_rank() == 0:
         print("ended by", both[0], "and", both[1])
 elif sys.argv[2] == "resume":
-    run.resume(run.folder(chosen))
+    run.resume(run.folder(chosen), until=chosen.steps)
 else:
     run.run(chosen, callbacks=(Kill(),) if sys.argv[2] == "kill" else ())
 """
@@ -174,8 +174,9 @@ def test_a_signal_to_one_process_ends_both_with_a_checkpoint(chosen, tmp_path):
     done = on_two_processes(tmp_path, two, "press")
     assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
     assert "ended by 10 and 10" in done.stdout, done.stdout[-3000:]
-    done = on_two_processes(tmp_path, replace(two, steps=2), "resume")
+    done = on_two_processes(tmp_path, replace(two, steps=4), "resume")
     assert done.returncode == 0, done.stdout[-3000:]
+    assert checkpoints(tmp_path / "run")[-1].name == "checkpoint-4"
 
 
 def fsdp2() -> dict[str, str]:
