@@ -59,12 +59,14 @@ def wait_until(condition, seconds=5.0):
 
 
 def script(code, *arguments, **more):
+    """A program that Ctrl-C ends, also where these tests run in the background of a shell."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **more,
     )
 
