@@ -49,7 +49,7 @@ class Line:
                 self._moved.notify_all()
 
     def check(self) -> None:
-        """Raises: UserError where the line is full or closed."""
+        """Raises: UserError where the line is full."""
         waiting = len(self) - self._at_once()
         if waiting >= self._most:
             raise UserError("Too many people", text_format.too_many(waiting))
@@ -73,7 +73,7 @@ class Place:
 
     @property
     def before(self) -> int:
-        """How many are before this one, with those whose turn it is."""
+        """How many are before this one, those included whose turn it is."""
         return self._line._places.index(self)
 
     @property
