@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from time import sleep
 from typing import Any, cast
 
 from vl3.arguments import number
@@ -52,7 +51,6 @@ class Controller:
         give_back: Callable[[], Any] = gc.collect,
         **first: str | None,
     ) -> None:
-        self._give_back = give_back
         self.models = Registry(load, fits, give_back)
         self.visitors = SessionStore(partial(self.models.session, **first))
         self.uploads = files
@@ -133,14 +131,10 @@ class Controller:
         if visitor.current and visitor.current.key == item.key:
             visitor.current = replace(visitor.current, strip=strip)
 
-    def clean_up(self) -> int:
-        """Forgets sessions that ended long ago and removes unused files beyond the limit.
-
-        Returns how many sessions were forgotten.
-        """
-        gone = self.visitors.sweep()
+    def clean_up(self) -> None:
+        """Forgets sessions that ended long ago and removes unused files beyond the limit."""
+        self.visitors.sweep()
         self.uploads.trim(self.files())
-        return gone
 
     def files(self) -> set[str]:
         """The files that a session or an example uses."""
@@ -162,13 +156,6 @@ class Controller:
         """Ends every answer; no further one can begin."""
         self.line.close()
         self.visitors.stop()
-
-    def clean_up_regularly(self, every_s: float) -> None:
-        """Cleans up for ever; to be run in a thread of its own."""
-        while True:
-            sleep(every_s)
-            if self.clean_up():
-                self._give_back()  # here alone: it stops every thread for as long as it takes
 
     def add_examples(self, clips: Path) -> None:
         """Makes the bundled clips of a folder (examples.json) the examples; none if absent."""
