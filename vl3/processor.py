@@ -311,7 +311,7 @@ class VL3Processor(ChatTemplateMixin):
 
 
 def _flat(slots: Sequence[SlotRuns]) -> list[int]:
-    return [count for runs in slots for count in runs.counts]
+    return [count for runs in slots for count in runs.in_order]
 
 
 def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
@@ -323,7 +323,7 @@ def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
 
 def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
     """The first max_length tokens; visual tokens cannot be among those left out."""
-    last = max((start + count for start, count in rendered.spans), default=0)
+    last = rendered.media_end
     if last > max_length:
         raise ValueError(
             f"a prompt of {len(rendered.ids)} tokens has visual ones up to position {last}, which "

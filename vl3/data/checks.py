@@ -246,7 +246,7 @@ def count_tokens(prompts: Sequence[Prompt]) -> int:
     """Tokens of a sample's prompts, what stands before the end of their media counted once."""
     if len(prompts) == 1:
         return len(prompts[0].ids)
-    shared = sum(prompts[0].spans[-1]) if prompts[0].spans else 0
+    shared = prompts[0].media_end
     return shared + sum(len(prompt.ids) - shared for prompt in prompts)
 
 

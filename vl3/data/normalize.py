@@ -14,11 +14,11 @@ from vl3.data.files import Files
 from vl3.data.formats import Draft
 from vl3.data.records import Record
 from vl3.data.rules import Note
-from vl3.messages import reader
+from vl3.messages import keys, reader
 from vl3.messages.media import MAX_PICTURES, clip_of_pictures, pictures_taken
 from vl3.video import VideoError, schedule
 
-ROLES = reader.ROLES | {"human": "user", "gpt": "assistant"}
+ROLES = keys.ROLES | {"human": "user", "gpt": "assistant"}
 TAG = re.compile("(<image>|<video>)")
 SHOWN_KINDS = ("image", "video")
 OPTIONS = ("start", "end", "fps", "max_frames", "num_frames", "mode")

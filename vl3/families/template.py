@@ -12,6 +12,7 @@ SYSTEM_PROMPT = (
     "a helpful assistant to help people understand images and videos."
 )
 IMAGE_TOKEN = "<image>"
+AUDIO_TOKEN = "<audio>"
 VIDEO_TOKEN = "<video>"  # stands for all frames of a video that was not read yet
 NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
 STREAM_TOKENS = ("<|stream_start|>", "<|stream_end|>")

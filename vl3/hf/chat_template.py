@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from vl3.families.template import (
+    AUDIO_TOKEN,
     CHATML,
     IMAGE_TOKEN,
     NATIVE_IMAGE,
@@ -26,11 +27,21 @@ _FRAMES = """
   {{- 'IMAGE' + ('\\n' if loop.last else ',') -}}
 {%- endfor -%}
 """
+# The same with what is heard before the first frame and after each.
+_HEARD = """
+{%- set sounds = part['sounds'] if part['sounds'] is defined and part['sounds'] else none -%}
+{%- if sounds and sounds[0] -%}{{- 'AUDIO' -}}{%- endif -%}
+""" + _FRAMES.replace("'IMAGE' + (", "'IMAGE' + ('AUDIO' if sounds and sounds[i + 1] else '') + (")
 _VIDEO = "{{- 'VIDEO' -}}{{- '\\n' -}}"
 _FRAMES_OR_VIDEO = f"""
-{{%- if part['num_frames'] is defined -%}}{_FRAMES}
+{{%- if part['num_frames'] is defined -%}}{_HEARD}
 {{%- else -%}}{_VIDEO}
 {{%- endif -%}}
+"""
+
+_AUDIO = """
+{%- elif part['type'] == 'audio' or (part['type'] is not defined and 'audio' in part) -%}
+  {{- 'AUDIO' -}}{{- '\\n' -}}
 """
 
 # A part is what its type says or, without one, what it holds; a text of None is none.
@@ -47,6 +58,7 @@ _TEMPLATE = """
         {{- 'IMAGE' -}}{{- '\\n' -}}
       {%- elif part['type'] == 'video' or (part['type'] is not defined and 'video' in part) -%}
         ON_VIDEO
+      ON_AUDIO
       {%- elif part['text'] is defined and part['text'] is not none -%}{{- part['text'] -}}
       {%- endif -%}
     {%- endfor -%}
@@ -92,6 +104,7 @@ def chat_template(
         "FRAME_STAMP": _stamped(template.frame_stamp, "part['timestamps'][i]"),
         "IMAGE": image,
         "VIDEO": video,
+        "AUDIO": AUDIO_TOKEN,
         "DEFAULT": str(system_prompt).lower(),
         "BEGIN": f"{{{{- {_quoted(template.begin)} -}}}}" if template.begin else "",
         "SYSTEM": _quoted(system_start + template.system_prompt + system_end + template.after),
@@ -107,7 +120,9 @@ def chat_template(
     text = re.sub(
         r"\b(" + "|".join(words) + r")\b",
         lambda found: words[found[0]],
-        _TEMPLATE.replace("ON_VIDEO", on_video),
+        _TEMPLATE.replace("ON_VIDEO", on_video).replace(
+            "ON_AUDIO", _AUDIO if kind == "own" else ""
+        ),
     )
     return "".join(line.strip() for line in text.splitlines())
 

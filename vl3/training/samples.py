@@ -147,9 +147,9 @@ def _encoded_once(
 
 
 def _may_end(prompts: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:
-    """Whether so many first tokens hold every visual span whole, and something to learn."""
-    pictures = max((sum(prompt.spans[-1]) for prompt in prompts if prompt.spans), default=0)
-    return pictures <= tokens and any(label != IGNORE for label in labels[:tokens])
+    """Whether so many first tokens hold every run of slots whole, and something to learn."""
+    media = max(prompt.media_end for prompt in prompts)
+    return media <= tokens and any(label != IGNORE for label in labels[:tokens])
 
 
 def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str) -> BadSample:
@@ -199,7 +199,7 @@ def _branches(record: Record, prompts: Sequence[Prompt]) -> tuple[list[int], ...
         length = len(prompt.ids)
         return prompt.ids, prompt.labels, list(range(length)), [1] * length
     prefix = _shared(prompts)
-    if any(prompt.spans and sum(prompt.spans[-1]) > prefix for prompt in prompts):
+    if any(prompt.media_end > prefix for prompt in prompts):
         raise BadSample("E110", f"{record.id}: its conversations do not begin with the same media.")
     ids, labels = list(prompts[0].ids[:prefix]), [IGNORE] * prefix
     positions, branches = list(range(prefix)), [0] * prefix

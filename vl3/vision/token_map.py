@@ -231,17 +231,28 @@ def kept_tokens(tokens: TokenGrid, keep_M: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class SlotRuns:
-    """The slots of one medium in a prompt: a run of them for each step of its tokens.
+    """The slots of one medium in a prompt: for each step a run of visual tokens, then its sound.
 
-    times_s: of each step, when its first frame is shown; None for an image
-    counts: slots of each run
+    times_s: of each step, when its first frame is shown; None for an image and for sound alone
+    counts: visual slots of each step
+    sounds: slots of sound before the first step and after each; nothing where nothing is heard
     """
 
     times_s: tuple[float, ...] | None
     counts: tuple[int, ...]
+    sounds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """All runs as they stand in a prompt; one of sound only where there is any."""
+        before, *after = self.sounds or (0,) * (len(self.counts) + 1)
+        runs = [before] if before else []
+        for count, sound in zip(self.counts, after):
+            runs += [count, sound] if sound else [count]
+        return tuple(runs)
 
 
 def slot_runs(

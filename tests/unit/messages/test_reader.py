@@ -308,10 +308,13 @@ REFUSED = [
     ({"type": "image", "video": "a.mp4"}, "one part of type image holds video"),
     (
         {"type": "vido", "vido": "a.mp4"},
-        "a part is of type text, image or video - got 'vido'; did you mean video?",
+        "a part is of type text, image, video or audio - got 'vido'; did you mean video?",
     ),
-    ({"type": "tool_use", "input": 1}, "a part is of type text, image or video - got 'tool_use'"),
-    ({"path": "a.mp4"}, "a part says its type, text, image or video - got the keys 'path'"),
+    (
+        {"type": "tool_use", "input": 1},
+        "a part is of type text, image, video or audio - got 'tool_use'",
+    ),
+    ({"path": "a.mp4"}, "a part says its type, text, image, video or audio - got the keys 'path'"),
     ({"type": "text", "content": "x"}, "has its words under \"text\" - got the keys 'content'"),
     ({"type": "image", "source": {"type": "base64", "data": "x"}}, "'source' beside an image is"),
     ({"type": "video", "video": {"file": "a.mp4"}}, "under path - got the keys 'file'"),
