@@ -232,7 +232,7 @@ def test_pil_images_paths_and_arrays_are_the_same_picture(tiny_processor, tmp_pa
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        ({"type": "sound", "sound": "x"}, "text, image or video"),
+        ({"type": "sound", "sound": "x"}, "text, image, video or audio"),
         ({"type": "video"}, "a part of type video without video; give its path"),
         ({"type": "video", "video": {"fps": 1}}, "has its path under path"),
         ({"type": "video", "video": {"path": "x", "speed": 2}}, "'speed' beside a video is not"),
