@@ -60,24 +60,33 @@ class VL3Config(PreTrainedConfig):
     which is registered (vl3.connectors).
     image_token_id, video_token_id: token ids that mark visual slots in a prompt. The official
     layout has one for both (video_token_id is None), the transformers-native layout has two.
+    audio_config: sizes of an ear (BEATsConfig, WhisperEarConfig), None for a model without;
+    audio_connector: "linear" or "mlpNx_gelu"; audio_token_id: marks the slots of sound.
     """
 
     model_type = "vl3"
     sub_configs_defaults: ClassVar[dict] = {
         "vision_config": VL3VisionConfig,
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+        "audio_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="vl3_whisper", optional=True
+        ),
     }
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
     if TYPE_CHECKING:  # what they are once it is made
         vision_config: VL3VisionConfig
         text_config: PreTrainedConfig
+        audio_config: PreTrainedConfig | None
     else:  # what may be given
         vision_config: dict | PreTrainedConfig | None = None
         text_config: dict | PreTrainedConfig | None = None
+        audio_config: dict | PreTrainedConfig | None = None
     connector: str = "mlp2x_gelu"
     image_token_id: int = 151665
     video_token_id: int | None = None
+    audio_connector: str = "mlp2x_gelu"
+    audio_token_id: int | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs) -> None:
@@ -86,13 +95,22 @@ class VL3Config(PreTrainedConfig):
 
     @property
     def slot_token_ids(self) -> tuple[int, ...]:
-        """Token ids whose embedding is replaced by a visual token."""
+        """Token ids whose embedding is replaced by a visual token or one of sound."""
         return tuple(self.slot_kinds.values())
 
     @property
+    def visual_token_ids(self) -> tuple[int, ...]:
+        """Those whose embedding is replaced by a visual token."""
+        return tuple(token for kind, token in self.slot_kinds.items() if kind != "audio")
+
+    @property
     def slot_kinds(self) -> dict[str, int]:
-        """Those ids by what they mark; where one marks both, it goes by the name of image."""
-        ids = {"image": self.image_token_id, "video": self.video_token_id}
+        """Those ids by what they mark; where one marks images and videos, it goes by image."""
+        ids = {
+            "image": self.image_token_id,
+            "video": self.video_token_id,
+            "audio": self.audio_token_id,
+        }
         return {kind: token for kind, token in ids.items() if token is not None}
 
 
