@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from vl3.arguments import whole
@@ -51,6 +51,108 @@ class VL3VisionConfig(PreTrainedConfig):
     def patch_values(self) -> int:
         """Values in one flattened RGB patch."""
         return 3 * self.patch_size**2
+
+
+class BEATsConfig(PreTrainedConfig):
+    """Sizes of BEATs, an ear for sounds; fields and defaults are those of its release (iter3+).
+
+    layer_wise_gradient_decay_ratio: what a gradient is multiplied with at each layer
+    encoder_layerdrop: how likely a layer is left out in training
+    finetuned_model, predictor_class: whether it has a classifier, and of how many classes
+    piece_steps: of 0.16 s each, heard at a time; pool_bands: of its 8 bands, how many neighbours
+          become one token (official: none are joined, 50 tokens a second)
+    """
+
+    model_type = "vl3_beats"
+    base_config_key = "audio_config"
+
+    input_patch_size: int = 16
+    embed_dim: int = 512
+    encoder_layers: int = 12
+    encoder_embed_dim: int = 768
+    encoder_ffn_embed_dim: int = 3072
+    encoder_attention_heads: int = 12
+    conv_pos: int = 128
+    conv_pos_groups: int = 16
+    num_buckets: int = 320
+    max_distance: int = 800
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    dropout_input: float = 0.0
+    encoder_layerdrop: float = 0.05
+    layer_wise_gradient_decay_ratio: float = 0.6
+    finetuned_model: bool = False
+    predictor_class: int = 527
+    initializer_range: float = 0.02
+    piece_steps: int = 187
+    pool_bands: int = 1
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        for name in (
+            "input_patch_size",
+            "embed_dim",
+            "encoder_layers",
+            "encoder_embed_dim",
+            "encoder_ffn_embed_dim",
+            "encoder_attention_heads",
+            "conv_pos",
+            "conv_pos_groups",
+            "num_buckets",
+            "max_distance",
+            "predictor_class",
+            "piece_steps",
+            "pool_bands",
+        ):
+            setattr(self, name, whole(name, getattr(self, name), low=1))
+        if self.encoder_embed_dim % self.encoder_attention_heads:
+            raise ValueError(
+                f"an ear {self.encoder_embed_dim} wide cannot be shared by "
+                f"{self.encoder_attention_heads} heads; choose a number of heads that divides it"
+            )
+        if 128 % self.input_patch_size or self.bands % self.pool_bands:
+            raise ValueError(
+                f"patches of {self.input_patch_size} of 128 mel bins and pool_bands="
+                f"{self.pool_bands} leave a rest; choose sizes that divide them"
+            )
+
+    @property
+    def bands(self) -> int:
+        """Tokens of a step before pooling."""
+        return 128 // self.input_patch_size
+
+    @property
+    def width(self) -> int:
+        """Of the features that a connector takes."""
+        return self.encoder_embed_dim
+
+
+class WhisperEarConfig(WhisperConfig):
+    """Sizes of Whisper's encoder as an ear, with the names of transformers' WhisperConfig.
+
+    max_source_positions: of 0.02 s each, heard at a time (Whisper's own: 1,500, 30 s)
+    pool: how many of them become one token; 4 are 12.5 tokens a second
+    """
+
+    model_type = "vl3_whisper"
+    base_config_key = "audio_config"
+
+    pool: int = 4
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        self.pool = whole("pool", self.pool, low=1)
+        if self.max_source_positions % self.pool:
+            raise ValueError(
+                f"{self.max_source_positions} positions cannot be pooled by {self.pool}; choose a "
+                "pool that divides them"
+            )
+
+    @property
+    def width(self) -> int:
+        """Of the features that a connector takes."""
+        return self.d_model
 
 
 class VL3Config(PreTrainedConfig):
@@ -179,3 +281,5 @@ def nano(*, vocab_size: int, image_token_id: int) -> VL3Config:
 
 AutoConfig.register("vl3", VL3Config, exist_ok=True)
 AutoConfig.register("vl3_vision", VL3VisionConfig, exist_ok=True)
+AutoConfig.register("vl3_beats", BEATsConfig, exist_ok=True)
+AutoConfig.register("vl3_whisper", WhisperEarConfig, exist_ok=True)

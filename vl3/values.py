@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vl3.arguments import instance, items, number, whole
+from vl3.sound import Sound as Sound
+from vl3.sound import SoundTokens as SoundTokens
+from vl3.sound import SoundTrack as SoundTrack
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,444 @@
+"""Sound decoded and made mono at 16 kHz, piece by piece: the jobs of a process that decodes.
+
+A track is read as it is heard: what it does not have for more than 20 ms is silence, what comes
+twice is heard once, and every sample keeps its time. Known here: av and numpy; no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import av
+import av.error
+import numpy as np
+
+from vl3.sound import RATE_HZ
+from vl3.video.container import open_video, shown_name, video_streams
+from vl3.video.errors import VideoError
+from vl3.video.job import Beat, Link
+from vl3.video.timeline import codec_name, packets
+
+GAP_S = 0.02  # a longer one is silence; shorter ones are stamps that were rounded
+ANEW_S = 1.0  # a clock that falls back by more has begun anew: recordings that were joined
+MOST_S = 24 * 3600.0
+_BLOCK = 4 * RATE_HZ  # samples that are handed over at a time
+_SILENCE = 65536  # samples of silence made at a time
+_CANCELLED = 0.01  # share of the channels' power below which their mean is not them
+# Containers that find a place by its time, and tell the right time there.
+_SEEKABLE = {"mov", "matroska", "wav", "flac"}
+_SEEK_S, _PREROLL_S = 10.0, 1.0  # decoders need a little of what comes before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundHeader:
+    """A file's own statement on its sound; codec is empty where it has none.
+
+    duration_s: of the track, as stated, which may be missing or wrong
+    start_s: of the track on the file's own clock
+    has_picture: whether there is a video beside it (cover pictures are none)
+    """
+
+    path: Path
+    has_picture: bool
+    codec: str = ""
+    rate_hz: int = 0
+    channels: int = 0
+    layout: str = ""
+    bits: int = 0
+    tracks: int = 0
+    duration_s: float | None = None
+    start_s: float = 0.0
+
+    @property
+    def has_sound(self) -> bool:
+        return self.tracks > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Which part of a track is read.
+
+    zero_s: 0 of the clip's clock on the file's own; None for where the sound begins
+    start_s, end_s: on the clip's clock
+    """
+
+    zero_s: float | None
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class SoundFacts:
+    """What is known of a track once it was read; times on the clip's clock.
+
+    power, channel_power: sums of squares, of the mean and, on average, of the channels
+    first_s: of the first sample of the file, whatever was read; None where nothing can be decoded
+    """
+
+    rate_hz: int = 0
+    channels: int = 0
+    layout: str = ""
+    heard: int = 0
+    samples: int = 0
+    start_s: float = 0.0
+    first_s: float | None = None
+    packets: int = 0
+    lost: int = 0
+    power: float = 0.0
+    channel_power: float = 0.0
+    peak: float = 0.0
+    gaps_s: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Of what is kept of each piece; see mixed."""
+        return 1 if self.heard <= 1 else 3
+
+    @property
+    def cancelled(self) -> bool:
+        return self.heard > 1 and cancel(self.power, self.channel_power)
+
+
+def header(path: Path, link: Link) -> Iterator[SoundHeader]:
+    """What the header of a file says of its sound, as a job."""
+    with open_video(path) as container:
+        has_picture = bool(video_streams(container))
+        tracks = [s for s in container.streams.audio if s.codec_context is not None]
+        if not tracks:
+            yield SoundHeader(path=path, has_picture=has_picture)
+            return
+        stream = _main(tracks)
+        context, base = stream.codec_context, cast(Fraction, stream.time_base)
+        length_s = float(stream.duration * base) if stream.duration else None
+        if length_s is None and container.duration:
+            length_s = container.duration / av.time_base
+        yield SoundHeader(
+            path=path,
+            has_picture=has_picture,
+            codec=codec_name(stream),
+            rate_hz=context.sample_rate or 0,
+            channels=context.channels,
+            layout=_layout(context.layout) if context.channels else "",
+            bits=_bits(stream),
+            tracks=len(container.streams.audio),
+            duration_s=length_s,
+            start_s=float((stream.start_time or 0) * base),
+        )
+
+
+def samples(path: Path, span: Span, row: str, link: Link) -> Iterator[np.ndarray | SoundFacts]:
+    """Blocks of 16 kHz samples, then the facts, as a job.
+
+    row: "both" for the mean of the channels and the first of them, "mean" or "first" for one, or
+    "none" for the facts alone
+    Shapes: blocks - float32 [2, S] for "both" of several channels, else [1, S]
+    """
+    facts = SoundFacts()
+    with open_video(path) as container:
+        stream = _main([s for s in container.streams.audio if s.codec_context is not None])
+        runs = _runs(_sounds(container, stream, span, facts, link.beat), shown_name(path))
+        measured = _measured(_cut(runs, span), facts, row)
+        for block_CS in _blocks(_at_16_khz(measured, link.beat)):
+            facts.samples += block_CS.shape[1]
+            if row != "none":
+                yield block_CS
+    yield facts
+
+
+def resampled(rows_CS: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Samples at 16 kHz. Shapes: float32 [channels, samples], one channel or two"""
+    run = _Run(start_s=0.0, rate_hz=rate_hz, rows_CS=rows_CS)
+    pieces = [*_at_16_khz([run], lambda: None), np.zeros((len(rows_CS), 0), np.float32)]
+    return np.concatenate(pieces, axis=1)
+
+
+def mixed(rows_CS: np.ndarray, is_full_range_C: Iterable[bool] = ()) -> np.ndarray:
+    """What is kept of the channels of a piece.
+
+    is_full_range_C: False for channels of deep tones alone, which are left out; all by default
+    Shapes: rows_CS - float32 [channels, samples]
+            returns [1, samples] of one channel as it is; of more [3, samples]: their mean, the
+            first of them, and the mean of their squares
+    """
+    mask_C = np.fromiter(is_full_range_C, bool) if len(rows_CS) > 1 else np.ones(0, bool)
+    if mask_C.any():
+        rows_CS = rows_CS[mask_C]
+    if len(rows_CS) == 1:
+        return rows_CS
+    mean_S, power_S = rows_CS.mean(axis=0), np.square(rows_CS).mean(axis=0)
+    return np.stack([mean_S, rows_CS[0], power_S])
+
+
+def _layout(layout: av.AudioLayout) -> str:
+    """Its name; formats without one have channels alone ("1 channels")."""
+    return {1: "mono", 2: "stereo"}.get(len(layout.channels), layout.name)
+
+
+def cancel(power: float, channel_power: float) -> bool:
+    """Whether channels cancel: the power of their mean beside theirs, on average."""
+    return power < _CANCELLED * channel_power
+
+
+def _main(tracks: list[av.AudioStream]) -> av.AudioStream:
+    default = av.stream.Disposition.default
+    return max(tracks, key=lambda s: (bool(s.disposition & default), -s.index))
+
+
+def _bits(stream: av.AudioStream) -> int:
+    """Bits of a stored sample, of formats that store samples."""
+    name = codec_name(stream)
+    if name.startswith("pcm_") and (digits := "".join(c for c in name[5:7] if c.isdigit())):
+        return int(digits)
+    lossless = {"flac", "alac", "wavpack", "ape", "tta", "truehd", "mlp", "als", "shorten"}
+    if name not in lossless:
+        return 0
+    return stream.codec_context.format.bits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Sound from one time on, which is None where nothing says it. Shapes: rows_CS - as of mixed"""
+
+    start_s: float | None
+    rate_hz: int
+    rows_CS: np.ndarray
+    is_gap: bool = False
+
+    @property
+    def length_s(self) -> float:
+        return self.rows_CS.shape[1] / self.rate_hz
+
+    def part(self, first: int, end: int) -> _Run:
+        """Some of its samples, where a time is known."""
+        start_s = (self.start_s or 0.0) + first / self.rate_hz
+        return replace(self, start_s=start_s, rows_CS=self.rows_CS[:, first:end])
+
+
+def _sounds(
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    span: Span,
+    facts: SoundFacts,
+    beat: Beat,
+) -> Iterator[_Run]:
+    """What decodes, from before the start of the span on, on the clip's clock."""
+    decoded = _decoded(container, stream, facts, beat)
+    first = next(decoded, None)
+    if first is None:
+        return
+    first_s = 0.0 if first.start_s is None else first.start_s
+    zero_s = first_s if span.zero_s is None else span.zero_s
+    facts.first_s = first_s - zero_s
+    wanted_s = zero_s + (span.start_s or 0.0)
+    is_seekable = bool(_SEEKABLE & set(container.format.name.split(",")))
+    decoded = chain([first], decoded)
+    if is_seekable and first.start_s is not None and wanted_s - first_s > _SEEK_S:
+        decoded = _from(container, stream, wanted_s, decoded, facts, beat)
+    for run in decoded:
+        yield replace(run, start_s=None if run.start_s is None else run.start_s - zero_s)
+
+
+def _from(
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    wanted_s: float,
+    rest: Iterator[_Run],
+    facts: SoundFacts,
+    beat: Beat,
+) -> Iterator[_Run]:
+    """What decodes from a little before that time on the file's clock; else the rest as it is."""
+    ticks = round((wanted_s - _PREROLL_S) / cast(Fraction, stream.time_base))
+    try:
+        container.seek(ticks, stream=stream)
+    except av.error.FFmpegError:
+        return rest
+    stream.codec_context.flush_buffers()
+    facts.packets = facts.lost = 0
+    sought = _decoded(container, stream, facts, beat)
+    next(sought, None)  # decoders begin with what they would have needed earlier sound for
+    return sought
+
+
+def _decoded(
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    facts: SoundFacts,
+    beat: Beat,
+) -> Iterator[_Run]:
+    """Frames of a track, on the file's clock."""
+    decoder = stream.codec_context
+    decoder.thread_count = 1
+    for packet in chain(packets(container, stream, beat), [None]):
+        facts.packets += packet is not None
+        try:
+            frames = decoder.decode(packet)
+        except av.error.FFmpegError:
+            facts.lost += packet is not None
+            continue
+        for frame in frames:
+            if not frame.samples or not frame.sample_rate:
+                continue
+            is_full_range = [channel.name != "LFE" for channel in frame.layout.channels]
+            rows_CS = mixed(_as_floats(frame), is_full_range)
+            if not facts.channels:
+                facts.rate_hz, facts.channels = frame.sample_rate, len(is_full_range)
+                facts.layout, facts.heard = _layout(frame.layout), max(1, sum(is_full_range))
+            if len(rows_CS) != facts.rows:
+                # their number changed on the way
+                rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
+                rows_CS[2:] **= 2
+            at_s = None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
+            yield _Run(at_s, frame.sample_rate, rows_CS)
+
+
+def _as_floats(frame: av.AudioFrame) -> np.ndarray:
+    """The samples of a frame as float32 [channels, samples], full scale from -1 to 1."""
+    stored = frame.to_ndarray()
+    if frame.format.is_packed:
+        stored = stored.reshape(-1, len(frame.layout.channels)).T
+    return as_floats(stored)
+
+
+def as_floats(stored: np.ndarray) -> np.ndarray:
+    """Samples of any type as float32, full scale from -1 to 1; whole numbers by their range."""
+    if stored.dtype == np.uint8:
+        return (stored.astype(np.float32) - 128) / 128
+    if stored.dtype.kind == "i":
+        return (stored / 2.0 ** (8 * stored.dtype.itemsize - 1)).astype(np.float32)
+    return np.nan_to_num(stored.astype(np.float32), posinf=1.0, neginf=-1.0)
+
+
+def _runs(sounds: Iterable[_Run], name: str) -> Iterator[_Run]:
+    """The sounds one behind the other, all with a time: gaps are silence, and nothing comes twice.
+
+    A single wild stamp is none, and a clock that begins anew goes on.
+
+    Raises: VideoError - a gap longer than any file is read
+    """
+    reached_s, moved_s, source = None, 0.0, iter(sounds)
+    run = next(source, None)
+    while run is not None:
+        after = next(source, None)
+        at_s = None if run.start_s is None else run.start_s + moved_s
+        if reached_s is None:
+            reached_s = at_s or 0.0
+        late_s = 0.0 if at_s is None else at_s - reached_s
+        if abs(late_s) > ANEW_S and not _goes_on(run, after):
+            late_s = 0.0
+        if late_s < -ANEW_S:
+            moved_s, late_s = moved_s - late_s, 0.0
+        first = 0
+        if late_s > GAP_S:
+            if late_s > MOST_S:
+                raise VideoError(
+                    f"The sound of {name} has a gap of {late_s / 3600:.0f} hours; give a range "
+                    "(start, end) before it."
+                )
+            yield from _silence(reached_s, late_s, run)
+            reached_s += late_s
+        elif late_s < -GAP_S:
+            first = min(round(-late_s * run.rate_hz), run.rows_CS.shape[1])
+        kept = replace(run, start_s=reached_s, rows_CS=run.rows_CS[:, first:])
+        yield kept
+        reached_s += kept.length_s
+        run = after
+
+
+def _goes_on(run: _Run, after: _Run | None) -> bool:
+    """Whether what follows has the time that follows."""
+    if after is None or after.start_s is None or run.start_s is None:
+        return False
+    return abs(after.start_s - run.start_s - run.length_s) < ANEW_S
+
+
+def _silence(start_s: float, length_s: float, like: _Run) -> Iterator[_Run]:
+    left, rate_hz = round(length_s * like.rate_hz), like.rate_hz
+    while left:
+        count = min(left, _SILENCE)
+        rows_CS = np.zeros((len(like.rows_CS), count), np.float32)
+        yield _Run(start_s, rate_hz, rows_CS, is_gap=True)
+        start_s, left = start_s + count / rate_hz, left - count
+
+
+def _cut(runs: Iterable[_Run], span: Span) -> Iterator[_Run]:
+    """Those of the span."""
+    for run in runs:
+        count, start_s = run.rows_CS.shape[1], run.start_s or 0.0
+        if span.end_s is not None and start_s >= span.end_s:
+            return
+        ends = (span.start_s, 0), (span.end_s, count)
+        first, end = (
+            usual if time_s is None else min(max(round((time_s - start_s) * run.rate_hz), 0), count)
+            for time_s, usual in ends
+        )
+        if first < end:
+            yield run.part(first, end)
+
+
+def _measured(runs: Iterable[_Run], facts: SoundFacts, row: str) -> Iterator[_Run]:
+    """The runs with the rows that are wanted; notes what they hold."""
+    rows = {"both": slice(2), "first": slice(1, 2)}.get(row, slice(1))
+    was_gap, is_first = False, True
+    for run in runs:
+        if is_first:
+            facts.start_s, is_first = run.start_s or 0.0, False
+        if run.is_gap and was_gap:
+            start_s, length_s = facts.gaps_s.pop()
+            facts.gaps_s.append((start_s, length_s + run.length_s))
+        elif run.is_gap:
+            facts.gaps_s.append((run.start_s or 0.0, run.length_s))
+        was_gap = run.is_gap
+        facts.peak = max(facts.peak, float(np.abs(run.rows_CS[:2]).max()))
+        if facts.rows > 1:
+            facts.power += float(np.square(run.rows_CS[0]).sum(dtype=np.float64))
+            facts.channel_power += float(run.rows_CS[2].sum(dtype=np.float64))
+        yield replace(run, rows_CS=run.rows_CS[rows if facts.rows > 1 else slice(1)])
+
+
+def _at_16_khz(runs: Iterable[_Run], beat: Beat) -> Iterator[np.ndarray]:
+    resampler, rate_hz = None, RATE_HZ
+    for run in runs:
+        beat()
+        if run.rate_hz != rate_hz:
+            yield from _given(resampler, None)
+            rate_hz = run.rate_hz
+            layout = "mono" if len(run.rows_CS) == 1 else "stereo"
+            resampler = None if rate_hz == RATE_HZ else av.AudioResampler("fltp", layout, RATE_HZ)
+        if resampler is None:
+            yield run.rows_CS
+            continue
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(run.rows_CS),
+            format="fltp",
+            layout="mono" if len(run.rows_CS) == 1 else "stereo",
+        )
+        frame.sample_rate = rate_hz
+        yield from _given(resampler, frame)
+    yield from _given(resampler, None)
+
+
+def _given(
+    resampler: av.AudioResampler | None, frame: av.AudioFrame | None
+) -> Iterator[np.ndarray]:
+    """What a resampler gives for a frame, or at its end."""
+    for found in resampler.resample(frame) if resampler else ():
+        yield found.to_ndarray()
+
+
+def _blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same in blocks of a few seconds."""
+    held: list[np.ndarray] = []
+    count = 0
+    for piece_CS in pieces:
+        held.append(piece_CS)
+        count += piece_CS.shape[1]
+        if count >= _BLOCK:
+            yield np.concatenate(held, axis=1)
+            held, count = [], 0
+    if held:
+        yield np.concatenate(held, axis=1)
