@@ -279,7 +279,7 @@ class VL3ForConditionalGeneration(
         self.language = AutoModelForCausalLM.from_config(text)
         self.ear, self.audio_connector = build_ear(config)
         # PEFT looks for the word embeddings in the first child that is a model of transformers.
-        self._modules.move_to_end("language", last=False)
+        self._modules = {"language": self._modules.pop("language"), **self._modules}
         self.post_init()
 
     @property

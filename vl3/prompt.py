@@ -176,8 +176,9 @@ def _part_pieces(part: dict, template: Template) -> Iterable[str | Special]:
                 yield Special(AUDIO_TOKEN, slot="audio")
             yield "," if index < num_frames - 1 else "\n"
     elif kind == "audio":
-        yield Special(AUDIO_TOKEN, slot="audio")
-        yield "\n"
+        if part.get("sounds") != [0]:  # muted
+            yield Special(AUDIO_TOKEN, slot="audio")
+            yield "\n"
     else:
         raise ValueError(f"a part of type {kind} is not ready for a prompt; annotate it first")
 

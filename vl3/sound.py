@@ -109,6 +109,12 @@ class SoundTokens:
     def num_tokens(self) -> int:
         return len(self.spans_s) * self.bands
 
+    def pooled(self, pool: int) -> SoundTokens:
+        """What is left where so many neighbouring steps become one; the last has the rest."""
+        firsts, ends = self.spans_s[::pool], [*self.spans_s[pool - 1 :: pool], *self.spans_s[-1:]]
+        spans_s = tuple((first[0], end[1]) for first, end in zip(firsts, ends))
+        return SoundTokens(spans_s=spans_s, bands=self.bands)
+
     def before(self, times_s: Sequence[float]) -> tuple[int, ...]:
         """Tokens before the first of the times, from it to the second, ..., from the last on.
 

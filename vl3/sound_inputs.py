@@ -9,16 +9,16 @@ from torch.nn import functional
 
 from vl3.audio.ear import Ear, ear_class
 from vl3.config import VL3Config
-from vl3.connectors.audio import AudioConnector
+from vl3.connectors import MLPConnector
 
 
-def build_ear(config: VL3Config) -> tuple[Ear | None, AudioConnector | None]:
+def build_ear(config: VL3Config) -> tuple[Ear | None, MLPConnector | None]:
     """A fresh ear of that configuration and its connector; neither where it has no ear."""
     sound = config.audio_config
     if sound is None:
         return None, None
     width = config.text_config.hidden_size
-    return ear_class(sound)(sound), AudioConnector(config.audio_connector, sound.width, width)
+    return ear_class(sound)(sound), MLPConnector(config.audio_connector, sound.width, width)
 
 
 class SoundInputs:
@@ -27,7 +27,7 @@ class SoundInputs:
     if TYPE_CHECKING:  # of the model that it is mixed into
         config: VL3Config
         ear: Ear | None
-        audio_connector: AudioConnector | None
+        audio_connector: MLPConnector | None
 
     def embed_sound(
         self, input_features, feature_lengths, sound_pieces=None, sound_pools=None
@@ -48,15 +48,13 @@ class SoundInputs:
         pieces = torch.as_tensor(sound_pieces).tolist()
         counts = [int(part.sum()) for part in tokens_P.split(pieces)]
         pools = torch.as_tensor(sound_pools).tolist()
-        pooled = [
-            pool_steps(part_KD, pool, form.bands)
-            for part_KD, pool in zip(x_KD.split(counts), pools)
-        ]
+        parts = zip(x_KD.split(counts), pools)
+        pooled = [pool_steps(part_KD, pool, form.bands) for part_KD, pool in parts]
         return self.project_sound(torch.cat(pooled))
 
     def project_sound(self, features: torch.Tensor) -> torch.Tensor:
         """Features of the ear [K, its width] through its connector, [K, E]."""
-        connector = cast(AudioConnector, self.audio_connector)
+        connector = cast(MLPConnector, self.audio_connector)
         return connector(features.to(next(connector.parameters()).dtype))
 
 

@@ -175,7 +175,7 @@ CHANGED = {
     "prune": None,
 }
 ASKED_OF_THE_CALL = {"system_prompt"}
-OF_THE_MODEL = {"connector"}  # tests/unit/test_connectors.py
+OF_THE_MODEL = {"connector", "sound"}  # tests/unit/test_connectors.py, test_sound.py
 
 
 def test_no_setting_of_a_processor_is_left_out():

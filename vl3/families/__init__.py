@@ -119,7 +119,7 @@ def check_sizes(config: VL3Config) -> VL3Config:
     if text.is_encoder_decoder:
         raise ValueError(f"{text.model_type} is no causal language model")
     connector_class(config.connector)
-    for name in ("image_token_id", "video_token_id"):
+    for name in ("image_token_id", "video_token_id", "audio_token_id"):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), low=0, high=text.vocab_size - 1)
     return config

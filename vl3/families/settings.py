@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from vl3.arguments import choice, number, shown, whole
+from transformers import AutoConfig, PreTrainedConfig
+
+from vl3.arguments import choice, number, shown, switch, whole
 from vl3.connectors import connector_class
 from vl3.settings import PruneSettings
 from vl3.values import Grid, TokenGrid
 
 CONFIG_FILE = "processor_config.json"
 SAMPLINGS = ("exact", "official")
+SOUND_ORDERS = ("interleave", "chunk", "append")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundSettings:
+    """What turns sound into tokens, for a model with an ear.
+
+    ear: its sizes, a configuration or a dict that names its model_type
+    hear: whether sounds, and the tracks of videos, are heard at all
+    tokens: of all sounds of a prompt; where there are more, neighbours are joined
+    order: where the sound of a video stands: "interleave" between the frames between which it is
+    heard, "chunk" after the frames of each chunk_s seconds, "append" after the last frame
+    """
+
+    ear: PreTrainedConfig
+    hear: bool = True
+    tokens: int = 4096
+    order: str = "interleave"
+    chunk_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ear, dict):
+            sizes = {key: value for key, value in self.ear.items() if key != "model_type"}
+            ear = AutoConfig.for_model(str(self.ear.get("model_type")), **sizes)
+            object.__setattr__(self, "ear", ear)
+        object.__setattr__(self, "hear", switch("hear", self.hear))
+        object.__setattr__(self, "tokens", whole("tokens of sound", self.tokens, low=1))
+        choice("order of sound", self.order, SOUND_ORDERS)
+        number("chunk_s", self.chunk_s, above=0, unit="seconds")
+
+    def to_dict(self) -> dict:
+        """Plain values, of which the same can be made again."""
+        ear = self.ear.to_diff_dict() | {"model_type": self.ear.model_type}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"ear": ear}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +56,7 @@ class ProcessorSettings:
     budget_tokens and min_tokens count merged cells, each of which most connectors make a token of.
     frame_tokens bounds each frame too, for models that were trained on small pictures only.
     connector: that of the model, by name; it says which tokens a grid becomes
+    sound: how sound is heard; None for a model without an ear
     """
 
     patch: int = 14
@@ -34,6 +71,7 @@ class ProcessorSettings:
     system_prompt: bool = True  # chats start with the official system prompt
     prune: PruneSettings | None = field(default_factory=PruneSettings)
     connector: str = "mlp2x_gelu"
+    sound: SoundSettings | None = None
 
     @property
     def unpruned(self) -> str:
@@ -67,6 +105,8 @@ class ProcessorSettings:
                 object.__setattr__(self, name, whole(name, given, low=1))
         object.__setattr__(self, "fps", number("fps", self.fps, above=0))
         choice("sampling", self.sampling, SAMPLINGS)
+        if isinstance(self.sound, dict):
+            object.__setattr__(self, "sound", SoundSettings(**self.sound))
         if not isinstance(self.prune, PruneSettings | None):
             raise ValueError(f"prune is settings of the pruner, or none - got {shown(self.prune)}")
         if (why := self.unpruned) and self.prune is not None:

@@ -116,6 +116,10 @@ def check_expressible(config: VL3Config, template, layout: str) -> None:
             f"the {layout} layout holds a Qwen2 language model, and this one is {kind}; export to "
             "the own layout"
         )
+    if config.audio_config is not None:
+        raise LayoutError(
+            f"the {layout} layout has no ear, which this model has; export to the own layout"
+        )
     if connector_class(config.connector) is not MLPConnector:
         raise LayoutError(
             f"the {layout} layout has no connector {config.connector}, which this model has; "

@@ -33,10 +33,10 @@ _HEARD = """
 {%- if sounds and sounds[0] -%}{{- 'AUDIO' -}}{%- endif -%}
 """ + _FRAMES.replace("'IMAGE' + (", "'IMAGE' + ('AUDIO' if sounds and sounds[i + 1] else '') + (")
 _VIDEO = "{{- 'VIDEO' -}}{{- '\\n' -}}"
-_FRAMES_OR_VIDEO = f"""
-{{%- if part['num_frames'] is defined -%}}{_HEARD}
-{{%- else -%}}{_VIDEO}
-{{%- endif -%}}
+_FRAMES_OR_VIDEO = """
+{%- if part['num_frames'] is defined -%}ON_FRAMES
+{%- else -%}ON_FILE
+{%- endif -%}
 """
 
 _AUDIO = """
@@ -84,17 +84,24 @@ BEGIN
 
 
 def chat_template(
-    kind: str = "own", *, system_prompt: bool = False, template: Template = CHATML
+    kind: str = "own",
+    *,
+    system_prompt: bool = False,
+    template: Template = CHATML,
+    sound: bool = False,
 ) -> str:
     """The Jinja template of a layout: own, official or native.
 
     system_prompt: whether chats start with it where the caller does not say add_system_prompt
+    sound: whether the model hears; only ours has words for it
 
     The official processor expands one placeholder per frame and knows the times; transformers'
     processor writes the times itself, so there a video is one placeholder. Ours takes both, and
     marks what an assistant says as generated, for training on answers alone.
     """
-    on_video = {"own": _FRAMES_OR_VIDEO, "official": _FRAMES, "native": _VIDEO}[kind]
+    frames = _HEARD if sound else _FRAMES
+    own = _FRAMES_OR_VIDEO.replace("ON_FRAMES", frames).replace("ON_FILE", _VIDEO)
+    on_video = {"own": own, "official": _FRAMES, "native": _VIDEO}[kind]
     image, video = (NATIVE_IMAGE, NATIVE_VIDEO) if kind == "native" else (IMAGE_TOKEN, VIDEO_TOKEN)
     marks = ("{%- generation -%}", "{%- endgeneration -%}") if kind == "own" else ("", "")
     system_start, system_end = template.turn("system")
@@ -120,9 +127,7 @@ def chat_template(
     text = re.sub(
         r"\b(" + "|".join(words) + r")\b",
         lambda found: words[found[0]],
-        _TEMPLATE.replace("ON_VIDEO", on_video).replace(
-            "ON_AUDIO", _AUDIO if kind == "own" else ""
-        ),
+        _TEMPLATE.replace("ON_VIDEO", on_video).replace("ON_AUDIO", _AUDIO if sound else ""),
     )
     return "".join(line.strip() for line in text.splitlines())
 

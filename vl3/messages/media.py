@@ -16,7 +16,8 @@ from vl3 import video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
-from vl3.values import Clip, Grid
+from vl3.messages.sounds import SoundPart, sound_part
+from vl3.values import Clip, Grid, Sound
 from vl3.video.container import local_file
 from vl3.video.images import image_size, kind_of, resized, still_notes
 from vl3.video.sample import exact_picks, thin
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vl3.families.settings import ProcessorSettings
     from vl3.vision.token_map import SlotRuns
 
+SAMPLING = ("fps", "max_frames", "num_frames", "start", "end", "mode")
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
@@ -86,9 +88,16 @@ class MediaPart:
             planned.notes,
         )
 
+    def sound(self) -> SoundPart | None:
+        """The sound of a video that is a file."""
+        if self.kind == "image" or isinstance(self.source, Clip):
+            return None
+        options = {key: self.options[key] for key in ("start", "end") if key in self.options}
+        return SoundPart(self.part, self.source, options)
+
     def sampling(self, settings: ProcessorSettings) -> dict:
         """fps, max_frames, start, end and mode, the part's own before the processor's."""
-        own = {key: value for key, value in self.options.items() if value is not None}
+        own = {key: self.options[key] for key in SAMPLING if self.options.get(key) is not None}
         wanted = own.pop("num_frames", None)
         if wanted is not None:
             most = min(wanted, own.get("max_frames", wanted))
@@ -126,31 +135,31 @@ class MediaPart:
         )
 
 
-def find_media(messages: Sequence[dict]) -> list[MediaPart]:
-    """The images and videos of a conversation, in order.
+def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
+    """The images, videos and sounds of a conversation, in order.
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
     data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
-    one, as an opened video); of a video also a list of pictures or an array of frames.
+    one, as an opened video); of a video also a list of pictures or an array of frames; of sound a
+    path, a URL, bytes, a Sound (or what has one), or (samples, rate).
     Raises: ValueError in one sentence for what is not read.
     """
-    media = []
+    media: list[MediaPart | SoundPart] = []
     for turn in read(messages):
         if isinstance(turn["content"], str):
             continue
         for part in turn["content"]:
             if (kind := part["type"]) == "text":
                 continue
-            if kind == "audio":
-                raise ValueError(
-                    "sound is not read by this model; take the audio out of the message"
-                )
             if kind not in part:
                 raise ValueError(
                     f"a message has a part of type {kind} without {kind}; give its path under "
                     f"{kind}, path or url"
                 )
-            media.append(_medium(part))
+            if kind == "audio":
+                media.append(sound_part(part, _found(kind, part[kind])))
+            else:
+                media.append(_medium(part))
     return media
 
 
@@ -169,7 +178,10 @@ def _medium(part: dict) -> MediaPart:
 
 
 def _found(kind: str, source: object) -> object:
-    """A source as it can be read: a path, a Clip, a picture, or a list of pictures."""
+    """A source as it can be read: a path, a Clip, a picture, a list of pictures; a sound."""
+    sound = getattr(source, "sound", source)
+    if kind == "audio" and isinstance(sound, Sound | tuple):
+        return sound
     clip = getattr(source, "clip", None)
     if isinstance(clip, Clip):
         return clip
@@ -190,6 +202,11 @@ def _found(kind: str, source: object) -> object:
         return path
     if isinstance(source, os.PathLike):
         return Path(source)
+    if kind == "audio":
+        raise ValueError(
+            "the source of audio is a path, a file: or data: URL, bytes, a vl3.values.Sound or "
+            f"(samples, rate) - got {shown(source)}"
+        )
     if hasattr(source, "detach"):  # a tensor: torch is there already, and not imported for it
         tensor = source.detach().cpu()
         source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -309,6 +326,9 @@ def annotate(
         if part["type"] == "text":
             return part
         medium, clip = next(pairs)
+        sounds = getattr(clip, "sounds", ())
+        if medium.kind == "audio":
+            return {"type": "audio", "sounds": list(sounds)}
         if medium.kind == "image":
             when = part.get("timestamp")
             return {"type": "image"} | ({} if when is None else {"timestamp": when})
@@ -316,7 +336,7 @@ def annotate(
             "type": "video",
             "num_frames": len(clip),
             "timestamps": list(cast(tuple, clip.times_s)),
-        }
+        } | ({"sounds": list(sounds)} if sounds else {})
 
     return Read(
         turn

@@ -20,7 +20,7 @@ Everything that draws a token on a frame, or asks what lies under a click, goes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -256,11 +256,15 @@ class SlotRuns:
 
 
 def slot_runs(
-    tokens: TokenGrid, keep_M: ArrayLike | None, times_s: Sequence[float] | None
+    tokens: TokenGrid,
+    keep_M: ArrayLike | None,
+    times_s: Sequence[float] | None,
+    sound: Callable[[Sequence[float]], tuple[int, ...]] | None = None,
 ) -> SlotRuns:
     """The slots of one clip in a prompt; keep_M as of kept_tokens, None before anything is pruned.
 
     times_s: of its frames; None for an image
+    sound: slots of its sound before the first and after each of the steps that are shown then
     """
     if keep_M is None:
         counts = (tokens.tokens_per_step,) * len(tokens.frames)
@@ -269,4 +273,5 @@ def slot_runs(
     if times_s is None:
         return SlotRuns(None, counts)
     last = tokens.grid.frames - 1  # a step of padding is shown with the frame beside it
-    return SlotRuns(tuple(times_s[min(first, last)] for first, _ in tokens.frames), counts)
+    shown_s = tuple(times_s[min(first, last)] for first, _ in tokens.frames)
+    return SlotRuns(shown_s, counts, sound(shown_s) if sound else ())
