@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from vl3.audio import released
+from vl3.audio.beats import BEATs, repeated
+from vl3.audio.official import official_sound
 from vl3.bundled import HOME
+from vl3.connectors.audio import AudioProjector
 from vl3.model import VL3ForConditionalGeneration, to_grids
 from vl3.pipeline import prepare
 from vl3.processor import VL3Processor
@@ -151,6 +156,29 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         counts = [n for g in grids for n in [g.tokens_per_frame] * g.frames]
         rendered = self._render(model, conversation, counts, False, False)
         return rendered.ids, rendered.labels
+
+    @torch.no_grad()
+    def audio(self, weights, beats_config, projector, fbank, padding_mask=None):
+        tensors, tower = load_file(weights), "model.audio_tower."
+        config = released.beats_config(beats_config)
+        ear = BEATs(config).eval()
+        copies = repeated(config.encoder_layers)
+        named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
+        ear.load_state_dict({n: t for n, t in named.items() if n not in copies})
+        project = AudioProjector(
+            projector["mm_projector_a_type"],
+            projector["mm_hidden_size_a"],
+            projector["hidden_size_a"],
+        )
+        prefix = "model.mm_projector_a."
+        project.readout.load_state_dict(
+            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        )
+        features = ear.tokens(torch.as_tensor(fbank))
+        return features.numpy(), project(features).numpy()
+
+    def audio_fbank(self, path):
+        return official_sound(path).bank_AZ.float().numpy()
 
     def _render(self, model, conversation, counts, system, generation):
         return render(

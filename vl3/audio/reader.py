@@ -151,6 +151,22 @@ def blocks(
             _length(head, block, picture, span)
 
 
+def read_native(path: str | os.PathLike, timeout_s: float = 30.0) -> tuple[np.ndarray, int]:
+    """The first channel of a sound at the file's own rate, and that rate in hertz.
+
+    Shapes: float32 [samples]
+
+    Raises: VideoError - as read of a file without picture
+    """
+    found = _sound_file(path)
+    head, span = _header(found, timeout_s), Span(zero_s=None)
+    if not head.has_sound:
+        _without(found, head, None)
+    *blocks, facts = _run(found, span, "first", timeout_s, None, is_native=True)
+    _length(head, facts, None, span)
+    return np.concatenate([block_CS[0] for block_CS in blocks]), facts.rate_hz
+
+
 def from_array(samples: Any, rate_hz: float, source: str = "array") -> Sound:
     """A Sound of samples that a program has, at any rate.
 
@@ -241,10 +257,11 @@ def _picture(path: Path, timeout_s: float) -> _Picture | None:
     )
 
 
-def _run(path: Path, span: Span, row: str, timeout_s: float, on_wait: OnWait) -> Iterator[Any]:
-    return run(
-        path, timeout_s, partial(waveform.samples, path, span, row), area_px=0, on_wait=on_wait
-    )
+def _run(
+    path: Path, span: Span, row: str, timeout_s: float, on_wait: OnWait, is_native: bool = False
+) -> Iterator[Any]:
+    job = partial(waveform.samples, path, span, row, is_native)
+    return run(path, timeout_s, job, area_px=0, on_wait=on_wait)
 
 
 @once_per_file(64)

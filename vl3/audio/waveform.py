@@ -131,8 +131,10 @@ def header(path: Path, link: Link) -> Iterator[SoundHeader]:
         )
 
 
-def samples(path: Path, span: Span, row: str, link: Link) -> Iterator[np.ndarray | SoundFacts]:
-    """Blocks of 16 kHz samples, then the facts, as a job.
+def samples(
+    path: Path, span: Span, row: str, is_native: bool, link: Link
+) -> Iterator[np.ndarray | SoundFacts]:
+    """Blocks of 16 kHz samples, then the facts, as a job. is_native: of the file's own rate
 
     row: "both" for the mean of the channels and the first of them, "mean" or "first" for one, or
     "none" for the facts alone
@@ -143,11 +145,34 @@ def samples(path: Path, span: Span, row: str, link: Link) -> Iterator[np.ndarray
         stream = _main([s for s in container.streams.audio if s.codec_context is not None])
         runs = _runs(_sounds(container, stream, span, facts, link.beat), shown_name(path))
         measured = _measured(_cut(runs, span), facts, row)
-        for block_CS in _blocks(_at_16_khz(measured, link.beat)):
+        pieces = (run.rows_CS for run in measured)
+        for block_CS in _blocks(pieces if is_native else _at_16_khz(measured, link.beat)):
             facts.samples += block_CS.shape[1]
             if row != "none":
                 yield block_CS
     yield facts
+
+
+def ffmpeg_mono(path: Path, link: Link) -> Iterator[np.ndarray]:
+    """What the ffmpeg command makes of a track for 16-bit mono at 16 kHz, as a job; one value.
+
+    Its own mix of the channels, and frames one behind the other whatever their times.
+    Shapes: int16 [S]
+    """
+    found = [np.zeros(0, np.int16)]
+    with open_video(path) as container:
+        stream = _main([s for s in container.streams.audio if s.codec_context is not None])
+        resampler = av.AudioResampler("s16", "mono", RATE_HZ)
+        for packet in chain(packets(container, stream, link.beat), [None]):
+            try:
+                frames = [*stream.codec_context.decode(packet)]
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                frame.pts = None
+                found += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+        found += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    yield np.concatenate(found)
 
 
 def resampled(rows_CS: np.ndarray, rate_hz: int) -> np.ndarray:
