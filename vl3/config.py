@@ -179,7 +179,7 @@ class VL3Config(PreTrainedConfig):
     if TYPE_CHECKING:  # what they are once it is made
         vision_config: VL3VisionConfig
         text_config: PreTrainedConfig
-        audio_config: PreTrainedConfig | None
+        audio_config: PreTrainedConfig | None = None
     else:  # what may be given
         vision_config: dict | PreTrainedConfig | None = None
         text_config: dict | PreTrainedConfig | None = None

@@ -21,7 +21,7 @@ from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.messages.media import MediaInfo, MediaPart
 from vl3.messages.sounds import SoundPart
 from vl3.settings import PruneSettings
-from vl3.sound import Sound, SoundTokens
+from vl3.sound import Sound, SoundRuns, SoundTokens
 from vl3.values import Clip, Grid, Keep, Patches, TokenGrid
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
@@ -143,32 +143,20 @@ def _slots(
     """The slots of each medium; seen: of each image and video tokens, mask and times."""
     pictures, found = iter(seen), []
     for medium, sound in zip(media, sounds):
-        tokens = sound.tokens if sound else None
+        heard = sound.tokens if sound else None
         if medium.kind == "audio":
-            found.append(SlotRuns(None, (), (tokens.num_tokens if tokens else 0,)))
+            found.append(SlotRuns(None, (), (heard.num_tokens if heard else 0,)))
         else:
-            found.append(slot_runs(*next(pictures), sound_runs(settings, tokens)))
+            tokens, keep_M, times_s = next(pictures)
+            found.append(slot_runs(tokens, keep_M, times_s, sound_runs(settings, heard)))
     return found
 
 
-def sound_runs(
-    settings: ProcessorSettings, tokens: SoundTokens | None
-) -> Callable[[Sequence[float]], tuple[int, ...]] | None:
-    """How many tokens of a video's sound stand before its first step and after each, by the times
-    of the steps; None for a video that is not heard."""
+def sound_runs(settings: ProcessorSettings, tokens: SoundTokens | None) -> SoundRuns | None:
+    """Where tokens of a video's sound stand between its steps; None for one that is not heard."""
     if tokens is None or not tokens.num_tokens or settings.sound is None:
         return None
-    order, chunk_s = settings.sound.order, settings.sound.chunk_s
-
-    def runs(times_s: Sequence[float]) -> tuple[int, ...]:
-        if order == "append":
-            return (*(0,) * len(times_s), tokens.num_tokens)
-        if order == "interleave":
-            return tokens.before(times_s)
-        # the frames of a chunk, then its sound: a frame counts from where its chunk begins
-        return tokens.before([chunk_s * (time_s // chunk_s) for time_s in times_s])
-
-    return runs
+    return SoundRuns(tokens=tokens, order=settings.sound.order, chunk_s=settings.sound.chunk_s)
 
 
 def plan(media: Sequence[AnyPart], settings: ProcessorSettings) -> Planned:
@@ -176,7 +164,7 @@ def plan(media: Sequence[AnyPart], settings: ProcessorSettings) -> Planned:
 
     Raises: vl3.video.VideoError; ValueError for sound where the model has no ear.
     """
-    shown = tuple(medium.measure(settings) for medium in media if medium.kind != "audio")
+    shown = [medium.measure(settings) for medium in media if isinstance(medium, MediaPart)]
     return fit(media, shown, settings)
 
 

@@ -34,9 +34,9 @@ from vl3.hf.processor_calls import (
     read_options,
     rendered_texts,
 )
-from vl3.messages.media import MediaPart, annotate, find_media
+from vl3.messages.media import annotate, find_media
 from vl3.messages.reader import conversations
-from vl3.pipeline import Heard, Planned, Prepared, plan, prepare
+from vl3.pipeline import AnyPart, Heard, Planned, Prepared, plan, prepare
 from vl3.settings import PruneSettings
 from vl3.values import Keep, Patches
 from vl3.vision.token_map import SlotRuns
@@ -135,7 +135,9 @@ class VL3Processor(ChatTemplateMixin):
     def to_dict(self) -> dict:
         """What save_pretrained writes beside the tokenizer."""
         ids = {"image_token_id": self.image_token_id, "video_token_id": self.video_token_id}
-        other = {} if self.template == CHATML else {"template": asdict(self.template)}
+        other: dict[str, Any] = {}
+        if self.template != CHATML:
+            other["template"] = asdict(self.template)
         settings = asdict(replace(self.settings, sound=None))
         del settings["sound"]
         if self.settings.sound:
@@ -332,9 +334,9 @@ def _flat(slots: Sequence[SlotRuns]) -> list[int]:
     return [count for runs in slots for count in runs.in_order]
 
 
-def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
+def _sampled(medium: AnyPart, num_frames: int) -> AnyPart:
     """The medium with so many frames, unless its own part says how many."""
-    if medium.kind == "image" or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
+    if medium.kind != "video" or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
         return medium
     return replace(medium, options=medium.options | {"num_frames": num_frames})
 

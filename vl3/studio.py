@@ -21,9 +21,11 @@ from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
 from vl3.inference.disk_cache import FeatureCache, features_dir
-from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage, Opening
+from vl3.inference.encoded import EncodedCache
+from vl3.inference.encoded_video import EncodedVideo
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
+from vl3.inference.opening import OnStage, Opening
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media

@@ -13,6 +13,7 @@ import numpy as np
 
 from vl3.arguments import instance, items, number, whole
 from vl3.sound import Sound as Sound
+from vl3.sound import SoundContext as SoundContext
 from vl3.sound import SoundTokens as SoundTokens
 from vl3.sound import SoundTrack as SoundTrack
 
@@ -235,6 +236,7 @@ class Plan:
     """What a clip will cost, known from its container before a frame is decoded.
 
     tokens: what the connector makes of the grid; None where each merged cell is a token
+    sound_tokens: of what is heard of it
     notes: what a person must know of its times before the run, one sentence each
     """
 
@@ -246,6 +248,7 @@ class Plan:
     duration_s: float | None
     notes: tuple[str, ...] = ()
     tokens: TokenGrid | None = None
+    sound_tokens: int = 0
 
     @property
     def num_frames(self) -> int:
@@ -268,7 +271,7 @@ class Plan:
 class Ledger:
     """Where tokens and time of one reply went. Counts in tokens, times in seconds.
 
-    decode_s, encode_s: of the clips that were not in memory yet; prune_s: of all clips
+    decode_s, encode_s, hear_s: of clips and sounds that were not in memory yet; prune_s: of all
     prefill_s: from the finished prompt to the first token; first_token_s: from the very start
     """
 
@@ -284,6 +287,8 @@ class Ledger:
     prefill_s: float = 0.0
     encoded_clips: int = 0
     reused_clips: int = 0
+    sound_tokens: int = 0
+    hear_s: float = 0.0
     first_token_s: float = 0.0
     total_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -306,6 +311,7 @@ class VisualContext:
     first_slots: where in the prompt the slots of each step begin; empty where there is no prompt
     key: by which a studio finds the encoded clip again while it keeps it
     keep_bits: the pruner's mask over all merged cells, as numpy.packbits packs it
+    sound: what it heard of it, None for nothing; a sound by itself has no steps
     """
 
     times_s: tuple[float, ...] | None
@@ -315,6 +321,7 @@ class VisualContext:
     first_slots: tuple[int, ...] = ()
     key: str = ""
     keep_bits: bytes = field(default=b"", repr=False)
+    sound: SoundContext | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -351,7 +358,8 @@ class VisualContext:
 class PromptSegment:
     """A stretch of a prompt as the model read it.
 
-    kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame
+    kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame;
+    "sound", what is heard until the next one
     text: what a tokenizer writes; empty for slots
     clip, frame: of slots, by their numbers; time_s: of a frame of a video
     frames: for how many frames the slots stand, from that one on
@@ -392,8 +400,8 @@ class Reply:
 class Progress:
     """Progress of a reply: what is being done, in words and by kind, and how far it is.
 
-    kind: "reading" (frames), "encoding", "pruning", "reused" (encoded before, in memory), "loading"
-    (encoded before, on disk) or "answering"
+    kind: "reading" (frames), "encoding", "hearing" (seconds), "pruning", "reused" (encoded before,
+    in memory), "loading" (encoded before, on disk) or "answering"
     """
 
     name: str

@@ -49,6 +49,18 @@ class VisualGenerationMixin(GenerationMixin):
             model_kwargs["mm_encoder_outputs"] = outputs
         return model_kwargs
 
+    def _expand_multimodal_outputs(
+        self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None
+    ) -> dict:
+        """Repeats what was heard too, which is kept by prompt; transformers knows of pictures."""
+        found = super()._expand_multimodal_outputs(
+            input_ids, mm_encoder_output, expand_size, inputs_embeds
+        )
+        if (heard := found.get("audio")) is not None:
+            repeated = [one for one in heard.pooler_output for _ in range(expand_size)]
+            heard.pooler_output = cast(Any, repeated)
+        return found
+
     def by_prompt(
         self, prompts: torch.Tensor, tokens_KE: torch.Tensor, kinds: Collection[str]
     ) -> dict[str, BaseModelOutputWithPooling]:

@@ -83,7 +83,8 @@ def embedded(model, scene: ReplayInput, ids: Sequence[int]) -> torch.Tensor:
     """Token and visual embeddings of the replay, [1, L, E]."""
     ids_BL = torch.tensor([ids], device=model.device)
     text_BLE = model.get_input_embeddings()(ids_BL)
-    return model.splice(ids_BL, text_BLE, scene.embeds()) if len(scene.slot_K) else text_BLE
+    is_filled = len(scene.slot_K) or len(scene.sound_K)
+    return model.splice(ids_BL, text_BLE, scene.embeds()) if is_filled else text_BLE
 
 
 @torch.no_grad()

@@ -312,7 +312,9 @@ def _chosen(times_s: Sequence[float], options: dict) -> list[int]:
 
 
 def annotate(
-    messages, media: Sequence[MediaPart], clips: Sequence[Clip | MediaInfo | SlotRuns]
+    messages,
+    media: Sequence[MediaPart | SoundPart],
+    clips: Sequence[Clip | MediaInfo | SlotRuns],
 ) -> Read:
     """The messages in the one form, with frame counts and times in place of the media, as
     prompt.render takes them.
@@ -368,6 +370,10 @@ def content_digest(source) -> str:
             for offset in range(0, size, step):
                 file.seek(offset)
                 digest.update(file.read(BLOCK_BYTES))
+        return digest.hexdigest()
+    if isinstance(source, Sound):
+        digest.update(repr((source.start_s, source.first_frame_s)).encode())
+        digest.update(source.samples_S.tobytes())
         return digest.hexdigest()
     clip = source if isinstance(source, Clip) else video.read_image(source)
     digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
