@@ -33,13 +33,18 @@ class EncodedSound:
     ear: fingerprint of the ear; None where code of a caller took part in it
     """
 
-    source: str
+    part: SoundPart
     length: SoundLength
     tokens: SoundTokens
     features_KD: torch.Tensor
     key: str
     ear: str | None
     hear_s: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """What a person calls it."""
+        return str(getattr(self.part.source, "source", self.part.source))
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +89,7 @@ def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> E
             opening.on_stage(tell(done=done))
 
     return EncodedSound(
-        source=str(getattr(part.source, "source", part.source)),
+        part=part,
         length=length,
         tokens=planned.tokens,
         features_KD=joined(pieces(), ear, planned.pool),
@@ -115,7 +120,7 @@ def muted(model, part: SoundPart) -> EncodedSound:
     """What is left of a sound where sound is switched off."""
     notes = ("Sound is switched off, so nothing of it was heard.",)
     return EncodedSound(
-        source=str(getattr(part.source, "source", part.source)),
+        part=part,
         length=SoundLength(num_samples=0, start_s=0.0, first_frame_s=0.0, track=None, notes=notes),
         tokens=SoundTokens(spans_s=()),
         features_KD=torch.zeros(0, model.ear.config.width, device=model.device),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from vl3 import video
+from vl3 import audio, video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
@@ -157,7 +158,9 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
                     f"{kind}, path or url"
                 )
             if kind == "audio":
-                media.append(sound_part(part, _found(kind, part[kind])))
+                held = getattr(part[kind], "part", None)  # of one that was opened before
+                is_opened = isinstance(held, SoundPart)
+                media.append(held if is_opened else sound_part(part, _found(kind, part[kind])))
             else:
                 media.append(_medium(part))
     return media
@@ -226,6 +229,27 @@ def _found(kind: str, source: object) -> object:
         f"URL, bytes, a picture, an array (height, width, 3), a tensor or a Clip - got "
         f"{shown(source)}"
     )
+
+
+def is_wave(source: object) -> bool:
+    """Whether it is samples of sound with their rate."""
+    return (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and hasattr(source[0], "ndim")
+        and isinstance(source[1], int | float)
+    )
+
+
+def is_sound(source: object) -> bool:
+    """Whether it is sound without a picture: a Sound, samples with their rate, or such a file."""
+    if isinstance(getattr(source, "part", None), SoundPart) or isinstance(source, Sound):
+        return True
+    if isinstance(source, str | Path) and os.path.isfile(source):
+        with suppress(video.VideoError):  # told by whoever reads it
+            header = audio.probe(source)
+            return header.has_sound and not header.has_picture
+    return is_wave(source)
 
 
 def _channels_last(pixels: np.ndarray) -> np.ndarray:
