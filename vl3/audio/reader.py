@@ -13,8 +13,10 @@ import numpy as np
 
 from vl3.arguments import number, shown
 from vl3.audio import waveform
+from vl3.audio.channels import as_floats, cancel, mixed
 from vl3.audio.notes import track_notes
-from vl3.audio.waveform import SoundFacts, SoundHeader, Span
+from vl3.audio.runs import Span
+from vl3.audio.waveform import SoundFacts, SoundHeader
 from vl3.sound import RATE_HZ, Sound, SoundTrack
 from vl3.video.container import local_file, shown_name
 from vl3.video.decoder import result, run
@@ -189,8 +191,8 @@ def from_array(samples: Any, rate_hz: float, source: str = "array") -> Sound:
         rows_CS = rows_CS.T
     if not np.isfinite(rows_CS).all():
         raise ValueError(f"samples are finite numbers - got some of {shown(samples)} that are not")
-    kept_CS = waveform.mixed(waveform.as_floats(rows_CS))
-    cancelled = len(kept_CS) > 1 and waveform.cancel(
+    kept_CS = mixed(as_floats(rows_CS))
+    cancelled = len(kept_CS) > 1 and cancel(
         float(np.square(kept_CS[0]).sum(dtype=np.float64)), float(kept_CS[2].sum(dtype=np.float64))
     )
     row_CS = kept_CS[1:2] if cancelled else kept_CS[:1]
@@ -210,7 +212,12 @@ def from_array(samples: Any, rate_hz: float, source: str = "array") -> Sound:
 
 
 def _sound_file(path: str | os.PathLike) -> Path:
-    found = local_file(path)
+    try:
+        found = local_file(path)
+    except VideoError:
+        if isinstance(path, str | os.PathLike) and os.path.isfile(path):
+            raise VideoError(f"{shown_name(path)} is empty (0 bytes); give a sound file.") from None
+        raise
     if kind_of(found) == "image":
         raise VideoError(f"{shown_name(found)} is a picture and has no sound; give a sound file.")
     return found

@@ -17,18 +17,14 @@ import av
 import av.error
 import numpy as np
 
+from vl3.audio.channels import as_floats, cancel, mixed
+from vl3.audio.runs import Run, Span, cut, in_time
 from vl3.sound import RATE_HZ
 from vl3.video.container import open_video, shown_name, video_streams
-from vl3.video.errors import VideoError
 from vl3.video.job import Beat, Link
 from vl3.video.timeline import codec_name, packets
 
-GAP_S = 0.02  # a longer one is silence; shorter ones are stamps that were rounded
-ANEW_S = 1.0  # a clock that falls back by more has begun anew: recordings that were joined
-MOST_S = 24 * 3600.0
 _BLOCK = 4 * RATE_HZ  # samples that are handed over at a time
-_SILENCE = 65536  # samples of silence made at a time
-_CANCELLED = 0.01  # share of the channels' power below which their mean is not them
 # Containers that find a place by its time, and tell the right time there.
 _SEEKABLE = {"mov", "matroska", "wav", "flac"}
 _SEEK_S, _PREROLL_S = 10.0, 1.0  # decoders need a little of what comes before
@@ -57,19 +53,6 @@ class SoundHeader:
     @property
     def has_sound(self) -> bool:
         return self.tracks > 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """Which part of a track is read.
-
-    zero_s: 0 of the clip's clock on the file's own; None for where the sound begins
-    start_s, end_s: on the clip's clock
-    """
-
-    zero_s: float | None
-    start_s: float | None = None
-    end_s: float | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -143,8 +126,9 @@ def samples(
     facts = SoundFacts()
     with open_video(path) as container:
         stream = _main([s for s in container.streams.audio if s.codec_context is not None])
-        runs = _runs(_sounds(container, stream, span, facts, link.beat), shown_name(path))
-        measured = _measured(_cut(runs, span), facts, row)
+        stream.codec_context.thread_count = 1  # frames are small
+        runs = in_time(_sounds(container, stream, span, facts, link.beat), shown_name(path))
+        measured = _measured(cut(runs, span), facts, row)
         pieces = (run.rows_CS for run in measured)
         for block_CS in _blocks(pieces if is_native else _at_16_khz(measured, link.beat)):
             facts.samples += block_CS.shape[1]
@@ -177,36 +161,14 @@ def ffmpeg_mono(path: Path, link: Link) -> Iterator[np.ndarray]:
 
 def resampled(rows_CS: np.ndarray, rate_hz: int) -> np.ndarray:
     """Samples at 16 kHz. Shapes: float32 [channels, samples], one channel or two"""
-    run = _Run(start_s=0.0, rate_hz=rate_hz, rows_CS=rows_CS)
+    run = Run(start_s=0.0, rate_hz=rate_hz, rows_CS=rows_CS)
     pieces = [*_at_16_khz([run], lambda: None), np.zeros((len(rows_CS), 0), np.float32)]
     return np.concatenate(pieces, axis=1)
-
-
-def mixed(rows_CS: np.ndarray, is_full_range_C: Iterable[bool] = ()) -> np.ndarray:
-    """What is kept of the channels of a piece.
-
-    is_full_range_C: False for channels of deep tones alone, which are left out; all by default
-    Shapes: rows_CS - float32 [channels, samples]
-            returns [1, samples] of one channel as it is; of more [3, samples]: their mean, the
-            first of them, and the mean of their squares
-    """
-    mask_C = np.fromiter(is_full_range_C, bool) if len(rows_CS) > 1 else np.ones(0, bool)
-    if mask_C.any():
-        rows_CS = rows_CS[mask_C]
-    if len(rows_CS) == 1:
-        return rows_CS
-    mean_S, power_S = rows_CS.mean(axis=0), np.square(rows_CS).mean(axis=0)
-    return np.stack([mean_S, rows_CS[0], power_S])
 
 
 def _layout(layout: av.AudioLayout) -> str:
     """Its name; formats without one have channels alone ("1 channels")."""
     return {1: "mono", 2: "stereo"}.get(len(layout.channels), layout.name)
-
-
-def cancel(power: float, channel_power: float) -> bool:
-    """Whether channels cancel: the power of their mean beside theirs, on average."""
-    return power < _CANCELLED * channel_power
 
 
 def _main(tracks: list[av.AudioStream]) -> av.AudioStream:
@@ -225,32 +187,13 @@ def _bits(stream: av.AudioStream) -> int:
     return stream.codec_context.format.bits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """Sound from one time on, which is None where nothing says it. Shapes: rows_CS - as of mixed"""
-
-    start_s: float | None
-    rate_hz: int
-    rows_CS: np.ndarray
-    is_gap: bool = False
-
-    @property
-    def length_s(self) -> float:
-        return self.rows_CS.shape[1] / self.rate_hz
-
-    def part(self, first: int, end: int) -> _Run:
-        """Some of its samples, where a time is known."""
-        start_s = (self.start_s or 0.0) + first / self.rate_hz
-        return replace(self, start_s=start_s, rows_CS=self.rows_CS[:, first:end])
-
-
 def _sounds(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     span: Span,
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """What decodes, from before the start of the span on, on the clip's clock."""
     decoded = _decoded(container, stream, facts, beat)
     first = next(decoded, None)
@@ -272,10 +215,10 @@ def _from(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     wanted_s: float,
-    rest: Iterator[_Run],
+    rest: Iterator[Run],
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """What decodes from a little before that time on the file's clock; else the rest as it is."""
     ticks = round((wanted_s - _PREROLL_S) / cast(Fraction, stream.time_base))
     try:
@@ -294,10 +237,9 @@ def _decoded(
     stream: av.AudioStream,
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """Frames of a track, on the file's clock."""
     decoder = stream.codec_context
-    decoder.thread_count = 1
     for packet in chain(packets(container, stream, beat), [None]):
         facts.packets += packet is not None
         try:
@@ -318,7 +260,7 @@ def _decoded(
                 rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
                 rows_CS[2:] **= 2
             at_s = None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
-            yield _Run(at_s, frame.sample_rate, rows_CS)
+            yield Run(at_s, frame.sample_rate, rows_CS)
 
 
 def _as_floats(frame: av.AudioFrame) -> np.ndarray:
@@ -329,83 +271,7 @@ def _as_floats(frame: av.AudioFrame) -> np.ndarray:
     return as_floats(stored)
 
 
-def as_floats(stored: np.ndarray) -> np.ndarray:
-    """Samples of any type as float32, full scale from -1 to 1; whole numbers by their range."""
-    if stored.dtype == np.uint8:
-        return (stored.astype(np.float32) - 128) / 128
-    if stored.dtype.kind == "i":
-        return (stored / 2.0 ** (8 * stored.dtype.itemsize - 1)).astype(np.float32)
-    return np.nan_to_num(stored.astype(np.float32), posinf=1.0, neginf=-1.0)
-
-
-def _runs(sounds: Iterable[_Run], name: str) -> Iterator[_Run]:
-    """The sounds one behind the other, all with a time: gaps are silence, and nothing comes twice.
-
-    A single wild stamp is none, and a clock that begins anew goes on.
-
-    Raises: VideoError - a gap longer than any file is read
-    """
-    reached_s, moved_s, source = None, 0.0, iter(sounds)
-    run = next(source, None)
-    while run is not None:
-        after = next(source, None)
-        at_s = None if run.start_s is None else run.start_s + moved_s
-        if reached_s is None:
-            reached_s = at_s or 0.0
-        late_s = 0.0 if at_s is None else at_s - reached_s
-        if abs(late_s) > ANEW_S and not _goes_on(run, after):
-            late_s = 0.0
-        if late_s < -ANEW_S:
-            moved_s, late_s = moved_s - late_s, 0.0
-        first = 0
-        if late_s > GAP_S:
-            if late_s > MOST_S:
-                raise VideoError(
-                    f"The sound of {name} has a gap of {late_s / 3600:.0f} hours; give a range "
-                    "(start, end) before it."
-                )
-            yield from _silence(reached_s, late_s, run)
-            reached_s += late_s
-        elif late_s < -GAP_S:
-            first = min(round(-late_s * run.rate_hz), run.rows_CS.shape[1])
-        kept = replace(run, start_s=reached_s, rows_CS=run.rows_CS[:, first:])
-        yield kept
-        reached_s += kept.length_s
-        run = after
-
-
-def _goes_on(run: _Run, after: _Run | None) -> bool:
-    """Whether what follows has the time that follows."""
-    if after is None or after.start_s is None or run.start_s is None:
-        return False
-    return abs(after.start_s - run.start_s - run.length_s) < ANEW_S
-
-
-def _silence(start_s: float, length_s: float, like: _Run) -> Iterator[_Run]:
-    left, rate_hz = round(length_s * like.rate_hz), like.rate_hz
-    while left:
-        count = min(left, _SILENCE)
-        rows_CS = np.zeros((len(like.rows_CS), count), np.float32)
-        yield _Run(start_s, rate_hz, rows_CS, is_gap=True)
-        start_s, left = start_s + count / rate_hz, left - count
-
-
-def _cut(runs: Iterable[_Run], span: Span) -> Iterator[_Run]:
-    """Those of the span."""
-    for run in runs:
-        count, start_s = run.rows_CS.shape[1], run.start_s or 0.0
-        if span.end_s is not None and start_s >= span.end_s:
-            return
-        ends = (span.start_s, 0), (span.end_s, count)
-        first, end = (
-            usual if time_s is None else min(max(round((time_s - start_s) * run.rate_hz), 0), count)
-            for time_s, usual in ends
-        )
-        if first < end:
-            yield run.part(first, end)
-
-
-def _measured(runs: Iterable[_Run], facts: SoundFacts, row: str) -> Iterator[_Run]:
+def _measured(runs: Iterable[Run], facts: SoundFacts, row: str) -> Iterator[Run]:
     """The runs with the rows that are wanted; notes what they hold."""
     rows = {"both": slice(2), "first": slice(1, 2)}.get(row, slice(1))
     was_gap, is_first = False, True
@@ -425,7 +291,7 @@ def _measured(runs: Iterable[_Run], facts: SoundFacts, row: str) -> Iterator[_Ru
         yield replace(run, rows_CS=run.rows_CS[rows if facts.rows > 1 else slice(1)])
 
 
-def _at_16_khz(runs: Iterable[_Run], beat: Beat) -> Iterator[np.ndarray]:
+def _at_16_khz(runs: Iterable[Run], beat: Beat) -> Iterator[np.ndarray]:
     resampler, rate_hz = None, RATE_HZ
     for run in runs:
         beat()
