@@ -87,7 +87,7 @@ def write_film(
 
 
 def _add_track(container, rows_CS, rate_hz, codec, layout, sample_format):
-    usual = {1: "mono", 2: "stereo", 6: "5.1"}[len(rows_CS)]
+    usual = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(rows_CS)]
     # FFmpeg's own encoder of Vorbis is marked as an experiment
     options = {"strict": "experimental"} if codec == "vorbis" else {}
     stream = container.add_stream(codec, rate=rate_hz, layout=layout or usual, options=options)
@@ -104,8 +104,9 @@ def _mux(container, stream, pieces: Sequence[Piece], rate_hz: int) -> None:
         size = context.frame_size or 1024
         convert = av.AudioResampler(kept, layout, rate_hz)
         for first in range(0, rows_CS.shape[1], size):
-            part_CS = np.ascontiguousarray(rows_CS[:, first : first + size])
-            frame = av.AudioFrame.from_ndarray(part_CS, "fltp", layout)
+            # PyAV writes no planes of eight channels and more
+            packed = np.ascontiguousarray(rows_CS[:, first : first + size].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
             frame.sample_rate, frame.time_base = rate_hz, Fraction(1, rate_hz)
             frame.pts = round(start_s * rate_hz) + first
             for converted in convert.resample(frame):

@@ -25,6 +25,7 @@ from vl3.video.frames import timeline_of
 from vl3.video.header_cache import once_per_file
 from vl3.video.images import is_animation, kind_of
 
+_LOSSLESS = {"flac", "alac", "wavpack", "ape", "tta", "truehd", "mlp"}
 _MOST_LOST = 0.5  # of the packets; a track that has lost more is broken
 _NO_SOUND = "The video has no sound."
 OnWait = Callable[[], None] | None
@@ -314,7 +315,7 @@ def _length(
         rate_hz=facts.rate_hz or head.rate_hz,
         channels=facts.channels or head.channels,
         layout=facts.layout or head.layout,
-        bits=head.bits,
+        bits=head.bits or (facts.bits if head.codec in _LOSSLESS else 0),
         heard=facts.heard,
         cancelled=facts.cancelled,
         tracks=head.tracks,
@@ -347,6 +348,9 @@ def _trouble(head: SoundHeader, facts: SoundFacts, span: Span) -> str:
         )
     if facts.first_s is None:
         return f"The sound of {name} ({head.codec}) is empty."
+    if head.has_picture:
+        until = "" if span.end_s is None else f" to {span.end_s:g} s"
+        return f"The sound of {name} has nothing from {span.start_s or 0:g} s{until}."
     if head.duration_s is not None and span.start_s is not None:
         return (
             f"The sound of {name} is {head.duration_s:.2f} s long but the range starts at "

@@ -27,6 +27,10 @@ from vl3.video.timeline import codec_name, packets
 _BLOCK = 4 * RATE_HZ  # samples that are handed over at a time
 # Containers that find a place by its time, and tell the right time there.
 _SEEKABLE = {"mov", "matroska", "wav", "flac"}
+# Their demuxers count times from the first frame's rate, which may change.
+_UNTIMED = {"aac", "mp3", "ac3", "eac3", "dts", "amr", "loas", "latm"}
+_PLANES = 8  # PyAV reads planes that are not there where a frame has so many
+_REACH = 64  # samples at the slower rate; more than a filter of libswresample reaches over
 _SEEK_S, _PREROLL_S = 10.0, 1.0  # decoders need a little of what comes before
 
 
@@ -61,6 +65,7 @@ class SoundFacts:
 
     power, channel_power: sums of squares, of the mean and, on average, of the channels
     first_s: of the first sample of the file, whatever was read; None where nothing can be decoded
+    used_bits, width_bits: of decoded samples that are whole numbers, those that are not always 0
     """
 
     rate_hz: int = 0
@@ -75,12 +80,20 @@ class SoundFacts:
     power: float = 0.0
     channel_power: float = 0.0
     peak: float = 0.0
+    used_bits: int = 0
+    width_bits: int = 0
     gaps_s: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """Of what is kept of each piece; see mixed."""
         return 1 if self.heard <= 1 else 3
+
+    @property
+    def bits(self) -> int:
+        """Of the samples that were encoded, in whole bytes; 0 where there was no sound."""
+        unused = (self.used_bits & -self.used_bits).bit_length() - 1
+        return -(-(self.width_bits - unused) // 8) * 8 if self.used_bits else 0
 
     @property
     def cancelled(self) -> bool:
@@ -107,7 +120,7 @@ def header(path: Path, link: Link) -> Iterator[SoundHeader]:
             rate_hz=context.sample_rate or 0,
             channels=context.channels,
             layout=_layout(context.layout) if context.channels else "",
-            bits=_bits(stream),
+            bits=_pcm_bits(codec_name(stream)),
             tracks=len(container.streams.audio),
             duration_s=length_s,
             start_s=float((stream.start_time or 0) * base),
@@ -176,15 +189,10 @@ def _main(tracks: list[av.AudioStream]) -> av.AudioStream:
     return max(tracks, key=lambda s: (bool(s.disposition & default), -s.index))
 
 
-def _bits(stream: av.AudioStream) -> int:
-    """Bits of a stored sample, of formats that store samples."""
-    name = codec_name(stream)
-    if name.startswith("pcm_") and (digits := "".join(c for c in name[5:7] if c.isdigit())):
-        return int(digits)
-    lossless = {"flac", "alac", "wavpack", "ape", "tta", "truehd", "mlp", "als", "shorten"}
-    if name not in lossless:
-        return 0
-    return stream.codec_context.format.bits
+def _pcm_bits(codec: str) -> int:
+    """Bits of a stored sample, of formats whose name says it: pcm_s24le."""
+    digits = "".join(c for c in codec[5:7] if c.isdigit())
+    return int(digits) if codec.startswith("pcm_") and digits else 0
 
 
 def _sounds(
@@ -250,8 +258,12 @@ def _decoded(
         for frame in frames:
             if not frame.samples or not frame.sample_rate:
                 continue
-            is_full_range = [channel.name != "LFE" for channel in frame.layout.channels]
-            rows_CS = mixed(_as_floats(frame), is_full_range)
+            is_full_range = [not c.name.startswith("LFE") for c in frame.layout.channels]
+            stored_CS = _stored(frame)
+            if stored_CS.dtype.kind == "i":
+                facts.used_bits |= int(np.bitwise_or.reduce(stored_CS, axis=None))
+                facts.width_bits = 8 * stored_CS.dtype.itemsize
+            rows_CS = mixed(as_floats(stored_CS), is_full_range)
             if not facts.channels:
                 facts.rate_hz, facts.channels = frame.sample_rate, len(is_full_range)
                 facts.layout, facts.heard = _layout(frame.layout), max(1, sum(is_full_range))
@@ -260,15 +272,21 @@ def _decoded(
                 rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
                 rows_CS[2:] **= 2
             at_s = None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
+            if frame.sample_rate != facts.rate_hz and container.format.name in _UNTIMED:
+                at_s = None
             yield Run(at_s, frame.sample_rate, rows_CS)
 
 
-def _as_floats(frame: av.AudioFrame) -> np.ndarray:
-    """The samples of a frame as float32 [channels, samples], full scale from -1 to 1."""
+def _stored(frame: av.AudioFrame) -> np.ndarray:
+    """The samples of a frame. Shapes: [channels, samples], of the type they are stored in"""
+    channels, is_packed = len(frame.layout.channels), frame.format.is_packed
+    if not is_packed and channels >= _PLANES:
+        (frame,) = av.AudioResampler(
+            frame.format.packed.name, frame.layout, frame.sample_rate
+        ).resample(frame)
+        is_packed = True
     stored = frame.to_ndarray()
-    if frame.format.is_packed:
-        stored = stored.reshape(-1, len(frame.layout.channels)).T
-    return as_floats(stored)
+    return stored.reshape(-1, channels).T if is_packed else stored
 
 
 def _measured(runs: Iterable[Run], facts: SoundFacts, row: str) -> Iterator[Run]:
@@ -291,34 +309,50 @@ def _measured(runs: Iterable[Run], facts: SoundFacts, row: str) -> Iterator[Run]
         yield replace(run, rows_CS=run.rows_CS[rows if facts.rows > 1 else slice(1)])
 
 
+class _Resampler:
+    """Brings rows of one rate to 16 kHz; owns libswresample's state.
+
+    n samples become n * 16,000 / rate of them, rounded up, the first at the time of the first.
+    """
+
+    def __init__(self, rate_hz: int, rows: int) -> None:
+        self.rate_hz, self._rows = rate_hz, rows
+        self._layout = "mono" if rows == 1 else "stereo"
+        self._swr = av.AudioResampler("fltp", self._layout, RATE_HZ)
+        self._given = self._made = 0
+
+    def feed(self, rows_CS: np.ndarray) -> Iterator[np.ndarray]:
+        self._given += rows_CS.shape[1]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(rows_CS), "fltp", self._layout)
+        frame.sample_rate = self.rate_hz
+        for found in self._swr.resample(frame):
+            self._made += found.samples
+            yield found.to_ndarray()
+
+    def end(self) -> Iterator[np.ndarray]:
+        """What it still holds."""
+        left = -(-self._given * RATE_HZ // self.rate_hz) - self._made
+        # it holds back what its filter reaches over, and gives nothing where that is all
+        behind = np.zeros((self._rows, _REACH + _REACH * self.rate_hz // RATE_HZ), np.float32)
+        for piece_CS in self.feed(behind):
+            yield piece_CS[:, : max(left, 0)]
+            left -= piece_CS.shape[1]
+
+
 def _at_16_khz(runs: Iterable[Run], beat: Beat) -> Iterator[np.ndarray]:
-    resampler, rate_hz = None, RATE_HZ
+    resampler: _Resampler | None = None
     for run in runs:
         beat()
-        if run.rate_hz != rate_hz:
-            yield from _given(resampler, None)
-            rate_hz = run.rate_hz
-            layout = "mono" if len(run.rows_CS) == 1 else "stereo"
-            resampler = None if rate_hz == RATE_HZ else av.AudioResampler("fltp", layout, RATE_HZ)
-        if resampler is None:
+        if resampler and run.rate_hz != resampler.rate_hz:
+            yield from resampler.end()
+            resampler = None
+        if run.rate_hz == RATE_HZ:
             yield run.rows_CS
             continue
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(run.rows_CS),
-            format="fltp",
-            layout="mono" if len(run.rows_CS) == 1 else "stereo",
-        )
-        frame.sample_rate = rate_hz
-        yield from _given(resampler, frame)
-    yield from _given(resampler, None)
-
-
-def _given(
-    resampler: av.AudioResampler | None, frame: av.AudioFrame | None
-) -> Iterator[np.ndarray]:
-    """What a resampler gives for a frame, or at its end."""
-    for found in resampler.resample(frame) if resampler else ():
-        yield found.to_ndarray()
+        resampler = resampler or _Resampler(run.rate_hz, len(run.rows_CS))
+        yield from resampler.feed(run.rows_CS)
+    if resampler:
+        yield from resampler.end()
 
 
 def _blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

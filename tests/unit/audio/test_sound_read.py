@@ -73,7 +73,34 @@ def test_lossy_sound_is_as_long_and_its_clicks_are_where_they_were(tmp_path, nam
     assert abs(found[1] - found[0] - 1.25) < 0.001
 
 
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 192_000])
+@pytest.mark.parametrize("count", [1, 2, 10, 100, 1_000, 44_099])
+def test_the_shortest_sounds_have_their_samples(tmp_path, rate_hz, count):
+    rows = np.full((1, count), 0.5, np.float32)
+    sound = audio.read(write_sound(tmp_path / "a.wav", rows, rate_hz))
+    assert len(sound) == -(-count * 16_000 // rate_hz)
+    assert len(audio.from_array(rows[0], rate_hz)) == len(sound)
+
+
+def test_a_stream_whose_rate_changes_is_heard_as_long_as_it_is(tmp_path):
+    parts = [
+        write_sound(tmp_path / f"{rate}.aac", clicks(2, rate, [1.0]).repeat(2, 0), rate, "aac")
+        for rate in (44_100, 22_050)
+    ]
+    for first, second in (parts, parts[::-1]):
+        (tmp_path / "a.aac").write_bytes(first.read_bytes() + second.read_bytes())
+        sound = audio.read(tmp_path / "a.aac")
+        assert sound.duration_s == pytest.approx(4.0, abs=0.16)
+        assert click_times(sound.samples_S) == pytest.approx([1.0, 3.0], abs=0.16)
+        assert sound.track.gaps_s == ()
+
+
 def test_bits_and_layout_are_stated(tmp_path):
+    for stored, codec, bits in (("s32", "flac", 24), ("s16", "flac", 16)):
+        path = write_sound(
+            tmp_path / "c.flac", tone(0.2, 44_100), 44_100, codec, sample_format=stored
+        )
+        assert audio.read(path).track.bits == bits
     path = write_sound(tmp_path / "a.wav", tone(0.2, 96_000).repeat(6, 0), 96_000, "pcm_s24le")
     track = audio.read(path).track
     assert audio.described(track) == "pcm_s24le, 96 kHz, 24 bits, 5.1 (5 channels heard)"
@@ -95,13 +122,22 @@ def test_mono_is_the_mean_of_the_channels(tmp_path):
     assert level(sound.samples_S, 900) == pytest.approx(0.1, abs=1e-3)
 
 
-def test_every_channel_of_surround_with_a_full_range_is_heard(tmp_path):
-    frequencies = [300, 500, 700, 900, 1100, 1300]
+@pytest.mark.parametrize(
+    ("name", "codec", "channels"),
+    [
+        ("a.wav", "pcm_s16le", 6),
+        ("b.flac", "flac", 8),
+        ("c.m4a", "aac", 8),
+        ("d.opus", "libopus", 6),
+    ],
+)
+def test_every_channel_of_surround_with_a_full_range_is_heard(tmp_path, name, codec, channels):
+    frequencies = [300 + 200 * channel for channel in range(channels)]
     rows = np.concatenate([tone(1, 48_000, f, 0.5) for f in frequencies])
-    sound = audio.read(write_sound(tmp_path / "a.wav", rows, 48_000, layout="5.1"))
+    sound = audio.read(write_sound(tmp_path / name, rows, 48_000, codec))
     found = [level(sound.samples_S, f) for f in frequencies]
     lfe = found.pop(3)
-    assert found == pytest.approx([0.1] * 5, abs=1e-3)
+    assert found == pytest.approx([0.5 / (channels - 1)] * (channels - 1), rel=0.1)
     assert lfe < 1e-3
 
 
@@ -207,6 +243,16 @@ def test_a_file_cut_short_gives_what_is_there(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert 1.0 < audio.read(path).duration_s < 3.0
+
+
+def test_a_range_without_sound_of_a_video(tmp_path):
+    path = write_film(tmp_path / "a.mkv", [(0.0, tone(1, 48_000))], codec="flac")
+    sound = audio.read(path, start=1.5, end=1.75)
+    assert (len(sound), sound.notes) == (
+        0,
+        ("The sound of a.mkv has nothing from 1.5 s to 1.75 s.",),
+    )
+    assert [*audio.blocks(path, start=1.5)] == []
 
 
 def test_several_tracks(tmp_path):
