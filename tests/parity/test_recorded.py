@@ -48,6 +48,7 @@ def check(shared, case, adapter=ADAPTER) -> str:
         ("vl3_text", 58),
         ("vl3_preprocess", 75),
         ("diff_fp", 15),
+        ("vl2_av_beats_tiny", 4),
     ],
 )
 def test_every_recorded_case(shared, case, at_least):
@@ -83,6 +84,16 @@ CANARIES = {
         "prune",
         "import vl3.kernels.difffp.reference as m\nright = m.change\n"
         "m.change = lambda *a: right(*a) * 0.5",
+    ),
+    "BEATs without the gate of its position bias": (
+        "vl2_av_beats_tiny",
+        "features",
+        "import vl3.audio.beats as m, torch\n"
+        "right = m.RelativeAttention.forward\n"
+        "def ungated(self, *a):\n"
+        "    torch.nn.init.zeros_(self.grep_linear.weight)\n"
+        "    return right(self, *a)\n"
+        "m.RelativeAttention.forward = ungated",
     ),
     "time stamps rounded up": (
         "vl3_text",

@@ -152,10 +152,11 @@ class Encoder(nn.Module):
         buckets_R = distance_buckets(x_BLD.shape[1], config.num_buckets, config.max_distance)
         table = cast(Layer, self.layers[0]).self_attn.relative_attention_bias
         bias_HR = table(buckets_R.to(x_BLD.device)).T
+        decay = config.layer_wise_gradient_decay_ratio
         for layer in self.layers:
-            if x_BLD.requires_grad and config.layer_wise_gradient_decay_ratio != 1:
+            if x_BLD.requires_grad and decay != 1:
                 x_BLD = x_BLD.view_as(x_BLD)
-                x_BLD.register_hook(config.layer_wise_gradient_decay_ratio.__mul__)
+                x_BLD.register_hook(lambda gradient: gradient * decay)
             if not self.training or torch.rand(()) >= config.encoder_layerdrop:
                 x_BLD = layer(x_BLD, bias_HR, hidden_BL)
         return x_BLD

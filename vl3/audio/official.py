@@ -6,7 +6,7 @@ ringing is in the zeros too. Of a video eight pieces of 2 s joined, which overla
 then zeros. Banks are rounded to bfloat16 before they are normalised.
 
 Source: videollama2/mm_utils.py of the audio_visual branch (process_audio_file,
-process_audio_from_video). Unlike there, a video whose sound is broken is an error, not silence.
+process_audio_from_video).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from vl3.audio import waveform
+from vl3.audio.channels import as_floats
 from vl3.audio.filter_bank import beats_bank
 from vl3.audio.reader import probe, read_native
 from vl3.sound import RATE_HZ, SoundTokens
@@ -89,7 +90,7 @@ def _of_video(
     """The pieces joined, and their stretches of the sound."""
     found = probe(path, timeout_s).path
     stored_S = result(found, timeout_s, partial(waveform.ffmpeg_mono, found), area_px=0)
-    wave_S = waveform.as_floats(stored_S)
+    wave_S = as_floats(stored_S)
     step_s = max(len(wave_S) / RATE_HZ - _PIECE_S, 0) / divisor
     firsts = [int(n * step_s * RATE_HZ) for n in range(_PIECES)]
     ends = [min(int((n * step_s + _PIECE_S) * RATE_HZ), len(wave_S)) for n in range(_PIECES)]

@@ -13,8 +13,10 @@ import numpy as np
 
 from vl3.arguments import number, shown
 from vl3.audio import waveform
+from vl3.audio.channels import as_floats, cancel, mixed
 from vl3.audio.notes import track_notes
-from vl3.audio.waveform import SoundFacts, SoundHeader, Span
+from vl3.audio.runs import Span
+from vl3.audio.waveform import SoundFacts, SoundHeader
 from vl3.sound import RATE_HZ, Sound, SoundTrack
 from vl3.video.container import local_file, shown_name
 from vl3.video.decoder import result, run
@@ -23,6 +25,7 @@ from vl3.video.frames import timeline_of
 from vl3.video.header_cache import once_per_file
 from vl3.video.images import is_animation, kind_of
 
+_LOSSLESS = {"flac", "alac", "wavpack", "ape", "tta", "truehd", "mlp"}
 _MOST_LOST = 0.5  # of the packets; a track that has lost more is broken
 _NO_SOUND = "The video has no sound."
 OnWait = Callable[[], None] | None
@@ -189,8 +192,8 @@ def from_array(samples: Any, rate_hz: float, source: str = "array") -> Sound:
         rows_CS = rows_CS.T
     if not np.isfinite(rows_CS).all():
         raise ValueError(f"samples are finite numbers - got some of {shown(samples)} that are not")
-    kept_CS = waveform.mixed(waveform.as_floats(rows_CS))
-    cancelled = len(kept_CS) > 1 and waveform.cancel(
+    kept_CS = mixed(as_floats(rows_CS))
+    cancelled = len(kept_CS) > 1 and cancel(
         float(np.square(kept_CS[0]).sum(dtype=np.float64)), float(kept_CS[2].sum(dtype=np.float64))
     )
     row_CS = kept_CS[1:2] if cancelled else kept_CS[:1]
@@ -210,7 +213,12 @@ def from_array(samples: Any, rate_hz: float, source: str = "array") -> Sound:
 
 
 def _sound_file(path: str | os.PathLike) -> Path:
-    found = local_file(path)
+    try:
+        found = local_file(path)
+    except VideoError:
+        if isinstance(path, str | os.PathLike) and os.path.isfile(path):
+            raise VideoError(f"{shown_name(path)} is empty (0 bytes); give a sound file.") from None
+        raise
     if kind_of(found) == "image":
         raise VideoError(f"{shown_name(found)} is a picture and has no sound; give a sound file.")
     return found
@@ -307,7 +315,7 @@ def _length(
         rate_hz=facts.rate_hz or head.rate_hz,
         channels=facts.channels or head.channels,
         layout=facts.layout or head.layout,
-        bits=head.bits,
+        bits=head.bits or (facts.bits if head.codec in _LOSSLESS else 0),
         heard=facts.heard,
         cancelled=facts.cancelled,
         tracks=head.tracks,
@@ -340,6 +348,9 @@ def _trouble(head: SoundHeader, facts: SoundFacts, span: Span) -> str:
         )
     if facts.first_s is None:
         return f"The sound of {name} ({head.codec}) is empty."
+    if head.has_picture:
+        until = "" if span.end_s is None else f" to {span.end_s:g} s"
+        return f"The sound of {name} has nothing from {span.start_s or 0:g} s{until}."
     if head.duration_s is not None and span.start_s is not None:
         return (
             f"The sound of {name} is {head.duration_s:.2f} s long but the range starts at "

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from vl3.audio.beats import BEATs, repeated
 from vl3.audio.ear import Ear
 from vl3.audio.whisper import WhisperEar
 from vl3.config import BEATsConfig, WhisperEarConfig
 
-_WHISPER = "model.encoder."
+_BEYOND_THE_ENCODER = ("model.decoder.", "decoder.", "proj_out.")
+_OF_A_FILE = ("model_type", "architectures", "transformers_version", "dtype", "torch_dtype")
 # What a BEATs release says of its arrangement, which is built in here.
 _ARRANGEMENT = {
     "layer_norm_first": False,
@@ -63,7 +64,7 @@ def _beats(path: Path, settings: dict) -> BEATs:
         )
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path.name} is no BEATs file: {str(error).splitlines()[0]}") from error
     if not isinstance(found, dict) or not {"cfg", "model"} <= found.keys():
         raise ValueError(f"{path.name} is no BEATs file: it has no entries cfg and model")
@@ -84,28 +85,29 @@ def _whisper(folder: Path, settings: dict) -> WhisperEar:
             f"{folder.name} is {said.get('model_type')!r} and not a whisper model; give a folder "
             "of Whisper or BEATs' .pt file"
         )
-    said.pop("model_type")
-    ear = WhisperEar(WhisperEarConfig(**said | settings))
-    tensors = {
-        name.removeprefix(_WHISPER).removeprefix("encoder."): value
-        for name, value in _tensors(folder).items()
-        if name.startswith((_WHISPER, "encoder."))
-    }
-    _fill(ear.encoder, tensors, folder.name)
-    return ear
-
-
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder, of one file or several."""
-    files = sorted(folder.glob("*.safetensors"))
+    known = {name: value for name, value in said.items() if name not in _OF_A_FILE}
     try:
-        if files:
-            return {name: t for file in files for name, t in load_file(file).items()}
-        pickles = sorted(folder.glob("pytorch_model*.bin"))
-        loaded = [torch.load(file, map_location="cpu", weights_only=True) for file in pickles]
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"the weights in {folder.name} cannot be read: {error}") from error
-    return {name: t for part in loaded for name, t in part.items()}
+        loaded: Any = WhisperEar.from_pretrained(
+            folder,
+            config=WhisperEarConfig(**known | settings),
+            dtype=torch.float32,
+            key_mapping={r"^model\.encoder\.": "encoder."},
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (SafetensorError, pickle.UnpicklingError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the weights in {folder.name} cannot be read: {reason}") from error
+    ear, found = loaded
+    problems = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    problems += [f"{name[0]} is of another size" for name in sorted(found["mismatched_keys"])]
+    problems += [
+        f"{name} is unknown"
+        for name in sorted(found["unexpected_keys"])
+        if not name.startswith(_BEYOND_THE_ENCODER)
+    ]
+    _raise_for(folder.name, problems)
+    return ear
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
@@ -118,7 +120,11 @@ def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) 
         for key, value in wanted.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
+    _raise_for(name, problems)
+    module.load_state_dict(tensors)
+
+
+def _raise_for(name: str, problems: list[str]) -> None:
     if problems:
         more = f" and {len(problems) - 8} more" if problems[8:] else ""
         raise ValueError(f"{name} does not fit its ear: {', '.join(problems[:8])}{more}")
-    module.load_state_dict(tensors)

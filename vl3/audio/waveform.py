@@ -17,20 +17,20 @@ import av
 import av.error
 import numpy as np
 
+from vl3.audio.channels import as_floats, cancel, mixed
+from vl3.audio.runs import Run, Span, cut, in_time
 from vl3.sound import RATE_HZ
 from vl3.video.container import open_video, shown_name, video_streams
-from vl3.video.errors import VideoError
 from vl3.video.job import Beat, Link
 from vl3.video.timeline import codec_name, packets
 
-GAP_S = 0.02  # a longer one is silence; shorter ones are stamps that were rounded
-ANEW_S = 1.0  # a clock that falls back by more has begun anew: recordings that were joined
-MOST_S = 24 * 3600.0
 _BLOCK = 4 * RATE_HZ  # samples that are handed over at a time
-_SILENCE = 65536  # samples of silence made at a time
-_CANCELLED = 0.01  # share of the channels' power below which their mean is not them
 # Containers that find a place by its time, and tell the right time there.
 _SEEKABLE = {"mov", "matroska", "wav", "flac"}
+# Their demuxers count times from the first frame's rate, which may change.
+_UNTIMED = {"aac", "mp3", "ac3", "eac3", "dts", "amr", "loas", "latm"}
+_PLANES = 8  # PyAV reads planes that are not there where a frame has so many
+_REACH = 64  # samples at the slower rate; more than a filter of libswresample reaches over
 _SEEK_S, _PREROLL_S = 10.0, 1.0  # decoders need a little of what comes before
 
 
@@ -59,25 +59,13 @@ class SoundHeader:
         return self.tracks > 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """Which part of a track is read.
-
-    zero_s: 0 of the clip's clock on the file's own; None for where the sound begins
-    start_s, end_s: on the clip's clock
-    """
-
-    zero_s: float | None
-    start_s: float | None = None
-    end_s: float | None = None
-
-
 @dataclass(kw_only=True, slots=True)
 class SoundFacts:
     """What is known of a track once it was read; times on the clip's clock.
 
     power, channel_power: sums of squares, of the mean and, on average, of the channels
     first_s: of the first sample of the file, whatever was read; None where nothing can be decoded
+    used_bits, width_bits: of decoded samples that are whole numbers, those that are not always 0
     """
 
     rate_hz: int = 0
@@ -92,12 +80,20 @@ class SoundFacts:
     power: float = 0.0
     channel_power: float = 0.0
     peak: float = 0.0
+    used_bits: int = 0
+    width_bits: int = 0
     gaps_s: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """Of what is kept of each piece; see mixed."""
         return 1 if self.heard <= 1 else 3
+
+    @property
+    def bits(self) -> int:
+        """Of the samples that were encoded, in whole bytes; 0 where there was no sound."""
+        unused = (self.used_bits & -self.used_bits).bit_length() - 1
+        return -(-(self.width_bits - unused) // 8) * 8 if self.used_bits else 0
 
     @property
     def cancelled(self) -> bool:
@@ -124,7 +120,7 @@ def header(path: Path, link: Link) -> Iterator[SoundHeader]:
             rate_hz=context.sample_rate or 0,
             channels=context.channels,
             layout=_layout(context.layout) if context.channels else "",
-            bits=_bits(stream),
+            bits=_pcm_bits(codec_name(stream)),
             tracks=len(container.streams.audio),
             duration_s=length_s,
             start_s=float((stream.start_time or 0) * base),
@@ -143,8 +139,9 @@ def samples(
     facts = SoundFacts()
     with open_video(path) as container:
         stream = _main([s for s in container.streams.audio if s.codec_context is not None])
-        runs = _runs(_sounds(container, stream, span, facts, link.beat), shown_name(path))
-        measured = _measured(_cut(runs, span), facts, row)
+        stream.codec_context.thread_count = 1  # frames are small
+        runs = in_time(_sounds(container, stream, span, facts, link.beat), shown_name(path))
+        measured = _measured(cut(runs, span), facts, row)
         pieces = (run.rows_CS for run in measured)
         for block_CS in _blocks(pieces if is_native else _at_16_khz(measured, link.beat)):
             facts.samples += block_CS.shape[1]
@@ -177,26 +174,9 @@ def ffmpeg_mono(path: Path, link: Link) -> Iterator[np.ndarray]:
 
 def resampled(rows_CS: np.ndarray, rate_hz: int) -> np.ndarray:
     """Samples at 16 kHz. Shapes: float32 [channels, samples], one channel or two"""
-    run = _Run(start_s=0.0, rate_hz=rate_hz, rows_CS=rows_CS)
+    run = Run(start_s=0.0, rate_hz=rate_hz, rows_CS=rows_CS)
     pieces = [*_at_16_khz([run], lambda: None), np.zeros((len(rows_CS), 0), np.float32)]
     return np.concatenate(pieces, axis=1)
-
-
-def mixed(rows_CS: np.ndarray, is_full_range_C: Iterable[bool] = ()) -> np.ndarray:
-    """What is kept of the channels of a piece.
-
-    is_full_range_C: False for channels of deep tones alone, which are left out; all by default
-    Shapes: rows_CS - float32 [channels, samples]
-            returns [1, samples] of one channel as it is; of more [3, samples]: their mean, the
-            first of them, and the mean of their squares
-    """
-    mask_C = np.fromiter(is_full_range_C, bool) if len(rows_CS) > 1 else np.ones(0, bool)
-    if mask_C.any():
-        rows_CS = rows_CS[mask_C]
-    if len(rows_CS) == 1:
-        return rows_CS
-    mean_S, power_S = rows_CS.mean(axis=0), np.square(rows_CS).mean(axis=0)
-    return np.stack([mean_S, rows_CS[0], power_S])
 
 
 def _layout(layout: av.AudioLayout) -> str:
@@ -204,44 +184,15 @@ def _layout(layout: av.AudioLayout) -> str:
     return {1: "mono", 2: "stereo"}.get(len(layout.channels), layout.name)
 
 
-def cancel(power: float, channel_power: float) -> bool:
-    """Whether channels cancel: the power of their mean beside theirs, on average."""
-    return power < _CANCELLED * channel_power
-
-
 def _main(tracks: list[av.AudioStream]) -> av.AudioStream:
     default = av.stream.Disposition.default
     return max(tracks, key=lambda s: (bool(s.disposition & default), -s.index))
 
 
-def _bits(stream: av.AudioStream) -> int:
-    """Bits of a stored sample, of formats that store samples."""
-    name = codec_name(stream)
-    if name.startswith("pcm_") and (digits := "".join(c for c in name[5:7] if c.isdigit())):
-        return int(digits)
-    lossless = {"flac", "alac", "wavpack", "ape", "tta", "truehd", "mlp", "als", "shorten"}
-    if name not in lossless:
-        return 0
-    return stream.codec_context.format.bits
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """Sound from one time on, which is None where nothing says it. Shapes: rows_CS - as of mixed"""
-
-    start_s: float | None
-    rate_hz: int
-    rows_CS: np.ndarray
-    is_gap: bool = False
-
-    @property
-    def length_s(self) -> float:
-        return self.rows_CS.shape[1] / self.rate_hz
-
-    def part(self, first: int, end: int) -> _Run:
-        """Some of its samples, where a time is known."""
-        start_s = (self.start_s or 0.0) + first / self.rate_hz
-        return replace(self, start_s=start_s, rows_CS=self.rows_CS[:, first:end])
+def _pcm_bits(codec: str) -> int:
+    """Bits of a stored sample, of formats whose name says it: pcm_s24le."""
+    digits = "".join(c for c in codec[5:7] if c.isdigit())
+    return int(digits) if codec.startswith("pcm_") and digits else 0
 
 
 def _sounds(
@@ -250,7 +201,7 @@ def _sounds(
     span: Span,
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """What decodes, from before the start of the span on, on the clip's clock."""
     decoded = _decoded(container, stream, facts, beat)
     first = next(decoded, None)
@@ -272,10 +223,10 @@ def _from(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     wanted_s: float,
-    rest: Iterator[_Run],
+    rest: Iterator[Run],
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """What decodes from a little before that time on the file's clock; else the rest as it is."""
     ticks = round((wanted_s - _PREROLL_S) / cast(Fraction, stream.time_base))
     try:
@@ -294,10 +245,9 @@ def _decoded(
     stream: av.AudioStream,
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """Frames of a track, on the file's clock."""
     decoder = stream.codec_context
-    decoder.thread_count = 1
     for packet in chain(packets(container, stream, beat), [None]):
         facts.packets += packet is not None
         try:
@@ -308,8 +258,12 @@ def _decoded(
         for frame in frames:
             if not frame.samples or not frame.sample_rate:
                 continue
-            is_full_range = [channel.name != "LFE" for channel in frame.layout.channels]
-            rows_CS = mixed(_as_floats(frame), is_full_range)
+            is_full_range = [not c.name.startswith("LFE") for c in frame.layout.channels]
+            stored_CS = _stored(frame)
+            if stored_CS.dtype.kind == "i":
+                facts.used_bits |= int(np.bitwise_or.reduce(stored_CS, axis=None))
+                facts.width_bits = 8 * stored_CS.dtype.itemsize
+            rows_CS = mixed(as_floats(stored_CS), is_full_range)
             if not facts.channels:
                 facts.rate_hz, facts.channels = frame.sample_rate, len(is_full_range)
                 facts.layout, facts.heard = _layout(frame.layout), max(1, sum(is_full_range))
@@ -318,94 +272,24 @@ def _decoded(
                 rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
                 rows_CS[2:] **= 2
             at_s = None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
-            yield _Run(at_s, frame.sample_rate, rows_CS)
+            if frame.sample_rate != facts.rate_hz and container.format.name in _UNTIMED:
+                at_s = None
+            yield Run(at_s, frame.sample_rate, rows_CS)
 
 
-def _as_floats(frame: av.AudioFrame) -> np.ndarray:
-    """The samples of a frame as float32 [channels, samples], full scale from -1 to 1."""
+def _stored(frame: av.AudioFrame) -> np.ndarray:
+    """The samples of a frame. Shapes: [channels, samples], of the type they are stored in"""
+    channels, is_packed = len(frame.layout.channels), frame.format.is_packed
+    if not is_packed and channels >= _PLANES:
+        (frame,) = av.AudioResampler(
+            frame.format.packed.name, frame.layout, frame.sample_rate
+        ).resample(frame)
+        is_packed = True
     stored = frame.to_ndarray()
-    if frame.format.is_packed:
-        stored = stored.reshape(-1, len(frame.layout.channels)).T
-    return as_floats(stored)
+    return stored.reshape(-1, channels).T if is_packed else stored
 
 
-def as_floats(stored: np.ndarray) -> np.ndarray:
-    """Samples of any type as float32, full scale from -1 to 1; whole numbers by their range."""
-    if stored.dtype == np.uint8:
-        return (stored.astype(np.float32) - 128) / 128
-    if stored.dtype.kind == "i":
-        return (stored / 2.0 ** (8 * stored.dtype.itemsize - 1)).astype(np.float32)
-    return np.nan_to_num(stored.astype(np.float32), posinf=1.0, neginf=-1.0)
-
-
-def _runs(sounds: Iterable[_Run], name: str) -> Iterator[_Run]:
-    """The sounds one behind the other, all with a time: gaps are silence, and nothing comes twice.
-
-    A single wild stamp is none, and a clock that begins anew goes on.
-
-    Raises: VideoError - a gap longer than any file is read
-    """
-    reached_s, moved_s, source = None, 0.0, iter(sounds)
-    run = next(source, None)
-    while run is not None:
-        after = next(source, None)
-        at_s = None if run.start_s is None else run.start_s + moved_s
-        if reached_s is None:
-            reached_s = at_s or 0.0
-        late_s = 0.0 if at_s is None else at_s - reached_s
-        if abs(late_s) > ANEW_S and not _goes_on(run, after):
-            late_s = 0.0
-        if late_s < -ANEW_S:
-            moved_s, late_s = moved_s - late_s, 0.0
-        first = 0
-        if late_s > GAP_S:
-            if late_s > MOST_S:
-                raise VideoError(
-                    f"The sound of {name} has a gap of {late_s / 3600:.0f} hours; give a range "
-                    "(start, end) before it."
-                )
-            yield from _silence(reached_s, late_s, run)
-            reached_s += late_s
-        elif late_s < -GAP_S:
-            first = min(round(-late_s * run.rate_hz), run.rows_CS.shape[1])
-        kept = replace(run, start_s=reached_s, rows_CS=run.rows_CS[:, first:])
-        yield kept
-        reached_s += kept.length_s
-        run = after
-
-
-def _goes_on(run: _Run, after: _Run | None) -> bool:
-    """Whether what follows has the time that follows."""
-    if after is None or after.start_s is None or run.start_s is None:
-        return False
-    return abs(after.start_s - run.start_s - run.length_s) < ANEW_S
-
-
-def _silence(start_s: float, length_s: float, like: _Run) -> Iterator[_Run]:
-    left, rate_hz = round(length_s * like.rate_hz), like.rate_hz
-    while left:
-        count = min(left, _SILENCE)
-        rows_CS = np.zeros((len(like.rows_CS), count), np.float32)
-        yield _Run(start_s, rate_hz, rows_CS, is_gap=True)
-        start_s, left = start_s + count / rate_hz, left - count
-
-
-def _cut(runs: Iterable[_Run], span: Span) -> Iterator[_Run]:
-    """Those of the span."""
-    for run in runs:
-        count, start_s = run.rows_CS.shape[1], run.start_s or 0.0
-        if span.end_s is not None and start_s >= span.end_s:
-            return
-        ends = (span.start_s, 0), (span.end_s, count)
-        first, end = (
-            usual if time_s is None else min(max(round((time_s - start_s) * run.rate_hz), 0), count)
-            for time_s, usual in ends
-        )
-        if first < end:
-            yield run.part(first, end)
-
-
-def _measured(runs: Iterable[_Run], facts: SoundFacts, row: str) -> Iterator[_Run]:
+def _measured(runs: Iterable[Run], facts: SoundFacts, row: str) -> Iterator[Run]:
     """The runs with the rows that are wanted; notes what they hold."""
     rows = {"both": slice(2), "first": slice(1, 2)}.get(row, slice(1))
     was_gap, is_first = False, True
@@ -425,34 +309,50 @@ def _measured(runs: Iterable[_Run], facts: SoundFacts, row: str) -> Iterator[_Ru
         yield replace(run, rows_CS=run.rows_CS[rows if facts.rows > 1 else slice(1)])
 
 
-def _at_16_khz(runs: Iterable[_Run], beat: Beat) -> Iterator[np.ndarray]:
-    resampler, rate_hz = None, RATE_HZ
+class _Resampler:
+    """Brings rows of one rate to 16 kHz; owns libswresample's state.
+
+    n samples become n * 16,000 / rate of them, rounded up, the first at the time of the first.
+    """
+
+    def __init__(self, rate_hz: int, rows: int) -> None:
+        self.rate_hz, self._rows = rate_hz, rows
+        self._layout = "mono" if rows == 1 else "stereo"
+        self._swr = av.AudioResampler("fltp", self._layout, RATE_HZ)
+        self._given = self._made = 0
+
+    def feed(self, rows_CS: np.ndarray) -> Iterator[np.ndarray]:
+        self._given += rows_CS.shape[1]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(rows_CS), "fltp", self._layout)
+        frame.sample_rate = self.rate_hz
+        for found in self._swr.resample(frame):
+            self._made += found.samples
+            yield found.to_ndarray()
+
+    def end(self) -> Iterator[np.ndarray]:
+        """What it still holds."""
+        left = -(-self._given * RATE_HZ // self.rate_hz) - self._made
+        # it holds back what its filter reaches over, and gives nothing where that is all
+        behind = np.zeros((self._rows, _REACH + _REACH * self.rate_hz // RATE_HZ), np.float32)
+        for piece_CS in self.feed(behind):
+            yield piece_CS[:, : max(left, 0)]
+            left -= piece_CS.shape[1]
+
+
+def _at_16_khz(runs: Iterable[Run], beat: Beat) -> Iterator[np.ndarray]:
+    resampler: _Resampler | None = None
     for run in runs:
         beat()
-        if run.rate_hz != rate_hz:
-            yield from _given(resampler, None)
-            rate_hz = run.rate_hz
-            layout = "mono" if len(run.rows_CS) == 1 else "stereo"
-            resampler = None if rate_hz == RATE_HZ else av.AudioResampler("fltp", layout, RATE_HZ)
-        if resampler is None:
+        if resampler and run.rate_hz != resampler.rate_hz:
+            yield from resampler.end()
+            resampler = None
+        if run.rate_hz == RATE_HZ:
             yield run.rows_CS
             continue
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(run.rows_CS),
-            format="fltp",
-            layout="mono" if len(run.rows_CS) == 1 else "stereo",
-        )
-        frame.sample_rate = rate_hz
-        yield from _given(resampler, frame)
-    yield from _given(resampler, None)
-
-
-def _given(
-    resampler: av.AudioResampler | None, frame: av.AudioFrame | None
-) -> Iterator[np.ndarray]:
-    """What a resampler gives for a frame, or at its end."""
-    for found in resampler.resample(frame) if resampler else ():
-        yield found.to_ndarray()
+        resampler = resampler or _Resampler(run.rate_hz, len(run.rows_CS))
+        yield from resampler.feed(run.rows_CS)
+    if resampler:
+        yield from resampler.end()
 
 
 def _blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
