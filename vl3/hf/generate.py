@@ -53,12 +53,10 @@ class VisualGenerationMixin(GenerationMixin):
         self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None
     ) -> dict:
         """Repeats what was heard too, which is kept by prompt; transformers knows of pictures."""
-        found = super()._expand_multimodal_outputs(
-            input_ids, mm_encoder_output, expand_size, inputs_embeds
-        )
+        expand: Any = super()._expand_multimodal_outputs  # type: ignore[misc]  # of a model's own
+        found = expand(input_ids, mm_encoder_output, expand_size, inputs_embeds)
         if (heard := found.get("audio")) is not None:
-            repeated = [one for one in heard.pooler_output for _ in range(expand_size)]
-            heard.pooler_output = cast(Any, repeated)
+            heard.pooler_output = [one for one in heard.pooler_output for _ in range(expand_size)]
         return found
 
     def by_prompt(

@@ -159,8 +159,9 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
                 )
             if kind == "audio":
                 held = getattr(part[kind], "part", None)  # of one that was opened before
-                is_opened = isinstance(held, SoundPart)
-                media.append(held if is_opened else sound_part(part, _found(kind, part[kind])))
+                if not isinstance(held, SoundPart):
+                    held = sound_part(part, _found(kind, part[kind]))
+                media.append(held)
             else:
                 media.append(_medium(part))
     return media

@@ -23,7 +23,7 @@ from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.language.layers import decoder_layers
 from vl3.model import VL3ForConditionalGeneration
-from vl3.training.ranges import MODULES
+from vl3.training.ranges import SEEING
 from vl3.training.recipe import Recipe
 from vl3.training.setup import add_adapter
 from vl3.values import Grid
@@ -97,7 +97,7 @@ def _model(recipe: Recipe, config: VL3Config, machine: Machine) -> VL3ForConditi
         model.requires_grad_(False)
         if recipe.adapter:
             add_adapter(model, recipe.adapter)
-    for name in MODULES:
+    for name in SEEING:
         if getattr(recipe.rates, name):
             getattr(model, name).requires_grad_(True).float()
     for module in model.modules() if machine.device == "cuda" else ():

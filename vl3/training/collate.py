@@ -49,7 +49,7 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
     ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
     positions = torch.zeros(B, L, dtype=torch.long)
     sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
-    answers, pixels, sources, targets = [], [], [], []
+    answers, pixels, sources, targets, sounds = [], [], [], [], []
     owners: list[tuple[str, str]] = []
     grids: list[Grid] = []
     tokens = number = 0
@@ -71,6 +71,8 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
                 sources.append(sample.source_K + tokens)
                 targets.append(sample.targets)
                 tokens += sum(grid.num_tokens for grid in sample.grids)
+            if sample.sound:
+                sounds.append(sample.sound)
     if not pixels:
         pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
         grids, sources = [Grid(frames=1, rows=1, cols=1, merge=1)], [torch.empty(0).long()]
@@ -85,9 +87,20 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
         "merge_sizes": torch.tensor([grid.merge for grid in grids]),
         "keep_mask": torch.cat(sources),
     }
+    if sounds:
+        inputs |= join_sounds(sounds)
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
     return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
+
+
+def join_sounds(sounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What the model takes of the sounds of several samples, one after the other."""
+    banks = [bank_AZ for each in sounds for bank_AZ in each["input_features"]]
+    found = {"input_features": torch.nn.utils.rnn.pad_sequence(banks, batch_first=True)}
+    for name in ("feature_lengths", "sound_pieces", "sound_pools"):
+        found[name] = torch.cat([each[name] for each in sounds])
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vl3.data.checks import check_hearing
 from vl3.data.records import BadSample, Record
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import find_media
 from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium
-from vl3.processor import VL3Processor
+from vl3.processor import VL3Processor, sound_tensors
 from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
 from vl3.values import Grid
@@ -54,6 +55,7 @@ class Sample:
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each kept cell, of which slots are made, which one of pixels_NP
+            sound - what the model takes of its sounds (vl3.processor.sound_tensors)
             targets - int64 [K, facts], of auxiliary losses by name: what each slot is to know
             is_cut - whether its end was left out to keep within max_tokens
     """
@@ -70,6 +72,7 @@ class Sample:
     source_K: torch.Tensor
     targets: dict[str, torch.Tensor] = field(default_factory=dict)
     is_cut: bool = False
+    sound: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> Size:
@@ -112,7 +115,7 @@ def build(
     pixels = torch.empty(0, 0, dtype=torch.uint8)
     fresh: tuple[Grid, ...] = ()
     source_K, targets = torch.empty(0), {}
-    if prepared.media:
+    if prepared.grids:
         keep_M = prepared.keep.keep_M
         pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
         source_K = source_M[keep_M]
@@ -132,7 +135,9 @@ def build(
         if not (overlong == "truncate" and _may_end(prompts, labels, max_tokens)):
             raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
-    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut)
+    heard = [sound for sound in prepared.heard if sound and sound.num_tokens]
+    sound = sound_tensors(heard) if heard else {}
+    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut, sound)
     return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 
@@ -161,6 +166,7 @@ def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str
 
 def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Planned:
     media = find_media(record.conversations[0])
+    check_hearing(media, processor.settings)
     if any(len(find_media(each)) != len(media) for each in record.conversations[1:]):
         raise BadSample("E110", f"{record.id}: its conversations are not about the same media.")
     return plan(media, replace(processor.settings, budget_tokens=visual_tokens))

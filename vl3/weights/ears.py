@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import AddedToken
+from torch import nn
 
-from vl3.audio.ear import Ear
+from vl3.audio import released
+from vl3.audio.ear import Ear, ear_class
+from vl3.config import NANO_STD, BEATsConfig, WhisperEarConfig
 from vl3.families.settings import SoundSettings
 from vl3.families.template import AUDIO_TOKEN
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.sound_inputs import build_ear
 from vl3.weights.assemble import ROWS_OF, grow
+from vl3.weights.hub import resolve
+
+NANO = {
+    "nano-whisper": WhisperEarConfig(
+        d_model=96,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=288,
+        num_mel_bins=80,
+        max_source_positions=500,  # 10 s at a time
+        init_std=NANO_STD,
+        decoder_layers=0,
+    ),
+    "nano-beats": BEATsConfig(
+        embed_dim=64,
+        encoder_layers=2,
+        encoder_embed_dim=96,
+        encoder_ffn_embed_dim=288,
+        encoder_attention_heads=4,
+        conv_pos=32,
+        conv_pos_groups=4,
+        initializer_range=NANO_STD,
+        piece_steps=62,
+        pool_bands=4,
+    ),
+}
+
+
+def load_ear(source: str, seed: int = 0) -> Ear:
+    """The ear of BEATs' .pt file or of a folder or hub id of Whisper; or an untrained small one.
+
+    Raises: ValueError or LayoutError in one sentence.
+    """
+    if source in NANO:
+        torch.manual_seed(seed)
+        config = deepcopy(NANO[source])
+        return ear_class(config)(config).eval()
+    is_local = Path(source).exists()
+    return released.load_ear(Path(source) if is_local else resolve(source))
 
 
 def add_ear(
@@ -27,7 +72,7 @@ def add_ear(
 ) -> VL3Processor:
     """Gives the model this ear and a fresh connector to it; the processor that knows of it.
 
-    ear: as vl3.audio.load_ear gives it, or a fresh one; it takes the model's number format
+    ear: as load_ear gives it, or a fresh one; it takes the model's number format
     order: where the sound of a video stands in a prompt (vl3.families.settings.SoundSettings)
     The tokenizer gets the token <audio>, and the tables of the language model a row for it where
     they lack one. All other weights stay as they are.
@@ -48,10 +93,9 @@ def add_ear(
     config.audio_config, config.audio_connector = ear.config, connector
     config.audio_token_id = audio_token_id
     torch.manual_seed(seed)
-    _, fresh = build_ear(config)
-    model.ear, model.audio_connector = ear, fresh
-    model.ear.to(model.device, model.dtype)
-    model.audio_connector.to(model.device, model.dtype)
+    model.ear, (_, model.audio_connector) = ear, build_ear(config)
+    for part in (model.ear, model.audio_connector):
+        cast(nn.Module, part).to(model.device, model.dtype)
     tokenizer.chat_template = None  # made anew, with words for sound
     return VL3Processor(
         tokenizer,
