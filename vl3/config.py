@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -47,15 +47,12 @@ class VL3VisionConfig(PreTrainedConfig):
     def head_channels(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
-    @property
-    def patch_values(self) -> int:
-        """Values in one flattened RGB patch."""
-        return 3 * self.patch_size**2
-
 
 class VL3Config(PreTrainedConfig):
     """A whole model: vision encoder, connector, language model.
 
+    vision_config: VL3VisionConfig, or transformers' CLIPVisionConfig or SiglipVisionConfig for a
+    tower of one fixed size (vl3.vision.towers)
     connector: "linear" or "mlpNx_gelu" (N linear layers), the official names, or that of a class
     which is registered (vl3.connectors).
     image_token_id, video_token_id: token ids that mark visual slots in a prompt. The official
@@ -64,13 +61,13 @@ class VL3Config(PreTrainedConfig):
 
     model_type = "vl3"
     sub_configs_defaults: ClassVar[dict] = {
-        "vision_config": VL3VisionConfig,
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vl3_vision"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
     if TYPE_CHECKING:  # what they are once it is made
-        vision_config: VL3VisionConfig
+        vision_config: Any
         text_config: PreTrainedConfig
     else:  # what may be given
         vision_config: dict | PreTrainedConfig | None = None
