@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -46,11 +46,6 @@ class VL3VisionConfig(PreTrainedConfig):
     @property
     def head_channels(self) -> int:
         return self.hidden_size // self.num_attention_heads
-
-    @property
-    def patch_values(self) -> int:
-        """Values in one flattened RGB patch."""
-        return 3 * self.patch_size**2
 
 
 class BEATsConfig(PreTrainedConfig):
@@ -158,6 +153,8 @@ class WhisperEarConfig(WhisperConfig):
 class VL3Config(PreTrainedConfig):
     """A whole model: vision encoder, connector, language model.
 
+    vision_config: VL3VisionConfig, or transformers' CLIPVisionConfig or SiglipVisionConfig for a
+    tower of one fixed size (vl3.vision.towers)
     connector: "linear" or "mlpNx_gelu" (N linear layers), the official names, or that of a class
     which is registered (vl3.connectors).
     image_token_id, video_token_id: token ids that mark visual slots in a prompt. The official
@@ -168,7 +165,7 @@ class VL3Config(PreTrainedConfig):
 
     model_type = "vl3"
     sub_configs_defaults: ClassVar[dict] = {
-        "vision_config": VL3VisionConfig,
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vl3_vision"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
         "audio_config": SubConfigSpec(
             config_class=AutoConfig, model_type="vl3_whisper", optional=True
@@ -177,7 +174,7 @@ class VL3Config(PreTrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
     if TYPE_CHECKING:  # what they are once it is made
-        vision_config: VL3VisionConfig
+        vision_config: Any
         text_config: PreTrainedConfig
         audio_config: PreTrainedConfig | None = None
     else:  # what may be given

@@ -25,6 +25,7 @@ from vl3.sound_inputs import SoundInputs, build_ear
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample, unique_frames
 from vl3.vision.encoder import draw_weights
+from vl3.vision.towers import VisionTower, build_encoder
 
 # Without gradients the encoder runs over at most this many patches at a time (one frame at least),
 # so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
@@ -51,7 +52,7 @@ class VisualInputs:
 
     if TYPE_CHECKING:  # of the model that it is mixed into
         config: VL3Config
-        vision: VisionEncoder
+        vision: VisionEncoder | VisionTower
         connector: Connector
         get_input_embeddings: Callable[[], nn.Module]
 
@@ -273,7 +274,7 @@ class VL3ForConditionalGeneration(
     def __init__(self, config: VL3Config) -> None:
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
-        self.vision = VisionEncoder(vision)
+        self.vision = build_encoder(vision)
         build = connector_class(config.connector)
         self.connector = build(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)

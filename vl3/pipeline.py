@@ -187,6 +187,9 @@ def fit_grids(
     """The grids of images and videos under their common budget."""
     if not media:
         return ()
+    if settings.square:
+        pairs = zip(media, shown)
+        return tuple(settings.square_grid(info.frames, medium.kind) for medium, info in pairs)
     budget_tokens = settings.budget_tokens
     if settings.frame_tokens is not None:
         num_frames = sum(info.frames for info in shown)
@@ -281,6 +284,22 @@ def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
     pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
     joined = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
     return Patches(pixels_NP=joined, grids=tuple(grids))
+
+
+def spelled_out(patches: Patches) -> Patches:
+    """The patches with each picture that is shown several times there as often.
+
+    It is how tensors say it, which know frames, rows and columns of a grid and no copies.
+    """
+    grids, pixels = [], []
+    for grid, part in zip(
+        patches.grids, patches.pixels_NP.split([grid.num_patches for grid in patches.grids])
+    ):
+        grids.append(replace(grid, frames=grid.frames * grid.copies, copies=1))
+        pixels.append(part.repeat(grid.copies, 1) if grid.copies > 1 else part)
+    if tuple(grids) == patches.grids:
+        return patches
+    return Patches(pixels_NP=torch.cat(pixels), grids=tuple(grids))
 
 
 def prune_patches(patches: Patches, settings: PruneSettings | None) -> Keep:

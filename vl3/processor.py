@@ -36,9 +36,10 @@ from vl3.hf.processor_calls import (
 )
 from vl3.messages.media import annotate, find_media
 from vl3.messages.reader import conversations
-from vl3.pipeline import AnyPart, Heard, Planned, Prepared, plan, prepare
+from vl3.pipeline import AnyPart, Heard, Planned, Prepared, plan, prepare, spelled_out
 from vl3.settings import PruneSettings
 from vl3.values import Keep, Patches
+from vl3.vision.prune import keep_all
 from vl3.vision.token_map import SlotRuns
 
 # Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
@@ -87,6 +88,8 @@ class VL3Processor(ChatTemplateMixin):
             audio_token_id = whole("audio_token_id", audio_token_id, low=0)
         instance("template", template, Template, "a vl3.families.template.Template")
         jinja = chat_template(template=template, sound=settings.sound is not None)
+        if (tokenizer.pad_token_id or 0) in (image_token_id, video_token_id):
+            tokenizer.pad_token = tokenizer.eos_token  # padding must not look like a visual token
         if tokenizer.chat_template is None:
             tokenizer.chat_template = jinja
         super().__init__(tokenizer, chat_template=jinja)
@@ -135,11 +138,15 @@ class VL3Processor(ChatTemplateMixin):
     def to_dict(self) -> dict:
         """What save_pretrained writes beside the tokenizer."""
         ids = {"image_token_id": self.image_token_id, "video_token_id": self.video_token_id}
+        settings = asdict(replace(self.settings, sound=None))
+        del settings["sound"]
+        if self.settings.square is None:  # nor is there one where pictures may have any size
+            del settings["square"]
+        if not self.settings.spread:
+            del settings["spread"]
         other: dict[str, Any] = {}
         if self.template != CHATML:
             other["template"] = asdict(self.template)
-        settings = asdict(replace(self.settings, sound=None))
-        del settings["sound"]
         if self.settings.sound:
             other |= {"sound": self.settings.sound.to_dict(), "audio_token_id": self.audio_token_id}
         return {"processor_class": "VL3Processor"} | settings | ids | other
@@ -199,7 +206,9 @@ class VL3Processor(ChatTemplateMixin):
                 )
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
             if prepared.grids:
-                packed.append((prepared.patches, prepared.keep))
+                patches = spelled_out(prepared.patches)
+                is_same = patches is prepared.patches
+                packed.append((patches, prepared.keep if is_same else keep_all(patches.grids)))
             heard += [sound for sound in prepared.heard if sound and sound.num_tokens]
         found: dict[str, Any] = self._pad(prompts, return_labels, **asked.padding)
         if return_tensors is None:

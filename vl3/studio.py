@@ -46,7 +46,8 @@ CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go firs
 OPTIONS = ("budget_tokens", "prune", "sound", "stop", "reuse")  # of an answer, besides its decoding
 SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
 READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
-SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}  # real sizes take minutes on a CPU
+# Real sizes take minutes on a CPU; squares of one size have few patches.
+SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
 
 class Studio:
@@ -112,13 +113,12 @@ class Studio:
 
     @property
     def settings(self) -> ProcessorSettings:
-        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU.
-
-        And with no more visual tokens than fit the memory that load was given.
-        """
+        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU, and
+        no more visual tokens than fit the memory that load was given."""
         settings = self.processor.settings
         if self.model.device.type == "cpu" and self.model.num_parameters() >= LARGE:
-            settings = replace(settings, **SMALL_PLAN)
+            most = settings.budget_tokens if settings.square else SMALL_PLAN["budget_tokens"]
+            settings = replace(settings, **SMALL_PLAN | {"budget_tokens": most})
         if self._fitted:
             most = min(settings.budget_tokens, self._fitted.budget_tokens)
             settings = replace(settings, budget_tokens=most)
@@ -161,6 +161,7 @@ class Studio:
                 "max_new_tokens": Decoding().max_new_tokens,
             },
             "unpruned": settings.unpruned,
+            "unrotated": settings.unrotated,
             "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
             "note": "; ".join(notes),
         }
@@ -193,9 +194,9 @@ class Studio:
         """A video, image or sound, decoded and encoded; at once if it was opened before.
 
         path: a file, a Clip, a PIL image, an array or a tensor; for a model with an ear also a file
-        of sound, a Sound or (samples, rate). Times in seconds of the clip's own clock.
+        of sound, a Sound or (samples, rate). Times in seconds of its own clock.
         sound: as of stream.
-        budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
+        budget_tokens bounds the visual tokens before pruning; on_stage is told of progress.
         reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """

@@ -76,16 +76,26 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Patches of one clip or image: frames x rows x cols, merged merge x merge into tokens."""
+    """Patches of one clip or image: frames x rows x cols, merged merge x merge into tokens.
+
+    copies: how often the connector sees a picture, one after the other, of a model that takes
+    pictures as films that stand still; everything else here counts the picture once
+    """
 
     frames: int
     rows: int
     cols: int
     merge: int
+    copies: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "rows", "cols", "merge"):
+        for name in ("frames", "rows", "cols", "merge", "copies"):
             whole(f"{name} of a grid", getattr(self, name), low=1)
+        if self.copies > 1 and self.frames > 1:
+            raise ValueError(
+                f"a picture is shown several times, a film is not - got {self.frames} frames and "
+                f"{self.copies} copies"
+            )
         if self.rows % self.merge or self.cols % self.merge:
             raise ValueError(
                 f"a grid of {self.rows} x {self.cols} patches cannot be merged "
@@ -133,12 +143,15 @@ class TokenGrid:
     grid: the merged cells that they are made of
     frames, rows, cols: spans in ascending order, of which no two share anything; a span without
     length is of tokens that stand for padding alone
+    depth: tokens that a step has at each place, one layer of rows x cols behind the other; more
+    than one of a picture that is shown several times
     """
 
     grid: Grid
     frames: tuple[Span, ...]
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
+    depth: int = 1
 
     def __post_init__(self) -> None:
         sizes = {
@@ -167,7 +180,7 @@ class TokenGrid:
 
     @property
     def tokens_per_step(self) -> int:
-        return len(self.rows) * len(self.cols)
+        return self.depth * len(self.rows) * len(self.cols)
 
     @property
     def num_tokens(self) -> int:

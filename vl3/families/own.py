@@ -10,6 +10,7 @@ from vl3.config import VL3Config
 from vl3.families.layouts import Family, read_json
 from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.settings import PruneSettings
+from vl3.video.square import read_square
 
 PROCESSOR = "VL3Processor"
 # What stands in processor_config.json beside the settings.
@@ -43,6 +44,8 @@ def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettin
         _check_names(sound, SoundSettings)
     elif "sound" not in raw and config.get("audio_config"):
         raw["sound"] = {"ear": config["audio_config"]}
+    if "square" in raw:
+        raw["square"] = read_square(raw["square"])
     return ProcessorSettings(**raw)
 
 

@@ -360,7 +360,12 @@ def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
 
 def _key(medium: MediaPart, settings: ProcessorSettings, plan: Plan) -> str:
     source = medium.source
-    chosen = medium.sampling(settings) | asdict(plan.grid) | {"kind": medium.kind}
+    grid = asdict(plan.grid)
+    if plan.grid.copies == 1:
+        del grid["copies"]  # what is kept on disk was named before there were any
+    chosen = medium.sampling(settings) | grid | {"kind": medium.kind}
+    if settings.square:
+        chosen |= {"square": settings.square}
     if isinstance(source, Clip):
         chosen |= {"lost_frames": source.lost_frames, "notes": source.notes}
     return f"{content_digest(source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"

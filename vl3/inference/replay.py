@@ -135,7 +135,8 @@ def pieces(encoded: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     by the frames that the connector joins, and sound by what lies between two frames.
 
     Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
-    was kept has no slots.
+    was kept has no slots. (Where the steps of a video follow one another without a word between
+    them, the prompt has one <video> for them all.)
     """
     check(reply)
     tokenizer, slot_ids = encoded.processor.tokenizer, set(encoded.model.config.visual_token_ids)
@@ -157,21 +158,28 @@ def pieces(encoded: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
         if name == "sound":
             found.append(PromptSegment(kind=name, text="", tokens=len(ids)))
         elif name == "slots":
-            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(steps)))
+            left = len(ids)
+            while left:  # steps may follow one another without a word between them
+                kept, step = next(steps)
+                found.append(PromptSegment(kind=name, text="", tokens=kept, **step))
+                left -= kept
         else:
             found.append(PromptSegment(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
     return tuple(found)
 
 
-def _steps(reply: Reply) -> Iterator[dict]:
-    """What each run of slots of the prompt stands for, in order."""
+def _steps(reply: Reply) -> Iterator[tuple[int, dict]]:
+    """The slots of each step of the prompt that has some, and what they stand for, in order."""
     for clip, seen in enumerate(reply.seen):
         last = len(seen.times_s or (None,)) - 1  # steps of padding have a place behind it
         for (first, end), kept in zip(seen.spans, seen.kept_per_step):
             frame = min(first, last)
             time_s = seen.times_s[frame] if seen.times_s else None
             if kept:
-                yield {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s}
+                yield (
+                    kept,
+                    {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s},
+                )
 
 
 def _media(

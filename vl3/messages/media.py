@@ -20,8 +20,10 @@ from vl3.messages.reader import Read, frame_times, read
 from vl3.messages.sounds import SoundPart, sound_part
 from vl3.values import Clip, Grid, Sound
 from vl3.video.container import local_file
-from vl3.video.images import image_size, kind_of, resized, still_notes
-from vl3.video.sample import exact_picks, thin
+from vl3.video.images import Resize, image_size, kind_of, resized, shape_of, still_notes
+from vl3.video.reader import filled
+from vl3.video.sample import exact_picks, piece_middles, thin
+from vl3.video.square import Square
 
 if TYPE_CHECKING:
     from vl3.families.settings import ProcessorSettings
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("fps", "max_frames", "num_frames", "start", "end", "mode")
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
+LONGEST = 1 << 30  # frames: where nobody names a number
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
@@ -68,7 +71,7 @@ class MediaPart:
     def measure(self, settings: ProcessorSettings) -> MediaInfo:
         """Its size, from headers and packets; nothing is decoded but a first frame."""
         if isinstance(self.source, Clip):
-            clip = self.source
+            clip = self._spread(self.source, settings)
             frames, height_px, width_px = clip.frames_TYX3.shape[:3]
             return MediaInfo(frames, height_px, width_px, clip.times_s, notes=clip.notes)
         if self.kind == "image":
@@ -97,9 +100,15 @@ class MediaPart:
         return SoundPart(self.part, self.source, options)
 
     def sampling(self, settings: ProcessorSettings) -> dict:
-        """fps, max_frames, start, end and mode, the part's own before the processor's."""
+        """fps and max_frames, or pieces, and start, end and mode, the part's own before the
+        processor's."""
         own = {key: self.options[key] for key in SAMPLING if self.options.get(key) is not None}
         wanted = own.pop("num_frames", None)
+        if settings.spread:
+            most = min(wanted or LONGEST, own.pop("max_frames", None) or LONGEST)
+            pieces = settings.frames_of(None if most == LONGEST else most)
+            own.pop("fps", None)
+            return {"pieces": pieces, "mode": settings.sampling} | own
         if wanted is not None:
             most = min(wanted, own.get("max_frames", wanted))
             own |= {"fps": EVERY_FRAME_FPS, "max_frames": most}
@@ -114,12 +123,12 @@ class MediaPart:
 
         on_frame: called with (done, total) after each frame, and again while none comes; may raise
         """
-        size = (grid.rows * settings.patch, grid.cols * settings.patch)
+        size = settings.square or (grid.rows * settings.patch, grid.cols * settings.patch)
         if isinstance(self.source, Clip):
-            return resize_clip(self.source, size)
+            return resize_clip(self._spread(self.source, settings), size)
         from vl3 import ops  # with torch, which is not needed before a picture is made smaller
 
-        resize = ops.resizer(resized)
+        resize = resized if settings.square else ops.resizer(resized)
         if self.kind == "image":
             return video.read_image(self.source, size=size, resize=resize)
         sampling = self.sampling(settings)
@@ -133,6 +142,26 @@ class MediaPart:
 
         return video.read(
             self.source, size=size, on_frame=tell, on_wait=tell, resize=resize, **sampling
+        )
+
+    def _spread(self, clip: Clip, settings: ProcessorSettings) -> Clip:
+        """The frames of a clip that has been read which a fixed number of them stands for.
+
+        One of just so many is left as it is. Of a shorter one frames repeat or, in mode "official",
+        black ones follow.
+        """
+        if not settings.spread or clip.times_s is None:
+            return clip
+        pieces, count = self.sampling(settings)["pieces"], len(clip)
+        if count == pieces:
+            return clip
+        black = pieces - count if settings.sampling == "official" else 0
+        taken = list(range(count)) if black > 0 else piece_middles(count, pieces)
+        times_s = [clip.times_s[index] for index in taken]
+        return replace(
+            clip,
+            frames_TYX3=filled(clip.frames_TYX3[taken], max(0, black)),
+            times_s=tuple(times_s + times_s[-1:] * max(0, black)),
         )
 
 
@@ -373,13 +402,16 @@ def annotate(
     )
 
 
-def resize_clip(clip: Clip, size: tuple[int, int]) -> Clip:
-    """The clip at height x width, resized as at decode (PIL, bicubic, uint8)."""
-    if clip.frames_TYX3.shape[1:3] == size:
+def resize_clip(clip: Clip, size: tuple[int, int] | Square) -> Clip:
+    """The clip at height x width or in a square, resized as at decode (PIL, bicubic, uint8).
+
+    What already has the size of what is seen of a square is that.
+    """
+    if clip.frames_TYX3.shape[1:3] == shape_of(size):
         return clip
     from vl3 import ops  # with torch, as above
 
-    resize = ops.resizer(resized)
+    resize: Resize = resized if isinstance(size, Square) else ops.resizer(resized)
     frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
     return replace(clip, frames_TYX3=np.stack(frames))
 

@@ -195,7 +195,7 @@ def _storage(tensor: torch.Tensor) -> int:
 def _run(model, counter: _Counter, grids, *, visual: int, rows: int, row: int) -> dict[str, Kept]:
     found = {}
     patches = sum(grid.num_patches for grid in grids)
-    pixels = torch.empty(patches, model.config.vision_config.patch_values)
+    pixels = torch.empty(patches, 3 * model.config.vision_config.patch_size**2)
     seen, features = counter.of(
         "vision", model.vision.blocks, lambda: downsample(model.vision(pixels, grids), grids)
     )

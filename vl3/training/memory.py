@@ -180,7 +180,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     # Normalised logits and two gradients of them, or one and the gradient of the output table.
     loss = max(3 * 4 * chunk * text.vocab_size, 4 * chunk * text.vocab_size + table)
     mask = shape.tokens * shape.row * (machine.compute_bytes + 3)  # and the yes/no tables behind it
-    pixels = 2 * shape.patches * config.vision_config.patch_values  # this pass and the next
+    pixels = 2 * shape.patches * 3 * config.vision_config.patch_size**2  # this pass and the next
     found = {
         "weights": sum(_weight_bytes(recipe, config, machine).values()),
         "gradients": 4.0 * trainable,

@@ -23,7 +23,7 @@ from vl3.data.checks import check_hearing
 from vl3.data.records import BadSample, Record
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import find_media
-from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium
+from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium, spelled_out
 from vl3.processor import VL3Processor, sound_tensors
 from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
@@ -90,7 +90,7 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     prefix = _shared(prompts) if len(prompts) > 1 else 0
     tokens = prefix + sum(len(prompt.ids) - prefix for prompt in prompts)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
-    patches = sum(grid.num_patches for grid in planned.grids)
+    patches = sum(grid.num_patches * grid.copies for grid in planned.grids)
     return Size(tokens, patches, picture, planned.num_tokens)
 
 
@@ -118,7 +118,7 @@ def build(
     if prepared.grids:
         keep_M = prepared.keep.keep_M
         pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
-        source_K = source_M[keep_M]
+        source_K = source_M if planned.settings.unpruned else source_M[keep_M]
         found = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
         known = {name: known_MF for name, known_MF in found.items() if known_MF is not None}
         if known and (why := planned.settings.unpruned):
@@ -146,8 +146,9 @@ def _encoded_once(
 ) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
     """As unique_frames; every frame where the connector joins frames and so needs them in place."""
     if settings.unpruned:
-        cells = sum(grid.num_tokens for grid in prepared.grids)
-        return prepared.patches.pixels_NP, prepared.grids, torch.arange(cells)
+        patches = spelled_out(prepared.patches)
+        cells = sum(grid.num_tokens for grid in patches.grids)
+        return patches.pixels_NP, patches.grids, torch.arange(cells)
     return unique_frames(prepared.patches.pixels_NP, prepared.grids)
 
 

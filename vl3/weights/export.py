@@ -44,7 +44,7 @@ def export(
         raise LayoutError("a model with an adapter cannot be exported; merge the adapter first")
     instance("model", model, VL3ForConditionalGeneration, "a VL3ForConditionalGeneration")
     instance("processor", processor, VL3Processor, "a VL3Processor")
-    family = families.EXPORTS[kind]
+    family = families.export_family(kind, model.config)
     files = family.write(model.config, processor) if family.write else {}
     folder = _made(folder)
     if kind == "own":
@@ -56,9 +56,11 @@ def export(
     _write(folder, "generation_config.json", model.generation_config.to_diff_dict())
     for name, content in files.items():
         _write(folder, name, content)
-    _plain_tokenizer(folder)
+    _plain_tokenizer(folder, family)
     template = chat_template(kind, system_prompt=processor.settings.system_prompt)
-    if kind == "official":
+    if family not in families.EXPORTS.values():
+        pass  # VideoLLaMA 2 reads the template of its tokenizer
+    elif kind == "official":
         _write(folder, "chat_template.json", {"chat_template": template})
     else:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -112,7 +114,7 @@ def _write(folder: Path, name: str, content: dict) -> None:
     (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _plain_tokenizer(folder: Path) -> None:
-    """Names the tokenizer class that both layouts use, which any transformers version knows."""
+def _plain_tokenizer(folder: Path, family: Family) -> None:
+    """Names the tokenizer class that the layout uses, which any transformers version knows."""
     config = cast(dict, read_json(folder, "tokenizer_config.json"))
-    _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})
+    _write(folder, "tokenizer_config.json", config | {"tokenizer_class": family.tokenizer})
