@@ -181,6 +181,7 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
     def audio_fbank(self, path):
         return official_sound(path).bank_AZ.float().numpy()
 
+    @torch.no_grad()
     def connector(self, weights, config, x):
         name = config["mm_projector_type"]
         if connector_class(name) is MLPConnector:  # of this generation, over the mean of time
