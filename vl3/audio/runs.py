@@ -9,7 +9,7 @@ import numpy as np
 
 from vl3.video.errors import VideoError
 
-_GAP_S = 0.02  # a longer one is silence; shorter ones are stamps that were rounded
+GAP_S = 0.02  # a longer one is silence; shorter ones are stamps that were rounded
 _ANEW_S = 1.0  # a clock that falls back by more has begun anew: recordings that were joined
 _MOST_S = 24 * 3600.0
 _SILENCE = 65536  # samples of silence made at a time
@@ -71,7 +71,7 @@ def in_time(sounds: Iterable[Run], name: str) -> Iterator[Run]:
         if late_s < -_ANEW_S:
             moved_s, late_s = moved_s - late_s, 0.0
         first = 0
-        if late_s > _GAP_S:
+        if late_s > GAP_S:
             if late_s > _MOST_S:
                 raise VideoError(
                     f"The sound of {name} has a gap of {late_s / 3600:.0f} hours; give a range "
@@ -79,7 +79,7 @@ def in_time(sounds: Iterable[Run], name: str) -> Iterator[Run]:
                 )
             yield from _silence(reached_s, late_s, run)
             reached_s += late_s
-        elif late_s < -_GAP_S:
+        elif late_s < -GAP_S:
             first = min(round(-late_s * run.rate_hz), run.rows_CS.shape[1])
         kept = replace(run, start_s=reached_s, rows_CS=run.rows_CS[:, first:])
         yield kept

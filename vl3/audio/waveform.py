@@ -18,7 +18,7 @@ import av.error
 import numpy as np
 
 from vl3.audio.channels import as_floats, cancel, mixed
-from vl3.audio.runs import Run, Span, cut, in_time
+from vl3.audio.runs import GAP_S, Run, Span, cut, in_time
 from vl3.sound import RATE_HZ
 from vl3.video.container import open_video, shown_name, video_streams
 from vl3.video.job import Beat, Link
@@ -30,6 +30,7 @@ _SEEKABLE = {"mov", "matroska", "wav", "flac"}
 # Their demuxers count times from the first frame's rate, which may change.
 _UNTIMED = {"aac", "mp3", "ac3", "eac3", "dts", "amr", "loas", "latm"}
 _PLANES = 8  # PyAV reads planes that are not there where a frame has so many
+_RUN_S = 0.5  # frames are taken together until they are as long
 _REACH = 64  # samples at the slower rate; more than a filter of libswresample reaches over
 _SEEK_S, _PREROLL_S = 10.0, 1.0  # decoders need a little of what comes before
 
@@ -203,19 +204,20 @@ def _sounds(
     beat: Beat,
 ) -> Iterator[Run]:
     """What decodes, from before the start of the span on, on the clip's clock."""
-    decoded = _decoded(container, stream, facts, beat)
-    first = next(decoded, None)
+    frames = _frames(container, stream, facts, beat)
+    first = next(frames, None)
     if first is None:
         return
-    first_s = 0.0 if first.start_s is None else first.start_s
+    first_s = _time_s(first) or 0.0
     zero_s = first_s if span.zero_s is None else span.zero_s
     facts.first_s = first_s - zero_s
     wanted_s = zero_s + (span.start_s or 0.0)
     is_seekable = bool(_SEEKABLE & set(container.format.name.split(",")))
-    decoded = chain([first], decoded)
-    if is_seekable and first.start_s is not None and wanted_s - first_s > _SEEK_S:
-        decoded = _from(container, stream, wanted_s, decoded, facts, beat)
-    for run in decoded:
+    frames = chain([first], frames)
+    if is_seekable and first.pts is not None and wanted_s - first_s > _SEEK_S:
+        frames = _from(container, stream, wanted_s, frames, facts, beat)
+    is_untimed = container.format.name in _UNTIMED
+    for run in _joined(frames, facts, is_untimed):
         yield replace(run, start_s=None if run.start_s is None else run.start_s - zero_s)
 
 
@@ -223,11 +225,11 @@ def _from(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     wanted_s: float,
-    rest: Iterator[Run],
+    rest: Iterator[av.AudioFrame],
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[Run]:
-    """What decodes from a little before that time on the file's clock; else the rest as it is."""
+) -> Iterator[av.AudioFrame]:
+    """Frames from a little before that time on the file's clock; else the rest as it is."""
     ticks = round((wanted_s - _PREROLL_S) / cast(Fraction, stream.time_base))
     try:
         container.seek(ticks, stream=stream)
@@ -235,46 +237,77 @@ def _from(
         return rest
     stream.codec_context.flush_buffers()
     facts.packets = facts.lost = 0
-    sought = _decoded(container, stream, facts, beat)
+    sought = _frames(container, stream, facts, beat)
     next(sought, None)  # decoders begin with what they would have needed earlier sound for
     return sought
 
 
-def _decoded(
+def _frames(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     facts: SoundFacts,
     beat: Beat,
-) -> Iterator[Run]:
-    """Frames of a track, on the file's clock."""
-    decoder = stream.codec_context
+) -> Iterator[av.AudioFrame]:
+    """What a track decodes to."""
     for packet in chain(packets(container, stream, beat), [None]):
         facts.packets += packet is not None
         try:
-            frames = decoder.decode(packet)
+            frames = stream.codec_context.decode(packet)
         except av.error.FFmpegError:
             facts.lost += packet is not None
             continue
         for frame in frames:
-            if not frame.samples or not frame.sample_rate:
-                continue
-            is_full_range = [not c.name.startswith("LFE") for c in frame.layout.channels]
-            stored_CS = _stored(frame)
-            if stored_CS.dtype.kind == "i":
-                facts.used_bits |= int(np.bitwise_or.reduce(stored_CS, axis=None))
-                facts.width_bits = 8 * stored_CS.dtype.itemsize
-            rows_CS = mixed(as_floats(stored_CS), is_full_range)
-            if not facts.channels:
-                facts.rate_hz, facts.channels = frame.sample_rate, len(is_full_range)
-                facts.layout, facts.heard = _layout(frame.layout), max(1, sum(is_full_range))
-            if len(rows_CS) != facts.rows:
-                # their number changed on the way
-                rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
-                rows_CS[2:] **= 2
-            at_s = None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
-            if frame.sample_rate != facts.rate_hz and container.format.name in _UNTIMED:
-                at_s = None
-            yield Run(at_s, frame.sample_rate, rows_CS)
+            if frame.samples and frame.sample_rate:
+                yield frame
+
+
+def _time_s(frame: av.AudioFrame) -> float | None:
+    """When it is heard, on the file's clock."""
+    return None if frame.pts is None else float(frame.pts * cast(Fraction, frame.time_base))
+
+
+def _joined(frames: Iterable[av.AudioFrame], facts: SoundFacts, is_untimed: bool) -> Iterator[Run]:
+    """Frames that follow one another as one run each, because a frame is of a few milliseconds."""
+    held: list[av.AudioFrame] = []
+    start_s: float | None = None
+    length_s = 0.0
+    for frame in frames:
+        at_s = _time_s(frame)
+        if is_untimed and facts.rate_hz not in (0, frame.sample_rate):
+            at_s = None
+        late_s = 0.0 if at_s is None or start_s is None else at_s - start_s - length_s
+        if held and (length_s > _RUN_S or abs(late_s) > GAP_S or _kind(frame) != _kind(held[0])):
+            yield _run(held, start_s, facts)
+            held = []
+        if not held:
+            start_s, length_s = at_s, 0.0
+        held.append(frame)
+        length_s += frame.samples / frame.sample_rate
+    if held:
+        yield _run(held, start_s, facts)
+
+
+def _kind(frame: av.AudioFrame) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.layout.name, frame.format.name
+
+
+def _run(frames: list[av.AudioFrame], start_s: float | None, facts: SoundFacts) -> Run:
+    """Frames of one kind, mixed; notes what they are."""
+    rate_hz, layout = frames[0].sample_rate, frames[0].layout
+    is_full_range = [not channel.name.startswith("LFE") for channel in layout.channels]
+    if not facts.channels:
+        facts.rate_hz, facts.channels, facts.layout = rate_hz, len(is_full_range), _layout(layout)
+        facts.heard = max(1, sum(is_full_range))
+    stored_CS = np.concatenate([_stored(frame) for frame in frames], axis=1)
+    if stored_CS.dtype.kind == "i":
+        facts.used_bits |= int(np.bitwise_or.reduce(stored_CS, axis=None))
+        facts.width_bits = 8 * stored_CS.dtype.itemsize
+    rows_CS = mixed(as_floats(stored_CS), is_full_range)
+    if len(rows_CS) != facts.rows:
+        # the number of channels changed on the way
+        rows_CS = np.repeat(rows_CS[:1], facts.rows, axis=0)
+        rows_CS[2:] **= 2
+    return Run(start_s, rate_hz, rows_CS)
 
 
 def _stored(frame: av.AudioFrame) -> np.ndarray:
