@@ -149,7 +149,7 @@ def test_tensors_that_lack_or_are_unknown_are_listed(releases, tmp_path):
         ({"mm_vision_select_layer": -9}, "vision_feature_layer is one of the 3 layers"),
         ({"mm_projector_type": "other"}, "connector is linear or mlpNx_gelu.*got 'other'"),
         ({"mm_projector_type": "spatial_conv"}, "needs an encoder as wide as the language model"),
-        ({"hidden_size": 68}, r"mismatched keys: .*connector\.readout"),
+        ({"hidden_size": 80}, r"mismatched keys: .*connector\.readout"),
     ],
 )
 def test_what_is_not_read_is_said_in_a_sentence(releases, tmp_path, changes, match):
