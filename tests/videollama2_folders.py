@@ -108,6 +108,8 @@ def write_release(folder: Path, name: str, tmp: Path, *, connector=None, pickled
     torch.manual_seed(13)
     own = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     sizes = LANGUAGE | own | (MIXTURE if language == "mixtral" else {})
+    if language != "qwen2":
+        sizes |= {"sliding_window": None}
     text = AutoConfig.for_model(
         language, **sizes | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
     )

@@ -119,6 +119,13 @@ class ProcessorSettings:
         copies = self.frames_of() if is_repeated else 1
         return Grid(frames=frames, rows=self.side, cols=self.side, merge=1, copies=copies)
 
+    @property
+    def blank(self) -> Grid:
+        """The smallest film that the model can see, of which nobody wants a token."""
+        if self.square:
+            return self.square_grid(2, "video")
+        return Grid(frames=1, rows=1, cols=1, merge=1)
+
     def tokens_of(self, grid: Grid) -> TokenGrid:
         """The tokens of a clip of this grid, as the connector makes them."""
         return connector_class(self.connector).token_grid(grid)

@@ -68,6 +68,44 @@ TOWERS: dict[str, PreTrainedConfig] = {
     ),
 }
 
+_MISTRAL_7B = {
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "max_position_embeddings": 32768,
+    "sliding_window": None,
+}
+_QWEN2_7B = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+}
+_QWEN2_72B = _QWEN2_7B | {
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+}
+_CLIP, _SIGLIP, _DFN = TOWERS
+# Tower, connector and language model of DAMO-NLP-SG/VideoLLaMA{name}.
+_RELEASED = {
+    "2-7B": (_CLIP, "stc_connector", _MISTRAL_7B),
+    "2-7B-16F": (_CLIP, "stc_connector", _MISTRAL_7B),
+    "2-8x7B": (_CLIP, "stc_connector", _MISTRAL_7B | {"model_type": "mixtral"}),
+    "2-72B": (_CLIP, "stc_connector", _QWEN2_72B),
+    "2.1-7B-16F": (_SIGLIP, "stc_connector_v35", _QWEN2_7B),
+}
+
 LLAMA2 = Template(
     special=("<s>", "</s>"),
     begin="<s>",
@@ -87,6 +125,20 @@ LLAMA2 = Template(
     system="<<SYS>>\n{}\n<</SYS>>\n\n",
 )
 QWEN2 = Template(frame_stamp="", system_prompt="You are a helpful assistant.")
+
+
+def released(name: str) -> VL3Config | None:
+    """The sizes of a released model by its hub id; None for another name."""
+    found = _RELEASED.get(name.removeprefix("DAMO-NLP-SG/VideoLLaMA"))
+    if found is None or not name.startswith("DAMO-NLP-SG/VideoLLaMA"):
+        return None
+    tower, connector, text = found
+    return VL3Config(
+        vision_config=TOWERS[tower].to_dict(),
+        text_config=dict(text),  # type: ignore[arg-type]  # transformers makes a configuration
+        connector=connector,
+        image_token_id=0,
+    )
 
 
 def _read_config(folder: Path, raw: dict) -> VL3Config:

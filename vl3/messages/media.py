@@ -21,7 +21,7 @@ from vl3.messages.sounds import SoundPart, sound_part
 from vl3.values import Clip, Grid, Sound
 from vl3.video.container import local_file
 from vl3.video.images import Resize, image_size, kind_of, resized, shape_of, still_notes
-from vl3.video.reader import filled
+from vl3.video.official import filled
 from vl3.video.sample import exact_picks, piece_middles, thin
 from vl3.video.square import Square
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("fps", "max_frames", "num_frames", "start", "end", "mode")
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
+FOLDER_FPS = 3.0  # of a folder of frames, where nothing says when they are shown
 LONGEST = 1 << 30  # frames: where nobody names a number
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
@@ -170,8 +171,8 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
     data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
-    one, as an opened video); of a video also a list of pictures or an array of frames; of sound a
-    path, a URL, bytes, a Sound (or what has one), or (samples, rate).
+    one, as an opened video); of a video also a list of pictures, a folder of them or an array of
+    frames; of sound a path, a URL, bytes, a Sound (or what has one), or (samples, rate).
     Raises: ValueError in one sentence for what is not read.
     """
     media: list[MediaPart | SoundPart] = []
@@ -200,6 +201,8 @@ def _medium(part: dict) -> MediaPart:
     kind = part["type"]
     source = _found(kind, part[kind])
     options = {key: value for key, value in part.items() if key not in ("type", kind)}
+    if kind == "video" and isinstance(source, str | Path) and Path(source).is_dir():
+        source, part = _frames_of(Path(source)), {"sample_fps": FOLDER_FPS} | part
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
@@ -208,6 +211,14 @@ def _medium(part: dict) -> MediaPart:
     if isinstance(source, Clip) and kind == "image" and source.kind == "video":
         raise ValueError("an image is one picture - got a clip of frames; use type video")
     return MediaPart(part, "image" if kind == "image" else _kind_of(source), source, options)
+
+
+def _frames_of(folder: Path) -> list[Path]:
+    """The pictures of a folder, by their names. Raises: ValueError where it has none."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
+    if not files:
+        raise ValueError(f"the folder {folder.name} has no pictures; give one that holds frames")
+    return files
 
 
 def _found(kind: str, source: object) -> object:

@@ -38,11 +38,17 @@ class MicroBatch:
         return int((self.inputs["sample_BL"] >= 0).sum())
 
 
-def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroBatch:
+BLANK = Grid(frames=1, rows=1, cols=1, merge=1)
+
+
+def collate(
+    samples: Sequence[Sample], pad_id: int, patch_values: int, blank: Grid = BLANK
+) -> MicroBatch:
     """The samples packed into as few rows as hold them, each as long as the longest sample.
 
     Without any picture an empty one goes in, of which no token is used: processes that share the
     vision encoder's gradients must all run it.
+    blank: its grid, as of ProcessorSettings
     """
     rows = pack(samples) or [[]]
     B, L = len(rows), max([1, *(len(sample.ids_L) for sample in samples)])
@@ -74,8 +80,8 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
             if sample.sound:
                 sounds.append(sample.sound)
     if not pixels:
-        pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
-        grids, sources = [Grid(frames=1, rows=1, cols=1, merge=1)], [torch.empty(0).long()]
+        pixels = [torch.zeros(blank.num_patches, patch_values, dtype=torch.uint8)]
+        grids, sources = [blank], [torch.empty(0).long()]
     inputs = {
         "input_ids": ids,
         "labels": labels,
@@ -122,8 +128,8 @@ class Step:
 class StepCollator:
     """Samples of a step to its passes: the collate function of the data loader."""
 
-    def __init__(self, pad_id: int, patch_values: int) -> None:
-        self.pad_id, self.patch_values = pad_id, patch_values
+    def __init__(self, pad_id: int, patch_values: int, blank: Grid = BLANK) -> None:
+        self.pad_id, self.patch_values, self.blank = pad_id, patch_values, blank
 
     def __call__(self, items: list) -> Step:
         passes: dict[int, list] = {}
@@ -136,7 +142,8 @@ class StepCollator:
                 members.append(item)
                 cut += item.is_cut
         ready = [
-            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
+            collate(passes[number], self.pad_id, self.patch_values, self.blank)
+            for number in sorted(passes)
         ]
         return Step(tuple(ready), tuple(bad), cut)
 

@@ -179,8 +179,10 @@ def thin(prompt: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     Source: official processor, which thins the silent majority of stream turns at random.
     """
     template = processor.template
-    starts = [template.pieces(template.turn(role)[0])[0] for role in ("stream", "assistant")]
-    silent, speak = map(processor.tokenizer.convert_tokens_to_ids, starts)
+    starts = [template.pieces(template.turn(role)[0]) for role in ("stream", "assistant")]
+    if not all(starts):  # no token of its own begins an answer, and none says to go on watching
+        return
+    silent, speak = (processor.tokenizer.convert_tokens_to_ids(start[0]) for start in starts)
     quiet = [i for i, label in enumerate(prompt.labels) if label == silent]
     spoken = sum(label == speak for label in prompt.labels)
     for index in rng.sample(quiet, max(0, len(quiet) - spoken)):

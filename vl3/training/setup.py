@@ -24,6 +24,7 @@ from vl3.training.nano.temporal_loss import TemporalLoss
 from vl3.training.ranges import MODULES
 from vl3.training.recipe import Adapter, Recipe
 from vl3.training.remember import Remember
+from vl3.vision.towers import is_tower
 from vl3.weights.assemble import assemble
 from vl3.weights.ears import add_ear, load_ear
 from vl3.weights.hub import resolve
@@ -34,6 +35,7 @@ from vl3.weights.number_format import LARGE, bfloat16_time
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
 }
+TOWER = r"vision\.tower\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
 def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
@@ -49,7 +51,8 @@ def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
     inside, joined = (
         "|".join(map(re.escape, linear_names(parts))) for parts in (layers, [model.connector])
     )
-    return TARGETS | {
+    vision = {"vision": TOWER} if is_tower(model.config.vision_config) else TARGETS
+    return vision | {
         "connector": rf"connector\.({joined})",
         "language": rf"{body}\.\d+\.({inside})",
         "words": head,

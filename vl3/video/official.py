@@ -108,17 +108,32 @@ def expanded(
     given: list[tuple[int, int]],
     chosen: list[int],
     times_s: tuple[float, ...],
+    black: int = 0,
 ) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Decoded frames laid out in the order of `chosen`, repetitions included.
+    """Decoded frames laid out in the order of `chosen`, repetitions included, then black ones.
 
+    times_s: of those chosen and of the black ones
     A frame that could not be decoded is left out together with its stamp.
     """
+    if black:
+        shown, shown_s = expanded(frames_TYX3, given, chosen, times_s[:-black])
+        return filled(shown, black), shown_s + times_s[-black:]
     if [asked for asked, _ in given] == chosen:
         return frames_TYX3, times_s
     place = {asked: at for at, (asked, _) in enumerate(given)}
     kept = [k for k, index in enumerate(chosen) if index in place]
     order = [place[chosen[k]] for k in kept]
     return frames_TYX3[order], tuple(times_s[k] for k in kept)
+
+
+def filled(frames_TYX3: np.ndarray, count: int) -> np.ndarray:
+    """The frames and so many black ones after them.
+
+    Source: VideoLLaMA2 mm_utils.py. Difference: they are as wide as the others, not as high.
+    """
+    if not count:
+        return frames_TYX3
+    return np.concatenate([frames_TYX3, np.zeros((count, *frames_TYX3.shape[1:]), np.uint8)])
 
 
 def _by_number(path, timeline, header, start_s, end_s, fps, max_frames):

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vl3.arguments import choice, number, shown, whole
 from vl3.values import Clip
 from vl3.video import limits, official
@@ -127,9 +125,8 @@ def read(
         found, timeline, sorted(set(picks)), size, on_frame, on_wait, timeout_s, untagged, resize
     )
     if mode == "official" or pieces is not None:
-        filling, times_s = times_s[len(picks) :], times_s[: len(picks)]
-        frames, times_s = official.expanded(frames, given, picks, times_s)
-        frames, times_s = filled(frames, len(filling)), times_s + filling
+        black = len(times_s) - len(picks)
+        frames, times_s = official.expanded(frames, given, picks, times_s, black)
     else:
         times_s = tuple(timeline.times_s[[index for _, index in given]].tolist())
     return Clip(
@@ -139,16 +136,6 @@ def read(
         lost_frames=losses.lost + timeline.missing_frames,
         notes=(*_notes(timeline), *_lost(losses)),
     )
-
-
-def filled(frames_TYX3: np.ndarray, count: int) -> np.ndarray:
-    """The frames and so many black ones after them.
-
-    Source: VideoLLaMA2 mm_utils.py. Difference: they are as wide as the others, not as high.
-    """
-    if not count:
-        return frames_TYX3
-    return np.concatenate([frames_TYX3, np.zeros((count, *frames_TYX3.shape[1:]), np.uint8)])
 
 
 def _pieces(

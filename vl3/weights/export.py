@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from transformers.core_model_loading import revert_weight_conversion
 
 from vl3 import families
 from vl3.arguments import did_you_mean, instance, shown
@@ -100,13 +101,26 @@ def _made(folder: str | Path) -> Path:
 
 
 def _named(model, family: Family) -> dict[str, torch.Tensor]:
-    """The weights under the family's names, a tied head once."""
-    tied = model.config.tie_word_embeddings
-    return {
-        family.there(name): tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "language.lm_head.weight")
+    """The weights under the family's names, a tied head once; experts, which transformers joins,
+    each by itself as they are saved."""
+    tied, inner = model.config.tie_word_embeddings, "language."
+    weights = model.state_dict()
+    own = {
+        name.removeprefix(inner): weights.pop(name)
+        for name in list(weights)
+        if name.startswith(inner)
     }
+    if tied:
+        own.pop("lm_head.weight", None)
+    saved = revert_weight_conversion(model.language, own)
+    weights |= {inner + name: tensor for name, tensor in saved.items()}
+    return {family.there(name): _alone(tensor) for name, tensor in weights.items()}
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with a memory of its own, as a file needs it."""
+    is_part = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 
 
 def _write(folder: Path, name: str, content: dict) -> None:
