@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from vl3.arguments import whole
 
@@ -63,10 +62,8 @@ class VL3Config(PreTrainedConfig):
     """
 
     model_type = "vl3"
-    sub_configs_defaults: ClassVar[dict] = {
-        "vision_config": VL3VisionConfig,
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
-    }
+    # transformers 5.23 would make them of a table, which 5.17 does not know: made below for both.
+    sub_configs: ClassVar[dict] = {"vision_config": VL3VisionConfig, "text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
     if TYPE_CHECKING:  # what they are once it is made
@@ -81,6 +78,11 @@ class VL3Config(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs) -> None:
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = VL3VisionConfig(**(self.vision_config or {}))
+        if not isinstance(self.text_config, PreTrainedConfig):
+            text = {"model_type": "qwen2"} | (self.text_config or {})
+            self.text_config = AutoConfig.for_model(**text)
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
 
