@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from vl3.arguments import whole
 
@@ -164,12 +163,11 @@ class VL3Config(PreTrainedConfig):
     """
 
     model_type = "vl3"
-    sub_configs_defaults: ClassVar[dict] = {
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vl3_vision"),
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
-        "audio_config": SubConfigSpec(
-            config_class=AutoConfig, model_type="vl3_whisper", optional=True
-        ),
+    # transformers 5.23 would make them of a table, which 5.17 does not know: made below for both.
+    sub_configs: ClassVar[dict] = {
+        "vision_config": AutoConfig,
+        "text_config": AutoConfig,
+        "audio_config": AutoConfig,
     }
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "losses_K", "right_K"]
 
@@ -189,6 +187,17 @@ class VL3Config(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs) -> None:
+        kinds = {
+            "vision_config": "vl3_vision",
+            "text_config": "qwen2",
+            "audio_config": "vl3_whisper",
+        }
+        for name, kind in kinds.items():
+            given = getattr(self, name)
+            is_absent = given is None and name == "audio_config"
+            if not (is_absent or isinstance(given, PreTrainedConfig)):
+                made = AutoConfig.for_model(**{"model_type": kind} | (given or {}))
+                setattr(self, name, made)
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
 
