@@ -187,12 +187,8 @@ class VL3Config(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs) -> None:
-        kinds = {
-            "vision_config": "vl3_vision",
-            "text_config": "qwen2",
-            "audio_config": "vl3_whisper",
-        }
-        for name, kind in kinds.items():
+        usual = ("vl3_vision", "qwen2", "vl3_whisper")
+        for name, kind in zip(self.sub_configs, usual, strict=True):
             given = getattr(self, name)
             is_absent = given is None and name == "audio_config"
             if not (is_absent or isinstance(given, PreTrainedConfig)):
