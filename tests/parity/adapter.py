@@ -18,7 +18,6 @@ from vl3.audio.beats import BEATs, repeated
 from vl3.audio.official import official_sound
 from vl3.bundled import HOME
 from vl3.connectors import MLPConnector, Windowed, connector_class
-from vl3.connectors.audio import AudioProjector
 from vl3.model import VL3ForConditionalGeneration, to_grids
 from vl3.pipeline import prepare
 from vl3.processor import VL3Processor
@@ -166,7 +165,7 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         copies = repeated(config.encoder_layers)
         named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
         ear.load_state_dict({n: t for n, t in named.items() if n not in copies})
-        project = AudioProjector(
+        project = MLPConnector(
             projector["mm_projector_a_type"],
             projector["mm_hidden_size_a"],
             projector["hidden_size_a"],

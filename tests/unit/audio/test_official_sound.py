@@ -7,7 +7,7 @@ from sounds import tone, write_film, write_sound
 
 from vl3.audio.filter_bank import beats_bank
 from vl3.audio.official import fourier_resampled, official_sound
-from vl3.connectors.audio import AudioProjector
+from vl3.connectors import MLPConnector
 from vl3.video import VideoError
 
 NOISE = np.random.default_rng(0).standard_normal((2, 40 * 16_000)).astype(np.float32) / 16
@@ -70,7 +70,7 @@ def test_resampling_through_the_transform_of_the_whole(rate_hz):
 
 def test_the_projector_takes_features_one_by_one():
     torch.manual_seed(0)
-    projector = AudioProjector("mlp2x_gelu", 32, 48)
+    projector = MLPConnector("mlp2x_gelu", 32, 48)
     assert [*projector.state_dict()] == [
         f"readout.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")
     ]
