@@ -7,7 +7,7 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
+from vl3.arguments import choice, instance, number, shown, switch, whole
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import memory as memories
 from vl3.inference import replay
@@ -27,11 +27,12 @@ from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
 from vl3.inference.heard import EncodedSound
 from vl3.inference.opening import OnStage, Opening
+from vl3.inference.options import READING, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media, is_sound, is_wave
 from vl3.messages.sounds import SoundPart
-from vl3.settings import Decoding, PruneSettings
+from vl3.settings import Decoding
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
 from vl3.weights.load import count_parameters, pick_device
@@ -44,8 +45,6 @@ __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
 OPTIONS = ("budget_tokens", "prune", "sound", "stop", "reuse")  # of an answer, besides its decoding
-SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
-READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
 # Real sizes take minutes on a CPU; squares of one size have few patches.
 SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
@@ -176,7 +175,7 @@ class Studio:
         medium = self._medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
         if isinstance(medium, SoundPart):
             raise ValueError("a plan is of frames; what a sound costs says vl3.audio.measure")
-        return self._encoded.plan(medium, self._chosen(budget_tokens))
+        return self._encoded.plan(medium, chosen(self.settings, budget_tokens))
 
     def open(
         self,
@@ -206,7 +205,7 @@ class Studio:
         opening = Opening(
             self._encoded.now(), switch("reuse", reuse), on_stage or (lambda stage: None)
         )
-        settings = self._chosen(budget_tokens, sound=sound)
+        settings = chosen(self.settings, budget_tokens, sound=sound)
         if isinstance(medium, SoundPart):
             return self._encoded.open_sound(medium, settings, opening)[0]
         return self._encoded.open(medium, settings, opening)[0]
@@ -271,14 +270,14 @@ class Studio:
             raise ValueError("there is no message to answer; pass at least one user message")
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise ValueError(f"stop is a threading.Event - got {shown(stop)}")
-        _check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
+        check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
         stop = stop or threading.Event()
         request = Request(
             messages,
-            self._chosen(budget_tokens, prune, sound),
+            chosen(self.settings, budget_tokens, prune, sound),
             Decoding(**decoding),
             stop.is_set,
-            is_prune_asked=not _is_models(prune),
+            is_prune_asked=not is_models(prune),
             reuse=switch("reuse", reuse),
         )
         return self._answered(request)
@@ -363,30 +362,6 @@ class Studio:
         kind = "audio" if self.settings.sound and is_sound(source) else "video"
         return {"type": kind, kind: source}
 
-    def _chosen(self, budget_tokens=None, prune="model", sound=None) -> ProcessorSettings:
-        settings = self.settings
-        if sound is not None:
-            hear = switch("sound", sound)
-            if settings.sound is not None:
-                settings = replace(settings, sound=replace(settings.sound, hear=hear))
-            elif hear:
-                raise ValueError("this model has no ear; leave sound out, or load one that hears")
-        if budget_tokens is not None:
-            budget_tokens = whole("budget_tokens", budget_tokens, low=1, unit="visual tokens")
-            settings = replace(settings, budget_tokens=budget_tokens)
-        if prune is None or isinstance(prune, PruneSettings):
-            return replace(settings, prune=prune)
-        if isinstance(prune, Mapping):
-            _check_names(prune, [each.name for each in fields(PruneSettings)], what="prune")
-            own = settings.prune or PruneSettings()
-            return replace(settings, prune=replace(own, **prune))
-        if not _is_models(prune):
-            raise ValueError(
-                "prune is 'model' for the checkpoint's setting, None for off, or a dict of mode, "
-                f"threshold, min_tokens and keep - got {shown(prune)}"
-            )
-        return settings
-
 
 def load(
     model=None,
@@ -457,20 +432,3 @@ def _messages(messages, name: str) -> list[dict]:
             f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
         )
     return list(messages)
-
-
-def _is_models(prune: object) -> bool:
-    return isinstance(prune, str) and prune == "model"
-
-
-def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (), what="") -> None:
-    """Raises ValueError for the first name that is not known."""
-    for name in given:
-        if name not in known and name not in also:
-            hint = did_you_mean(name, [*known, *also])
-            if name in READING:
-                hint = f"; {name} is studio.open's, or stands beside the path in a message"
-            raise ValueError(
-                f"{what or 'an answer'} has no setting {name!r}; there are "
-                f"{', '.join([*known, *also])}{hint}"
-            )

@@ -19,12 +19,12 @@ from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.inference.generation import PREFILL_TOKENS
 from vl3.language.kv_cache import capacity_for
-from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
 from vl3.values import Grid
 from vl3.vision import fit_grid
 from vl3.vision.towers import is_tower, side
+from vl3.visual_inputs import CHUNK_PATCHES
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
