@@ -55,6 +55,7 @@ RANGES = {
         "workers",
         "world.seconds",
         "world.sprites",
+        "world.sounds",
         low=0,
     ),
     **_counts("world.sizes_px", low=28),
@@ -69,6 +70,10 @@ RANGES = {
         "world.shaky",
         "world.noisy",
         "world.rescaled",
+        "world.sound",
+        "world.alone",
+        "world.voices",
+        "world.hum",
     ),
     **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
     **{
