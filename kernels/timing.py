@@ -1,17 +1,19 @@
-"""How the kernels are timed on a GPU: outputs compared first, then each side by do_bench.
+"""How the kernels are timed: outputs compared first, then each side by Triton's do_bench.
 
-Nothing here has run on a GPU yet.
+On a CPU, under Triton's interpreter, the same is gone through once and the times say nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 REFERENCE, COMPILED, FUSED = "reference", "compiled", "fused"
-COPIED_BYTES = 1 << 28
+
+Spread = tuple[float, float, float]  # p20, median, p80
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,7 @@ class Case:
 
     check: given the outputs of the reference and of another side; raises AssertionError where they
     do not agree; checks: in its place for a side of that name
+    is_target: whether vl3 does this work where it takes the kernel by itself
     """
 
     work: str
@@ -28,81 +31,62 @@ class Case:
     checks: dict[str, Callable[[object, object], None]] = field(default_factory=dict)
     moved_bytes: int = 0
     flops: int = 0
+    is_target: bool = True
 
-    def compare(self) -> None:
-        """Raises AssertionError where a side does not give what the reference gives."""
+    def compare(self, names: Collection[str] | None = None) -> None:
+        """Raises AssertionError where a side does not give what the reference gives.
+
+        names: of the sides to look at; None for all
+        """
         expected = self.sides[REFERENCE]()
         for name, side in self.sides.items():
-            if name != REFERENCE:
+            if name != REFERENCE and (names is None or name in names):
                 self.checks.get(name, self.check)(expected, side())
 
 
 def three_sides(way: Callable, operation: Callable, compiled: Callable) -> dict[str, Callable]:
-    """The sides of a case: what a way to use the operation makes of each of its versions."""
+    """The sides of a case: what a way to use the operation makes of each of its versions, when it
+    is called first. So nothing is compiled that nobody asks for."""
     return {
-        REFERENCE: way(operation),
-        COMPILED: way(compiled),
-        FUSED: way(operation, fused=True),
+        REFERENCE: _when_called(way, operation),
+        COMPILED: _when_called(way, compiled),
+        FUSED: _when_called(way, operation, fused=True),
     }
 
 
-def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of a large copy on this GPU."""
+def _when_called(way: Callable, *given, **options) -> Callable[[], object]:
+    made: list[Callable] = []
+
+    def side() -> object:
+        if not made:
+            made.append(way(*given, **options))
+        return made[0]()
+
+    return side
+
+
+def odd_kinds(device: str) -> Sequence[torch.dtype]:
+    """Formats in which odd shapes are compared. Triton's interpreter computes bfloat16 wrongly and
+    says nothing, so on a CPU float16 takes its place."""
+    return torch.float32, torch.float16 if device == "cpu" else torch.bfloat16
+
+
+def times_ms(side: Callable[[], object], device: str = "cuda") -> Spread:
+    """p20, median and p80 of the milliseconds of a side."""
+    if device == "cpu":
+        started = time.perf_counter()
+        side()
+        return (1e3 * (time.perf_counter() - started),) * 3
     from triton.testing import do_bench
 
-    source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * COPIED_BYTES / (do_bench(lambda: target.copy_(source), return_mode="median") * 1e-3)
+    low, median, high = do_bench(side, quantiles=[0.2, 0.5, 0.8])
+    return low, median, high
 
 
-def times_ms(case: Case) -> dict[str, tuple[float, float, float]]:
-    """Median, p20 and p80 of each side, whose outputs are compared first."""
-    from triton.testing import do_bench
-
-    case.compare()
-    return {
-        name: tuple(do_bench(side, quantiles=[0.5, 0.2, 0.8])) for name, side in case.sides.items()
-    }
-
-
-def gain(times: dict[str, tuple[float, float, float]]) -> float:
-    """How many times faster the fused side is than the reference, by their medians."""
-    return times[REFERENCE][0] / times[FUSED][0]
-
-
-def lines(case: Case, times: dict[str, tuple[float, float, float]], copied: float) -> list[str]:
-    """A row of a table for each side of a case.
-
-    copied: bytes a second of a copy, of which the achieved bandwidth is given as a share
-    """
-    reference_ms = times[REFERENCE][0]
-    return [
-        _row(case, name, times[name], reference_ms, copied, peak_bytes(side))
-        for name, side in case.sides.items()
-    ]
-
-
-def _row(case: Case, name, times_ms, reference_ms, copied, peak) -> str:
-    median, low, high = times_ms
-    rate = "-"
-    if case.moved_bytes:
-        moved = case.moved_bytes / (median * 1e-3)
-        rate = f"{moved / 1e9:.0f} GB/s, {moved / copied:.0%} of a copy"
-    elif case.flops:
-        rate = f"{case.flops / (median * 1e-3) / 1e12:.1f} TFLOP/s"
-    times = f"{1e3 * median:.1f} ({1e3 * low:.1f} - {1e3 * high:.1f})"
-    gain = f"{reference_ms / median:.2f}"
-    return f"| {case.work} | {name} | {times} | {gain} | {rate} | {peak / 1e6:.1f} |"
-
-
-HEADER = (
-    "| work | side | us: median (p20 - p80) | x reference | rate | memory above the start, MB |\n"
-    "| --- | --- | --- | --- | --- | --- |"
-)
-
-
-def peak_bytes(side: Callable[[], object]) -> int:
-    """Most memory of the GPU that one call took above what was taken before."""
+def peak_bytes(side: Callable[[], object], device: str = "cuda") -> int | None:
+    """Most memory of the GPU that one call took above what was taken before; None on a CPU."""
+    if device == "cpu":
+        return None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

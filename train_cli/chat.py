@@ -16,7 +16,7 @@ from dataclasses import asdict, fields
 from typing import get_args
 
 import vl3
-from train_cli.config import OK, USAGE, in_words
+from train_cli.exits import OK, USAGE, in_words
 from vl3.arguments import number
 from vl3.settings import Decoding, PruneMode, PruneSide
 from vl3.units import parse_memory

@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from train_cli.config import FAILED, OK, USAGE, fail
+from train_cli.exits import FAILED, OK, USAGE, fail
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

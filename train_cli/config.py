@@ -15,12 +15,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 import textwrap
 import typing
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from jsonargparse import (
@@ -32,6 +31,7 @@ from jsonargparse import (
     set_loader,
 )
 
+from train_cli.exits import OK, fail
 from train_cli.setting_names import (
     descriptions,
     nearest,
@@ -42,9 +42,6 @@ from train_cli.setting_names import (
 )
 from vl3.bundled import recipes
 from vl3.training.recipe import Adapter, Recipe, Source
-
-# Exit codes of every command.
-OK, FAILED, USAGE, BAD_DATA, TOO_BIG = 0, 1, 2, 3, 4
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -81,20 +78,6 @@ PHASES, EVERY = "phases", "every"  # the keys of a curriculum: recipes, and what
 
 class ConfigError(ValueError):
     """A mistake in a file or on the command line, in one sentence."""
-
-
-def fail(message: object, code: int = USAGE) -> NoReturn:
-    """Ends the command with one sentence on standard error."""
-    print(f"error: {in_words(message)}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def in_words(message: object) -> str:
-    """What is said of it on one line, of a file without the number of the error."""
-    if isinstance(message, OSError) and message.strerror:
-        named = f"{message.filename}: " if message.filename else ""
-        return f"{named}{message.strerror[0].lower()}{message.strerror[1:]}"
-    return " ".join(str(message).split())
 
 
 class RecipeParser:

@@ -17,7 +17,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from train_cli.config import OK, USAGE, fail, read_recipe
+from train_cli.config import read_recipe
+from train_cli.exits import OK, USAGE, fail
 from vl3.arguments import number
 from vl3.bundled import PAGE_COMMAND
 from vl3.training.ready import check_out, folder

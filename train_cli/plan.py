@@ -16,7 +16,8 @@ import math
 import shutil
 from pathlib import Path
 
-from train_cli.config import BAD_DATA, OK, TOO_BIG, RecipeParser, fail
+from train_cli.config import RecipeParser
+from train_cli.exits import BAD_DATA, OK, TOO_BIG, fail
 from train_cli.model_sizes import UnknownSizes, or_unknown, sizes
 from vl3.training.ready import folder as run_folder
 from vl3.training.ready import nearest_folder

@@ -14,7 +14,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from train_cli.config import USAGE, ConfigError, RecipeParser, fail
+from train_cli.config import ConfigError, RecipeParser
+from train_cli.exits import USAGE, fail
 from train_cli.run import check_until, train
 from vl3.training.changes import check_changes, last_run
 from vl3.training.ready import check_source, check_trackers, check_writable

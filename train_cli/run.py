@@ -15,7 +15,8 @@ import os
 import sys
 from logging import INFO, StreamHandler, getLogger
 
-from train_cli.config import BAD_DATA, FAILED, OK, TOO_BIG, USAGE, RecipeParser, fail
+from train_cli.config import RecipeParser
+from train_cli.exits import BAD_DATA, FAILED, OK, TOO_BIG, USAGE, fail
 from vl3.arguments import whole
 from vl3.training.ready import check_ready
 

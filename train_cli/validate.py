@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from train_cli.config import BAD_DATA, OK, USAGE
+from train_cli.exits import BAD_DATA, OK, USAGE
 from vl3.data.checks import MAX_TOKENS, VISUAL_TOKENS, Outcome
 from vl3.data.formats import FORMATS
 from vl3.data.html_report import html_report

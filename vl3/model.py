@@ -21,9 +21,11 @@ from vl3.hf import from_pretrained
 from vl3.hf.generate import VisualGenerationMixin
 from vl3.language.attention import use_grouped_attention
 from vl3.language.loss import answer_losses
+from vl3.sound_inputs import SoundInputs, build_ear
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample, unique_frames
 from vl3.vision.encoder import draw_weights
+from vl3.vision.towers import VisionTower, build_encoder
 
 # Without gradients the encoder runs over at most this many patches at a time (one frame at least),
 # so that its memory does not grow with the clip and a stop is noticed soon. Frames never see each
@@ -50,7 +52,7 @@ class VisualInputs:
 
     if TYPE_CHECKING:  # of the model that it is mixed into
         config: VL3Config
-        vision: VisionEncoder
+        vision: VisionEncoder | VisionTower
         connector: Connector
         get_input_embeddings: Callable[[], nn.Module]
 
@@ -175,7 +177,7 @@ class VisualInputs:
             )
 
 
-class VL3Model(VisualInputs, nn.Module):
+class VL3Model(VisualInputs, SoundInputs, nn.Module):
     """All but the output head, as `base_model` of the whole model gives it.
 
     Its modules are those of the whole model, which alone names and saves their weights.
@@ -201,6 +203,11 @@ class VL3Model(VisualInputs, nn.Module):
         merge_sizes=None,
         keep_mask=None,
         visual_embeds=None,
+        input_features=None,
+        feature_lengths=None,
+        sound_pieces=None,
+        sound_pools=None,
+        sound_embeds=None,
         mm_encoder_outputs=None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
@@ -210,7 +217,15 @@ class VL3Model(VisualInputs, nn.Module):
         if pixel_values is not None:
             visual_embeds = self.embed_visual(pixel_values, grid_thw, merge_sizes, keep_mask)
         if visual_embeds is not None:
-            inputs_embeds = self.splice(input_ids, inputs_embeds, visual_embeds)
+            visual = self.config.visual_token_ids
+            inputs_embeds = self.splice(input_ids, inputs_embeds, visual_embeds, visual)
+        if input_features is not None:
+            sound_embeds = self.embed_sound(
+                input_features, feature_lengths, sound_pieces, sound_pools
+            )
+        if sound_embeds is not None:
+            heard = (self.config.slot_kinds["audio"],)
+            inputs_embeds = self.splice(input_ids, inputs_embeds, sound_embeds, heard)
         for kind, seen in (mm_encoder_outputs or {}).items():
             features = torch.cat(list(seen.pooler_output))
             token_ids = (self.config.slot_kinds[kind],)
@@ -233,7 +248,9 @@ class VL3Model(VisualInputs, nn.Module):
         return self.decoder
 
 
-class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGenerationMixin):
+class VL3ForConditionalGeneration(
+    VisualInputs, SoundInputs, PreTrainedModel, VisualGenerationMixin
+):
     """A vision encoder, a connector and a causal language model from transformers.
 
     Source: VideoLLaMA3 section 3, official videollama3_arch.py at 05cee23. Differences: the mask
@@ -246,7 +263,7 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
     config_class = VL3Config
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities: Any = ("image", "video", "text")
+    input_modalities: Any = ("image", "video", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules: Any = ("Block",)
     _skip_keys_device_placement: Any = ("past_key_values",)
@@ -257,12 +274,13 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
     def __init__(self, config: VL3Config) -> None:
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
-        self.vision = VisionEncoder(vision)
+        self.vision = build_encoder(vision)
         build = connector_class(config.connector)
         self.connector = build(config.connector, vision.hidden_size, text.hidden_size)
         self.language = AutoModelForCausalLM.from_config(text)
+        self.ear, self.audio_connector = build_ear(config)
         # PEFT looks for the word embeddings in the first child that is a model of transformers.
-        self._modules = {n: self._modules[n] for n in ("language", "vision", "connector")}
+        self._modules = {"language": self._modules.pop("language"), **self._modules}
         self.post_init()
 
     @property
@@ -271,6 +289,7 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
         if (base := self.__dict__.get("_base")) is None:  # kept aside: no second name for a weight
             base = self.__dict__["_base"] = VL3Model(self.config)
         base.vision, base.connector = self.vision, self.connector
+        base.ear, base.audio_connector = self.ear, self.audio_connector
         base.decoder = self.language.base_model
         base.training = self.training
         return base
@@ -309,20 +328,31 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
         merge_sizes: torch.LongTensor | None = None,
         keep_mask: torch.BoolTensor | None = None,
         visual_embeds: torch.FloatTensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.LongTensor | None = None,
+        sound_pieces: torch.LongTensor | None = None,
+        sound_pools: torch.LongTensor | None = None,
+        sound_embeds: torch.FloatTensor | None = None,
         mm_encoder_outputs: dict | None = None,
         skip_logits: bool = False,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> VL3Output:
-        """Logits (and the loss, with labels) of prompts whose slots are filled with visual tokens.
+        """Logits (and the loss, with labels) of prompts whose slots are filled with visual tokens
+        and sound.
 
-        Shapes: input_ids - [B, L], every visual slot holds config.image_token_id
+        Shapes: input_ids - [B, L], slots hold config.image_token_id or config.audio_token_id
                 pixel_values - [N, 3 * patch * patch] uint8 levels or normalised floats, block order
                 grid_thw - [items, 3] frames, rows, cols in patches; merge_sizes - [items]
                 keep_mask - [M] bool, tokens the pruner keeps; None keeps all; or [K] int64, the
                             token of each slot, where equal frames were encoded once (not with a
                             connector that mixes tokens)
                 visual_embeds - [K, E] already encoded, projected and pruned, instead of pixels
+                input_features - [P, A, Z] filter banks of the pieces of all sounds, one after the
+                                 other; feature_lengths - [P] their samples
+                sound_pieces - [sounds] pieces of each; sound_pools - [sounds] how many steps of
+                               the ear are joined; both or neither
+                sound_embeds - [K, E] already heard and projected, instead of input_features
                 inputs_embeds - [B, L, E] instead of input_ids; slots that still hold the embedding
                                 of config.image_token_id are filled
                 labels - [B, L], -100 where a token is not learned; or, by keyword, shift_labels:
@@ -346,6 +376,11 @@ class VL3ForConditionalGeneration(VisualInputs, PreTrainedModel, VisualGeneratio
             merge_sizes=merge_sizes,
             keep_mask=keep_mask,
             visual_embeds=visual_embeds,
+            input_features=input_features,
+            feature_lengths=feature_lengths,
+            sound_pieces=sound_pieces,
+            sound_pools=sound_pools,
+            sound_embeds=sound_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )

@@ -18,6 +18,7 @@ from vl3.families.template import (
     IMAGE_TOKEN,
     STREAM_TOKENS,
     SYSTEM_PROMPT,
+    VIDEO_TOKEN,
     Template,
 )
 from vl3.messages.reader import read
@@ -102,6 +103,8 @@ def render(
     turns = list(read(messages))
     if add_system_prompt and turns and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": template.system_prompt})
+    if template.system:
+        turns = with_system_inside(turns, template)
     runs = iter(counts)
     answer = list(_pieces(template, template.turn("assistant")[0]))
     end_id = tokenizer.convert_tokens_to_ids(template.end)
@@ -137,10 +140,37 @@ def _turn_pieces(turn: dict, template: Template) -> Iterable[str | Special]:
         for part in content:
             yield from _part_pieces(part, template)
     yield from _pieces(template, closing)
-    if turn["role"] != "stream":
-        yield from _pieces(template, template.after)
-    elif isinstance(content, str):  # the official template is uneven here
+    yield from _pieces(template, template.after_turn(turn["role"]))
+    if turn["role"] == "stream" and isinstance(content, str):  # the official template is uneven
         yield "\n"
+
+
+def with_system_inside(turns: Sequence[dict], template: Template) -> list[dict]:
+    """The turns with what the system says at the beginning of the turn that follows it.
+
+    Raises: ValueError where none does.
+    """
+    found: list[dict] = []
+    before: list[dict] = []
+    opening, closing = template.system.split("{}")
+    for turn in turns:
+        parts = turn["content"]
+        if isinstance(parts, str):
+            parts = [{"type": "text", "text": parts}]
+        if turn["role"] == "system":
+            texts = ({"type": "text", "text": text} for text in (opening, closing))
+            before = [*before, next(texts), *parts, next(texts)]
+        elif before and turn["role"] != "assistant":
+            found.append(turn | {"content": [*before, *parts]})
+            before = []
+        else:
+            found.append(turn)
+    if before:
+        raise ValueError(
+            "what the system says stands in the user's words with this model, and none follow; "
+            "add a message of a user"
+        )
+    return found
 
 
 def _pieces(template: Template, text: str) -> Iterable[str | Special]:
@@ -168,6 +198,13 @@ def _part_pieces(part: dict, template: Template) -> Iterable[str | Special]:
         before, *sounds = part.get("sounds") or (0,) * (num_frames + 1)
         if before:
             yield Special(AUDIO_TOKEN, slot="audio")
+        if not template.frame_stamp:  # one run, and one mark for all of it
+            for index in range(num_frames):
+                yield Special("" if index else VIDEO_TOKEN, slot="video")
+                if sounds[index]:
+                    yield Special("", slot="audio")
+            yield "\n"
+            return
         for index in range(num_frames):
             if times is not None:
                 yield template.frame_stamp.format(stamp(times[index]))
@@ -176,8 +213,9 @@ def _part_pieces(part: dict, template: Template) -> Iterable[str | Special]:
                 yield Special(AUDIO_TOKEN, slot="audio")
             yield "," if index < num_frames - 1 else "\n"
     elif kind == "audio":
-        yield Special(AUDIO_TOKEN, slot="audio")
-        yield "\n"
+        if part.get("sounds") != [0]:  # muted
+            yield Special(AUDIO_TOKEN, slot="audio")
+            yield "\n"
     else:
         raise ValueError(f"a part of type {kind} is not ready for a prompt; annotate it first")
 

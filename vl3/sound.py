@@ -109,6 +109,12 @@ class SoundTokens:
     def num_tokens(self) -> int:
         return len(self.spans_s) * self.bands
 
+    def pooled(self, pool: int) -> SoundTokens:
+        """What is left where so many neighbouring steps become one; the last has the rest."""
+        firsts, ends = self.spans_s[::pool], [*self.spans_s[pool - 1 :: pool], *self.spans_s[-1:]]
+        spans_s = tuple((first[0], end[1]) for first, end in zip(firsts, ends))
+        return SoundTokens(spans_s=spans_s, bands=self.bands)
+
     def before(self, times_s: Sequence[float]) -> tuple[int, ...]:
         """Tokens before the first of the times, from it to the second, ..., from the last on.
 
@@ -118,3 +124,37 @@ class SoundTokens:
         starts_s = [start for start, _ in self.spans_s]
         edges = [0, *(bisect_left(starts_s, time_s) for time_s in times_s), len(starts_s)]
         return tuple(self.bands * (end - first) for first, end in pairwise(edges))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundRuns:
+    """How many tokens of a video's sound stand before its first step and after each.
+
+    order: "interleave" between the frames between which they are heard, "chunk" after the frames of
+    each chunk_s seconds, "append" after the last frame
+    """
+
+    tokens: SoundTokens
+    order: str = "interleave"
+    chunk_s: float = 2.0
+
+    def __call__(self, times_s: Sequence[float]) -> tuple[int, ...]:
+        """By the times of the steps, ascending, on the clip's clock."""
+        if self.order == "append":
+            return (*(0,) * len(times_s), self.tokens.num_tokens)
+        if self.order == "chunk":  # a frame counts from where its chunk begins
+            times_s = [self.chunk_s * (time_s // self.chunk_s) for time_s in times_s]
+        return self.tokens.before(times_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundContext:
+    """What the language model heard of one medium.
+
+    tokens: on the clip's clock; runs: (first position, slots) of each stretch in the prompt
+    key: by which a studio finds the sound again while it keeps it
+    """
+
+    tokens: SoundTokens
+    runs: tuple[tuple[int, int], ...] = ()
+    key: str = ""

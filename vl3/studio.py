@@ -21,12 +21,16 @@ from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
 from vl3.inference.disk_cache import FeatureCache, features_dir
-from vl3.inference.encoded import EncodedCache, EncodedVideo, OnStage, Opening
+from vl3.inference.encoded import EncodedCache
+from vl3.inference.encoded_video import EncodedVideo
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
+from vl3.inference.heard import EncodedSound
+from vl3.inference.opening import OnStage, Opening
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
-from vl3.messages.media import MediaPart, find_media
+from vl3.messages.media import MediaPart, find_media, is_sound, is_wave
+from vl3.messages.sounds import SoundPart
 from vl3.settings import Decoding, PruneSettings
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
@@ -39,10 +43,11 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
-OPTIONS = ("budget_tokens", "prune", "stop", "reuse")  # of an answer, besides its decoding
+OPTIONS = ("budget_tokens", "prune", "sound", "stop", "reuse")  # of an answer, besides its decoding
 SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
 READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
-SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}  # real sizes take minutes on a CPU
+# Real sizes take minutes on a CPU; squares of one size have few patches.
+SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
 
 class Studio:
@@ -108,13 +113,12 @@ class Studio:
 
     @property
     def settings(self) -> ProcessorSettings:
-        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU.
-
-        And with no more visual tokens than fit the memory that load was given.
-        """
+        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU, and
+        no more visual tokens than fit the memory that load was given."""
         settings = self.processor.settings
         if self.model.device.type == "cpu" and self.model.num_parameters() >= LARGE:
-            settings = replace(settings, **SMALL_PLAN)
+            most = settings.budget_tokens if settings.square else SMALL_PLAN["budget_tokens"]
+            settings = replace(settings, **SMALL_PLAN | {"budget_tokens": most})
         if self._fitted:
             most = min(settings.budget_tokens, self._fitted.budget_tokens)
             settings = replace(settings, budget_tokens=most)
@@ -157,6 +161,7 @@ class Studio:
                 "max_new_tokens": Decoding().max_new_tokens,
             },
             "unpruned": settings.unpruned,
+            "unrotated": settings.unrotated,
             "weights_bytes": sum(p.nbytes for p in self.model.parameters()),
             "note": "; ".join(notes),
         }
@@ -168,7 +173,9 @@ class Studio:
 
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
-        medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        medium = self._medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        if isinstance(medium, SoundPart):
+            raise ValueError("a plan is of frames; what a sound costs says vl3.audio.measure")
         return self._encoded.plan(medium, self._chosen(budget_tokens))
 
     def open(
@@ -180,25 +187,29 @@ class Studio:
         start=None,
         end=None,
         budget_tokens=None,
+        sound: bool | None = None,
         on_stage: OnStage | None = None,
         reuse: bool = True,
-    ) -> EncodedVideo:
-        """A video or image, decoded and encoded; at once if it was opened before.
+    ) -> EncodedVideo | EncodedSound:
+        """A video, image or sound, decoded and encoded; at once if it was opened before.
 
-        path: a file, a Clip, a PIL image, an array or a tensor. Times in seconds of the clip's own
-        clock.
-        budget_tokens bounds the visual tokens before pruning. on_stage is told of progress.
+        path: a file, a Clip, a PIL image, an array or a tensor; for a model with an ear also a file
+        of sound, a Sound or (samples, rate). Times in seconds of its own clock.
+        sound: as of stream.
+        budget_tokens bounds the visual tokens before pruning; on_stage is told of progress.
         reuse: as of stream.
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
-        medium = _medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        medium = self._medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
         if on_stage is not None and not callable(on_stage):
             raise ValueError(f"on_stage is a function of one Stage - got {shown(on_stage)}")
         opening = Opening(
             self._encoded.now(), switch("reuse", reuse), on_stage or (lambda stage: None)
         )
-        video, _ = self._encoded.open(medium, self._chosen(budget_tokens), opening)
-        return video
+        settings = self._chosen(budget_tokens, sound=sound)
+        if isinstance(medium, SoundPart):
+            return self._encoded.open_sound(medium, settings, opening)[0]
+        return self._encoded.open(medium, settings, opening)[0]
 
     def ask(self, video, question: str, *, system=None, history=(), **settings) -> Iterator[str]:
         """The answer about one or several opened videos (or files), piece by piece.
@@ -212,8 +223,8 @@ class Studio:
             raise ValueError(f"the question is a text - got {shown(question)}")
         if not isinstance(system, str | None):
             raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
-        media = video if isinstance(video, list | tuple) else [video]
-        parts = [{"type": "video", "video": medium} for medium in media]
+        is_one = not isinstance(video, list | tuple) or is_wave(video)
+        parts = [self._part(medium) for medium in ([video] if is_one else video)]
         history = [] if history is None else _messages(history, "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
@@ -231,6 +242,7 @@ class Studio:
         *,
         budget_tokens: int | None = None,
         prune: dict | str | None = "model",
+        sound: bool | None = None,
         stop: threading.Event | None = None,
         reuse: bool = True,
         **decoding,
@@ -244,6 +256,7 @@ class Studio:
         prune: "model" for the checkpoint's setting, None for off, or a dict of mode, threshold,
                min_tokens and keep. An opened Video keeps its mask under "model", is pruned anew
                under the others, and refuses those where the mask is one that a caller put in.
+        sound: False answers as if nothing could be heard; None as the model's settings say.
         reuse: False computes everything anew: no encoded clip, key or value that is kept is used.
                Nor is it where the model is no longer the one that made it: an edited weight, an
                adapter that was added, merged, switched off. And nothing is kept while code of a
@@ -262,7 +275,7 @@ class Studio:
         stop = stop or threading.Event()
         request = Request(
             messages,
-            self._chosen(budget_tokens, prune),
+            self._chosen(budget_tokens, prune, sound),
             Decoding(**decoding),
             stop.is_set,
             is_prune_asked=not _is_models(prune),
@@ -330,8 +343,34 @@ class Studio:
                 self._prefix = prefix
         yield reply  # when all is kept, so that the caller may look into it at once
 
-    def _chosen(self, budget_tokens=None, prune="model") -> ProcessorSettings:
+    def _medium(self, source, **options) -> MediaPart | SoundPart:
+        """The medium that a message with this source and these options would hold."""
+        given = {
+            key: (whole if key == "max_frames" else number)(key, value, **READING[key])
+            for key, value in options.items()
+            if value is not None
+        }
+        part = self._part(source)
+        if part["type"] == "audio":
+            part |= given
+        elif given:
+            part["video"] = {"path": source, **given}
+        (medium,) = find_media([{"role": "user", "content": [part]}])
+        return medium
+
+    def _part(self, source) -> dict:
+        """The part of a message that asks about this source."""
+        kind = "audio" if self.settings.sound and is_sound(source) else "video"
+        return {"type": kind, kind: source}
+
+    def _chosen(self, budget_tokens=None, prune="model", sound=None) -> ProcessorSettings:
         settings = self.settings
+        if sound is not None:
+            hear = switch("sound", sound)
+            if settings.sound is not None:
+                settings = replace(settings, sound=replace(settings.sound, hear=hear))
+            elif hear:
+                raise ValueError("this model has no ear; leave sound out, or load one that hears")
         if budget_tokens is not None:
             budget_tokens = whole("budget_tokens", budget_tokens, low=1, unit="visual tokens")
             settings = replace(settings, budget_tokens=budget_tokens)
@@ -435,16 +474,3 @@ def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (),
                 f"{what or 'an answer'} has no setting {name!r}; there are "
                 f"{', '.join([*known, *also])}{hint}"
             )
-
-
-def _medium(source, **options) -> MediaPart:
-    """The medium that a message with this source and these options would hold."""
-    given = {
-        key: (whole if key == "max_frames" else number)(key, value, **READING[key])
-        for key, value in options.items()
-        if value is not None
-    }
-    source = {"path": source, **given} if given else source
-    part = {"type": "video", "video": source}
-    (medium,) = find_media([{"role": "user", "content": [part]}])
-    return medium

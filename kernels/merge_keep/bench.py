@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..timing import Case, three_sides
+from ..timing import FUSED, REFERENCE, Case, odd_kinds, three_sides
 from . import merge_keep
 
 
@@ -39,6 +39,34 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
         )
         for name, way in (("forward", forward), ("backward", backward))
     ]
+
+
+def odd(device: str = "cuda") -> list[Case]:
+    """Clips of three merge sizes and a width that fills no block; kept by mask and by number, with
+    one token twice. The reference gets float32 and is rounded once, as the kernel rounds."""
+    noise = torch.Generator().manual_seed(1)
+    clips, width = ((7, 2), (5, 1), (3, 3)), 77
+    patches, tokens = sum(count * m * m for count, m in clips), sum(count for count, _ in clips)
+    mask = torch.rand(tokens, generator=noise).to(device) > 0.4
+    keeps = {"all": None, "a mask": mask, "numbers": torch.tensor([3, 3, 0, 14, 9], device=device)}
+    found = []
+    for kind in odd_kinds(device):
+        x_ND = torch.randn(patches, width, generator=noise).to(device, kind)
+        for name, keep in keeps.items():
+
+            def both(fused: bool, x_ND=x_ND, keep=keep):
+                leaf = (x_ND if fused else x_ND.float()).detach().requires_grad_()
+                merged = merge_keep(leaf, clips, keep, fused=fused)
+                (grad,) = torch.autograd.grad(merged.square().sum(), leaf)
+                return merged.detach().to(x_ND.dtype), grad.to(x_ND.dtype)
+
+            sides = {
+                REFERENCE: lambda both=both: both(False),
+                FUSED: lambda both=both: both(True),
+            }
+            work = f"merge_keep of {name}, {str(kind).removeprefix('torch.')}"
+            found.append(Case(work=work, sides=sides, check=_check))
+    return found
 
 
 def _check(expected, found) -> None:

@@ -39,6 +39,7 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
             check=_same,
             checks={INTERPOLATED: _close},
             moved_bytes=home_TYX3.nbytes + frames * patched,
+            is_target=False,
         ),
         Case(
             work=f"resize of a frame of {width} x {height}, from and to the CPU",
@@ -50,6 +51,27 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
             moved_bytes=home_TYX3[0].nbytes + patched,
         ),
     ]
+
+
+def odd(device: str = "cuda") -> list[Case]:
+    """Sides that grow, shrink, stay, and do each in one direction; one picture very tall."""
+    noise = torch.Generator().manual_seed(1)
+    found = []
+    for before, after in (
+        ((37, 53), (28, 56)),
+        ((37, 53), (84, 112)),
+        ((56, 41), (56, 28)),
+        ((28, 28), (28, 28)),
+        ((1009, 7), (28, 28)),
+    ):
+        home_TYX3 = torch.randint(0, 256, (3, *before, 3), dtype=torch.uint8, generator=noise)
+        sides = {
+            REFERENCE: lambda x=home_TYX3, size=after: (resize(x, size),),
+            FUSED: lambda x=home_TYX3, size=after: (resize(x.to(device), size, fused=True),),
+        }
+        work = f"resize of {before[1]} x {before[0]} to {after[1]} x {after[0]}"
+        found.append(Case(work=work, sides=sides, check=_same))
+    return found
 
 
 def _same(expected, found) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..timing import Case, three_sides
+from ..timing import FUSED, REFERENCE, Case, odd_kinds, three_sides
 from . import rotate
 
 
@@ -39,6 +39,38 @@ def cases(device: str = "cuda", tiny: bool = False) -> list[Case]:
         )
         for name, way in (("forward", forward), ("backward", backward))
     ]
+
+
+def odd(device: str = "cuda") -> list[Case]:
+    """Runs of three sizes, and q and k as they lie in one tensor of q, k and v, rows apart."""
+    noise = torch.Generator().manual_seed(1)
+    sizes, heads, channels = ((3, 7), (2, 12), (1, 1)), 3, 72
+    runs = tuple(
+        (t, n, (torch.rand(n, channels // 2, generator=noise) * 28).to(device)) for t, n in sizes
+    )
+    patches = sum(t * n for t, n in sizes)
+    found = []
+    for kind in odd_kinds(device):
+        joined = torch.randn(patches, 3 * heads, channels, generator=noise).to(device, kind)
+        push = torch.randn(patches, 2 * heads, channels, generator=noise).to(device, kind)
+        for learns in (False, True):
+
+            def turned(fused: bool, joined=joined, push=push, learns=learns):
+                leaf = joined.clone().requires_grad_(learns)
+                q, k, _ = leaf.split(heads, dim=1)
+                both = rotate(q, k, runs, fused=fused)
+                if not learns:
+                    return both
+                return torch.autograd.grad(both, leaf, (push[:, :heads], push[:, heads:]))
+
+            sides = {
+                REFERENCE: lambda turned=turned: turned(False),
+                FUSED: lambda turned=turned: turned(True),
+            }
+            name = str(kind).removeprefix("torch.")
+            work = f"rope2d{' and back' if learns else ''}, {name}"
+            found.append(Case(work=work, sides=sides, check=_check))
+    return found
 
 
 def _check(expected, found) -> None:

@@ -32,6 +32,7 @@ CARD = {
     "adapter": None,
     "is_nano": False,
     "unpruned": "",
+    "unrotated": "",
     "weights_bytes": 21e6,
     "note": "",
     "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 512},

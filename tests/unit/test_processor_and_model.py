@@ -173,9 +173,11 @@ CHANGED = {
     "max_frames": 2,
     "sampling": "official",
     "prune": None,
+    "spread": True,
 }
 ASKED_OF_THE_CALL = {"system_prompt"}
-OF_THE_MODEL = {"connector"}  # tests/unit/test_connectors.py
+# tests/unit/test_connectors.py, families/test_videollama2.py and test_sound.py
+OF_THE_MODEL = {"connector", "square", "sound"}
 
 
 def test_no_setting_of_a_processor_is_left_out():

@@ -351,7 +351,7 @@ def test_sound_stands_between_the_frames_between_which_it_is_heard(tokenizer, wi
 def test_sound_is_written_by_the_template_of_transformers_too(tokenizer, with_sound):
     conversation = Read([user(video(0.0, 1.5, **HEARD), {"type": "audio"}), user(video(2.0))])
     ours = render(conversation, tokenizer, with_sound, [2, 4, 3, 4, 5, 1]).text
-    theirs = render_jinja_template([conversation], chat_template=chat_template())[0][0]
+    theirs = render_jinja_template([conversation], chat_template=chat_template(sound=True))[0][0]
     assert theirs == ours
 
 

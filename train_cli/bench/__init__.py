@@ -7,8 +7,9 @@
     python -m train_cli bench --json FILE           keep the figures
     python -m train_cli bench --markdown FILE       and write them as a page
     python -m train_cli bench --from A B --markdown FILE  a page of figures kept earlier
-    python -m train_cli bench --kernels             the fused kernels alone, on a GPU
-    python -m train_cli bench --kernels --markdown kernels/README.md  and its table of them
+    python -m train_cli bench --gpu --json FILE     all that needs a GPU, in eight minutes
+    python -m train_cli bench --gpu --from FILE --markdown docs/gpu.md --decide
+                                                    its page, and which fused kernels are taken
 
 Outputs are compared before anything is timed; where they differ there is no figure but an error.
 One thread computes. Absolute times mean little on a shared machine: read the ratios.
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from train_cli.config import FAILED, OK, fail
+from train_cli.exits import FAILED, OK, fail
 
 GROUPS = {
     "probe": "headers and plan of a file, beside decoding it",
@@ -47,86 +48,88 @@ GENERATED = ("motion", "camera", "portrait", "slides", "mix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from train_cli.bench.gpu.steps import STEPS
+
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "groups:\n" + "\n".join(f"  {name:<12}{line}" for name, line in GROUPS.items())
-    parser.add_argument("--only", metavar="GROUP[,GROUP]", help="some groups only")
+    steps = {step.name: f"{step.about}, {step.about_s:g} s" for step in STEPS}
+    parser.epilog = "\n".join(
+        f"{title}:\n" + "\n".join(f"  {name:<12}{line}" for name, line in lines.items())
+        for title, lines in (("groups", GROUPS), ("steps of --gpu", steps))
+    )
+    parser.add_argument("--gpu", action="store_true", help="the steps that need a GPU")
+    parser.add_argument("--minutes", type=float, help="with --gpu: how long it may take (8)")
+    parser.add_argument("--only", metavar="NAME[,NAME]", help="some groups, or steps, only")
     parser.add_argument("--clips", nargs="+", type=Path, default=[], help="further video files")
-    parser.add_argument("--rounds", type=int, default=5, help="times each side is measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--rounds", type=int, help="times each side is measured (5)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures there; with --gpu, add them"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as a page there")
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="JSON",
-        nargs="+",
-        help="measure nothing: take the figures of these files, later ones before earlier ones",
+        nargs="*",
+        help="measure nothing: take the figures of these files, later ones before earlier ones; "
+        "with --gpu of none at all, for the page of what was never run",
     )
-    parser.add_argument("--kernels", action="store_true", help="time the fused kernels, on a GPU")
+    parser.add_argument(
+        "--decide",
+        action="store_true",
+        help="with --gpu: let VL3_KERNELS=auto take the kernels that won, kernels/measured.json",
+    )
     parser.add_argument("--tiny", action="store_true", help="smallest inputs: does it all run?")
 
 
 def run(chosen: argparse.Namespace) -> int:
+    for file in (chosen.json, chosen.markdown):
+        if file is not None and not file.absolute().parent.is_dir():
+            fail(f"there is no folder {file.parent}; make it first")
+    if chosen.gpu:
+        from train_cli.bench import gpu
+
+        return gpu.command(chosen)
+    if chosen.minutes is not None or chosen.decide:
+        fail(f"{'--decide' if chosen.decide else '--minutes'} goes with --gpu")
+    return _on_this_computer(chosen)
+
+
+def _on_this_computer(chosen: argparse.Namespace) -> int:
     from train_cli.bench import page
     from train_cli.bench.measure import Mismatch, say
 
     names = chosen.only.split(",") if chosen.only else [n for n in GROUPS if n not in ON_REQUEST]
     unknown = [name for name in names if name not in GROUPS]
-    if unknown or chosen.rounds < 1:
+    rounds = 5 if chosen.rounds is None else chosen.rounds
+    if unknown or rounds < 1:
         say(
             f"no group {unknown[0]!r}; choose {', '.join(GROUPS)}"
             if unknown
-            else f"--rounds is 1 or more - got {chosen.rounds}"
+            else f"--rounds is 1 or more - got {rounds}"
         )
         return FAILED
-    if chosen.kernels:
-        return kernels(chosen.markdown)
-    for file in (chosen.json, chosen.markdown):
-        if file is not None and not file.absolute().parent.is_dir():
-            fail(f"there is no folder {file.parent}; make it first")
     for clip in chosen.clips:
         if not clip.is_file():
             fail(f"there is no file {clip}; name clips with --clips")
-    if chosen.source:
-        try:
+    try:
+        if chosen.source is None:
+            figures = measured(names, chosen.clips, rounds, chosen.tiny, chosen.json)
+        elif chosen.source:
             figures = merged([_figures(path) for path in chosen.source])
-        except (ValueError, OSError) as error:
-            fail(error)
-    else:
-        try:
-            figures = measured(names, chosen.clips, chosen.rounds, chosen.tiny, chosen.json)
-        except (ValueError, OSError) as error:
-            fail(error)
-        except Mismatch as error:
-            say(f"Outputs differ, so nothing was compared: {error}")
-            return FAILED
+        else:
+            fail("--from takes the files that bench --json wrote; name one")
+    except (ValueError, OSError) as error:
+        fail(error)
+    except Mismatch as error:
+        say(f"Outputs differ, so nothing was compared: {error}")
+        return FAILED
     if chosen.json:
         save(figures, chosen.json)
     if chosen.markdown:
         page.write(figures, chosen.markdown)
     print(page.tables(figures))
     return OK
-
-
-def kernels(markdown: Path | None) -> int:
-    """Times the fused kernels and prints a table.
-
-    markdown: kernels/README.md, whose table of operations is written anew; without a GPU too, with
-    the gains that are known from before
-    """
-    from train_cli.bench import gpu
-    from train_cli.bench.measure import say
-
-    refusal = gpu.refusal()
-    if refusal:
-        say(refusal)
-        gains = {}
-    else:
-        times, gains = gpu.measured()
-        print(times)
-    if markdown:
-        gpu.write(gains, markdown)
-    return FAILED if refusal else OK
 
 
 def save(figures: dict, path: Path) -> None:

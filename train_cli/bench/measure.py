@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-from vl3.video import decoder
-
 OURS = "ours"
 
 
@@ -124,6 +122,10 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 
 def cpu_s() -> float:
     """CPU seconds of this process, of its children that have ended, and of those that decode."""
+    from vl3.video import (
+        decoder,  # here, where PyAV need not be installed for what is timed elsewhere
+    )
+
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     ended = sum(one.ru_utime + one.ru_stime for one in used)
     return ended + sum(_process_s(process) for process in decoder.processes())
@@ -176,6 +178,8 @@ def in_process(function: Callable, *arguments):
 
 def _peak(function: Callable, arguments: tuple) -> int:
     import torch
+
+    from vl3.video import decoder
 
     torch.set_num_threads(1)
     work = function(*arguments)

@@ -15,10 +15,11 @@ HAND = "<!-- by hand -->"  # what follows this line of a page is kept as it is
 NOT_MEASURED = """\
 ## What was not measured
 
-Anything on a GPU. The released weights: all are random. The depth of the released models and more
-than one thread, but for the groups 2b and 7b: elsewhere widths are theirs and layers few. Machines
-with other instruction sets or operating systems. transformers' video processor where torchvision is
-absent, torchcodec and ffmpeg where they are, and any other peer without a row."""
+Anything on a GPU ([what is prepared](gpu.md)). The released weights: all are random. The depth of
+the released models and more than one thread, but for the groups 2b and 7b: elsewhere widths are
+theirs and layers few. Machines with other instruction sets or operating systems. transformers'
+video processor where torchvision is absent, torchcodec and ffmpeg where they are, and any other
+peer without a row."""
 
 
 def machine() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def _less_input(sizes: Sizes, rounds: int) -> list[Row]:
     full, rows = question(model, visual), []
     for share in PRUNED_SHARES[1:]:
         less = question(model, round(visual * (1 - share)))
-        work = _prefill_flops(model, full) / _prefill_flops(model, less)
+        work = prefill_flops(model, full) / prefill_flops(model, less)
         rows += beside(
             f"prefill of {visual} visual tokens, {share:.0%} pruned: {work:.2f} x less work",
             lambda less=less: answer(model, less, 1),
@@ -175,7 +176,7 @@ def _less_input(sizes: Sizes, rounds: int) -> list[Row]:
     return rows
 
 
-def _prefill_flops(model, asked: PreparedPrompt) -> float:
+def prefill_flops(model, asked: PreparedPrompt) -> float:
     """Multiplications and additions from a prompt to its first token; attention is causal."""
     text, tokens = model.config.text_config, len(asked.ids)
     layers = sum(weight.numel() for weight in model.language.model.layers.parameters())
@@ -283,6 +284,7 @@ def question(model, visual: int) -> PreparedPrompt:
     words = torch.randint(300, 4000, (16 + TEXT_AFTER,), generator=chooser).tolist()
     ids = [*words[:16], *[model.config.image_token_id] * visual, *words[16:]]
     embeds = torch.randn(visual, model.config.text_config.hidden_size, generator=chooser) * 0.05
+    embeds = embeds.to(model.device)
     return PreparedPrompt(
         ids=ids, ends=(16 + visual,), media_keys=("noise",), embeds=lambda _: embeds
     )
@@ -290,22 +292,29 @@ def question(model, visual: int) -> PreparedPrompt:
 
 def whole(model, asked: PreparedPrompt) -> torch.Tensor:
     """The embeddings of the whole prompt, [1, L, E]."""
-    ids = torch.tensor([asked.ids])
+    ids = torch.tensor([asked.ids], device=model.device)
     return model.splice(ids, model.get_input_embeddings()(ids), asked.embeds(0))
 
 
 def answer(
     model, asked: PreparedPrompt, count: int, prefix: PrefixCache | None = None
 ) -> list[int]:
+    return list(answer_stream(model, asked, count, prefix))
+
+
+def answer_stream(
+    model, asked: PreparedPrompt, count: int, prefix: PrefixCache | None = None
+) -> Iterator[int]:
     bare = Loaded(model, None, name="bench", folder=Path(), adapter=None, quantized=None)
     chosen = Decoding(max_new_tokens=count)
-    return list(tokens(Engine(bare), asked, chosen, prefix or PrefixCache(), ()))
+    return tokens(Engine(bare), asked, chosen, prefix or PrefixCache(), ())
 
 
-def generated(stock, embeds: torch.Tensor, count: int) -> list[int]:
+def generated(stock, embeds: torch.Tensor, count: int, streamer=None) -> list[int]:
     found = stock.generate(
         inputs_embeds=embeds,
-        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+        streamer=streamer,
         max_new_tokens=count,
         do_sample=False,
         eos_token_id=None,

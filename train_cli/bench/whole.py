@@ -59,7 +59,7 @@ class Answered:
 
 def answers(folder: Path, size: str, tiny: bool = False) -> list[Answered]:
     """A row for each quantization, on the smallest card that it is the choice for, or fits."""
-    config = _tiny() if tiny else getattr(sizes, f"videollama3_{size.lower()}")()
+    config = tiny_sizes() if tiny else getattr(sizes, f"videollama3_{size.lower()}")()
     frames = 3 if tiny else FRAMES
     say(f"{size}: writing random weights")
     write(folder, config)
@@ -84,12 +84,15 @@ def _card(config, kind: str | None) -> int:
     return next(card_gb for card_gb in CARDS_GB if wanted <= card_gb * 1e9 * USABLE)
 
 
-def write(folder: Path, config) -> None:
-    """A checkpoint of random bfloat16 weights, a shard at a time in memory."""
+def write(folder: Path, config, device: str = "cpu") -> None:
+    """A checkpoint of random bfloat16 weights, a shard at a time in memory.
+
+    device: where they are drawn, which takes a GPU a second and a core half a minute
+    """
     folder.mkdir()
     with torch.device("meta"):
         model = VL3ForConditionalGeneration(config)
-    noise, shard, index = torch.Generator().manual_seed(0), {}, {}
+    noise, shard, index = torch.Generator(device).manual_seed(0), {}, {}
 
     def save() -> None:
         name = f"model-{len(set(index.values())) + 1:05d}.safetensors"
@@ -99,8 +102,9 @@ def write(folder: Path, config) -> None:
 
     for name, weight in model.named_parameters():  # a tied head comes once
         is_scale = weight.dim() == 1 and name.endswith("weight")
-        drawn = torch.empty(weight.shape, dtype=torch.bfloat16)
-        shard[name] = drawn.fill_(1) if is_scale else drawn.normal_(std=0.02, generator=noise)
+        drawn = torch.empty(weight.shape, dtype=torch.bfloat16, device=device)
+        drawn = drawn.fill_(1) if is_scale else drawn.normal_(std=0.02, generator=noise)
+        shard[name] = drawn.cpu()
         if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
             save()
     if shard:
@@ -124,13 +128,13 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
 
     logging.disable_progress_bar()
     device = pick_device("auto")
-    _ask(vl3.load(quantize=kind, dtype="bfloat16"), 2)  # libraries that come when needed
+    ask_noise(vl3.load(quantize=kind, dtype="bfloat16"), 2)  # libraries that come when needed
     stored = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
     started, watch = time.perf_counter(), Watch(device, card_gb * 1e9, stored)
     studio = vl3.load(folder, quantize=kind, dtype="bfloat16", offline=True)
     load_s = time.perf_counter() - started
     watch.loaded(studio.model)
-    video, reply = _ask(studio, frames)
+    video, reply = ask_noise(studio, frames)
     most_bytes = watch.end()
     if reply.notes:
         raise Mismatch(f"no whole answer within {card_gb} GB: {reply.notes[0]}")
@@ -157,12 +161,12 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
     )
 
 
-def _ask(studio, frames: int) -> tuple:
-    """A clip of noise, opened, and the reply about it."""
+def ask_noise(studio, frames: int, budget_tokens: int | None = None) -> tuple:
+    """A clip of noise, opened under this budget or the whole one, and the reply about it."""
     noise = np.random.default_rng(0)
     pixels = noise.integers(0, 256, (frames, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
     clip = Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source="noise")
-    budget = ProcessorSettings().budget_tokens
+    budget = budget_tokens or ProcessorSettings().budget_tokens
     video = studio.open(clip, max_frames=frames, budget_tokens=budget)
     parts = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
     *_, reply = studio.stream([{"role": "user", "content": parts}], max_new_tokens=NEW_TOKENS)
@@ -228,5 +232,5 @@ def _mapped_files() -> list[tuple[int, int]]:
     return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
 
 
-def _tiny():
+def tiny_sizes():
     return sizes.nano(vocab_size=2048, image_token_id=0)

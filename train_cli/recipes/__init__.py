@@ -14,16 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-from train_cli.config import (
-    BUNDLED,
-    OK,
-    ConfigError,
-    bundled,
-    fail,
-    find_phase,
-    read_recipe,
-    to_yaml,
-)
+from train_cli.config import BUNDLED, ConfigError, bundled, find_phase, read_recipe, to_yaml
+from train_cli.exits import OK, fail
 from vl3.arguments import number
 
 RELEASED = {"2b": "DAMO-NLP-SG/VideoLLaMA3-2B", "7b": "DAMO-NLP-SG/VideoLLaMA3-7B"}

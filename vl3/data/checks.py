@@ -21,7 +21,7 @@ from vl3.data.records import BadSample, Record
 from vl3.data.rules import Note
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import MediaInfo, MediaPart, find_media
-from vl3.pipeline import Planned, fit, prepare, read_medium
+from vl3.pipeline import AnyPart, Planned, fit, prepare, read_medium
 from vl3.processor import VL3Processor
 from vl3.prompt import Prompt
 from vl3.values import Clip, Grid
@@ -85,6 +85,13 @@ def check_medium(medium: MediaPart, settings: ProcessorSettings, notes: list[Not
     notes += as_read(medium, measured.notes)
     check_shape(medium.kind, measured, settings.patch * settings.merge_of(medium.kind))
     return measured
+
+
+def check_hearing(media: Sequence[AnyPart], settings: ProcessorSettings) -> None:
+    """Raises: BadSample E121 for sound where the model has no ear."""
+    for medium in media:
+        if medium.kind == "audio" and settings.sound is None:
+            raise rules.no_sound(str(getattr(medium.source, "source", medium.source)))
 
 
 def check_shape(kind: str, measured: MediaInfo, least_px: int) -> None:
@@ -207,7 +214,9 @@ def check_length(
     Raises: BadSample E130, as the rules of its media.
     """
     media = _found(record)
-    sizes = [check_medium(medium, settings, notes) for medium in media]
+    check_hearing(media, settings)
+    pictures = [medium for medium in media if isinstance(medium, MediaPart)]
+    sizes = [check_medium(medium, settings, notes) for medium in pictures]
     planned = fit(media, sizes, settings)
     visual = planned.num_tokens
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
@@ -231,7 +240,7 @@ def check_length(
     return size, sizes
 
 
-def _found(record: Record) -> list[MediaPart]:
+def _found(record: Record) -> list[AnyPart]:
     """The media of a record. Raises: BadSample E121, E102."""
     try:
         return find_media(record.conversations[0])

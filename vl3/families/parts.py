@@ -7,6 +7,7 @@ language  any causal language model of transformers (Qwen2.5, Llama, Mistral, Sm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -60,6 +61,23 @@ def check_normalisation(raw: dict, name: str) -> None:
                 f"{name} normalises pixels with {key} = {raw[key]}; the released models use "
                 "0.5 everywhere and only that is supported"
             )
+
+
+def language_config(
+    raw: dict, model_type: str, foreign: Sequence[str], prefixes: tuple[str, ...]
+) -> dict:
+    """The language model's configuration within that of a whole model, which says both at once.
+
+    foreign, prefixes: what is left out of it
+    """
+    others = (*foreign, "auto_map", "architectures", "transformers_version")
+    text = {key: value for key, value in raw.items() if key not in others}
+    text["model_type"] = model_type
+    if (theta := text.pop("rope_theta", None)) is not None:
+        text.pop("rope_scaling", None)
+        text["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
+    text["dtype"] = text.pop("torch_dtype", None)
+    return {key: value for key, value in text.items() if not key.startswith(prefixes)}
 
 
 def read_encoder(raw: dict) -> VL3VisionConfig:

@@ -22,7 +22,9 @@ from vl3.language.kv_cache import capacity_for
 from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
+from vl3.values import Grid
 from vl3.vision import fit_grid
+from vl3.vision.towers import is_tower, side
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
@@ -33,6 +35,7 @@ TEXT_TOKENS = 1024  # of a question and its answer
 KINDS = (None, "nf4", "nf4+int8")
 FEWEST_TOKENS = 1024  # visual tokens below which no video is worth asking about
 TYPICAL = (180, 720, 1280)  # frames, height, width of a long video
+MERGE = 2  # patches a side of the cells of a video
 MIXING_TENSORS = 4  # of the width of a cell that a connector of neighbours holds at its fullest
 PACKED_SCALE = 2 / 64  # bytes a weight that the 4-bit product of a CPU holds besides
 
@@ -82,9 +85,10 @@ def need(
     D, E = vision.hidden_size, text.hidden
     mixes, slots = connector_class(config.connector).mixes, visual_slots(config, tokens)
     length = slots + TEXT_TOKENS
-    patches = 4 * tokens  # merged 2 x 2, as videos are
+    # merged 2 x 2, as videos are; a tower of fixed size gives a cell for each
+    patches = tokens * (1 if is_tower(config.vision_config) else MERGE**2)
     # Frames stay, and are cut into patches, in the computer's memory.
-    pixels = patches * vision.patch_values if device == "cpu" else 0
+    pixels = patches * 3 * vision.patch_size**2 if device == "cpu" else 0
     features = tokens * D * itemsize
     keys_values = capacity_for(length) * text.keys_values * itemsize
 
@@ -119,9 +123,15 @@ def need(
 def visual_slots(config: VL3Config, tokens: int) -> int:
     """The visual tokens that the language model reads of a long video of so many merged cells.
 
-    Where a connector joins cells, as many as it makes of TYPICAL under that budget.
+    Where a connector joins cells, as many as it makes of TYPICAL under that budget, or of as many
+    squares of a tower.
     """
-    (grid,) = fit_grid([TYPICAL], [2], tokens)
+    if is_tower(config.vision_config):
+        places = side(config.vision_config)
+        frames = max(2, ceil(tokens / places**2))
+        grid = Grid(frames=frames, rows=places, cols=places, merge=1)
+    else:
+        (grid,) = fit_grid([TYPICAL], [MERGE], tokens)
     made = connector_class(config.connector).token_grid(grid)
     return ceil(tokens * made.num_tokens / grid.num_tokens)
 

@@ -293,7 +293,8 @@ def _wave(source: object, rest: dict) -> object:
     rates = [rest.pop(key) for key in ("sampling_rate", "rate") if key in rest]
     rest.pop("format", None)  # of OpenAI's: files say it themselves
     if isinstance(source, list | tuple) and len(source) == 2 and hasattr(source[0], "ndim"):
-        source, rates = source[0], [*rates, source[1]]
+        source, rate = source
+        rates.append(rate)
     if not hasattr(source, "ndim"):
         if rates and source is not None:
             raise ValueError("a file says its own sampling_rate; leave it out")

@@ -23,11 +23,12 @@ from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.language.layers import decoder_layers
 from vl3.model import VL3ForConditionalGeneration
-from vl3.training.ranges import MODULES
+from vl3.training.ranges import SEEING
 from vl3.training.recipe import Recipe
 from vl3.training.setup import add_adapter
 from vl3.values import Grid
 from vl3.vision import downsample
+from vl3.vision.towers import is_tower, side
 
 if TYPE_CHECKING:
     from vl3.training.memory import Machine, Shape
@@ -64,14 +65,20 @@ def kept_of_pass(
         # Of the product over experts only what replaces it in a compiler runs on fake tensors.
         with in_bfloat16, patch.object(moe, "_can_use_grouped_mm", lambda *_given: False):
             # What a small pass saves again in the next one are weights in another format.
-            _run(model, counter, _grids(4, 4), visual=1, rows=1, row=1)
+            vision = config.vision_config
+            _run(model, counter, _grids(4, 4, vision), visual=1, rows=1, row=1)
             counter.ignore_what_was_saved()
-            grids, rows = _grids(shape.patches, shape.frame), -(-shape.tokens // shape.row)
+            grids, rows = _grids(shape.patches, shape.frame, vision), -(-shape.tokens // shape.row)
             return _run(model, counter, grids, visual=shape.visual, rows=rows, row=shape.row)
 
 
-def _grids(patches: int, frame: int) -> tuple[Grid, ...]:
-    """So many patches in frames of a size, and what is left in a smaller one; in whole tokens."""
+def _grids(patches: int, frame: int, vision: Any) -> tuple[Grid, ...]:
+    """So many patches in frames of a size, and what is left in a smaller one; in whole tokens, and
+    in whole squares of a tower of fixed size."""
+    if is_tower(vision):
+        places = side(vision)
+        frames = max(2, -(-patches // places**2))
+        return (Grid(frames=frames, rows=places, cols=places, merge=1),)
     patches, frame = max(4, patches), max(4, frame)  # without any picture an empty one goes in
     count, left = divmod(patches, frame)
     sizes = [(count, frame), (1, left)]
@@ -97,7 +104,7 @@ def _model(recipe: Recipe, config: VL3Config, machine: Machine) -> VL3ForConditi
         model.requires_grad_(False)
         if recipe.adapter:
             add_adapter(model, recipe.adapter)
-    for name in MODULES:
+    for name in SEEING:
         if getattr(recipe.rates, name):
             getattr(model, name).requires_grad_(True).float()
     for module in model.modules() if machine.device == "cuda" else ():
@@ -195,7 +202,7 @@ def _storage(tensor: torch.Tensor) -> int:
 def _run(model, counter: _Counter, grids, *, visual: int, rows: int, row: int) -> dict[str, Kept]:
     found = {}
     patches = sum(grid.num_patches for grid in grids)
-    pixels = torch.empty(patches, model.config.vision_config.patch_values)
+    pixels = torch.empty(patches, 3 * model.config.vision_config.patch_size**2)
     seen, features = counter.of(
         "vision", model.vision.blocks, lambda: downsample(model.vision(pixels, grids), grids)
     )

@@ -46,7 +46,8 @@ class FrameCache:
         return clip
 
     def _key(self, medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> str:
-        chosen = (content_digest(medium.source), sorted(medium.sampling(settings).items()), grid)
+        taken = sorted(medium.sampling(settings).items())
+        chosen = (content_digest(medium.source), taken, grid, settings.square)
         return hashlib.sha256(repr((chosen, medium.kind)).encode()).hexdigest()
 
     def _write(self, file: Path, clip: Clip) -> None:

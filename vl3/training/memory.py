@@ -17,7 +17,7 @@ from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
 from vl3.training.activations import Kept, kept_of_pass
 from vl3.training.optim import rates_for
-from vl3.training.ranges import MODULES
+from vl3.training.ranges import SEEING
 from vl3.training.recipe import Adapter, Recipe
 from vl3.weights.sizes import NF4_BYTES, Linear, parts, widths
 
@@ -149,11 +149,14 @@ def passing(
 
 def gradient_flow(recipe: Recipe) -> dict[str, bool]:
     """Whether gradients are recorded in a module: it learns, or one before it does."""
-    flows, before = {}, False
-    for name in MODULES:
+    flows: dict[str, bool] = {}
+    before = False
+    for name in ("ear", "audio_connector"):
+        flows[name] = bool(getattr(recipe.rates, name)) or any(flows.values())
+    for name in SEEING:
         adapted = recipe.adapter is not None and name in recipe.adapter.on
         before = before or bool(getattr(recipe.rates, name)) or adapted
-        flows[name] = before
+        flows[name] = before or (name == "language" and flows["audio_connector"])
     return flows
 
 
@@ -177,7 +180,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     # Normalised logits and two gradients of them, or one and the gradient of the output table.
     loss = max(3 * 4 * chunk * text.vocab_size, 4 * chunk * text.vocab_size + table)
     mask = shape.tokens * shape.row * (machine.compute_bytes + 3)  # and the yes/no tables behind it
-    pixels = 2 * shape.patches * config.vision_config.patch_values  # this pass and the next
+    pixels = 2 * shape.patches * 3 * config.vision_config.patch_size**2  # this pass and the next
     found = {
         "weights": sum(_weight_bytes(recipe, config, machine).values()),
         "gradients": 4.0 * trainable,

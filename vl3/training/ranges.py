@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, number, shown, whole
 
-MODULES = ("vision", "connector", "language")
-ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
+SEEING = ("vision", "connector", "language")  # what every model has
+MODULES = (*SEEING, "ear", "audio_connector")
+ADAPTED = (*SEEING, "words")  # what can have adapters; words is the language model's output head
 BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
 
 
@@ -39,6 +40,7 @@ RANGES = {
         "adapter.width",
         "media.max_frames",
         "media.visual_tokens",
+        "media.sound_tokens",
         "batch.samples",
         "batch.tokens",
         "batch.patches",
@@ -82,6 +84,8 @@ RANGES = {
             "rates.vision",
             "rates.connector",
             "rates.language",
+            "rates.ear",
+            "rates.audio_connector",
             "rates.adapter",
             "media.cache_gb",
             "optim.weight_decay",

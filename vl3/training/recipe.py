@@ -23,6 +23,8 @@ class Start:
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
     nano: true: an untrained nano with a tokenizer made for the toy world
+    ear: for a model without one: BEATs' .pt file, a folder of Whisper, or nano-whisper or
+        nano-beats for an untrained small one; the connector between ear and language model is new
     quantize: 4-bit or 8-bit linears in the (then frozen) language model
     """
 
@@ -30,6 +32,7 @@ class Start:
     vision: str | None = None
     language: str | None = None
     nano: bool = False
+    ear: str | None = None
     quantize: Literal["nf4", "int8"] | None = None
 
 
@@ -40,6 +43,8 @@ class Rates:
     vision: rate of the vision encoder
     connector: rate of the layers between encoder and language model
     language: rate of the language model
+    ear: rate of what turns sound into features
+    audio_connector: rate of the layers between ear and language model
     adapter: rate of the low-rank adapters
     Source: official train.py, where a learning rate left out freezes.
     """
@@ -47,6 +52,8 @@ class Rates:
     vision: float | None = None
     connector: float | None = None
     language: float | None = None
+    ear: float | None = None
+    audio_connector: float | None = None
     adapter: float | None = None
 
 
@@ -145,6 +152,10 @@ class Media:
     video_merge: the same for the frames of a video
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
+    sound: whether sounds and the tracks of videos are heard, by a model with an ear
+    sound_tokens: most tokens of sound of a sample; of more, neighbours are joined
+    sound_order: where the sound of a video stands; interleave between the frames, chunk after the
+        frames of two seconds, append after the last frame
     cache_gb: decoded frames kept on disk between epochs, in the folder of the run; 0 keeps none
     """
 
@@ -154,6 +165,9 @@ class Media:
     video_merge: int | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
+    sound: bool | None = None
+    sound_tokens: int | None = None
+    sound_order: Literal["interleave", "chunk", "append"] | None = None
     cache_gb: float = 0.0
 
 
@@ -312,8 +326,9 @@ def check(recipe: Recipe) -> None:
     if (rates["adapter"] is None) != (recipe.adapter is None):
         raise ValueError("rates.adapter and adapter go together: name both or neither")
     if recipe.adapter:
-        if not recipe.start.model:
+        if not recipe.start.model or recipe.start.ear:
             made_of = "start.nano" if recipe.start.nano else "start.vision and start.language"
+            made_of = "start.ear" if recipe.start.ear else made_of
             raise ValueError(
                 f"an adapter needs a base that can be loaded again, and what {made_of} makes is in "
                 "this run only; train it without adapter first (rates.connector is enough), then "

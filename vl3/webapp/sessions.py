@@ -154,7 +154,7 @@ class SessionStore:
     def __len__(self) -> int:
         return sum(visitor.left_s is None for visitor in self._visitors.values())
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._visitors
 
     def get(self, key: str | None, owner: str = "") -> Session:

@@ -55,7 +55,7 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     if turn and not is_by(turn, visitor.studio.card):
         yield {"note": text_format.of_another(turn.card)}
         return
-    if name == "pruning" and (why := visitor.studio.card["unpruned"]):
+    if name in _UNMADE and (why := visitor.studio.card[_UNMADE[name]]):
         yield {"note": why}
         return
     known = visitor.tab_files.get(name)
@@ -75,6 +75,8 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     yield {**_value(known), "used": rule, "told": told}
 
 
+# Where the card says why a model has nothing to show in a tab.
+_UNMADE = {"pruning": "unpruned", "positions": "unrotated"}
 _LACKING = {
     "pruning": text_format.NO_VIDEO,
     "positions": text_format.NO_VIDEO,
@@ -176,8 +178,8 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
-    vision = visitor.studio.model.config.vision_config
-    sizes = (vision.num_hidden_layers, vision.num_attention_heads)
+    model = visitor.studio.model
+    sizes = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
     _drop_maps(visitor)
     data = attention.data(mean, clips, vision=sizes, medium=_first_shown(visitor, items))
     return data, [_shared(item, clip) for item, clip in zip(items, clips)]

@@ -78,7 +78,7 @@ def assemble(
     model.language = _load_language(language, text, dtype)
     check_language(model.language, language.name)
     if rows > text.vocab_size:
-        _grow(model.language, grown.vocab_size, seed)
+        grow(model.language, grown.vocab_size, seed)
     model.config.text_config = model.language.config
     model.tie_weights()
     _set_ends(model, tokenizer, template)
@@ -139,7 +139,7 @@ def _load_language(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -
 
 
 @torch.no_grad()
-def _grow(language: PreTrainedModel, rows: int, seed: int) -> None:
+def grow(language: PreTrainedModel, rows: int, seed: int) -> None:
     """Gives both token tables so many rows; the new ones lie close around the mean of the old ones.
 
     So none is ever the likeliest word before it has learned to be: drawn as wide as the old ones,

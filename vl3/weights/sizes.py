@@ -19,7 +19,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from vl3.config import VL3Config, videollama3_2b, videollama3_7b
-from vl3.families import read_config
+from vl3.families import read_config, videollama2
 from vl3.language.layers import LINEAR, decoder_layers, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.adapters import is_adapter, read_base
@@ -102,6 +102,8 @@ def sizes_of(name: str | Path | None) -> VL3Config:
     released = re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", str(name))
     if released and not Path(str(name)).is_dir():
         return RELEASED[released[1]]()
+    if not Path(str(name)).is_dir() and (found := videollama2.released(str(name))) is not None:
+        return found
     folder = resolve(name, offline=True)
     if is_adapter(folder) and (base := read_base(folder).name):
         return sizes_of(base)

@@ -1,69 +1,93 @@
-"""The cases that are timed on a GPU, at their smallest and untimed: both sides of each agree."""
+"""The cases that are timed on a GPU, at their smallest, and odd shapes: both sides agree."""
 
-from dataclasses import replace
-from functools import partial
 from importlib import import_module
 
 import pytest
 import torch
-from vl3.kernels.timing import FUSED, REFERENCE, Case
+from vl3.kernels.timing import COMPILED, FUSED, REFERENCE, Case, three_sides
 
-from train_cli.bench import gpu
-from train_cli.bench.gpu import OPERATIONS
-from vl3.kernels import timing
+from train_cli.bench.gpu.kernels import OPERATIONS, compiled, decisions, measured
+from train_cli.bench.gpu.record import Check, Kernel, Step, as_values
+from train_cli.bench.gpu.steps import Place
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NUMBERS = {"difffp": (4, 9), "rope2d": (2, 4), "merge_keep": (2, 6)}  # of timed and of odd cases
+NUMBERS |= {"resize_patchify": (2, 5), "linear_cross_entropy": (2, 2)}
+
+
+def bench(operation):
+    return import_module(f"vl3.kernels.{operation}.bench")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_both_sides_of_every_case_agree(operation):
-    cases = import_module(f"vl3.kernels.{operation}.bench").cases(DEVICE, tiny=True)
-    assert len(cases) == (3 if operation == "difffp" else 2)
-    for case in cases:
+    timed, odd = bench(operation).cases(DEVICE, tiny=True), bench(operation).odd(DEVICE)
+    assert (len(timed), len(odd)) == NUMBERS[operation]
+    for case in (*timed, *odd):
         case.compare()
-        assert bool(case.moved_bytes) != bool(case.flops)
+    assert all(bool(case.moved_bytes) != bool(case.flops) for case in timed)
+    assert any(case.is_target for case in timed)
 
 
-def test_a_side_that_differs_is_not_timed():
-    for operation in OPERATIONS:
-        for case in import_module(f"vl3.kernels.{operation}.bench").cases(DEVICE, tiny=True):
-            expected = case.sides[REFERENCE]()
-            wrong = tuple(part.flip(0) for part in expected)
-            sides = {REFERENCE: lambda kept=expected: kept, FUSED: lambda kept=wrong: kept}
-            broken = Case(work="", sides=sides, check=case.check)
-            with pytest.raises(AssertionError):
-                broken.compare()
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_side_that_differs_is_not_timed(operation):
+    for case in (*bench(operation).cases(DEVICE, tiny=True), *bench(operation).odd(DEVICE)):
+        expected = case.sides[REFERENCE]()
+        wrong = tuple(part.flip(0) for part in expected)
+        if all(torch.equal(*pair) for pair in zip(expected, wrong)):
+            continue  # resized to a single row
+        sides = {REFERENCE: lambda kept=expected: kept, FUSED: lambda kept=wrong: kept}
+        broken = Case(work="", sides=sides, check=case.check)
+        with pytest.raises(AssertionError):
+            broken.compare()
 
 
-def test_a_row_for_each_side(monkeypatch):
-    """What is printed, with times that are made up."""
-    monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
-    monkeypatch.setattr(timing, "peak_bytes", lambda side: 3_000_000)
-    cases = import_module("vl3.kernels.rope2d.bench").cases(DEVICE, tiny=True)
-    times = timing.times_ms(cases[0])
-    assert timing.gain(times) == 1.0
-    assert timing.gain(times | {FUSED: (0.25, 0.2, 0.3)}) == 2.0
-    rows = timing.lines(replace(cases[0], moved_bytes=10**9), times, 4e12)
-    assert len(rows) == len(cases[0].sides) == 3
-    assert rows[2].endswith(
-        "| fused | 500.0 (400.0 - 800.0) | 1.00 | 2000 GB/s, 50% of a copy | 3.0 |"
-    )
-    rows = timing.lines(replace(cases[0], moved_bytes=0, flops=10**12), times, 4e12)
-    assert "| 2000.0 TFLOP/s |" in rows[0]
-    assert all(row.count("|") == timing.HEADER.splitlines()[0].count("|") for row in rows)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_step_gives_checks_and_a_row_for_each_side(operation, tmp_path):
+    rows = list(measured(Place(DEVICE, True, tmp_path), operation))
+    checks = [row for row in rows if isinstance(row, Check)]
+    timed = [row for row in rows if isinstance(row, Kernel)]
+    assert all(row.ok for row in checks), checks
+    assert len(checks) == sum(NUMBERS[operation])
+    assert [row.side for row in timed] == ["reference", "fused"] * NUMBERS[operation][0]
+    for reference, fused in zip(timed[::2], timed[1::2]):
+        assert reference.gain == 1
+        assert fused.gain == reference.ms[1] / fused.ms[1]
+        assert 0 < fused.share < 1
+    run = {"card": "H100"}
+    step = Step(rows=[as_values(row) for row in rows], ended="done", run=run)
+    found = decisions({operation: step})
+    assert list(found) == [operation]
+    assert found[operation].agrees
+    assert set(found[operation].gains) == {row.work for row in timed}
 
 
-def test_what_is_measured_goes_into_the_table_of_the_readme(monkeypatch):
-    bench = import_module("vl3.kernels.rope2d.bench")
-    monkeypatch.setattr(bench, "cases", partial(bench.cases, DEVICE, tiny=True))
-    monkeypatch.setattr(gpu, "OPERATIONS", ("rope2d",))
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H100")
-    monkeypatch.setattr(timing, "copy_bandwidth", lambda: 4e12)
-    monkeypatch.setattr("triton.testing.do_bench", lambda side, quantiles: (0.5, 0.4, 0.8))
-    monkeypatch.setattr(timing, "peak_bytes", lambda side: 0)
-    rows, gains = gpu.measured()
-    assert rows.startswith("H100, a copy moves 4000 GB/s\n")
-    assert rows.count("\n") == 3 + 6
-    work = "rope2d of 2 x 6 patches"
-    assert gains == {"rope2d": f"H100: {work}, forward 1.00 x; {work}, backward 1.00 x"}
-    assert gpu.described(gains).endswith(f"| {gains['rope2d']} |")
+def test_a_kernel_that_cannot_run_is_a_check_that_does_not_hold(monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise ValueError("no such instruction")
+
+    monkeypatch.setattr("vl3.kernels.rope2d.fused.rotate", broken)
+    rows = list(measured(Place(DEVICE, True, tmp_path), "rope2d"))
+    assert all(isinstance(row, Check) and not row.ok for row in rows)
+    assert rows[0].said == "ValueError: no such instruction"
+
+
+def test_what_torch_compile_makes_is_beside_the_reference(tmp_path):
+    rows = list(compiled(Place(DEVICE, True, tmp_path)))
+    timed = [row for row in rows if isinstance(row, Kernel)]
+    assert {row.side for row in timed} == {"reference", "torch.compile"}
+    assert {row.operation for row in timed} == {"difffp", "rope2d", "merge_keep"}
+
+
+def test_a_side_is_made_when_it_is_called_first():
+    made = []
+
+    def way(operation, fused=False):
+        made.append((operation, fused))
+        return lambda: operation
+
+    sides = three_sides(way, "plain", "compiled")
+    assert not made
+    assert [sides[FUSED](), sides[FUSED]()] == ["plain", "plain"]
+    assert made == [("plain", True)]
+    assert sides[COMPILED]() == "compiled"

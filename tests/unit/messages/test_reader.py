@@ -341,7 +341,7 @@ REFUSED = [
     ({"type": "video", "video": "s3://bucket/a.mp4"}, "is a web address"),
     ({"type": "image", "image": "data:image/png;base64,!"}, "cannot be read: its base64 is damage"),
     ({"type": "image", "image": "data:image/png;base64,aGk="}, "is not a picture that can be read"),
-    ({"type": "input_audio", "input_audio": {"data": "x"}}, "sound is not read by this model"),
+    ({"type": "input_audio", "input_audio": {"data": "aGk="}}, "sound is not read by this model"),
     ({"type": "audio_url", "audio_url": "a.wav"}, "sound is not read by this model"),
     ({"type": "video", "video": "gone.mp4"}, "There is no file named gone.mp4"),
     ({"type": "video", "video": "."}, "is a folder, not a video"),

@@ -57,15 +57,6 @@ def test_an_unknown_group_is_refused(capsys):
     assert "'speed'" in capsys.readouterr().err
 
 
-def test_kernels_are_timed_on_a_gpu_only(capsys, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert main(["bench", "--kernels"]) == 1
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.startswith("No GPU: ")
-    assert err.count("\n") == 1
-
-
 def test_answers_may_part_after_a_quarter():
     ids = list(range(8))
     assert same_start(ids, ids) == "same tokens"
