@@ -210,6 +210,8 @@ def test_nano_that_hears_begins_with_sound_alone_and_ends_with_everything():
     recipes = [recipe_of(f"nano_av:{phase}") for phase in phases]
     for before, after in pairwise(recipes):
         assert after.start.model == before.out.format(name=before.name)
+    assert recipes[0].start.ear == "nano-whisper"
+    assert all(recipe.rates.ear and recipe.rates.audio_connector for recipe in recipes)
     alone = [source for source in recipes[0].data if source.world.alone == 1]
     assert sum(source.samples for source in alone) > 0.8 * sum(s.samples for s in recipes[0].data)
     asked = {name for source in recipes[-1].data for name in source.world.families}

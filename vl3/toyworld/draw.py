@@ -221,7 +221,8 @@ def shake(frames_TYX3: np.ndarray, noise: np.random.Generator, whole: bool) -> n
 class Film:
     """A clip and what is heard with it, for a part of a message: {"type": "video", "video": film}.
 
-    Both count from the first frame. A model that hears nothing takes the clip alone.
+    Both count from the first frame. A model that hears nothing takes the clip alone, and so does
+    one that is told not to: {"sound": False} beside it.
     """
 
     clip: Clip

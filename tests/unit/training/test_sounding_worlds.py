@@ -5,17 +5,22 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 from unit.training.test_recipe import whole_recipe
 
 from vl3.bundled import NANO
+from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.sound import Sound
 from vl3.toyworld.draw import Film
 from vl3.toyworld.hearing import HEARD_FAMILIES
+from vl3.toyworld.score import muted
+from vl3.training.collate import attention_mask, collate
 from vl3.training.recipe import World, check
 from vl3.training.samples import build, measure
 from vl3.training.sources import Scenes
 from vl3.values import Clip
+from vl3.weights.ears import add_ear, load_ear
 
 FAMILIES = {"hearing": 1, "sound": 1, "match": 1, "colour": 1}
 HEARD = {"seconds": [3, 6], "families": FAMILIES, "hum": 0.5, "voices": 0.2}
@@ -75,6 +80,79 @@ def test_a_model_that_hears_nothing_learns_from_the_pictures():
         one, other = getattr(made, field.name), getattr(seen, field.name)
         assert one.equal(other) if hasattr(one, "equal") else one == other
     assert measure(record, processor, 2000).tokens >= len(made.ids_L)
+
+
+@pytest.fixture(scope="module")
+def hearing():
+    """The bundled nano with an untrained ear."""
+    model = VL3ForConditionalGeneration.from_pretrained(NANO, dtype=torch.float32)
+    processor = VL3Processor.from_pretrained(NANO)
+    return model, add_ear(model, processor, load_ear("nano-whisper"))
+
+
+def slots(record, processor):
+    """How many tokens of sound a sample has, and whether they stand between its frames."""
+    sample = build(record, processor, 2000)
+    heard_L = sample.ids_L == processor.audio_token_id
+    seen = torch.nonzero(sample.ids_L == processor.image_token_id).flatten()
+    between = heard_L[seen.min() : seen.max()].any() if len(seen) else torch.tensor(False)
+    return int(heard_L.sum()), bool(between)
+
+
+def test_a_model_with_an_ear_hears_clips_and_sounds_alone(hearing):
+    _, processor = hearing
+    film = Scenes("heard", World(**HEARD, sound=1.0), seed=2)[0]
+    seconds = film.truth.seconds
+    assert slots(film, processor) == (pytest.approx(12.5 * seconds, abs=1), True)
+    alone = Scenes("heard", World(**HEARD, sound=1.0, alone=1.0), seed=2)[0]
+    length_s = medium(alone).duration_s
+    assert slots(alone, processor) == (pytest.approx(12.5 * length_s, abs=1), False)
+    silent = Scenes("heard", World(seconds=[3, 6], families={"hearing": 1}), seed=2)[0]
+    assert slots(silent, processor) == (0, False)
+
+
+def test_a_clip_with_sound_is_muted_and_cut_as_a_file_is(hearing):
+    _, processor = hearing
+    film = medium(Scenes("heard", World(**HEARD, sound=1.0), seed=2)[0])
+    question = {"type": "text", "text": "What do you hear?"}
+
+    def heard(**options):
+        part = {"type": "video", "video": film, **options}
+        made = processor([{"role": "user", "content": [part, question]}])
+        return int((made["input_ids"] == processor.audio_token_id).sum())
+
+    whole = heard()
+    assert whole == pytest.approx(12.5 * len(film), abs=1)
+    assert heard(sound=False) == 0
+    assert heard(start=1.0, end=3.0) == pytest.approx(25, abs=1)
+    short = Film(film.clip, Sound(samples_S=np.zeros(16_000, np.float32), source="a second"))
+    part = {"type": "video", "video": short, "start": 2.0}
+    made = processor([{"role": "user", "content": [part, question]}])
+    assert not (made["input_ids"] == processor.audio_token_id).any()
+
+
+def test_sound_decides_what_is_learned(hearing):
+    """Every kind of record in one pass; another sound gives another loss, the same one the same."""
+    model, processor = hearing
+    scenes = Scenes("heard", World(**HEARD, sound=0.7, alone=0.4, questions=2), seed=6)
+    records = [scenes[index] for index in range(6)]
+    assert {type(medium(record)) for record in records} == {Clip, Film, Sound}
+
+    def loss(records):
+        samples = [build(record, processor, 2000) for record in records]
+        part = collate(samples, processor.tokenizer.pad_token_id, 588)
+        inputs = dict(part.inputs)
+        mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), model.dtype)
+        with torch.no_grad():
+            return float(model(**inputs, attention_mask=mask, use_cache=False).loss)
+
+    first = loss(records)
+    assert loss(records) == first
+    for record in records:
+        for conversation in record.conversations:
+            part = conversation[0]["content"][0]
+            part[part["type"]] = muted(part[part["type"]])
+    assert abs(loss(records) - first) > 1e-4
 
 
 def test_a_world_whose_questions_are_never_settled_says_so():
