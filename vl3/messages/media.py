@@ -17,7 +17,7 @@ from vl3 import audio, video
 from vl3.arguments import shown
 from vl3.messages import spool
 from vl3.messages.reader import Read, frame_times, read
-from vl3.messages.sounds import SoundPart, sound_part
+from vl3.messages.sounds import SoundPart, part_of_sound, sound_part
 from vl3.values import Clip, Grid, Sound
 from vl3.video.container import local_file
 from vl3.video.images import Resize, image_size, kind_of, resized, shape_of, still_notes
@@ -94,8 +94,15 @@ class MediaPart:
         )
 
     def sound(self) -> SoundPart | None:
-        """The sound of a video that is a file."""
-        if self.kind == "image" or isinstance(self.source, Clip):
+        """The sound of a video that is a file, or of a clip that came with one."""
+        if self.kind == "image":
+            return None
+        if isinstance(self.source, Clip):
+            heard = getattr(self.part.get("video"), "sound", None)
+            span = {key: self.part[key] for key in ("start", "end") if key in self.part}
+            if isinstance(heard, Sound):
+                with suppress(ValueError):  # of a range in which nothing is heard
+                    return SoundPart(self.part, part_of_sound(heard, **span), {})
             return None
         options = {key: self.options[key] for key in ("start", "end") if key in self.options}
         return SoundPart(self.part, self.source, options)
@@ -171,8 +178,9 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
     data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
-    one, as an opened video); of a video also a list of pictures, a folder of them or an array of
-    frames; of sound a path, a URL, bytes, a Sound (or what has one), or (samples, rate).
+    one as clip, and perhaps a Sound as sound: an opened video, a film of the toy world); of a video
+    also a list of pictures, a folder of them or an array of frames; of sound a path, a URL, bytes,
+    a Sound (or what has one), or (samples, rate).
     Raises: ValueError in one sentence for what is not read.
     """
     media: list[MediaPart | SoundPart] = []

@@ -57,6 +57,7 @@ RANGES = {
         "workers",
         "world.seconds",
         "world.sprites",
+        "world.sounds",
         low=0,
     ),
     **_counts("world.sizes_px", low=28),
@@ -71,6 +72,10 @@ RANGES = {
         "world.shaky",
         "world.noisy",
         "world.rescaled",
+        "world.sound",
+        "world.alone",
+        "world.voices",
+        "world.hum",
     ),
     **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
     **{

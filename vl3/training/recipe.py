@@ -94,6 +94,11 @@ class World:
     noisy: share of clips with noise
     rescaled: share of clips drawn large and made smaller
     sizes_px: height and width of the pictures, one of the pairs for each scene
+    sound: share of clips with sound; the others are silent
+    alone: share of those that are heard without their picture
+    sounds: fewest and most sounds in a clip with sound
+    voices: share of sounds that are spoken digits
+    hum: share of clips with sound that have a hum behind it
     """
 
     seconds: list[int] = field(default_factory=lambda: [0, 0])
@@ -107,6 +112,11 @@ class World:
     noisy: float = 0.0
     rescaled: float = 0.0
     sizes_px: list[list[int]] = field(default_factory=lambda: [[112, 112]])
+    sound: float = 0.0
+    alone: float = 0.0
+    sounds: list[int] = field(default_factory=lambda: [0, 3])
+    voices: float = 0.0
+    hum: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -356,18 +366,33 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_world(name: str, world: World, prefix: str) -> None:
+    from vl3.toyworld.hearing import HEARD_FAMILIES, SILENT_FAMILIES, SOUND_FAMILIES
     from vl3.toyworld.questions import FAMILIES
 
-    for setting, (low, high) in (("seconds", world.seconds), ("sprites", world.sprites)):
+    ranges = {"seconds": world.seconds, "sprites": world.sprites, "sounds": world.sounds}
+    for setting, (low, high) in ranges.items():
         if low > high:
             raise ValueError(
                 f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
             )
     for family in world.families:
-        choice(f"a family of data set {name!r}", family, FAMILIES)
-    if not any(world.families.values()):
+        choice(f"a family of data set {name!r}", family, FAMILIES | SOUND_FAMILIES)
+    asked = {family for family, weight in world.families.items() if weight}
+    if not asked:
         raise ValueError(
             f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
+        )
+    if world.sound and not world.seconds[0]:
+        raise ValueError(f"{prefix}.sound needs clips: give {prefix}.seconds, e.g. [3, 10]")
+    if world.sound < 1 and asked.isdisjoint({*FAMILIES, *SILENT_FAMILIES}):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its clips without sound: set {prefix}.sound to 1, "
+            "or name a family like colour or any_sound as well"
+        )
+    if world.sound and world.alone and asked.isdisjoint(HEARD_FAMILIES):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its sounds without picture: set {prefix}.alone to "
+            "0, or name a family like hearing as well"
         )
 
 
