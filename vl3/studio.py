@@ -135,6 +135,7 @@ class Studio:
             budget_tokens=self.settings.budget_tokens,
             limit_bytes=float("inf"),
             kinds=(quantized.kind if quantized else None,),
+            sound_tokens=sound.most_tokens if (sound := self.settings.sound) else 0,
         )
         return memories.answers_at_once(plan, device)
 
@@ -422,6 +423,7 @@ def estimate(
         budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
         limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
+        sound_tokens=memories.sound_budget(model, config),
     )
 
 

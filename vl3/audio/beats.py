@@ -209,6 +209,15 @@ class BEATs(Ear):
             piece_S = np.pad(piece_S, (0, least - len(piece_S)))
         return beats_bank(piece_S)
 
+    @classmethod
+    def working_bytes(cls, config: BEATsConfig, itemsize: int, device: str) -> float:  # type: ignore[override]
+        D, tokens = config.encoder_embed_dim, config.piece_steps * config.bands
+        at_once = _BIAS_BYTES.get(device, _BIAS_BYTES_OF_A_GPU)
+        bias = 2 * max(tokens**2 * itemsize, at_once)  # by distance, and scaled by its gate
+        bank = tokens * config.input_patch_size**2 * (8 + itemsize)
+        inner = 2 * config.encoder_ffn_embed_dim * itemsize
+        return bank + tokens * 5 * D * itemsize + max(bias, tokens * inner)
+
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         form = self.form(self.config)
         steps = [form.steps_of(num_samples) for num_samples in num_samples_B.tolist()]

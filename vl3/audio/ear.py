@@ -42,6 +42,16 @@ class Ear(PreTrainedModel):
         """The filter bank of one piece, as form cuts it. Shapes: returns float32 [A, Z]"""
         raise NotImplementedError(f"{cls.__name__} has no filter bank")
 
+    @classmethod
+    def working_bytes(cls, config: PreTrainedConfig, itemsize: int, device: str) -> float:
+        """Bytes that one piece needs at its fullest, without gradients.
+
+        An MLP of four times the width, before and after its activation; for an ear that does not
+        say it better. itemsize: bytes of a number in the arithmetic; device: "cpu", "cuda" or "mps"
+        """
+        form = cls.form(config)
+        return form.steps * form.bands * config.width * 11 * itemsize
+
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         """The features of all tokens, piece by piece, steps in their order, bands from below.
 

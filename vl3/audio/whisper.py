@@ -47,6 +47,13 @@ class WhisperEar(Ear):
     def bank(cls, config: WhisperEarConfig, piece_S: np.ndarray) -> torch.Tensor:  # type: ignore[override]
         return whisper_bank(piece_S, config.num_mel_bins, _STRIDE * config.max_source_positions)
 
+    @classmethod
+    def working_bytes(cls, config: WhisperEarConfig, itemsize: int, device: str) -> float:  # type: ignore[override]
+        D, positions = config.d_model, config.max_source_positions
+        bank = _STRIDE * positions * config.num_mel_bins * (4 + itemsize)
+        convolved = 2 * _STRIDE * positions * D * itemsize  # before and after the activation
+        return bank + max(convolved, positions * (2 * config.encoder_ffn_dim + 3 * D) * itemsize)
+
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         if not len(bank_BAZ):
             return self.encoder.layer_norm.weight.new_zeros(0, self.config.width)
