@@ -18,12 +18,14 @@ from videollama2_folders import RELEASES, SIDE, write_release
 import vl3
 from vl3 import video
 from vl3.config import VL3Config
+from vl3.data.checks import check_medium
 from vl3.families import detect, read_config, videollama2
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import Template
 from vl3.hf.chat_template import chat_template
-from vl3.inference.memory import need, visual_slots
+from vl3.inference.memory import need, usual_budget, visual_slots
+from vl3.messages.media import find_media
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import SlotIds, render
@@ -432,6 +434,13 @@ def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tmp_path):
         padded.open(empty)
 
 
+def test_a_row_of_data_is_measured_without_a_rate(padded, film):
+    notes: list = []
+    (medium,) = find_media(asks(("video", {"path": str(film), "fps": 2})))
+    measured = check_medium(medium, padded.settings, notes)
+    assert (measured.frames, notes) == (8, [])
+
+
 def test_a_single_frame_is_refused_with_the_knob(unpadded, film):
     with pytest.raises(ValueError, match=r"joins 2 frames into a token, and there is 1; raise max"):
         unpadded.open(film, max_frames=1)
@@ -585,6 +594,20 @@ def test_memory_counts_squares(padded, film):
     assert many - few == pytest.approx(kept[1] - kept[0], rel=0.15)
     with pytest.raises(ValueError, match=r"least is"):
         vl3.load(padded.card["path"], memory="1MB")
+    bounded = vl3.load(padded.card["path"], memory="1GB")
+    assert "up to 512 visual tokens" in bounded.card["note"]
+    assert bounded.plan(film).num_frames == 8
+
+
+def test_a_real_size_on_a_cpu_sees_eight_frames():
+    config = sizes_of("DAMO-NLP-SG/VideoLLaMA2-7B-16F")
+    assert usual_budget(config) == 32 * 576
+    assert usual_budget(config, {"max_frames": 8, "budget_tokens": 2048}) == 8 * 576
+    plan = vl3.studio.estimate(
+        "DAMO-NLP-SG/VideoLLaMA2-7B-16F", device="cpu", dtype="bfloat16", memory="30GB"
+    )
+    assert plan.budget_tokens == 8 * 576
+    assert plan.quantize is None
 
 
 # settings
