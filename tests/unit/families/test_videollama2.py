@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from clips import noise_clip, write_clip
+from language_models import plain_tokenizer, write_language
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig
-from videollama2_folders import RELEASES, SIDE, write_release
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
+from videollama2_folders import RELEASES, SIDE, TOWER, write_release
 
 import vl3
 from vl3 import video
@@ -34,6 +35,7 @@ from vl3.values import Grid
 from vl3.video import Square
 from vl3.vision.towers import VisionTower
 from vl3.viz import attention as attention_view
+from vl3.weights.assemble import assemble
 from vl3.weights.export import export
 from vl3.weights.sizes import parts, sizes_of
 
@@ -608,6 +610,47 @@ def test_a_real_size_on_a_cpu_sees_eight_frames():
     )
     assert plan.budget_tokens == 8 * 576
     assert plan.quantize is None
+
+
+# made of parts
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_tower_of_the_hub_and_a_language_model_are_assembled(tmp_path, film, pickled):
+    """CLIP with its other half, as it is published, some of it as .bin."""
+    vision = CLIPVisionConfig(**TOWER, image_size=14 * SIDE)
+    whole = CLIPModel(CLIPConfig(vision_config=vision.to_dict())).eval()
+    whole.save_pretrained(tmp_path / "clip")
+    if pickled:
+        tensors = load_file(tmp_path / "clip/model.safetensors")
+        torch.save(tensors, tmp_path / "clip/pytorch_model.bin")
+        (tmp_path / "clip/model.safetensors").unlink()
+    write_language(tmp_path / "llama", "llama", plain_tokenizer("words"))
+    model, processor = assemble(tmp_path / "clip", tmp_path / "llama", connector="stc_connector")
+    theirs = whole.vision_model.state_dict()
+    assert all(
+        torch.equal(theirs[key], own) for key, own in model.vision.tower.state_dict().items()
+    )
+    assert (processor.settings.spread, processor.settings.max_frames) == (True, 8)
+    export(model, processor, tmp_path / "own")
+    studio = vl3.load(tmp_path / "own")
+    reply = studio.reply(asks(("video", film)), **SHORT)
+    assert reply.ledger.visual_tokens == 45
+    # another prompt format than the released models: times stand before each step
+    assert "Time 0.1s:<image>,Time 0.5s:<image>" in reply.prompt
+
+
+def test_the_tower_of_a_whole_model_serves_another(releases, tmp_path, film):
+    write_language(tmp_path / "qwen", "qwen2", plain_tokenizer())
+    release = releases("2.1-7B-16F")
+    model, processor = assemble(release.folder, tmp_path / "qwen", connector="mlp2x_gelu")
+    own = model.vision.tower.state_dict()
+    assert all(torch.equal(own[key], one) for key, one in release.tower.state_dict().items())
+    assert (processor.settings.square.fit, processor.settings.prune) == ("stretch", PruneSettings())
+    inputs = processor(asks(("video", film)))
+    assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1]
+    picture = noise_clip(1, frames=1).frames_TYX3[0]
+    assert processor(asks(("image", picture)))["grid_thw"].tolist() == [[1, SIDE, SIDE]]
 
 
 # settings
