@@ -382,7 +382,12 @@ def test_a_film_is_seen_in_the_middle_of_equal_pieces(padded, film):
     assert opened.clip.frames_TYX3.shape == (8, 56, 56, 3)
     assert opened.clip.times_s == plan.times_s
     assert padded.plan(film, max_frames=3).num_frames == 3
-    assert padded.plan(film, fps=30).num_frames == 8  # the rate says nothing here
+    fast = padded.plan(film, fps=30)
+    assert (fast.num_frames, fast.notes) == (
+        8,
+        ("8 frames, however long the video is: this model does not go by frames per second.",),
+    )
+    assert padded.plan(film, fps=1).notes == ()  # what the page has unless somebody changes it
     assert padded.plan(film, max_frames=20).num_frames == 20
     assert padded.plan(film, max_frames=200).num_frames == 32  # as far as the budget goes
     assert padded.plan(film, budget_tokens=4 * 16).num_frames == 4
@@ -440,7 +445,8 @@ def test_a_row_of_data_is_measured_without_a_rate(padded, film):
     notes: list = []
     (medium,) = find_media(asks(("video", {"path": str(film), "fps": 2})))
     measured = check_medium(medium, padded.settings, notes)
-    assert (measured.frames, notes) == (8, [])
+    assert measured.frames == 8
+    assert [note.code for note in notes] == ["W125"]  # that the rate is not used, and no W124
 
 
 def test_a_single_frame_is_refused_with_the_knob(unpadded, film):
