@@ -415,12 +415,12 @@ def estimate(
         choice("quantize", quantize, QUANTIZED)
     config, target = sizes_of(model), pick_device(device)
     parameters = count_parameters(config)
-    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}
+    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else None
     return memories.fit(
         config,
         device=target.type,
         itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
-        budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
+        budget_tokens=memories.usual_budget(config, small),
         limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
         sound_tokens=memories.sound_budget(model, config),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("fps", "max_frames", "num_frames", "start", "end", "mode")
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
+FIXED = "however long the video is: this model does not go by frames per second."
 FOLDER_FPS = 3.0  # of a folder of frames, where nothing says when they are shown
 LONGEST = 1 << 30  # frames: where nobody names a number
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
@@ -84,13 +85,15 @@ class MediaPart:
             return MediaInfo(frames, height_px, width_px, notes=clip.notes)
         planned = video.schedule(self.source, **self.sampling(settings))
         header = video.probe(self.source)
+        is_ignored = settings.spread and self.options.get("fps") not in (None, settings.fps)
+        fixed = (f"{len(planned)} frames, {FIXED}",) if is_ignored else ()
         return MediaInfo(
             len(planned),
             header.height_px,
             header.width_px,
             planned.times_s,
             planned.duration_s,
-            planned.notes,
+            (*planned.notes, *fixed),
         )
 
     def sound(self) -> SoundPart | None:
