@@ -30,8 +30,9 @@ from vl3.inference.opening import OnStage, Opening
 from vl3.inference.options import READING, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
-from vl3.messages.media import MediaPart, find_media, is_sound, is_wave
+from vl3.messages.media import MediaPart, find_media
 from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import is_sound, is_wave
 from vl3.settings import Decoding
 from vl3.values import Plan, Progress, PromptSegment, Reply
 from vl3.weights.hub import resolve
