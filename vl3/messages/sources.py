@@ -26,6 +26,11 @@ def frames_of(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
     if not files:
         raise ValueError(f"the folder {folder.name} has no pictures; give one that holds frames")
+    if kind_of(files[0]) != "image":
+        raise ValueError(
+            f"{folder.resolve().name} is a folder, not a video, and {files[0].name} in it is no "
+            "picture; give a file, or a folder of frames"
+        )
     return files
 
 
