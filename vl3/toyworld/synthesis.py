@@ -62,11 +62,22 @@ def mixed(track: Track, seconds: int) -> np.ndarray:
     return mixed_S.clip(-1, 1).astype(np.float32)
 
 
+def lasts_s(heard: Heard) -> float:
+    """How long a sound is heard."""
+    if heard.kind == VOICE:
+        return len(_spoken(heard)) / RATE_HZ
+    return CLICK_S if heard.kind == "click" else heard.length_s
+
+
+def _spoken(heard: Heard) -> np.ndarray:
+    speed = SLOWEST + (FASTEST - SLOWEST) * heard.tune
+    return voices.spoken(cast(int, heard.digit), cast(str, heard.speaker), speed)
+
+
 def _wave(heard: Heard, noise: np.random.Generator) -> np.ndarray:
     """A sound at any level."""
     if heard.kind == VOICE:
-        speed = SLOWEST + (FASTEST - SLOWEST) * heard.tune
-        return _faded(voices.spoken(cast(int, heard.digit), cast(str, heard.speaker), speed))
+        return _faded(_spoken(heard))
     if heard.kind == "click":
         time_S = np.arange(round(CLICK_S * RATE_HZ)) / RATE_HZ
         return np.sin(2 * math.pi * CLICK_HZ * time_S) * np.exp(-5 * time_S / CLICK_S)

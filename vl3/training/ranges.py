@@ -52,6 +52,7 @@ RANGES = {
     **_counts(
         "nano.encoder_steps",
         "nano.spatial_images",
+        "nano.sounds",
         "least_steps",
         "remember",
         "workers",

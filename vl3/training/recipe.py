@@ -241,11 +241,15 @@ class Nano:
         encoder
     spatial_images: images of the toy world per step on which the encoder goes on learning to see
     temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
+    sounds: sounds of the toy world per step on which the ear learns to hear
     """
 
     encoder_steps: int = 0
     spatial_images: int = 0
     temporal_loss: bool = False
+    sound_words: bool = False
+    sounds: int = 0
 
 
 @dataclass(kw_only=True)

@@ -106,9 +106,15 @@ def scene_record(name: str, dataset: str, medium: Medium, asked: Sequence[Sequen
 
 
 def open_source(source: Source, seed: int | str) -> Records | Scenes:
-    """The data set, ready to be indexed."""
+    """The data set, ready to be indexed.
+
+    Raises: ValueError for a world whose scenes never settle one of its questions, and as
+    vl3.data.readers.open_records.
+    """
     if source.world is not None:
-        return Scenes(source.name, source.world, seed)
+        scenes = Scenes(source.name, source.world, seed)
+        scenes[0]  # says at once where no scene settles a question
+        return scenes
     from vl3.data.readers import open_records
 
     return open_records(
