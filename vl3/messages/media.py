@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -287,9 +286,7 @@ def is_sound(source: object) -> bool:
     if isinstance(getattr(source, "part", None), SoundPart) or isinstance(source, Sound):
         return True
     if isinstance(source, str | Path) and os.path.isfile(source):
-        with suppress(video.VideoError):  # told by whoever reads it
-            header = audio.probe(source)
-            return header.has_sound and not header.has_picture
+        return audio.is_sound(source)  # what cannot be read is told by whoever reads it
     return is_wave(source)
 
 
