@@ -25,16 +25,16 @@ from vl3.inference.encoded import EncodedCache
 from vl3.inference.encoded_video import EncodedVideo
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
-from vl3.inference.heard import EncodedSound
+from vl3.inference.heard import EncodedSound, plan_of_sound
 from vl3.inference.opening import OnStage, Opening
-from vl3.inference.options import READING, check_names, chosen, is_models
+from vl3.inference.options import READING, as_messages, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
 from vl3.messages.sounds import SoundPart
 from vl3.messages.sources import is_sound, is_wave
 from vl3.settings import Decoding
-from vl3.values import Plan, Progress, PromptSegment, Reply
+from vl3.values import Plan, Progress, PromptSegment, Reply, SoundPlan
 from vl3.weights.hub import resolve
 from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.load import load as load_weights
@@ -154,6 +154,7 @@ class Studio:
             "quantize": loaded.quantized.kind if loaded.quantized else None,
             "adapter": loaded.adapter,
             "is_nano": loaded.is_nano,
+            "hears": self.model.ear is not None,
             "context_tokens": self.model.config.text_config.max_position_embeddings,
             "defaults": {
                 "fps": settings.fps,
@@ -168,16 +169,26 @@ class Studio:
         }
 
     def plan(
-        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
-    ) -> Plan:
+        self,
+        path,
+        *,
+        fps=None,
+        max_frames=None,
+        start=None,
+        end=None,
+        budget_tokens=None,
+        sound: bool | None = None,
+    ) -> Plan | SoundPlan:
         """What a file will cost, from its container alone; open then keeps to it.
 
+        sound: as of stream. A sound is decoded once, to be measured, where the model has an ear.
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
         medium = self._medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        settings = self._chosen(budget_tokens, sound=sound)
         if isinstance(medium, SoundPart):
-            raise ValueError("a plan is of frames; what a sound costs says vl3.audio.measure")
-        return self._encoded.plan(medium, chosen(self.settings, budget_tokens))
+            return plan_of_sound(medium, settings)
+        return self._encoded.plan(medium, settings)
 
     def open(
         self,
@@ -226,7 +237,7 @@ class Studio:
             raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
         is_one = not isinstance(video, list | tuple) or is_wave(video)
         parts = [self._part(medium) for medium in ([video] if is_one else video)]
-        history = [] if history is None else _messages(history, "history")
+        history = [] if history is None else as_messages(history, "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
         stream = self.stream([*messages, *history, asked], **settings)
@@ -267,7 +278,7 @@ class Studio:
         Setting stop, or closing the iterator, ends the computation at the model's next layer.
         Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
         """
-        messages = _messages(messages, "messages")
+        messages = as_messages(messages, "messages")
         if not messages:
             raise ValueError("there is no message to answer; pass at least one user message")
         if stop is not None and not callable(getattr(stop, "is_set", None)):
@@ -364,6 +375,9 @@ class Studio:
         kind = "audio" if self.settings.sound and is_sound(source) else "video"
         return {"type": kind, kind: source}
 
+    def _chosen(self, budget_tokens=None, prune="model", sound=None) -> ProcessorSettings:
+        return chosen(self.settings, budget_tokens, prune, sound)
+
 
 def load(
     model=None,
@@ -426,12 +440,3 @@ def estimate(
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
         sound_tokens=memories.sound_budget(model, config),
     )
-
-
-def _messages(messages, name: str) -> list[dict]:
-    """The messages as a list; what is in them is read by vl3.messages.media and vl3.prompt."""
-    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
-        raise ValueError(
-            f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
-        )
-    return list(messages)

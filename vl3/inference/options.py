@@ -1,8 +1,8 @@
-"""What is asked for an answer, by name, over the settings of a model."""
+"""What a studio is asked for, as settings; what is wrong is said in one sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,10 +17,7 @@ READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS,
 def chosen(
     settings: ProcessorSettings, budget_tokens=None, prune="model", sound=None
 ) -> ProcessorSettings:
-    """The settings of a model with what is asked for an answer; see vl3.Studio.stream.
-
-    Raises: ValueError in one sentence.
-    """
+    """The settings with what a caller asks for; arguments as of vl3.studio.Studio.stream."""
     if sound is not None:
         hear = switch("sound", sound)
         if settings.sound is not None:
@@ -44,8 +41,17 @@ def chosen(
     return settings
 
 
+def as_messages(messages, name: str) -> list[dict]:
+    """The messages as a list; what is in them is read by vl3.messages.media and vl3.prompt."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
+        raise ValueError(
+            f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
+        )
+    return list(messages)
+
+
 def is_models(prune: object) -> bool:
-    """Whether pruning is left to the model's settings."""
+    """Whether pruning is left to the model."""
     return isinstance(prune, str) and prune == "model"
 
 

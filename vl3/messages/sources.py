@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +99,7 @@ def is_sound(source: object) -> bool:
     if isinstance(getattr(source, "part", None), SoundPart) or isinstance(source, Sound):
         return True
     if isinstance(source, str | Path) and os.path.isfile(source):
-        with suppress(video.VideoError):  # told by whoever reads it
-            header = audio.probe(source)
-            return header.has_sound and not header.has_picture
+        return audio.is_sound(source)  # what cannot be read is told by whoever reads it
     return is_wave(source)
 
 

@@ -17,6 +17,7 @@ from vl3.webapp.controller import Controller
 # By their endings those whose kind not every browser knows.
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv", ".mpg"]
 MEDIA += [".vob", ".mxf", ".heic", ".heif", ".avif"]
+MEDIA += ["audio", ".m4a", ".flac", ".ogg", ".oga", ".opus"]
 THEMES = ["System", "Light", "Dark"]
 
 
@@ -195,6 +196,8 @@ class Layout:
                 form.DEFAULTS["repetition_penalty"], label="Repetition penalty", step=0.05
             )
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
+            # Shown by the header's word that the model hears.
+            sound = gr.Checkbox(True, label="Sound", elem_id="sound")
         self.faults = widget("faults")
         with gr.Group():
             gr.Markdown("### Pruning")
@@ -206,4 +209,4 @@ class Layout:
             gr.Markdown("### Links")
             self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
         self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
-        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
+        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system, sound]
