@@ -38,13 +38,16 @@ if TYPE_CHECKING:
 class Size:
     """What a sample costs at most.
 
-    tokens: visual ones among them; patches: of all pictures; picture: patches of the largest one
+    tokens: visual ones and those of sound among them; patches: of all pictures; picture: patches of
+    the largest one; pieces: of all sounds, as the ear takes them
     """
 
     tokens: int
     patches: int
     picture: int = 0
     visual: int = 0
+    sound: int = 0
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +79,9 @@ class Sample:
 
     @property
     def size(self) -> Size:
-        return Size(len(self.ids_L), sum(grid.num_patches for grid in self.grids))
+        patches = sum(grid.num_patches for grid in self.grids)
+        pieces = len(self.sound["feature_lengths"]) if self.sound else 0
+        return Size(len(self.ids_L), patches, pieces=pieces)
 
 
 def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size:
@@ -91,7 +96,7 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     tokens = prefix + sum(len(prompt.ids) - prefix for prompt in prompts)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
     patches = sum(grid.num_patches * grid.copies for grid in planned.grids)
-    return Size(tokens, patches, picture, planned.num_tokens)
+    return Size(tokens, patches, picture, planned.num_tokens, planned.sound_tokens, planned.pieces)
 
 
 def build(

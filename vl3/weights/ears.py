@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from tokenizers import AddedToken
 from torch import nn
+from transformers import PreTrainedConfig
 
 from vl3.audio import released
 from vl3.audio.ear import Ear, ear_class
@@ -65,6 +66,19 @@ def load_ear(source: str, seed: int = 0, *, offline: bool = False) -> Ear:
     return released.load_ear(found or resolve(source, offline=offline))
 
 
+def read_ear(source: str) -> PreTrainedConfig:
+    """The configuration of what load_ear loads, without its weights and without asking a hub.
+
+    Raises: ValueError or LayoutError in one sentence where it is not known here.
+    """
+    if source in NANO:
+        return deepcopy(NANO[source])
+    found = local_ear(source)
+    if found is None and source in released.WHISPER:
+        return WhisperEarConfig(**released.WHISPER[source])
+    return released.read_config(found or resolve(source, offline=True))
+
+
 def add_ear(
     model: VL3ForConditionalGeneration,
     processor: VL3Processor,
@@ -105,12 +119,23 @@ def add_ear(
     model.ear, (_, model.audio_connector) = ear, build_ear(config)
     for part in (model.ear, model.audio_connector):
         cast(nn.Module, part).to(model.device, model.dtype)
+    return with_ear(processor, ear.config, order)
+
+
+def with_ear(
+    processor: VL3Processor, ear: PreTrainedConfig, order: str = "interleave"
+) -> VL3Processor:
+    """The processor of a model that got an ear of this configuration; its tokenizer has <audio>."""
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens(
+        [AddedToken(AUDIO_TOKEN, normalized=False, special=True)], special_tokens=True
+    )
     tokenizer.chat_template = None  # made anew, with words for sound
     return VL3Processor(
         tokenizer,
-        replace(processor.settings, sound=SoundSettings(ear=ear.config, order=order)),
+        replace(processor.settings, sound=SoundSettings(ear=ear, order=order)),
         image_token_id=processor.image_token_id,
         video_token_id=processor.video_token_id,
-        audio_token_id=audio_token_id,
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
         template=processor.template,
     )
