@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -192,8 +193,8 @@ def _medium(part: dict) -> MediaPart:
     kind = part["type"]
     source = _found(kind, part[kind])
     options = {key: value for key, value in part.items() if key not in ("type", kind)}
-    if kind == "video" and isinstance(source, str | Path) and Path(source).is_dir():
-        source, part = _frames_of(Path(source)), {"sample_fps": FOLDER_FPS} | part
+    if kind == "video" and isinstance(source, str | Path) and (frames := _frames_of(Path(source))):
+        source, part = frames, {"sample_fps": FOLDER_FPS} | part
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
@@ -205,11 +206,10 @@ def _medium(part: dict) -> MediaPart:
 
 
 def _frames_of(folder: Path) -> list[Path]:
-    """The pictures of a folder, by their names. Raises: ValueError where it has none."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
-    if not files:
-        raise ValueError(f"the folder {folder.name} has no pictures; give one that holds frames")
-    return files
+    """The pictures of a folder, by their names; none where it has none, or is none."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    kinds = ((file, mimetypes.guess_type(file.name)[0] or "") for file in files)
+    return [file for file, kind in kinds if kind.startswith("image/") and file.name[0] != "."]
 
 
 def _found(kind: str, source: object) -> object:
