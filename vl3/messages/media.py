@@ -206,8 +206,8 @@ def _medium(part: dict) -> MediaPart:
     kind = part["type"]
     source = found_source(kind, part[kind])
     options = {key: value for key, value in part.items() if key not in ("type", kind)}
-    if kind == "video" and isinstance(source, str | Path) and Path(source).is_dir():
-        source, part = frames_of(Path(source)), {"sample_fps": FOLDER_FPS} | part
+    if kind == "video" and isinstance(source, str | Path) and (frames := frames_of(Path(source))):
+        source, part = frames, {"sample_fps": FOLDER_FPS} | part
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}

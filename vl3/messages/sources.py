@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import os
 from pathlib import Path
 
@@ -21,16 +22,10 @@ SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole
 
 
 def frames_of(folder: Path) -> list[Path]:
-    """The pictures of a folder, by their names. Raises: ValueError where it has none."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
-    if not files:
-        raise ValueError(f"the folder {folder.name} has no pictures; give one that holds frames")
-    if kind_of(files[0]) != "image":
-        raise ValueError(
-            f"{folder.resolve().name} is a folder, not a video, and {files[0].name} in it is no "
-            "picture; give a file, or a folder of frames"
-        )
-    return files
+    """The pictures of a folder, by their names; none where it has none, or is none."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    kinds = ((file, mimetypes.guess_type(file.name)[0] or "") for file in files)
+    return [file for file, kind in kinds if kind.startswith("image/") and file.name[0] != "."]
 
 
 def found_source(kind: str, source: object) -> object:

@@ -430,14 +430,15 @@ def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tmp_path):
     clip = noise_clip(frames=12, size=(56, 56), still=False)
     for number, frame in enumerate(clip.frames_TYX3):
         Image.fromarray(frame).save(tmp_path / f"{number:03}.png")
-    (tmp_path / ".hidden").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "._000.png").write_text("nor this")
     opened = padded.open(tmp_path)
     taken = [1, 2, 3, 5, 6, 8, 9, 10]
     assert opened.clip.times_s == pytest.approx([index / 3 for index in taken])
     assert np.array_equal(opened.clip.frames_TYX3, clip.frames_TYX3[taken])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="the folder empty has no pictures"):
+    with pytest.raises(ValueError, match="empty is a folder, not a video"):
         padded.open(empty)
 
 
