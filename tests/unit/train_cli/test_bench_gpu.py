@@ -29,6 +29,7 @@ from vl3.vision.encoder import VisionEncoder
 REPOSITORY = Path(__file__).parents[3]
 NAMES = [step.name for step in STEPS]
 SKIPPED = {"short", "compiled"}
+MOST_S = 800
 # Runs the rest of its words as a command in a process that cannot import some packages.
 WITHOUT = """
 import sys
@@ -49,7 +50,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=MOST_S
     )
 
 
@@ -58,6 +59,7 @@ def place(tmp_path) -> Place:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MOST_S + 60)  # it takes 40 s of a core that has nothing else to do
 def test_every_step_is_gone_through_on_a_cpu(tmp_path):
     figures, text = tmp_path / "gpu.jsonl", tmp_path / "gpu.md"
     bench = ["-m", "train_cli", "bench", "--gpu"]
