@@ -105,6 +105,30 @@ def tiny_folder(tiny_model, tiny_processor, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def hearing_folder(tiny_folder, tmp_path_factory) -> Path:
+    """The tiny model with a tiny ear of Whisper's kind, two seconds at a time."""
+    import vl3
+    from vl3.audio.ear import ear_class
+    from vl3.config import WhisperEarConfig
+    from vl3.weights.ears import add_ear
+
+    config = WhisperEarConfig(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        num_mel_bins=80,
+        max_source_positions=100,
+    )
+    studio = vl3.load(tiny_folder)
+    processor = add_ear(studio.model, studio.processor, ear_class(config)(config))
+    folder = tmp_path_factory.mktemp("hearing")
+    wide_awake(studio.model).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def joining_folder(tokenizer, tmp_path_factory) -> Path:
     """A tiny model whose connector joins two frames and 2 x 2 merged cells (tests/joining.py)."""
     from joining import Joining

@@ -8,6 +8,7 @@ Names of tensors end in their dimensions:
     B batch           L positions in the prompt     V vocabulary
     D vision width    E language width              H heads             C channels per head
     I layers          Q positions that look (queries)
+    S samples of sound                A frames of a filter bank, Z its mel bins
 
 Nothing heavy is imported until it is used.
 """

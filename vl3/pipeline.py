@@ -1,7 +1,7 @@
 """The way of media into a prompt: planned from headers, prepared as patches and mask, rendered.
 
     find_media -> plan     grids and token counts: the cost, before a frame is decoded
-               -> prepare  frames, patches, and which tokens are kept
+               -> prepare  frames, patches, and which tokens are kept; sounds as filter banks
                -> render   token ids with a slot for each kept token (VL3Processor.render)
 
 Chat, training, checks of data, previews and all else that reads clips for the model go this way.
@@ -11,31 +11,72 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import torch
 
-from vl3.families.settings import ProcessorSettings
+from vl3.audio import SoundLength
+from vl3.audio.ear import ear_class
+from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.messages.media import MediaInfo, MediaPart
+from vl3.messages.sounds import SoundPart
 from vl3.settings import PruneSettings
+from vl3.sound import Sound, SoundRuns, SoundTokens
 from vl3.values import Clip, Grid, Keep, Patches, TokenGrid
 from vl3.vision import fit_grid, patchify
 from vl3.vision.prune import keep_all, prune
 from vl3.vision.token_map import SlotRuns, slot_runs
 
+AnyPart = MediaPart | SoundPart
 Read = Callable[[MediaPart, ProcessorSettings, Grid], Clip]
+Hear = Callable[[SoundPart], Sound]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedSound:
+    """A sound that was measured and not read.
+
+    tokens: on the clip's clock, after so many neighbouring steps of the ear (pool) were joined
+    """
+
+    part: SoundPart
+    length: SoundLength
+    tokens: SoundTokens
+    pool: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """A sound that was read, as an ear takes it.
+
+    Shapes: banks - for each piece float32 [A, Z]; lengths - int64, samples of each piece
+    """
+
+    sound: Sound
+    tokens: SoundTokens
+    pool: int
+    banks: tuple[torch.Tensor, ...]
+    lengths: torch.Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return self.tokens.num_tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
     """Media of one prompt that were measured and not read.
 
-    shown: what their headers say, with frames and times; grids: under their common budget
+    media: all of them; sounds: of each what is heard of it, None for nothing
+    shown: what the headers of images and videos say, with frames and times; grids: under their
+    common budget
     """
 
     settings: ProcessorSettings
-    media: tuple[MediaPart, ...]
+    media: tuple[AnyPart, ...]
     shown: tuple[MediaInfo, ...]
     grids: tuple[Grid, ...]
+    sounds: tuple[PlannedSound | None, ...]
 
     @property
     def tokens(self) -> list[TokenGrid]:
@@ -45,39 +86,56 @@ class Planned:
     @property
     def slots(self) -> list[SlotRuns]:
         """The slots of each medium in the prompt, before pruning."""
-        pairs = zip(self.tokens, self.shown)
-        return [slot_runs(tokens, None, info.times_s) for tokens, info in pairs]
+        seen = [(tokens, None, info.times_s) for tokens, info in zip(self.tokens, self.shown)]
+        return _slots(self.settings, self.media, seen, self.sounds)
 
     @property
     def num_tokens(self) -> int:
         """Visual tokens in all, before pruning."""
         return sum(tokens.num_tokens for tokens in self.tokens)
 
+    @property
+    def sound_tokens(self) -> int:
+        """Tokens of sound in all."""
+        return sum(sound.tokens.num_tokens for sound in self.sounds if sound)
+
+    @property
+    def pieces(self) -> int:
+        """Pieces in which the ear hears all sounds."""
+        if (sound := self.settings.sound) is None:
+            return 0
+        form = ear_class(sound.ear).form(sound.ear)
+        lengths = [planned.length.num_samples for planned in self.sounds if planned]
+        return sum(-(-form.steps_of(length) // form.steps) for length in lengths)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """Media of one prompt that were read.
 
-    shown: their clips; grids: with the frames that were there; patches, keep: of all of them
-    tokens: what the model's connector makes of each grid
+    media: all of them; heard: of each what is heard of it, None for nothing
+    shown: clips of images and videos; grids: with the frames that were there; patches, keep: of all
+    of them; tokens: what the model's connector makes of each grid
     """
 
-    media: tuple[MediaPart, ...]
+    settings: ProcessorSettings
+    media: tuple[AnyPart, ...]
     shown: tuple[Clip, ...]
     grids: tuple[Grid, ...]
     patches: Patches
     keep: Keep
     tokens: tuple[TokenGrid, ...]
+    heard: tuple[Heard | None, ...]
 
     @property
     def slots(self) -> list[SlotRuns]:
         """The slots of each medium in the prompt: its kept tokens, by the steps they belong to."""
-        found, start = [], 0
+        seen, start = [], 0
         for tokens, clip in zip(self.tokens, self.shown):
             end = start + tokens.grid.num_tokens
-            found.append(slot_runs(tokens, self.keep.keep_M[start:end], clip.times_s))
+            seen.append((tokens, self.keep.keep_M[start:end], clip.times_s))
             start = end
-        return found
+        return _slots(self.settings, self.media, seen, self.heard)
 
     @property
     def num_tokens(self) -> int:
@@ -85,21 +143,62 @@ class Prepared:
         return sum(sum(runs.counts) for runs in self.slots)
 
 
-def plan(media: Sequence[MediaPart], settings: ProcessorSettings) -> Planned:
-    """The media of one prompt measured, and their grids under their common budget.
+def _slots(
+    settings: ProcessorSettings,
+    media: Sequence[AnyPart],
+    seen: Sequence[tuple],
+    sounds: Sequence[PlannedSound | Heard | None],
+) -> list[SlotRuns]:
+    """The slots of each medium; seen: of each image and video tokens, mask and times."""
+    pictures, found = iter(seen), []
+    for medium, sound in zip(media, sounds):
+        heard = sound.tokens if sound else None
+        if medium.kind == "audio":
+            found.append(SlotRuns(None, (), (heard.num_tokens if heard else 0,)))
+        else:
+            tokens, keep_M, times_s = next(pictures)
+            found.append(slot_runs(tokens, keep_M, times_s, sound_runs(settings, heard)))
+    return found
 
-    Raises: vl3.video.VideoError.
+
+def sound_runs(settings: ProcessorSettings, tokens: SoundTokens | None) -> SoundRuns | None:
+    """Where tokens of a video's sound stand between its steps; None for one that is not heard."""
+    if tokens is None or not tokens.num_tokens or settings.sound is None:
+        return None
+    return SoundRuns(tokens=tokens, order=settings.sound.order, chunk_s=settings.sound.chunk_s)
+
+
+def plan(media: Sequence[AnyPart], settings: ProcessorSettings) -> Planned:
+    """The media of one prompt measured, and their grids and sounds under their common budgets.
+
+    Raises: vl3.video.VideoError; ValueError for sound where the model has no ear.
     """
-    shown = tuple(medium.measure(settings) for medium in media)
+    shown = [medium.measure(settings) for medium in media if isinstance(medium, MediaPart)]
     return fit(media, shown, settings)
 
 
 def fit(
-    media: Sequence[MediaPart], shown: Sequence[MediaInfo], settings: ProcessorSettings
+    media: Sequence[AnyPart], shown: Sequence[MediaInfo], settings: ProcessorSettings
 ) -> Planned:
-    """The plan of media that were measured before."""
+    """The plan of media whose pictures were measured before."""
+    return Planned(
+        settings,
+        tuple(media),
+        tuple(shown),
+        fit_grids([medium for medium in media if medium.kind != "audio"], shown, settings),
+        plan_sounds(media, settings),
+    )
+
+
+def fit_grids(
+    media: Sequence[AnyPart], shown: Sequence[MediaInfo], settings: ProcessorSettings
+) -> tuple[Grid, ...]:
+    """The grids of images and videos under their common budget."""
     if not media:
-        return Planned(settings, (), (), ())
+        return ()
+    if settings.square:
+        pairs = zip(media, shown)
+        return tuple(settings.square_grid(info.frames, medium.kind) for medium, info in pairs)
     budget_tokens = settings.budget_tokens
     if settings.frame_tokens is not None:
         num_frames = sum(info.frames for info in shown)
@@ -111,7 +210,43 @@ def fit(
         patch=settings.patch,
         min_tokens=settings.min_tokens,
     )
-    return Planned(settings, tuple(media), tuple(shown), tuple(grids))
+    return tuple(grids)
+
+
+def plan_sounds(
+    media: Sequence[AnyPart], settings: ProcessorSettings
+) -> tuple[PlannedSound | None, ...]:
+    """What is heard of each medium; as many neighbouring steps joined as the budget asks for."""
+    parts = [heard_part(medium, settings) for medium in media]
+    if settings.sound is None or not any(parts):
+        return (None,) * len(parts)
+    form = ear_class(settings.sound.ear).form(settings.sound.ear)
+    lengths = [part.measure() if part else None for part in parts]
+    whole = [
+        form.tokens(length.num_samples, length.start_s + length.first_frame_s) if length else None
+        for length in lengths
+    ]
+    num_tokens = sum(tokens.num_tokens for tokens in whole if tokens)
+    pool = max(1, -(-num_tokens // settings.sound.tokens))
+    return tuple(
+        PlannedSound(part, length, tokens.pooled(pool), pool)
+        if part is not None and length is not None and tokens is not None
+        else None
+        for part, length, tokens in zip(parts, lengths, whole)
+    )
+
+
+def heard_part(medium: AnyPart, settings: ProcessorSettings) -> SoundPart | None:
+    """The sound of a medium, None where there is none to hear.
+
+    Raises: ValueError for sound that is asked for where the model has no ear.
+    """
+    is_asked = medium.kind == "audio" or medium.part.get("sound")
+    if settings.sound is None and is_asked:
+        raise ValueError("sound is not read by this model; take the audio out of the message")
+    if settings.sound is None or not settings.sound.hear or medium.part.get("sound") is False:
+        return None
+    return medium if isinstance(medium, SoundPart) else medium.sound()
 
 
 def read_medium(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> Clip:
@@ -119,24 +254,38 @@ def read_medium(medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> C
     return medium.read(settings, grid, None)
 
 
-def prepare(planned: Planned, read: Read = read_medium) -> Prepared:
-    """The media decoded, cut into patches, and the pruner's mask over them.
+def prepare(planned: Planned, read: Read = read_medium, hear: Hear = SoundPart.read) -> Prepared:
+    """The media decoded, cut into patches, and the pruner's mask over them; their sounds as banks.
 
-    read: what decodes a medium, where frames are kept or progress is shown
+    read, hear: what decodes a picture or a sound, where they are kept or progress is shown
     Raises: vl3.video.VideoError.
     """
     settings = planned.settings
-    clips = tuple(
-        read(medium, settings, grid) for medium, grid in zip(planned.media, planned.grids)
-    )
+    pictures = [medium for medium in planned.media if isinstance(medium, MediaPart)]
+    clips = tuple(read(medium, settings, grid) for medium, grid in zip(pictures, planned.grids))
     grids = tuple(replace(grid, frames=len(clip)) for grid, clip in zip(planned.grids, clips))
-    if not clips:
+    heard = tuple(_heard(sound, settings, hear) if sound else None for sound in planned.sounds)
+    if clips:
+        patches = to_patches(clips, grids)
+        keep = prune_patches(patches, settings.prune)
+    else:
         nothing = torch.empty(0, 3 * settings.patch**2, dtype=torch.uint8)
-        return Prepared((), (), (), Patches(pixels_NP=nothing, grids=()), keep_all(()), ())
-    patches = to_patches(clips, grids)
-    keep = prune_patches(patches, settings.prune)
+        patches, keep = Patches(pixels_NP=nothing, grids=()), keep_all(())
     tokens = tuple(settings.tokens_of(grid) for grid in grids)
-    return Prepared(planned.media, clips, grids, patches, keep, tokens)
+    return Prepared(settings, planned.media, clips, grids, patches, keep, tokens, heard)
+
+
+def _heard(planned: PlannedSound, settings: ProcessorSettings, hear: Hear) -> Heard:
+    ear, sound = cast(SoundSettings, settings.sound).ear, hear(planned.part)
+    kind = ear_class(ear)
+    pieces = [*kind.form(ear).pieces([sound.samples_S])]
+    return Heard(
+        sound,
+        planned.tokens,
+        planned.pool,
+        tuple(kind.bank(ear, piece_S) for piece_S in pieces),
+        torch.tensor([len(piece_S) for piece_S in pieces], dtype=torch.long),
+    )
 
 
 def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
@@ -144,6 +293,22 @@ def to_patches(clips: Sequence[Clip], grids: Sequence[Grid]) -> Patches:
     pixels = [patchify(clip.frames_TYX3, grid) for clip, grid in zip(clips, grids)]
     joined = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
     return Patches(pixels_NP=joined, grids=tuple(grids))
+
+
+def spelled_out(patches: Patches) -> Patches:
+    """The patches with each picture that is shown several times there as often.
+
+    It is how tensors say it, which know frames, rows and columns of a grid and no copies.
+    """
+    grids, pixels = [], []
+    for grid, part in zip(
+        patches.grids, patches.pixels_NP.split([grid.num_patches for grid in patches.grids])
+    ):
+        grids.append(replace(grid, frames=grid.frames * grid.copies, copies=1))
+        pixels.append(part.repeat(grid.copies, 1) if grid.copies > 1 else part)
+    if tuple(grids) == patches.grids:
+        return patches
+    return Patches(pixels_NP=torch.cat(pixels), grids=tuple(grids))
 
 
 def prune_patches(patches: Patches, settings: PruneSettings | None) -> Keep:

@@ -24,7 +24,7 @@ from vl3.arguments import choice, did_you_mean, instance, switch, whole
 from vl3.config import VL3Config
 from vl3.families import layouts, read_chat_template, read_config, read_settings
 from vl3.families.settings import CONFIG_FILE, ProcessorSettings
-from vl3.families.template import CHATML, VIDEO_TOKEN, Template
+from vl3.families.template import AUDIO_TOKEN, CHATML, VIDEO_TOKEN, Template
 from vl3.hf import from_pretrained
 from vl3.hf.chat_template import chat_template
 from vl3.hf.processor_calls import (
@@ -34,11 +34,12 @@ from vl3.hf.processor_calls import (
     read_options,
     rendered_texts,
 )
-from vl3.messages.media import MediaPart, annotate, find_media
+from vl3.messages.media import annotate, find_media
 from vl3.messages.reader import conversations
-from vl3.pipeline import Planned, Prepared, plan, prepare
+from vl3.pipeline import AnyPart, Heard, Planned, Prepared, plan, prepare, spelled_out
 from vl3.settings import PruneSettings
 from vl3.values import Keep, Patches
+from vl3.vision.prune import keep_all
 from vl3.vision.token_map import SlotRuns
 
 # Of from_pretrained: what others pass to every class, and which is the same for us whatever it is.
@@ -66,7 +67,7 @@ class VL3Processor(ChatTemplateMixin):
     stays text.
     """
 
-    image_token, video_token = prompt.IMAGE_TOKEN, VIDEO_TOKEN
+    image_token, video_token, audio_token = prompt.IMAGE_TOKEN, VIDEO_TOKEN, AUDIO_TOKEN
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class VL3Processor(ChatTemplateMixin):
         *,
         image_token_id: int,
         video_token_id: int | None = None,
+        audio_token_id: int | None = None,
         template: Template = CHATML,
     ) -> None:
         instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer of transformers")
@@ -82,16 +84,22 @@ class VL3Processor(ChatTemplateMixin):
         image_token_id = whole("image_token_id", image_token_id, low=0)
         if video_token_id is not None:
             video_token_id = whole("video_token_id", video_token_id, low=0)
+        if audio_token_id is not None:
+            audio_token_id = whole("audio_token_id", audio_token_id, low=0)
         instance("template", template, Template, "a vl3.families.template.Template")
-        jinja = chat_template(template=template)
+        jinja = chat_template(template=template, sound=settings.sound is not None)
+        if (tokenizer.pad_token_id or 0) in (image_token_id, video_token_id):
+            tokenizer.pad_token = tokenizer.eos_token  # padding must not look like a visual token
         if tokenizer.chat_template is None:
             tokenizer.chat_template = jinja
         super().__init__(tokenizer, chat_template=jinja)
         self.settings, self.template = settings, template
         self.image_token_id, self.video_token_id = image_token_id, video_token_id
+        self.audio_token_id = audio_token_id
         self.slot_ids = prompt.SlotIds(
             image=image_token_id,
             video=image_token_id if video_token_id is None else video_token_id,
+            audio=audio_token_id,
         )
 
     @classmethod
@@ -123,19 +131,31 @@ class VL3Processor(ChatTemplateMixin):
             replace(read_settings(folder, patch=patch), **changed),
             image_token_id=ids["image_token_id"],
             video_token_id=ids["video_token_id"],
+            audio_token_id=ids.get("audio_token_id"),
             template=read_chat_template(folder),
         )
 
     def to_dict(self) -> dict:
         """What save_pretrained writes beside the tokenizer."""
         ids = {"image_token_id": self.image_token_id, "video_token_id": self.video_token_id}
-        other = {} if self.template == CHATML else {"template": asdict(self.template)}
-        return {"processor_class": "VL3Processor"} | asdict(self.settings) | ids | other
+        settings = asdict(replace(self.settings, sound=None))
+        del settings["sound"]
+        if self.settings.square is None:  # nor is there one where pictures may have any size
+            del settings["square"]
+        if not self.settings.spread:
+            del settings["spread"]
+        other: dict[str, Any] = {}
+        if self.template != CHATML:
+            other["template"] = asdict(self.template)
+        if self.settings.sound:
+            other |= {"sound": self.settings.sound.to_dict(), "audio_token_id": self.audio_token_id}
+        return {"processor_class": "VL3Processor"} | settings | ids | other
 
     @property
     def model_input_names(self) -> list[str]:
         visual = ["pixel_values", "grid_thw", "merge_sizes", "keep_mask"]
-        return ["input_ids", "attention_mask", *visual]
+        sound = ["input_features", "feature_lengths", "sound_pieces", "sound_pools"]
+        return ["input_ids", "attention_mask", *visual, *(sound if self.settings.sound else ())]
 
     def __call__(
         self,
@@ -159,8 +179,10 @@ class VL3Processor(ChatTemplateMixin):
         prune: "model" for the checkpoint's own setting, None to keep every token, or settings.
         options: budget_tokens, fps, max_frames or num_frames for this call; padding_side,
         pad_to_multiple_of, truncation and max_length as of tokenizers
+        sound: False for what a deaf model would get
         Returns input_ids, attention_mask and, where there are media, pixel_values (uint8),
-        grid_thw, merge_sizes, keep_mask; labels on request.
+        grid_thw, merge_sizes, keep_mask; where there is sound, input_features, feature_lengths,
+        sound_pieces, sound_pools; labels on request.
         Raises: ValueError or vl3.video.VideoError in one sentence for what cannot be read.
         """
         if return_tensors is not None:
@@ -170,7 +192,7 @@ class VL3Processor(ChatTemplateMixin):
         continue_final_message = switch("continue_final_message", continue_final_message)
         return_labels = switch("return_labels", return_labels)
         asked = read_options(self.settings, options, prune)
-        prompts, packed = [], []
+        prompts, packed, heard = [], [], []
         for conversation in self._batch(messages, text, images, videos, return_labels):
             prepared = self._prepared(conversation, asked.settings, asked.num_frames)
             if isinstance(conversation, RenderedText):
@@ -183,12 +205,17 @@ class VL3Processor(ChatTemplateMixin):
                     add_generation_prompt=add_generation_prompt,
                 )
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
-            if prepared.media:
-                packed.append((prepared.patches, prepared.keep))
+            if prepared.grids:
+                packed.append(_packed(prepared))
+            heard += [sound for sound in prepared.heard if sound and sound.num_tokens]
         found: dict[str, Any] = self._pad(prompts, return_labels, **asked.padding)
         if return_tensors is None:
             found = {name: tensor.tolist() for name, tensor in found.items()}
-        return BatchFeature(found | (visual_tensors(packed) if packed else {}))
+        if packed:
+            found |= visual_tensors(packed)
+        if heard:
+            found |= sound_tensors(heard)
+        return BatchFeature(found)
 
     @staticmethod
     def _batch(messages, text, images, videos, return_labels: bool) -> Sequence:
@@ -311,25 +338,32 @@ class VL3Processor(ChatTemplateMixin):
 
 
 def _flat(slots: Sequence[SlotRuns]) -> list[int]:
-    return [count for runs in slots for count in runs.counts]
+    return [count for runs in slots for count in runs.in_order]
 
 
-def _sampled(medium: MediaPart, num_frames: int) -> MediaPart:
+def _sampled(medium: AnyPart, num_frames: int) -> AnyPart:
     """The medium with so many frames, unless its own part says how many."""
-    if medium.kind == "image" or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
+    if medium.kind != "video" or medium.options.keys() & {"fps", "num_frames", "max_frames"}:
         return medium
     return replace(medium, options=medium.options | {"num_frames": num_frames})
 
 
 def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
     """The first max_length tokens; visual tokens cannot be among those left out."""
-    last = max((start + count for start, count in rendered.spans), default=0)
+    last = rendered.media_end
     if last > max_length:
         raise ValueError(
             f"a prompt of {len(rendered.ids)} tokens has visual ones up to position {last}, which "
             f"max_length {max_length} cuts; raise max_length, or lower budget_tokens or max_frames"
         )
     return replace(rendered, ids=rendered.ids[:max_length], labels=rendered.labels[:max_length])
+
+
+def _packed(prepared: Prepared) -> tuple[Patches, Keep]:
+    """Patches as the model takes them, and the mask over them."""
+    patches = spelled_out(prepared.patches)
+    is_same = patches is prepared.patches
+    return patches, prepared.keep if is_same else keep_all(patches.grids)
 
 
 def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Tensor]:
@@ -340,6 +374,17 @@ def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Te
         "grid_thw": torch.tensor([[grid.frames, grid.rows, grid.cols] for grid in grids]),
         "merge_sizes": torch.tensor([grid.merge for grid in grids]),
         "keep_mask": torch.cat([keep.keep_M for _, keep in packed]),
+    }
+
+
+def sound_tensors(heard: Sequence[Heard]) -> dict[str, torch.Tensor]:
+    """What the model takes of all sounds of a batch, one after the other."""
+    banks = [bank_AZ for sound in heard for bank_AZ in sound.banks]
+    return {
+        "input_features": torch.nn.utils.rnn.pad_sequence(banks, batch_first=True),
+        "feature_lengths": torch.cat([sound.lengths for sound in heard]),
+        "sound_pieces": torch.tensor([len(sound.lengths) for sound in heard]),
+        "sound_pools": torch.tensor([sound.pool for sound in heard]),
     }
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from vl3.families.template import (
+    AUDIO_TOKEN,
     CHATML,
     IMAGE_TOKEN,
     STREAM_TOKENS,
     SYSTEM_PROMPT,
+    VIDEO_TOKEN,
     Template,
 )
 from vl3.messages.reader import read
@@ -39,22 +41,33 @@ class Prompt:
 
     text: what the template gives, one placeholder per run of slots
     ids, labels: token ids with one slot per visual token; IGNORE where nothing is learned
-    spans: (first position, slots) of every run of slots, in order: of an image, a frame, or the
-    frames that a connector joins
+    spans: (first position, slots) of every run of visual slots, in order: of an image, a frame, or
+    the frames that a connector joins
+    sounds: the same of sound: of one by itself, or of what is heard between two frames
     """
 
     text: str
     ids: list[int]
     labels: list[int]
     spans: list[tuple[int, int]] = field(default_factory=list)
+    sounds: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def media_end(self) -> int:
+        """The position after the last slot; 0 where there is none."""
+        return max((sum(runs[-1]) for runs in (self.spans, self.sounds) if runs), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class SlotIds:
-    """Token ids that mark the visual slots of images and of video frames."""
+    """Token ids that mark the slots of images, of video frames and of sound.
+
+    audio: None for a model that hears nothing
+    """
 
     image: int
     video: int
+    audio: int | None = None
 
 
 def render(
@@ -76,7 +89,8 @@ def render(
 
     A message is as vl3.messages.reader reads it, with media as vl3.messages.media.annotate leaves
     them: {"type": "image", optional "timestamp"}, {"type": "video", "num_frames" (its steps),
-    optional "timestamps" (of each step)}; times in seconds.
+    optional "timestamps" (of each step), optional "sounds" (slots before the first step and after
+    each)}, {"type": "audio"}; times in seconds.
 
     Labels: an assistant's tokens after its header, with the end token, unless its message says
     "loss": False; and the first token after a stream turn, where the model decides whether to speak
@@ -89,6 +103,8 @@ def render(
     turns = list(read(messages))
     if add_system_prompt and turns and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": template.system_prompt})
+    if template.system:
+        turns = with_system_inside(turns, template)
     runs = iter(counts)
     answer = list(_pieces(template, template.turn("assistant")[0]))
     end_id = tokenizer.convert_tokens_to_ids(template.end)
@@ -110,7 +126,7 @@ def render(
         _append(prompt, answer, tokenizer, slot_ids, runs)
     if (left := sum(1 for _ in runs)) > 0:
         raise ValueError(f"the messages have {left} frames fewer than were encoded")
-    return Prompt(text=text, ids=prompt.ids, labels=prompt.labels, spans=prompt.spans)
+    return replace(prompt, text=text)
 
 
 def _turn_pieces(turn: dict, template: Template) -> Iterable[str | Special]:
@@ -124,10 +140,37 @@ def _turn_pieces(turn: dict, template: Template) -> Iterable[str | Special]:
         for part in content:
             yield from _part_pieces(part, template)
     yield from _pieces(template, closing)
-    if turn["role"] != "stream":
-        yield from _pieces(template, template.after)
-    elif isinstance(content, str):  # the official template is uneven here
+    yield from _pieces(template, template.after_turn(turn["role"]))
+    if turn["role"] == "stream" and isinstance(content, str):  # the official template is uneven
         yield "\n"
+
+
+def with_system_inside(turns: Sequence[dict], template: Template) -> list[dict]:
+    """The turns with what the system says at the beginning of the turn that follows it.
+
+    Raises: ValueError where none does.
+    """
+    found: list[dict] = []
+    before: list[dict] = []
+    opening, closing = template.system.split("{}")
+    for turn in turns:
+        parts = turn["content"]
+        if isinstance(parts, str):
+            parts = [{"type": "text", "text": parts}]
+        if turn["role"] == "system":
+            texts = ({"type": "text", "text": text} for text in (opening, closing))
+            before = [*before, next(texts), *parts, next(texts)]
+        elif before and turn["role"] != "assistant":
+            found.append(turn | {"content": [*before, *parts]})
+            before = []
+        else:
+            found.append(turn)
+    if before:
+        raise ValueError(
+            "what the system says stands in the user's words with this model, and none follow; "
+            "add a message of a user"
+        )
+    return found
 
 
 def _pieces(template: Template, text: str) -> Iterable[str | Special]:
@@ -152,11 +195,27 @@ def _part_pieces(part: dict, template: Template) -> Iterable[str | Special]:
         yield "\n"
     elif kind == "video" and "num_frames" in part:
         times, num_frames = part.get("timestamps"), part["num_frames"]
+        before, *sounds = part.get("sounds") or (0,) * (num_frames + 1)
+        if before:
+            yield Special(AUDIO_TOKEN, slot="audio")
+        if not template.frame_stamp:  # one run, and one mark for all of it
+            for index in range(num_frames):
+                yield Special("" if index else VIDEO_TOKEN, slot="video")
+                if sounds[index]:
+                    yield Special("", slot="audio")
+            yield "\n"
+            return
         for index in range(num_frames):
             if times is not None:
                 yield template.frame_stamp.format(stamp(times[index]))
             yield Special(IMAGE_TOKEN, slot="video")
+            if sounds[index]:
+                yield Special(AUDIO_TOKEN, slot="audio")
             yield "," if index < num_frames - 1 else "\n"
+    elif kind == "audio":
+        if part.get("sounds") != [0]:  # muted
+            yield Special(AUDIO_TOKEN, slot="audio")
+            yield "\n"
     else:
         raise ValueError(f"a part of type {kind} is not ready for a prompt; annotate it first")
 
@@ -185,7 +244,8 @@ def _append(prompt: Prompt, pieces, tokenizer, slot_ids: SlotIds, counts) -> Non
             count = next(counts, None)
             if count is None:
                 raise ValueError("the messages have more frames than were encoded")
-            prompt.spans.append((len(prompt.ids), count))
+            spans = prompt.sounds if run.slot == "audio" else prompt.spans
+            spans.append((len(prompt.ids), count))
             ids = [getattr(slot_ids, run.slot)] * count
         prompt.ids.extend(ids)
         prompt.labels.extend([IGNORE] * len(ids))
@@ -225,7 +285,7 @@ def render_text(
     of which type; a mark of an image also stands for one step of a video; counts: as of render
     """
     prompt, runs = Prompt(text=text, ids=[], labels=[]), iter(counts)
-    parts, frames = iter(media), 0
+    parts, frames, sounds = iter(media), 0, iter(())
     known = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     pieces: list[str | Special] = []
     for piece in re.split("(" + "|".join(map(re.escape, [*marks, *known])) + ")", text):
@@ -233,15 +293,18 @@ def render_text(
             part = next(parts, None)
             if part is None:
                 raise ValueError("the text has more marks of images and videos than were given")
+            if (marks[piece] == "audio") != (part["type"] == "audio"):
+                raise ValueError(f"the text marks {marks[piece]} where {part['type']} was given")
             frames = part.get("num_frames", 1) if part["type"] == "video" else 1
             if marks[piece] == "video":
-                pieces.extend(
-                    list(_part_pieces(part, template))[:-1]
-                )  # the text has its own line end
+                pieces += list(_part_pieces(part, template))[:-1]  # the text has its own line end
                 frames = 0
                 continue
+            sounds = iter(part.get("sounds") or ())
+            pieces += [Special(AUDIO_TOKEN, slot="audio")] if next(sounds, 0) else []
         if piece in marks:
             pieces.append(Special(piece, slot=cast(dict, part)["type"]))
+            pieces += [Special(AUDIO_TOKEN, slot="audio")] if next(sounds, 0) else []
             frames -= 1
         elif piece in known:
             pieces.append(Special(piece))

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vl3.arguments import instance, items, number, whole
+from vl3.sound import Sound as Sound
+from vl3.sound import SoundContext as SoundContext
+from vl3.sound import SoundTokens as SoundTokens
+from vl3.sound import SoundTrack as SoundTrack
 
 if TYPE_CHECKING:
     import torch
@@ -72,16 +76,26 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Patches of one clip or image: frames x rows x cols, merged merge x merge into tokens."""
+    """Patches of one clip or image: frames x rows x cols, merged merge x merge into tokens.
+
+    copies: how often the connector sees a picture, one after the other, of a model that takes
+    pictures as films that stand still; everything else here counts the picture once
+    """
 
     frames: int
     rows: int
     cols: int
     merge: int
+    copies: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "rows", "cols", "merge"):
+        for name in ("frames", "rows", "cols", "merge", "copies"):
             whole(f"{name} of a grid", getattr(self, name), low=1)
+        if self.copies > 1 and self.frames > 1:
+            raise ValueError(
+                f"a picture is shown several times, a film is not - got {self.frames} frames and "
+                f"{self.copies} copies"
+            )
         if self.rows % self.merge or self.cols % self.merge:
             raise ValueError(
                 f"a grid of {self.rows} x {self.cols} patches cannot be merged "
@@ -129,12 +143,15 @@ class TokenGrid:
     grid: the merged cells that they are made of
     frames, rows, cols: spans in ascending order, of which no two share anything; a span without
     length is of tokens that stand for padding alone
+    depth: tokens that a step has at each place, one layer of rows x cols behind the other; more
+    than one of a picture that is shown several times
     """
 
     grid: Grid
     frames: tuple[Span, ...]
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
+    depth: int = 1
 
     def __post_init__(self) -> None:
         sizes = {
@@ -163,7 +180,7 @@ class TokenGrid:
 
     @property
     def tokens_per_step(self) -> int:
-        return len(self.rows) * len(self.cols)
+        return self.depth * len(self.rows) * len(self.cols)
 
     @property
     def num_tokens(self) -> int:
@@ -232,6 +249,7 @@ class Plan:
     """What a clip will cost, known from its container before a frame is decoded.
 
     tokens: what the connector makes of the grid; None where each merged cell is a token
+    sound_tokens: of what is heard of it
     notes: what a person must know of its times before the run, one sentence each
     """
 
@@ -243,6 +261,7 @@ class Plan:
     duration_s: float | None
     notes: tuple[str, ...] = ()
     tokens: TokenGrid | None = None
+    sound_tokens: int = 0
 
     @property
     def num_frames(self) -> int:
@@ -262,10 +281,32 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SoundPlan:
+    """What a sound by itself will cost; beside Plan, with the same questions answered.
+
+    tokens: on the clip's clock; start_s: of the sound there
+    notes: what a person must know of it before the run, one sentence each
+    """
+
+    source: str
+    tokens: SoundTokens
+    duration_s: float
+    start_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    times_s = None  # it has no frames, and none of their tokens
+    num_frames = num_tokens = 0
+
+    @property
+    def sound_tokens(self) -> int:
+        return self.tokens.num_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ledger:
     """Where tokens and time of one reply went. Counts in tokens, times in seconds.
 
-    decode_s, encode_s: of the clips that were not in memory yet; prune_s: of all clips
+    decode_s, encode_s, hear_s: of clips and sounds that were not in memory yet; prune_s: of all
     prefill_s: from the finished prompt to the first token; first_token_s: from the very start
     """
 
@@ -281,6 +322,8 @@ class Ledger:
     prefill_s: float = 0.0
     encoded_clips: int = 0
     reused_clips: int = 0
+    sound_tokens: int = 0
+    hear_s: float = 0.0
     first_token_s: float = 0.0
     total_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -303,6 +346,7 @@ class VisualContext:
     first_slots: where in the prompt the slots of each step begin; empty where there is no prompt
     key: by which a studio finds the encoded clip again while it keeps it
     keep_bits: the pruner's mask over all merged cells, as numpy.packbits packs it
+    sound: what it heard of it, None for nothing; a sound by itself has no steps
     """
 
     times_s: tuple[float, ...] | None
@@ -312,6 +356,7 @@ class VisualContext:
     first_slots: tuple[int, ...] = ()
     key: str = ""
     keep_bits: bytes = field(default=b"", repr=False)
+    sound: SoundContext | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -348,7 +393,8 @@ class VisualContext:
 class PromptSegment:
     """A stretch of a prompt as the model read it.
 
-    kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame
+    kind: "text"; "special", a token of the chat template; "slots", the visual tokens of a frame;
+    "sound", what is heard until the next one
     text: what a tokenizer writes; empty for slots
     clip, frame: of slots, by their numbers; time_s: of a frame of a video
     frames: for how many frames the slots stand, from that one on
@@ -389,8 +435,8 @@ class Reply:
 class Progress:
     """Progress of a reply: what is being done, in words and by kind, and how far it is.
 
-    kind: "reading" (frames), "encoding", "pruning", "reused" (encoded before, in memory), "loading"
-    (encoded before, on disk) or "answering"
+    kind: "reading" (frames), "encoding", "hearing" (seconds), "pruning", "reused" (encoded before,
+    in memory), "loading" (encoded before, on disk) or "answering"
     """
 
     name: str

@@ -18,6 +18,7 @@ class Server:
     url: str
     controller: object
     script: object = None
+    demo: object = None
 
 
 @contextmanager
@@ -40,6 +41,6 @@ def serving(controller, allowed=(), **options) -> Iterator[Server]:
         **{**launch.launch_options(controller, 20_000_000, allowed=allowed), **options},
     )
     try:
-        yield Server(f"http://127.0.0.1:{port}", controller)
+        yield Server(f"http://127.0.0.1:{port}", controller, demo=demo)
     finally:
         demo.close()

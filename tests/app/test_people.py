@@ -11,6 +11,8 @@ import pytest
 from serving import serving
 from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
+from vl3.webapp import launch
+
 pytest_plugins = ["page_fixtures"]
 
 LONG = " ".join(f"word{number}" for number in range(400))
@@ -99,8 +101,16 @@ def test_a_closed_page_frees_what_it_held(new_page, server, script, clip):
         time.sleep(0.02)
     assert fork.released == 1
     assert held.paths() <= visitors.paths()
+    (key,) = [key for key, visitor in visitors._visitors.items() if visitor is held]
+    kept = server.demo.state_holder.session_data
+    launch.forget_left(server.demo, visitors, after_s=0)
+    assert key in kept  # a lost connection may come back
     visitors.sweep(left_s=0)
     assert held not in visitors._visitors.values()
+    assert launch.forget_left(server.demo, visitors, after_s=60) == 0
+    assert launch.forget_left(server.demo, visitors, after_s=0) > 0
+    assert key not in kept
+    assert set(kept) <= set(visitors._visitors)  # pages that are open are as they were
 
 
 @pytest.mark.slow

@@ -11,15 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from vl3.audio import released
+from vl3.audio.beats import BEATs, repeated
+from vl3.audio.official import official_sound
 from vl3.bundled import HOME
-from vl3.model import VL3ForConditionalGeneration, to_grids
+from vl3.connectors import MLPConnector, Windowed, connector_class
+from vl3.model import VL3ForConditionalGeneration
 from vl3.pipeline import prepare
 from vl3.processor import VL3Processor
 from vl3.prompt import render
-from vl3.values import Clip, Patches
+from vl3.values import Clip, Grid, Patches
 from vl3.vision import fit_grid
 from vl3.vision.prune import prune as diff_fp
+from vl3.visual_inputs import to_grids
 
 sys.path.insert(0, str(HOME / "tests"))
 from official_reader import read_official
@@ -151,6 +157,48 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         counts = [n for g in grids for n in [g.tokens_per_frame] * g.frames]
         rendered = self._render(model, conversation, counts, False, False)
         return rendered.ids, rendered.labels
+
+    @torch.no_grad()
+    def audio(self, weights, beats_config, projector, fbank, padding_mask=None):
+        tensors, tower = load_file(weights), "model.audio_tower."
+        config = released.beats_config(beats_config)
+        ear = BEATs(config).eval()
+        copies = repeated(config.encoder_layers)
+        named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
+        ear.load_state_dict({n: t for n, t in named.items() if n not in copies})
+        project = MLPConnector(
+            projector["mm_projector_a_type"],
+            projector["mm_hidden_size_a"],
+            projector["hidden_size_a"],
+        )
+        prefix = "model.mm_projector_a."
+        project.readout.load_state_dict(
+            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        )
+        features = ear.tokens(torch.as_tensor(fbank))
+        return features.numpy(), project(features).numpy()
+
+    def audio_fbank(self, path):
+        return official_sound(path).bank_AZ.float().numpy()
+
+    @torch.no_grad()
+    def connector(self, weights, config, x):
+        name = config["mm_projector_type"]
+        if connector_class(name) is MLPConnector:  # of this generation, over the mean of time
+            name = f"mean_{name}"
+        build = connector_class(name)(name, config["mm_hidden_size"], config["hidden_size"])
+        there, here = "model.mm_projector.", "layers." if name.startswith("mean_") else ""
+        own = {here + key.removeprefix(there): w for key, w in load_file(weights).items()}
+        build.load_state_dict(own)
+        x_BTRCD = torch.as_tensor(x)
+        if x_BTRCD.ndim == 4:
+            side = round(x_BTRCD.shape[2] ** 0.5)
+            x_BTRCD = x_BTRCD.unflatten(2, (side, side))
+        batch, frames, rows, cols, width = x_BTRCD.shape
+        grid = Grid(frames=frames, rows=rows, cols=cols, merge=1)
+        made = build(x_BTRCD.reshape(-1, width), (grid,) * batch).unflatten(0, (batch, -1))
+        is_flat = isinstance(build, Windowed) or x.ndim == 4
+        return (made if is_flat else made.unflatten(1, (rows, cols))).numpy()
 
     def _render(self, model, conversation, counts, system, generation):
         return render(

@@ -48,6 +48,8 @@ def check(shared, case, adapter=ADAPTER) -> str:
         ("vl3_text", 58),
         ("vl3_preprocess", 75),
         ("diff_fp", 15),
+        ("vl2_av_beats_tiny", 4),
+        ("vl2_stc_tiny", 29),
     ],
 )
 def test_every_recorded_case(shared, case, at_least):
@@ -83,6 +85,27 @@ CANARIES = {
         "prune",
         "import vl3.kernels.difffp.reference as m\nright = m.change\n"
         "m.change = lambda *a: right(*a) * 0.5",
+    ),
+    "BEATs without the gate of its position bias": (
+        "vl2_av_beats_tiny",
+        "features",
+        "import vl3.audio.beats as m, torch\n"
+        "right = m.RelativeAttention.forward\n"
+        "def ungated(self, *a):\n"
+        "    torch.nn.init.zeros_(self.grep_linear.weight)\n"
+        "    return right(self, *a)\n"
+        "m.RelativeAttention.forward = ungated",
+    ),
+    "connector padded on one side alone": (
+        "vl2_stc_tiny/stc_connector",
+        "stc_connector",
+        "from torch.nn.functional import pad\n"
+        "import vl3.connectors.stc as m\nright = m.Windowed._one\n"
+        "def one(self, x, grid):\n"
+        "    self.sampler[0].padding = (0, 0, 0)\n"
+        "    self.sampler.register_forward_pre_hook(lambda _, x: pad(x[0], (2, 0) * 3))\n"
+        "    return right(self, x, grid)\n"
+        "m.Windowed._one = one",
     ),
     "time stamps rounded up": (
         "vl3_text",

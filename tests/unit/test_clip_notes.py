@@ -103,6 +103,7 @@ def test_exports_say_them():
         "device": "cpu",
         "is_nano": True,
         "unpruned": "",
+        "unrotated": "",
         "context_tokens": 1,
         "weights_bytes": 4,
     }

@@ -173,9 +173,11 @@ CHANGED = {
     "max_frames": 2,
     "sampling": "official",
     "prune": None,
+    "spread": True,
 }
 ASKED_OF_THE_CALL = {"system_prompt"}
-OF_THE_MODEL = {"connector"}  # tests/unit/test_connectors.py
+# tests/unit/test_connectors.py, families/test_videollama2.py and test_sound.py
+OF_THE_MODEL = {"connector", "square", "sound"}
 
 
 def test_no_setting_of_a_processor_is_left_out():
@@ -232,7 +234,7 @@ def test_pil_images_paths_and_arrays_are_the_same_picture(tiny_processor, tmp_pa
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        ({"type": "sound", "sound": "x"}, "text, image or video"),
+        ({"type": "sound", "sound": "x"}, "text, image, video or audio"),
         ({"type": "video"}, "a part of type video without video; give its path"),
         ({"type": "video", "video": {"fps": 1}}, "has its path under path"),
         ({"type": "video", "video": {"path": "x", "speed": 2}}, "'speed' beside a video is not"),

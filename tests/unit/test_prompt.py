@@ -9,8 +9,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from vl3.families.template import CHATML, Template
 from vl3.hf.chat_template import chat_template
+from vl3.messages.reader import Read
 from vl3.processor import load_tokenizer
 from vl3.prompt import IGNORE, SYSTEM_PROMPT, SlotIds, plain_ids, render, render_text, stamp
+from vl3.vision.token_map import SlotRuns
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +268,7 @@ def test_a_mark_for_each_frame_of_a_video(tokenizer):
         ("<image><image>", [PICTURE], [1, 1], "more marks"),
         ("<image>", [PICTURE], [1, 1], "1 frames fewer"),
         ("<|video_pad|>", [FILM], [1], "more frames"),
-        ("<|video_pad|>", [{"type": "audio", "num_frames": 1}], [1], "not ready for a prompt"),
+        ("<|video_pad|>", [{"type": "audio"}], [1], "marks video where audio was given"),
         ("<|video_pad|>", [{"type": "video"}], [1], "not ready for a prompt"),
     ],
 )
@@ -315,3 +317,55 @@ def test_recorded_labels(shared):
         prompt = render(case["conversation"], tokenizer, SlotIds(1422, 1422), counts)
         assert prompt.ids == case["hub"]["input_ids"]
         assert prompt.labels == case["hub"]["labels"]
+
+
+HEARD = {"sounds": [2, 3, 0]}  # before the first frame, after it, and none after the second
+
+
+@pytest.fixture(scope="module")
+def with_sound(slots) -> SlotIds:
+    return SlotIds(image=slots.image, video=slots.video, audio=1003)
+
+
+def test_sound_stands_between_the_frames_between_which_it_is_heard(tokenizer, with_sound):
+    text = {"type": "text", "text": "What?"}
+    conversation = Read([user(video(0.0, 1.5, **HEARD), {"type": "audio"}, text)])
+    prompt = render(conversation, tokenizer, with_sound, [2, 4, 3, 4, 5])
+    assert prompt.text == (
+        "<|im_start|>user\n<audio>Time 0.0s:<image><audio>,Time 1.5s:<image>\n<audio>\nWhat?"
+        "<|im_end|>\n"
+    )
+    runs = sorted(prompt.spans + prompt.sounds)
+    assert [prompt.ids[start : start + n] for start, n in runs] == [
+        [1003] * 2,
+        [with_sound.image] * 4,
+        [1003] * 3,
+        [with_sound.image] * 4,
+        [1003] * 5,
+    ]
+    assert [count for _, count in prompt.sounds] == [2, 3, 5]
+    assert prompt.media_end == sum(runs[-1])
+    assert set(prompt.labels) == {IGNORE}
+
+
+def test_sound_is_written_by_the_template_of_transformers_too(tokenizer, with_sound):
+    conversation = Read([user(video(0.0, 1.5, **HEARD), {"type": "audio"}), user(video(2.0))])
+    ours = render(conversation, tokenizer, with_sound, [2, 4, 3, 4, 5, 1]).text
+    theirs = render_jinja_template([conversation], chat_template=chat_template(sound=True))[0][0]
+    assert theirs == ours
+
+
+def test_a_rendered_text_has_the_sound_of_its_films(tokenizer, with_sound):
+    marks = MARKS | {"<audio>": "audio"}
+    media, counts = [video(0.0, 1.5, **HEARD), {"type": "audio"}], [2, 4, 3, 4, 5]
+    whole = render_text("<|video_pad|> <audio>", tokenizer, with_sound, media, counts, marks)
+    framed = render_text("<image>, <image> <audio>", tokenizer, with_sound, media, counts, marks)
+    for prompt in (whole, framed):
+        assert [count for _, count in prompt.sounds] == [2, 3, 5]
+        assert [count for _, count in prompt.spans] == [4, 4]
+
+
+def test_runs_of_slots_stand_in_the_order_of_the_prompt():
+    assert SlotRuns((0.0, 1.5), (4, 4), (2, 3, 0)).in_order == (2, 4, 3, 4)
+    assert SlotRuns((0.0, 1.5), (4, 0)).in_order == (4, 0)
+    assert SlotRuns(None, (), (7,)).in_order == (7,)

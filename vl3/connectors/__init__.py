@@ -10,5 +10,13 @@ a class of one's own is registered before a model that names it is built or load
 
 from vl3.connectors.base import Connector, connector_class, register
 from vl3.connectors.mlp import MLPConnector
+from vl3.connectors.stc import MeanOverTime, Windowed
 
-__all__ = ["Connector", "MLPConnector", "connector_class", "register"]
+__all__ = [
+    "Connector",
+    "MLPConnector",
+    "MeanOverTime",
+    "Windowed",
+    "connector_class",
+    "register",
+]

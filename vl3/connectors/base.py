@@ -59,6 +59,7 @@ def connector_class(name: str) -> type[Connector]:
         if isinstance(name, str) and re.fullmatch(names, name):
             return connector
     raise ValueError(
-        f"connector is linear or mlpNx_gelu, e.g. mlp2x_gelu, or one that you register with "
+        f"connector is linear or mlpNx_gelu, e.g. mlp2x_gelu, one of VideoLLaMA 2 "
+        f"(vl3/connectors/stc.py), e.g. stc_connector, or one that you register with "
         f"vl3.connectors.register - got {shown(name)}"
     )

@@ -21,7 +21,7 @@ from vl3.data.records import BadSample, Record
 from vl3.data.rules import Note
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import MediaInfo, MediaPart, find_media
-from vl3.pipeline import Planned, fit, prepare, read_medium
+from vl3.pipeline import AnyPart, Planned, fit, prepare, read_medium
 from vl3.processor import VL3Processor
 from vl3.prompt import Prompt
 from vl3.values import Clip, Grid
@@ -87,6 +87,13 @@ def check_medium(medium: MediaPart, settings: ProcessorSettings, notes: list[Not
     return measured
 
 
+def check_hearing(media: Sequence[AnyPart], settings: ProcessorSettings) -> None:
+    """Raises: BadSample E121 for sound where the model has no ear."""
+    for medium in media:
+        if medium.kind == "audio" and settings.sound is None:
+            raise rules.no_sound(str(getattr(medium.source, "source", medium.source)))
+
+
 def check_shape(kind: str, measured: MediaInfo, least_px: int) -> None:
     """Raises: BadSample E122 for a side shorter than a token or a very long picture."""
     sides = sorted((measured.height_px, measured.width_px))
@@ -107,7 +114,7 @@ def check_frames(
     """W124 where a video has more frames at its rate than may be taken."""
     if measured.duration_s is None:
         return
-    if "num_frames" in medium.options:
+    if settings.spread or "num_frames" in medium.options:  # a number, and no rate
         return
     asked = medium.sampling(settings)
     end = min(asked.get("end") or measured.duration_s, measured.duration_s)
@@ -207,7 +214,9 @@ def check_length(
     Raises: BadSample E130, as the rules of its media.
     """
     media = _found(record)
-    sizes = [check_medium(medium, settings, notes) for medium in media]
+    check_hearing(media, settings)
+    pictures = [medium for medium in media if isinstance(medium, MediaPart)]
+    sizes = [check_medium(medium, settings, notes) for medium in pictures]
     planned = fit(media, sizes, settings)
     visual = planned.num_tokens
     wanted = fit(media, sizes, replace(settings, budget_tokens=NO_BUDGET)).num_tokens
@@ -231,7 +240,7 @@ def check_length(
     return size, sizes
 
 
-def _found(record: Record) -> list[MediaPart]:
+def _found(record: Record) -> list[AnyPart]:
     """The media of a record. Raises: BadSample E121, E102."""
     try:
         return find_media(record.conversations[0])
@@ -246,7 +255,7 @@ def count_tokens(prompts: Sequence[Prompt]) -> int:
     """Tokens of a sample's prompts, what stands before the end of their media counted once."""
     if len(prompts) == 1:
         return len(prompts[0].ids)
-    shared = sum(prompts[0].spans[-1]) if prompts[0].spans else 0
+    shared = prompts[0].media_end
     return shared + sum(len(prompt.ids) - shared for prompt in prompts)
 
 

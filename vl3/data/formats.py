@@ -23,7 +23,8 @@ from vl3.data import rules
 from vl3.data.records import BadSample
 from vl3.data.rules import Note
 from vl3.messages import reader
-from vl3.messages.reader import KINDS, is_given
+from vl3.messages.keys import KINDS, LABELS
+from vl3.messages.reader import is_given
 
 STREAM_FRAMES = 400  # official STREAM_MAX_FRAMES
 STREAM_FPS = 1.0
@@ -279,7 +280,7 @@ def _turn(turn: object, index: int, notes: list[Note]) -> dict:
         content = [_part(content, what, notes)]
     elif not isinstance(content, str):
         raise rules.wrong_type(what, "a text or a list of parts", content)
-    for key in sorted(map(str, turn.keys() - TURN_KEYS - reader.LABELS)):
+    for key in sorted(map(str, turn.keys() - TURN_KEYS - LABELS)):
         if is_given(turn.get(key)):
             near = did_you_mean(key, TURN_KEYS)
             notes.append(rules.unused(f"{key!r} of turn {index} is not used{near}"))

@@ -14,13 +14,13 @@ from vl3.data.files import Files
 from vl3.data.formats import Draft
 from vl3.data.records import Record
 from vl3.data.rules import Note
-from vl3.messages import reader
+from vl3.messages import keys, reader
+from vl3.messages.keys import KINDS
 from vl3.messages.media import MAX_PICTURES, clip_of_pictures, pictures_taken
 from vl3.video import VideoError, schedule
 
-ROLES = reader.ROLES | {"human": "user", "gpt": "assistant"}
+ROLES = keys.ROLES | {"human": "user", "gpt": "assistant"}
 TAG = re.compile("(<image>|<video>)")
-SHOWN_KINDS = ("image", "video")
 OPTIONS = ("start", "end", "fps", "max_frames", "num_frames", "mode")
 
 
@@ -103,7 +103,7 @@ def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list
     ]
     turns = [turn | {"content": _split(turn)} for turn in turns]
     listed = Counter(medium["type"] for medium in media)
-    for kind in SHOWN_KINDS:
+    for kind in KINDS:
         _read_letters(
             kind,
             [t for t, is_parted in zip(turns, parted) if is_parted],
@@ -113,7 +113,7 @@ def _placed(turns: list[dict], media: Sequence[dict], notes: list[Note]) -> list
         )
     tags = Counter(part["type"] for turn in turns for part in turn["content"] if _is_empty(part))
     in_front = []
-    for kind in (*SHOWN_KINDS, "audio"):
+    for kind in KINDS:
         if listed[kind] and not tags[kind]:
             in_front += [medium for medium in media if medium["type"] == kind]
             notes.append(rules.no_tag(kind))
@@ -245,7 +245,9 @@ def _found(medium: dict, files: Files, notes: list[Note]) -> dict:
     kind = medium["type"]
     source = medium[kind]
     if kind == "audio":
-        raise rules.no_sound(source if isinstance(source, str) else "audio")
+        ranged = {key: medium[key] for key in ("start", "end") if key in medium}
+        found = files.find(kind, source) if isinstance(source, str) else source
+        return {"type": kind, kind: found} | ranged
     if isinstance(source, list):
         return _frame_list(medium, files, notes)
     path = files.find(kind, source)

@@ -174,7 +174,7 @@ def picture(rgb_YX3: np.ndarray, kept_RC: np.ndarray) -> bytes:
 
 def pieces(prompt: Prompt, tokenizer) -> list[TextPiece]:
     """The prompt in pieces of text, each a token or the few that make up one letter."""
-    slots = dict(prompt.spans)
+    slots = dict(prompt.spans + prompt.sounds)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     found, start = [], 0
     while start < len(prompt.ids):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -19,12 +19,14 @@ from vl3.connectors import connector_class
 from vl3.families.layouts import Family, LayoutError, read_json
 from vl3.families.native import NATIVE
 from vl3.families.own import OWN, PROCESSOR
-from vl3.families.parts import LANGUAGE, NAVIT, SIGLIP
+from vl3.families.parts import CLIP, LANGUAGE, NAVIT, SIGLIP
 from vl3.families.settings import CONFIG_FILE, ProcessorSettings
 from vl3.families.template import Template, read_template
+from vl3.families.videollama2 import MISTRAL, QWEN
 from vl3.families.videollama3 import OFFICIAL, OFFICIAL_TRAINING
+from vl3.vision.towers import is_tower
 
-FAMILIES = (OWN, OFFICIAL_TRAINING, OFFICIAL, NATIVE, NAVIT, SIGLIP)
+FAMILIES = (OWN, OFFICIAL_TRAINING, OFFICIAL, NATIVE, MISTRAL, QWEN, NAVIT, SIGLIP, CLIP)
 EXPORTS = {family.name: family for family in (OWN, OFFICIAL, NATIVE)}
 
 
@@ -55,6 +57,13 @@ def detect(folder: Path, tensor_names: list[str] | None = None) -> Family:
     )
 
 
+def export_family(kind: str, config: VL3Config) -> Family:
+    """The family of a kind of EXPORTS; the official one is that of the model's generation."""
+    if kind == OFFICIAL.name and is_tower(config.vision_config):
+        return QWEN if config.text_config.model_type == "qwen2" else MISTRAL
+    return EXPORTS[kind]
+
+
 def read_config(folder: Path) -> VL3Config:
     """The configuration of a whole model in any of its layouts.
 
@@ -83,7 +92,7 @@ def read_config(folder: Path) -> VL3Config:
         ) from error
 
 
-def read_vision(folder: Path) -> VL3VisionConfig:
+def read_vision(folder: Path) -> Any:
     """The vision encoder's configuration, of an encoder's own folder or of a whole model.
 
     Raises: LayoutError for a folder that holds no encoder.
@@ -92,7 +101,7 @@ def read_vision(folder: Path) -> VL3VisionConfig:
     if family.is_whole:
         return read_config(folder).vision_config
     found = family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
-    if not isinstance(found, VL3VisionConfig):
+    if not isinstance(found, VL3VisionConfig) and not is_tower(found):
         raise LayoutError(f"{Path(folder).name} holds a {family.name} and no vision encoder")
     return found
 
@@ -119,7 +128,14 @@ def check_sizes(config: VL3Config) -> VL3Config:
     if text.is_encoder_decoder:
         raise ValueError(f"{text.model_type} is no causal language model")
     connector_class(config.connector)
-    for name in ("image_token_id", "video_token_id"):
+    if not isinstance(config.vision_config, VL3VisionConfig):
+        if not is_tower(config.vision_config):
+            raise ValueError(
+                f"vision_config is of a {config.vision_config.model_type!r}, no encoder"
+            )
+        for name in ("image_size", "patch_size", "num_hidden_layers", "hidden_size"):
+            whole(name, getattr(config.vision_config, name), low=1)
+    for name in ("image_token_id", "video_token_id", "audio_token_id"):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), low=0, high=text.vocab_size - 1)
     return config
@@ -136,6 +152,8 @@ def read_settings(folder: Path, patch: int) -> ProcessorSettings:
         family = OWN
     else:
         family = NATIVE if "video_processor" in raw else OFFICIAL
+        kind = (read_json(folder, "config.json") or {}).get("model_type")
+        family = MISTRAL if kind in (*MISTRAL.model_types, *QWEN.model_types) else family
     try:
         return cast(Callable, family.read_settings)(Path(folder), raw, patch)
     except LayoutError:

@@ -37,6 +37,7 @@ class Family:
     read_settings: (folder, processor_config.json, patch side) to the settings of a processor
     write: (configuration, processor) to the JSON files of an export, tokenizer apart
     template: how it writes conversations, where its folder does not say otherwise
+    tokenizer: the class that an export names
     """
 
     name: str
@@ -48,6 +49,7 @@ class Family:
     read_settings: Callable[[Path, dict, int], ProcessorSettings] | None = None
     write: Callable[..., Files] | None = None
     template: Template = CHATML
+    tokenizer: str = "Qwen2Tokenizer"
 
     @property
     def is_whole(self) -> bool:

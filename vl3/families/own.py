@@ -8,12 +8,20 @@ from pathlib import Path
 from vl3.arguments import did_you_mean, shown
 from vl3.config import VL3Config
 from vl3.families.layouts import Family, read_json
-from vl3.families.settings import ProcessorSettings
+from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.settings import PruneSettings
+from vl3.video.square import read_square
 
 PROCESSOR = "VL3Processor"
 # What stands in processor_config.json beside the settings.
-_BESIDE = ("processor_class", "auto_map", "image_token_id", "video_token_id", "template")
+_BESIDE = (
+    "processor_class",
+    "auto_map",
+    "image_token_id",
+    "video_token_id",
+    "audio_token_id",
+    "template",
+)
 
 
 def _read_config(folder: Path, raw: dict) -> VL3Config:
@@ -32,6 +40,12 @@ def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettin
     if isinstance(prune := raw.get("prune"), dict):
         _check_names(prune, PruneSettings)
         raw["prune"] = PruneSettings(**prune)
+    if isinstance(sound := raw.get("sound"), dict):
+        _check_names(sound, SoundSettings)
+    elif "sound" not in raw and config.get("audio_config"):
+        raw["sound"] = {"ear": config["audio_config"]}
+    if "square" in raw:
+        raw["square"] = read_square(raw["square"])
     return ProcessorSettings(**raw)
 
 

@@ -1,15 +1,17 @@
 """Parts that training starts from: vision encoders and language models on their own.
 
 navit   the stand-alone vision encoder, DAMO-NLP-SG/SigLIP-NaViT
-siglip  plain SigLIP of the hub (google/siglip-so400m-patch14-384)
+siglip  plain SigLIP of the hub (google/siglip-so400m-patch14-384), at any resolution
+clip    CLIP of the hub, a tower of one size (openai/clip-vit-large-patch14-336, apple/DFN5B-CLIP-*)
 language  any causal language model of transformers (Qwen2.5, Llama, Mistral, SmolLM ...)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 
 from vl3.config import VL3VisionConfig
 from vl3.families.layouts import Family, LayoutError, prefixed
@@ -62,6 +64,23 @@ def check_normalisation(raw: dict, name: str) -> None:
             )
 
 
+def language_config(
+    raw: dict, model_type: str, foreign: Sequence[str], prefixes: tuple[str, ...]
+) -> dict:
+    """The language model's configuration within that of a whole model, which says both at once.
+
+    foreign, prefixes: what is left out of it
+    """
+    others = (*foreign, "auto_map", "architectures", "transformers_version")
+    text = {key: value for key, value in raw.items() if key not in others}
+    text["model_type"] = model_type
+    if (theta := text.pop("rope_theta", None)) is not None:
+        text.pop("rope_scaling", None)
+        text["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
+    text["dtype"] = text.pop("torch_dtype", None)
+    return {key: value for key, value in text.items() if not key.startswith(prefixes)}
+
+
 def read_encoder(raw: dict) -> VL3VisionConfig:
     """Our sizes of an encoder from the configuration of theirs."""
     return VL3VisionConfig(**{key: raw.get(key, default) for key, default in _DEFAULTS.items()})
@@ -74,6 +93,10 @@ def write_encoder(config: VL3VisionConfig) -> dict:
 
 def _read_vision(folder: Path, raw: dict) -> VL3VisionConfig:
     return read_encoder(raw.get("vision_config", raw))
+
+
+def _read_clip(folder: Path, raw: dict) -> CLIPVisionConfig:
+    return CLIPVisionConfig(**raw.get("vision_config", raw))
 
 
 def _read_language(folder: Path, raw: dict) -> PreTrainedConfig:
@@ -105,6 +128,21 @@ SIGLIP = Family(
         "logit_bias",
     ),
     read_config=_read_vision,
+)
+_CLIP_ONLY = ("embeddings.position_ids",)
+CLIP = Family(
+    name="clip",
+    model_types=("clip", "clip_vision_model"),
+    pairs=(("vision_model.*", "vision.tower.*"), ("*", "vision.tower.*")),
+    dropped=(
+        *_CLIP_ONLY,
+        *(f"vision_model.{name}" for name in _CLIP_ONLY),
+        "text_model.*",
+        "text_projection.*",
+        "visual_projection.*",
+        "logit_scale",
+    ),
+    read_config=_read_clip,
 )
 # Whatever transformers knows as a causal language model; vl3.families.detect asks it.
 LANGUAGE = Family(

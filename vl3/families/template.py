@@ -12,6 +12,7 @@ SYSTEM_PROMPT = (
     "a helpful assistant to help people understand images and videos."
 )
 IMAGE_TOKEN = "<image>"
+AUDIO_TOKEN = "<audio>"
 VIDEO_TOKEN = "<video>"  # stands for all frames of a video that was not read yet
 NATIVE_IMAGE, NATIVE_VIDEO = "<|image_pad|>", "<|video_pad|>"
 STREAM_TOKENS = ("<|stream_start|>", "<|stream_end|>")
@@ -24,7 +25,12 @@ class Template:
     special: the texts below that are tokens of their own, placed by id
     begin: before the first turn; start: before what a {role} says; end: a token after it, which
     ends an answer; after: what follows that token
-    image_stamp, frame_stamp: before a picture and before a frame of a video, {} for the seconds
+    image_stamp, frame_stamp: before a picture and before a frame of a video, {} for the seconds;
+    without a frame_stamp the frames of a video follow one another with nothing between them
+    user: around what anybody but the assistant says, {} for it, where that is not start, end and
+    after; start and after are then the assistant's, and may be empty
+    system: around what the system says, {} for it, within the user's words that follow it; empty
+    for a turn of its own
     A turn of the role stream stands between the two STREAM_TOKENS instead.
     Raises: ValueError in one sentence for a template that cannot be followed.
     """
@@ -37,6 +43,8 @@ class Template:
     image_stamp: str = "Time {}s: "
     frame_stamp: str = "Time {}s:"
     system_prompt: str = SYSTEM_PROMPT
+    user: str = ""
+    system: str = ""
 
     def __post_init__(self) -> None:
         special = self.special
@@ -47,18 +55,14 @@ class Template:
         for name in (field.name for field in fields(self)[1:]):
             if not isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name} of a template is a text - got {shown(value)}")
-        if "{role}" not in self.start:
-            raise ValueError(f"start of a template names the {{role}} - got {shown(self.start)}")
-        if not self.start.startswith(self.special):
-            raise ValueError(
-                f"start of a template begins with one of its special tokens "
-                f"({', '.join(self.special)}) - got {shown(self.start)}"
-            )
-        for name in ("image_stamp", "frame_stamp"):
-            if getattr(self, name).count("{}") != 1:
+        if not self.user:
+            self._check_start()
+        for name in ("image_stamp", "frame_stamp", "user", "system"):
+            text = getattr(self, name)
+            if text.count("{}") != 1 and (text or name == "image_stamp"):
+                what = "the seconds" if name.endswith("stamp") else "what is said"
                 raise ValueError(
-                    f"{name} of a template has one {{}} for the seconds - got "
-                    f"{shown(getattr(self, name))}"
+                    f"{name} of a template has one {{}} for {what} - got {shown(text)}"
                 )
         if self.end not in self.special:
             raise ValueError(
@@ -66,12 +70,28 @@ class Template:
                 f"{shown(self.end)}"
             )
 
+    def _check_start(self) -> None:
+        if "{role}" not in self.start:
+            raise ValueError(f"start of a template names the {{role}} - got {shown(self.start)}")
+        if not self.start.startswith(self.special):
+            raise ValueError(
+                f"start of a template begins with one of its special tokens "
+                f"({', '.join(self.special)}) - got {shown(self.start)}"
+            )
+
     def turn(self, role: str) -> tuple[str, str]:
         """What stands before and after what a role says, its end token included."""
         if role == "stream":
             opening, closing = STREAM_TOKENS
             return f"{opening}{role}\n", closing
+        if self.user and role != "assistant":
+            opening, closing = self.user.split("{}")
+            return opening, closing
         return self.start.replace("{role}", role), self.end
+
+    def after_turn(self, role: str) -> str:
+        """What follows a turn."""
+        return "" if role == "stream" or (self.user and role != "assistant") else self.after
 
     def pieces(self, text: str) -> list[str]:
         """The text cut so that its special tokens stand alone; nothing empty."""

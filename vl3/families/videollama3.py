@@ -11,6 +11,7 @@ from vl3.families.parts import (
     ENCODER,
     PICTURE_STEPS,
     check_normalisation,
+    language_config,
     read_encoder,
     write_encoder,
 )
@@ -26,7 +27,7 @@ _PAIRS = (
 )
 _NESTED = "model.vision_encoder.vision_encoder."  # one level deeper on the training side
 # Entries of their config.json that say nothing about the language model.
-_FOREIGN = ("vision_encoder_config", "vision_encoder", "auto_map", "architectures")
+_FOREIGN = ("vision_encoder_config", "vision_encoder")
 _FOREIGN_PREFIXES = (
     "mm_",
     "image_",
@@ -36,7 +37,6 @@ _FOREIGN_PREFIXES = (
     "is_alignment",
     "num_frames",
     "max_frames",
-    "transformers_version",
 )
 
 
@@ -47,13 +47,7 @@ def _read_config(folder: Path, raw: dict) -> VL3Config:
             f"config.json of {Path(folder).name} has no vision_encoder_config, so the size of its "
             "vision encoder is unknown; use the hub checkpoint or add that entry"
         )
-    text = {key: value for key, value in raw.items() if key not in _FOREIGN}
-    text["model_type"] = "qwen2"
-    if (theta := text.pop("rope_theta", None)) is not None:
-        text.pop("rope_scaling", None)
-        text["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
-    text["dtype"] = text.pop("torch_dtype", None)
-    text = {key: value for key, value in text.items() if not key.startswith(_FOREIGN_PREFIXES)}
+    text = language_config(raw, "qwen2", _FOREIGN, _FOREIGN_PREFIXES)
     return VL3Config(
         vision_config=read_encoder(vision),
         text_config=text,  # type: ignore[arg-type]  # transformers makes a configuration of it
@@ -115,6 +109,10 @@ def check_expressible(config: VL3Config, template, layout: str) -> None:
         raise LayoutError(
             f"the {layout} layout holds a Qwen2 language model, and this one is {kind}; export to "
             "the own layout"
+        )
+    if config.audio_config is not None:
+        raise LayoutError(
+            f"the {layout} layout has no ear, which this model has; export to the own layout"
         )
     if connector_class(config.connector) is not MLPConnector:
         raise LayoutError(

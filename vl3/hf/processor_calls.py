@@ -15,9 +15,9 @@ import torch
 from transformers import ProcessorMixin
 
 from vl3 import prompt
-from vl3.arguments import choice, did_you_mean, instance, items, number, shown, whole
+from vl3.arguments import choice, did_you_mean, instance, items, number, shown, switch, whole
 from vl3.families.settings import ProcessorSettings
-from vl3.families.template import NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN
+from vl3.families.template import AUDIO_TOKEN, NATIVE_IMAGE, NATIVE_VIDEO, VIDEO_TOKEN
 from vl3.messages.media import find_media
 from vl3.messages.reader import conversations, read
 from vl3.settings import PruneSettings
@@ -28,8 +28,9 @@ MARKS = {
     NATIVE_IMAGE: "image",
     VIDEO_TOKEN: "video",
     NATIVE_VIDEO: "video",
+    AUDIO_TOKEN: "audio",
 }
-PER_CALL = ("budget_tokens", "fps", "max_frames")
+PER_CALL = ("budget_tokens", "fps", "max_frames", "sound")
 SAMPLING = ("num_frames",)
 LONGEST = 1 << 30  # tokens that an argument may name
 PADDING = ("padding", "padding_side", "pad_to_multiple_of", "truncation", "max_length")
@@ -81,6 +82,8 @@ def read_options(settings: ProcessorSettings, options: Mapping, prune) -> CallOp
                 f"prune is 'model', None to keep every token, or PruneSettings - got {shown(prune)}"
             )
         changed["prune"] = prune
+    if given.get("sound") is not None and settings.sound:
+        changed["sound"] = replace(settings.sound, hear=switch("sound", given["sound"]))
     padding = {name: given[name] for name in PADDING if name in given}
     for name in ("pad_to_multiple_of", "max_length"):
         if padding.get(name) is not None:

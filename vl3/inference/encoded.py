@@ -11,118 +11,41 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-import xxhash
 
 from vl3.families.settings import ProcessorSettings
 from vl3.inference.disk_cache import FeatureCache
+from vl3.inference.encoded_video import (
+    HANDED_OVER,
+    EncodedVideo,
+    Provenance,
+    check_parts,
+    of_clip,
+    of_mask,
+    with_sound,
+)
 from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
-from vl3.messages.media import MediaPart, content_digest
-from vl3.pipeline import Planned, plan, prepare, prune_patches, to_patches
-from vl3.values import Clip, Grid, Keep, Ledger, Patches, Plan, Progress, TokenGrid
-from vl3.vision.token_map import SlotRuns, slot_runs
-
-OnStage = Callable[[Progress], None]
-HANDED_OVER = "handed over"  # features that a caller gave: no encoder makes them anew
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
-    """What a video held when it was made, as digests.
-
-    encoder: fingerprint of the encoder; None where code of a caller took part in it
-    """
-
-    clip: str
-    features: str
-    keep: str
-    encoder: str | None
-
-    def is_by(self, encoder: str | None) -> bool:
-        """Whether this encoder would make the features again; None is sure of nothing."""
-        return encoder is not None and encoder == self.encoder
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFingerprint:
-    """Fingerprints of encoder and whole model; None where code of a caller takes part in it."""
-
-    encoder: str | None
-    model: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How a clip is opened.
-
-    now: what the model is; reuse: whether what is kept, here and on disk, may be used and added to
-    on disk; on_stage: is told of progress, outside of the engine's turns; stopped: whether to end
-    """
-
-    now: ModelFingerprint
-    reuse: bool = True
-    on_stage: OnStage = lambda stage: None
-    stopped: Callable[[], bool] = never
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EncodedVideo:
-    """A clip or image that was decoded, planned and encoded once.
-
-    features_MD: one vector per merged cell, before pruning and connector, on the model's device
-    tokens: what the connector makes of the grid
-    key: digest of content, range, sampling and grid; pruning does not enter it
-
-    dataclasses.replace(video, features_MD=...) or keep=... is an intervention: a question about the
-    result is answered with exactly these features or this mask. Editing them in place is one too.
-    """
-
-    clip: Clip
-    grid: Grid
-    tokens: TokenGrid
-    keep: Keep
-    plan: Plan
-    ledger: Ledger
-    features_MD: torch.Tensor
-    key: str
-    made: Provenance
-
-    @property
-    def nbytes(self) -> int:
-        return self.features_MD.nbytes + self.clip.frames_TYX3.nbytes
-
-    @property
-    def answer_key(self) -> str:
-        """Digest of everything the language model sees of this video."""
-        return f"{self.key}-{_of_mask(self.keep)}"
-
-    @property
-    def slots(self) -> SlotRuns:
-        """Its slots in a prompt: the kept tokens, by the steps they belong to."""
-        return slot_runs(self.tokens, self.keep.keep_M, self.clip.times_s)
-
-    @property
-    def kept_tokens(self) -> int:
-        return sum(self.slots.counts)
-
-    @property
-    def has_own_keep(self) -> bool:
-        """Whether the mask is not the pruner's."""
-        return _of_mask(self.keep) != self.made.keep
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person must know of how the clip was read, one sentence each."""
-        lost = self.clip.lost_frames
-        if self.clip.notes or not lost:
-            return self.clip.notes
-        return (f"{lost} frame{'s' if lost > 1 else ''} could not be read.",)
+from vl3.inference.heard import EncodedSound, hear, muted
+from vl3.inference.opening import ModelFingerprint, Opening
+from vl3.messages.media import MediaPart
+from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import content_digest
+from vl3.pipeline import (
+    Planned,
+    PlannedSound,
+    plan,
+    plan_sounds,
+    prepare,
+    prune_patches,
+    to_patches,
+)
+from vl3.values import Clip, Grid, Ledger, Patches, Plan, Progress
+from vl3.vision.token_map import slot_runs
 
 
 class EncodedCache:
@@ -135,16 +58,19 @@ class EncodedCache:
         self.engine, self.model, self.processor = engine, engine.model, engine.processor
         self.cache_bytes, self.files = cache_bytes, files
         self._videos: OrderedDict[str, EncodedVideo] = OrderedDict()
+        self._sounds: OrderedDict[str, EncodedSound] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._videos)
 
     @property
     def nbytes(self) -> int:
-        return sum(known.nbytes for known in list(self._videos.values()))
+        kept = [known.nbytes for known in list(self._videos.values())]
+        return sum(kept) + sum(known.nbytes for known in list(self._sounds.values()))
 
     def clear(self) -> None:
         self._videos.clear()
+        self._sounds.clear()
 
     def find(self, key: str, now: ModelFingerprint) -> EncodedVideo | None:
         """The clip of this key while it is kept, as the encoder sees it now.
@@ -152,7 +78,7 @@ class EncodedCache:
         Raises: ValueError where a caller's features were changed after they were used.
         """
         known = self._videos.get(key)
-        if known is None or _of_clip(known.clip) != known.made.clip:
+        if known is None or of_clip(known.clip) != known.made.clip:
             return None
         self._use(key)
         has_changed = checksum(known.features_MD) != known.made.features
@@ -168,6 +94,11 @@ class EncodedCache:
             self._remember(known)
         return known
 
+    def find_sound(self, key: str, now: ModelFingerprint) -> EncodedSound | None:
+        """The sound of this key while it is kept and the ear is the one that heard it."""
+        known = self._sounds.get(key)
+        return known if known and known.ear is not None and known.ear == now.ear else None
+
     def plan(self, medium: MediaPart, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
         return _as_plan(medium, plan([medium], settings))
@@ -178,6 +109,39 @@ class EncodedCache:
         """The encoded medium, and whether it was known already."""
         planned = plan([medium], settings)
         told = _as_plan(medium, planned)
+        video, is_known = self._seen(medium, planned, told, opening)
+        sound = self.hear(planned.sounds[0], opening) if planned.sounds[0] else None
+        return with_sound(video, sound, settings), is_known
+
+    def hear(self, planned: PlannedSound, opening: Opening) -> EncodedSound:
+        """The sound as the ear gives it, at once where it is kept."""
+        part, ear = planned.part, opening.now.ear
+        asked = repr((sorted(part.options.items()), planned.pool, self.processor.settings.sound))
+        key = f"{content_digest(part.source)}-{hashlib.sha256(asked.encode()).hexdigest()}"
+        known = self._sounds.get(key)
+        if known is not None and opening.reuse and ear is not None and known.ear == ear:
+            with suppress(KeyError):  # where everything was released in between
+                self._sounds.move_to_end(key)
+            return replace(known, hear_s=0.0)
+        fresh = hear(self.engine, planned, key, opening)
+        self._sounds[key] = fresh
+        self._keep_within()
+        return fresh
+
+    def open_sound(
+        self, medium: SoundPart, settings: ProcessorSettings, opening: Opening
+    ) -> tuple[EncodedSound, bool]:
+        """A sound by itself, and whether it was known already; without tokens where it is muted."""
+        (planned,) = plan_sounds([medium], settings)
+        if planned is None:
+            return muted(self.model, medium), False
+        sound = self.hear(planned, opening)
+        return sound, sound.hear_s == 0.0
+
+    def _seen(
+        self, medium: MediaPart, planned: Planned, told: Plan, opening: Opening
+    ) -> tuple[EncodedVideo, bool]:
+        settings = planned.settings
         key, encoder = _key(medium, settings, told), opening.now.encoder
         known = self._videos.get(key)
         if known is not None and opening.reuse and self._is_as_made(known, encoder):
@@ -190,16 +154,23 @@ class EncodedCache:
         return fresh, False
 
     def take(
-        self, video: EncodedVideo, settings: ProcessorSettings | None, opening: Opening
+        self,
+        video: EncodedVideo,
+        asked: ProcessorSettings,
+        settings: ProcessorSettings | None,
+        opening: Opening,
     ) -> tuple[EncodedVideo, bool]:
         """A video that a caller hands over, ready to be seen, and whether it is used as it is.
 
+        asked: by which it is heard or not
         settings: by which it is pruned anew; None for the mask that it has
         Raises: ValueError for parts that do not belong together, and for a mask of the caller's
         that is to be pruned anew.
         """
         video = replace(video, tokens=self.processor.settings.tokens_of(video.grid))
-        _check_parts(video, self.model.config.vision_config)
+        is_heard = asked.sound is not None and asked.sound.hear
+        video = with_sound(video, video.sound if is_heard else None, asked)
+        check_parts(video, self.model.config.vision_config)
         if (why := self.processor.settings.unpruned) and not video.keep.keep_M.all():
             raise ValueError(f"{why[:-1]}; hand over a mask that keeps every patch")
         if settings is not None and video.has_own_keep:
@@ -232,7 +203,7 @@ class EncodedCache:
         started = time.perf_counter()
         keep = prune_patches(to_patches([known.clip], [known.grid]), settings.prune)
         prune_s = time.perf_counter() - started
-        pruned = replace(known, keep=keep, made=replace(known.made, keep=_of_mask(keep)))
+        pruned = replace(known, keep=keep, made=replace(known.made, keep=of_mask(keep)))
         ledger = replace(known.ledger, kept_tokens=pruned.kept_tokens, prune_s=prune_s)
         return replace(pruned, ledger=ledger)
 
@@ -245,7 +216,7 @@ class EncodedCache:
             return medium.read(settings, grid, lambda *done: opening.on_stage(reading(*done)))
 
         # Every token is encoded, so that other settings of the pruner need no encoder.
-        whole = replace(planned, settings=replace(planned.settings, prune=None))
+        whole = replace(planned, settings=replace(planned.settings, prune=None), sounds=(None,))
         prepared = prepare(whole, read)
         (clip,), (grid,), patches = prepared.shown, prepared.grids, prepared.patches
         (tokens,) = prepared.tokens
@@ -266,9 +237,9 @@ class EncodedCache:
             prune_s=time.perf_counter() - encoded,
         )
         made = Provenance(
-            clip=_of_clip(clip),
+            clip=of_clip(clip),
             features=checksum(features),
-            keep=_of_mask(keep),
+            keep=of_mask(keep),
             encoder=encoder,
         )
         return EncodedVideo(
@@ -334,14 +305,18 @@ class EncodedCache:
             is_own_encoder = is_own and has_own_code(vision, model.encode_vision)
             encoder = None if is_own_encoder else fingerprint(vision)
             rest = None if is_own else fingerprint(model, without=vision)
-        return ModelFingerprint(encoder=encoder, model=None if is_own else f"{encoder}{rest}")
+            ear = None
+            if model.ear is not None and not (is_own and has_own_code(model.ear)):
+                ear = fingerprint(model.ear)
+        whole = None if is_own else f"{encoder}{rest}"
+        return ModelFingerprint(encoder=encoder, model=whole, ear=ear)
 
     def _is_as_made(self, known: EncodedVideo, encoder: str | None) -> bool:
         """Whether this encoder would make it again, and it was not edited in place."""
         made = known.made
         return (
             made.is_by(encoder)
-            and made.clip == _of_clip(known.clip)
+            and made.clip == of_clip(known.clip)
             and made.features == checksum(known.features_MD)
         )
 
@@ -356,14 +331,20 @@ class EncodedCache:
             self._videos.move_to_end(key)
 
     def _remember(self, fresh: EncodedVideo) -> None:
-        self._videos[fresh.key] = fresh
+        self._videos[fresh.key] = replace(fresh, sound=None, sound_runs=None)
         self._use(fresh.key)  # it may have had an older place
+        self._keep_within()
+
+    def _keep_within(self) -> None:
         while len(self._videos) > 1 and self.nbytes > self.cache_bytes:
             self._videos.popitem(last=False)
+        while len(self._sounds) > 1 and self.nbytes > self.cache_bytes:
+            self._sounds.popitem(last=False)
 
 
 def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
     (info,), (grid,), (tokens,) = planned.shown, planned.grids, planned.tokens
+    (sound,) = planned.sounds
     path = medium.source if isinstance(medium.source, str | Path) else None
     return Plan(
         source=Path(path).name if path else getattr(medium.source, "source", "picture"),
@@ -372,14 +353,20 @@ def _as_plan(medium: MediaPart, planned: Planned) -> Plan:
         width_px=info.width_px,
         grid=grid,
         duration_s=info.duration_s,
-        notes=info.notes,
+        notes=(*info.notes, *(sound.length.notes if sound else ())),
         tokens=tokens,
+        sound_tokens=planned.sound_tokens,
     )
 
 
 def _key(medium: MediaPart, settings: ProcessorSettings, plan: Plan) -> str:
     source = medium.source
-    chosen = medium.sampling(settings) | asdict(plan.grid) | {"kind": medium.kind}
+    grid = asdict(plan.grid)
+    if plan.grid.copies == 1:
+        del grid["copies"]  # what is kept on disk was named before there were any
+    chosen = medium.sampling(settings) | grid | {"kind": medium.kind}
+    if settings.square:
+        chosen |= {"square": settings.square}
     if isinstance(source, Clip):
         chosen |= {"lost_frames": source.lost_frames, "notes": source.notes}
     return f"{content_digest(source)}-{hashlib.sha256(repr(chosen).encode()).hexdigest()}"
@@ -390,44 +377,3 @@ def _source(medium: MediaPart, known: Clip) -> str:
     if isinstance(medium.source, Clip):
         return medium.source.source
     return str(medium.source) if isinstance(medium.source, str | Path) else known.source
-
-
-def _of_clip(clip: Clip) -> str:
-    told = (clip.times_s, clip.lost_frames, clip.notes)
-    frames = np.ascontiguousarray(clip.frames_TYX3)
-    return f"{xxhash.xxh3_128_hexdigest(frames.data)} {told}"
-
-
-def _of_mask(keep: Keep) -> str:
-    return hashlib.sha256(keep.keep_M.cpu().numpy().tobytes()).hexdigest()
-
-
-def _check_parts(video: EncodedVideo, vision) -> None:
-    """Raises ValueError where clip, grid, mask and features of a video do not belong together."""
-    grid, tokens = video.grid, video.grid.num_tokens
-    size = (grid.frames, grid.rows * vision.patch_size, grid.cols * vision.patch_size, 3)
-    if video.clip.frames_TYX3.shape != size:
-        raise ValueError(
-            f"a clip of shape {video.clip.frames_TYX3.shape} does not fill this video's grid, "
-            f"which wants {size} for this model; open the clip with studio.open"
-        )
-    if _of_clip(video.clip) != video.made.clip:
-        raise ValueError(
-            "the clip of this video is not the one that was encoded; open the changed one with "
-            "studio.open(clip)"
-        )
-    if tuple(video.features_MD.shape) != (tokens, vision.hidden_size):
-        raise ValueError(
-            f"features_MD of shape {tuple(video.features_MD.shape)} are not those of this model: "
-            f"{tokens} tokens of {vision.hidden_size} values"
-        )
-    if not video.features_MD.is_floating_point():
-        raise ValueError(f"features_MD are floating-point - got {video.features_MD.dtype}")
-    mask_M = video.keep.keep_M
-    if mask_M.dtype != torch.bool or tuple(mask_M.shape) != (tokens,):
-        raise ValueError(
-            f"keep_M is bool, one for each of {tokens} tokens - got {mask_M.dtype} of shape "
-            f"{tuple(mask_M.shape)}"
-        )
-    if video.keep.grids != (grid,):
-        raise ValueError("the mask of this video is of another grid; make it for video.grid")

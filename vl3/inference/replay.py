@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import cast
 
 import numpy as np
 import torch
 
 from vl3.arguments import shown
-from vl3.inference.encoded import HANDED_OVER, EncodedCache, EncodedVideo, ModelFingerprint
+from vl3.inference.encoded import EncodedCache
+from vl3.inference.encoded_video import HANDED_OVER, EncodedVideo, slot_embeds, with_sound
+from vl3.inference.heard import EncodedSound
+from vl3.inference.opening import ModelFingerprint
 from vl3.interpret import ReplayInput
 from vl3.pipeline import to_patches
 from vl3.settings import PruneSettings
@@ -36,35 +38,42 @@ def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
     if not reply.prompt_ids:
         raise ValueError("this reply was stopped before it had a prompt; nothing can be looked at")
     model, now = encoded.model, encoded.now()
-    videos = _videos(encoded, reply, now)
-    keeps = [seen.keep_M(video.grid.num_tokens) for video, seen in zip(videos, reply.seen)]
+    media = _media(encoded, reply, now)
+    videos = [one for one, _ in media if isinstance(one, EncodedVideo)]
+    keeps = [
+        seen.keep_M(one.grid.num_tokens) for one, seen in media if isinstance(one, EncodedVideo)
+    ]
     layout = token_layout(
         [video.tokens for video in videos],
         np.concatenate([np.zeros(0, bool), *keeps]),
         [video.clip.times_s for video in videos],
         [video.clip.frames_TYX3.shape[1:3] for video in videos],
     )
-    is_slot_L = np.isin(reply.prompt_ids, model.config.slot_token_ids)
+    is_slot_L = np.isin(reply.prompt_ids, model.config.visual_token_ids)
     ids = reply.prompt_ids + reply.token_ids
     is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
     if is_slot_L.sum() != len(layout) or not is_known:
         raise ValueError(OTHERS)
 
     def embeds() -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    model.visual_tokens(video.features_MD, (video.grid,), torch.from_numpy(keep_M))
-                    for video, keep_M in zip(videos, keeps)
-                ]
-            )
+        masks = iter(keeps)
+        return torch.cat(
+            [
+                slot_embeds(
+                    model,
+                    one,
+                    torch.from_numpy(next(masks)) if isinstance(one, EncodedVideo) else None,
+                )
+                for one, _ in media
+            ]
+        )
 
     def text(count: int) -> str:
         written = encoded.processor.decode(reply.token_ids[:count])
         # a character of several tokens comes with its last
         return written if count == len(reply.token_ids) else written.rstrip("\ufffd")
 
-    seen = [(one.key, one.keep_bits) for one in reply.seen]
+    seen = [(one.key, one.keep_bits, one.sound) for one in reply.seen]
     asked = (reply.prompt_ids, reply.token_ids, seen, now.model)
     return ReplayInput(
         key=hashlib.sha256(repr(asked).encode()).hexdigest(),
@@ -72,12 +81,19 @@ def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
         answer_ids=reply.token_ids,
         text=text,
         slot_K=np.flatnonzero(is_slot_L),
+        sound_K=_sound_positions(reply),
         cells=layout,
         embeds=embeds,
         frame=lambda clip, index: _frame(videos[clip], index),
         is_lasting=now.model is not None,
         notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
+
+
+def _sound_positions(reply: Reply) -> np.ndarray:
+    """Where the prompt holds sound, int64."""
+    runs = [run for seen in reply.seen if seen.sound for run in seen.sound.runs]
+    return np.concatenate([np.arange(0), *(first + np.arange(count) for first, count in runs)])
 
 
 def _frame(video: EncodedVideo, index: int) -> tuple[torch.Tensor, Grid]:
@@ -113,57 +129,81 @@ def videos(encoded: EncodedCache, reply: Reply) -> tuple[EncodedVideo, ...]:
     settings = replace(encoded.processor.settings, prune=prune)
     return tuple(
         _masked(encoded.repruned(video, settings), seen)
-        for video, seen in zip(_videos(encoded, reply, encoded.now()), reply.seen)
+        for video, seen in _media(encoded, reply, encoded.now())
+        if isinstance(video, EncodedVideo)
     )
 
 
 def pieces(encoded: EncodedCache, reply: Reply) -> tuple[PromptSegment, ...]:
     """The prompt of a reply as the model read it: words, template tokens, visual slots by frame, or
-    by the frames that the connector joins.
+    by the frames that the connector joins, and sound by what lies between two frames.
 
     Joined, with <image> for the slots, the texts are the reply's prompt; a frame of which nothing
-    was kept has no slots.
+    was kept has no slots. (Where the steps of a video follow one another without a word between
+    them, the prompt has one <video> for them all.)
     """
     check(reply)
-    tokenizer, slot_ids = encoded.processor.tokenizer, set(encoded.model.config.slot_token_ids)
+    tokenizer, slot_ids = encoded.processor.tokenizer, set(encoded.model.config.visual_token_ids)
+    sound_id = encoded.model.config.audio_token_id
     slots = sum(token in slot_ids for token in reply.prompt_ids)
     if slots != sum(seen.kept_tokens for seen in reply.seen):
         raise ValueError(OTHERS)
     special_ids = tokenizer.added_tokens_decoder.keys()
 
     def kind(token: int) -> str:
+        if token == sound_id:
+            return "sound"
         return "slots" if token in slot_ids else "special" if token in special_ids else "text"
 
     steps = _steps(reply)
     found = []
     for name, run in groupby(reply.prompt_ids, kind):
         ids = list(run)
-        if name == "slots":
-            found.append(PromptSegment(kind=name, text="", tokens=len(ids), **next(steps)))
+        if name == "sound":
+            found.append(PromptSegment(kind=name, text="", tokens=len(ids)))
+        elif name == "slots":
+            left = len(ids)
+            while left:  # steps may follow one another without a word between them
+                kept, step = next(steps)
+                found.append(PromptSegment(kind=name, text="", tokens=kept, **step))
+                left -= kept
         else:
             found.append(PromptSegment(kind=name, text=tokenizer.decode(ids), tokens=len(ids)))
     return tuple(found)
 
 
-def _steps(reply: Reply) -> Iterator[dict]:
-    """What each run of slots of the prompt stands for, in order."""
+def _steps(reply: Reply) -> Iterator[tuple[int, dict]]:
+    """The slots of each step of the prompt that has some, and what they stand for, in order."""
     for clip, seen in enumerate(reply.seen):
         last = len(seen.times_s or (None,)) - 1  # steps of padding have a place behind it
         for (first, end), kept in zip(seen.spans, seen.kept_per_step):
             frame = min(first, last)
             time_s = seen.times_s[frame] if seen.times_s else None
             if kept:
-                yield {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s}
+                yield (
+                    kept,
+                    {"clip": clip, "frame": frame, "frames": end - first, "time_s": time_s},
+                )
 
 
-def _videos(encoded: EncodedCache, reply: Reply, now: ModelFingerprint) -> list[EncodedVideo]:
-    videos = [encoded.find(seen.key, now) for seen in reply.seen]
-    if None in videos:
-        raise ValueError(
-            f"medium {videos.index(None) + 1} of this reply is no longer in memory; open it again "
-            "with the same settings, then look"
-        )
-    return cast(list[EncodedVideo], videos)
+def _media(
+    encoded: EncodedCache, reply: Reply, now: ModelFingerprint
+) -> list[tuple[EncodedVideo | EncodedSound, VisualContext]]:
+    """What is kept of each medium of the reply, but for sounds of which nothing was heard."""
+    found: list[tuple[EncodedVideo | EncodedSound, VisualContext]] = []
+    for number, seen in enumerate(reply.seen, start=1):
+        video = encoded.find(seen.key, now) if seen.key else None
+        sound = encoded.find_sound(seen.sound.key, now) if seen.sound else None
+        if (seen.key and video is None) or (seen.sound and seen.sound.runs and sound is None):
+            raise ValueError(
+                f"medium {number} of this reply is no longer in memory; open it again with the "
+                "same settings, then look"
+            )
+        if video is not None:
+            found.append((with_sound(video, sound, encoded.processor.settings), seen))
+        elif sound is not None:
+            found.append((sound, seen))
+    return found
 
 
 def _masked(video: EncodedVideo, seen: VisualContext) -> EncodedVideo:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, cast
@@ -17,19 +18,17 @@ import torch
 
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import generation
-from vl3.inference.encoded import (
-    HANDED_OVER,
-    EncodedCache,
-    EncodedVideo,
-    ModelFingerprint,
-    Opening,
-)
+from vl3.inference.encoded import EncodedCache
+from vl3.inference.encoded_video import HANDED_OVER, EncodedVideo, slot_embeds, sound_of
 from vl3.inference.engine import Stopped, give_back_memory
 from vl3.inference.generation import PrefixCache, PreparedPrompt
+from vl3.inference.heard import EncodedSound
+from vl3.inference.opening import ModelFingerprint, Opening
 from vl3.messages.media import find_media
+from vl3.messages.sounds import SoundPart
 from vl3.prompt import Prompt
 from vl3.settings import Decoding
-from vl3.values import Clip, Ledger, Progress, Reply, VisualContext
+from vl3.values import Clip, Ledger, Progress, Reply, SoundContext, VisualContext
 
 
 class TooLong(ValueError):
@@ -62,7 +61,7 @@ class ReplyState:
     """What is known of a reply while it is being made."""
 
     started: float = field(default_factory=time.perf_counter)
-    videos: list[tuple[EncodedVideo, bool]] = field(default_factory=list)
+    media: list[tuple[EncodedVideo | EncodedSound, bool]] = field(default_factory=list)
     now: ModelFingerprint | None = None
     prompt: Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -72,6 +71,11 @@ class ReplyState:
     first_token_s: float | None = None
     stopped: bool = False
     truncated: bool = False
+
+    @property
+    def videos(self) -> list[tuple[EncodedVideo, bool]]:
+        """The clips and images among the media."""
+        return [(one, known) for one, known in self.media if isinstance(one, EncodedVideo)]
 
 
 def generate(
@@ -190,14 +194,16 @@ def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> I
 
         def opened(on_stage, stopped, medium=medium, video=video):
             opening = Opening(cast(ModelFingerprint, state.now), request.reuse, on_stage, stopped)
+            if isinstance(medium, SoundPart):
+                return encoded.open_sound(medium, request.settings, opening)
             if video is None:
                 return encoded.open(medium, request.settings, opening)
-            return encoded.take(video, prune_anew, opening)
+            return encoded.take(video, request.settings, prune_anew, opening)
 
-        state.videos.append((yield from _staged(opened, request.stopped)))
+        state.media.append((yield from _staged(opened, request.stopped)))
     state.prompt = encoded.processor.render(
         messages,
-        [video.slots for video, _ in state.videos],
+        [medium.slots for medium, _ in state.media],
         add_system_prompt=request.settings.system_prompt,
         add_generation_prompt=True,
     )
@@ -287,8 +293,9 @@ def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, 
 def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
     """The prompt with its media as the prefill wants them."""
     prompt, now = cast(Prompt, state.prompt), cast(ModelFingerprint, state.now)
-    spans = prompt.spans
-    runs = accumulate(len(video.slots) for video, _ in state.videos)
+    filled = [medium for medium, _ in state.media if medium.slots.in_order]
+    spans = sorted(prompt.spans + prompt.sounds)
+    runs = accumulate(len(medium.slots.in_order) for medium in filled)
     ends = tuple(sum(spans[count - 1]) for count in runs)
     limit = model.config.text_config.max_position_embeddings
     if len(prompt.ids) >= limit:
@@ -303,17 +310,15 @@ def _question(model, processor, request: Request, state: ReplyState) -> Prepared
                 if moving
                 else "Lower the token budget, or show fewer pictures."
                 if state.videos
+                else "Shorten the sound, or let it have fewer tokens."
+                if state.media
                 else "Shorten the text, or leave earlier turns out."
             )
         )
 
-    def embeds(index: int) -> torch.Tensor:
-        video = state.videos[index][0]
-        with torch.no_grad():
-            return model.visual_tokens(video.features_MD, (video.grid,), video.keep.keep_M)
-
-    keys = tuple(video.answer_key for video, _ in state.videos)
-    return PreparedPrompt(prompt.ids, ends, keys, embeds, now.model)
+    keys = tuple(medium.answer_key for medium in filled)
+    embeds = [partial(slot_embeds, model, medium) for medium in filled]
+    return PreparedPrompt(prompt.ids, ends, keys, lambda index: embeds[index](), now.model)
 
 
 def _within_context(model, question: PreparedPrompt, decoding: Decoding) -> Decoding:
@@ -333,6 +338,7 @@ def end_tokens(model, processor) -> frozenset[int]:
 def _reply(model, request: Request, state: ReplyState) -> Reply:
     total_s = time.perf_counter() - state.started
     fresh = [video for video, reused in state.videos if not reused]
+    sounds = [sound for medium, _ in state.media if (sound := sound_of(medium))]
     if model.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(model.device)
     else:
@@ -351,11 +357,15 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         prefill_s=0.0 if state.prompt_s is None else first_token_s - state.prompt_s,
         encoded_clips=sum(video.ledger.encoded_clips for video in fresh),
         reused_clips=len(state.videos) - len(fresh),
+        sound_tokens=sum(sound.tokens.num_tokens for sound in sounds),
+        hear_s=sum(sound.hear_s for sound in sounds),
         first_token_s=first_token_s,
         total_s=total_s,
         peak_memory_bytes=peak,
     )
     media = {key: value for key, value in asdict(request.settings).items() if key in MEDIA_SETTINGS}
+    if request.settings.sound is not None:
+        media["sound"] = request.settings.sound.hear
     return Reply(
         text=state.text,
         token_ids=tuple(state.token_ids),
@@ -364,23 +374,26 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         ledger=ledger,
         stopped=state.stopped,
         truncated=state.truncated,
-        notes=(*request.notes, *_notes([video for video, _ in state.videos])),
+        notes=(*request.notes, *_notes([medium for medium, _ in state.media])),
         model=(state.now and state.now.model) or "",
         seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
 
 
-def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
-    """What is to be known of how the clips were seen: once for each clip, named where several."""
+def _notes(media: Sequence[EncodedVideo | EncodedSound]) -> list[str]:
+    """What is to be known of how media were seen and heard: once for each, named where several."""
     told: dict[tuple, int] = {}
-    for video in videos:
-        own = list(video.notes)
-        if video.made.encoder == HANDED_OVER:
+    for medium in media:
+        own = list(medium.notes)
+        if isinstance(medium, EncodedSound):
+            told.setdefault((medium.source, tuple(own)), len(told) + 1)
+            continue
+        if medium.made.encoder == HANDED_OVER:
             own.append("The features are those that were handed over, not the encoder's.")
-        if video.has_own_keep:
+        if medium.has_own_keep:
             own.append("The mask is the one that was handed over, not the pruner's.")
-        told.setdefault((video.clip.source, tuple(own)), len(told) + 1)
+        told.setdefault((medium.clip.source, tuple(own)), len(told) + 1)
     names = [Path(source).name for source, _ in told]
     if len(told) == 1:
         return [note for _, own in told for note in own]
@@ -392,19 +405,34 @@ def _notes(videos: Sequence[EncodedVideo]) -> list[str]:
 
 
 def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
-    first_slots = iter(state.prompt.spans if state.prompt else ())
-    return tuple(
-        VisualContext(
-            times_s=video.clip.times_s,
-            tokens_per_step=video.tokens.tokens_per_step,
-            kept_per_step=video.slots.counts,
-            frames=video.tokens.frames,
-            first_slots=tuple(first for first, _ in islice(first_slots, len(video.slots.counts))),
-            key=video.key,
-            keep_bits=np.packbits(video.keep.keep_M.numpy()).tobytes(),
+    prompt = state.prompt or Prompt(text="", ids=[], labels=[])
+    first_slots, sounds = (first for first, _ in prompt.spans), iter(prompt.sounds)
+    found = []
+    for medium, _ in state.media:
+        heard = sound_of(medium)
+        sound = None
+        if heard is not None:
+            runs = tuple(islice(sounds, sum(map(bool, medium.slots.sounds))))
+            sound = SoundContext(
+                tokens=heard.tokens, runs=runs, key=heard.key, track=heard.length.track
+            )
+        if isinstance(medium, EncodedSound):
+            found.append(
+                VisualContext(times_s=None, tokens_per_step=0, kept_per_step=(), sound=sound)
+            )
+            continue
+        context = VisualContext(
+            times_s=medium.clip.times_s,
+            tokens_per_step=medium.tokens.tokens_per_step,
+            kept_per_step=medium.slots.counts,
+            frames=medium.tokens.frames,
+            first_slots=tuple(islice(first_slots, len(medium.slots.counts))),
+            key=medium.key,
+            keep_bits=np.packbits(medium.keep.keep_M.numpy()).tobytes(),
+            sound=sound,
         )
-        for video, _ in state.videos
-    )
+        found.append(context)
+    return tuple(found)
 
 
 MEDIA_SETTINGS = ("fps", "max_frames", "budget_tokens", "sampling", "prune")

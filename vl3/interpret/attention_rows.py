@@ -22,6 +22,7 @@ class QK:
     Shapes: q_HLC - queries of the positions from `first` on
             k_HLC - keys of all positions; fewer heads than q where heads share keys
     causal: no position sees a later one; window: nor one this far back (None: all)
+    leading: positions before the patches of a frame, such as a class token's
     """
 
     q_HLC: torch.Tensor
@@ -30,6 +31,7 @@ class QK:
     first: int = 0
     causal: bool = True
     window: int | None = None
+    leading: int = 0
 
     @property
     def heads(self) -> int:
@@ -102,17 +104,19 @@ def token_row(qk: QK, places: ArrayLike, per_cell: int, heads: Sequence[int]) ->
     """
     cell_P = torch.as_tensor(places, device=qk.k_HLC.device)
     row_Q = (cell_P[:, None] * per_cell + torch.arange(per_cell, device=cell_P.device)).flatten()
-    return _by_token(weights(qk, row_Q, heads), per_cell).mean(dim=1)
+    weight_HQN = weights(qk, row_Q + qk.leading, heads)[..., qk.leading :]
+    return _by_token(weight_HQN, per_cell).mean(dim=1)
 
 
 def frame_sinks(layers: Sequence[QK], per_token: int) -> torch.Tensor:
     """Sinks of the vision encoder in one frame, for patches spread over it: bool [M]."""
-    length = layers[0].k_HLC.shape[1]
+    leading = layers[0].leading
+    length = layers[0].k_HLC.shape[1] - leading
     row_Q = torch.arange(0, length, -(-length // MOST_PATCHES), device=layers[0].k_HLC.device)
     weight_QM = torch.zeros(len(row_Q), length // per_token, device=row_Q.device)
     for qk in layers:
-        for part, weight_HQN in in_chunks(qk, row_Q):
-            weight_QM[part] += _by_token(weight_HQN.mean(dim=0), per_token)
+        for part, weight_HQN in in_chunks(qk, row_Q + leading):
+            weight_QM[part] += _by_token(weight_HQN.mean(dim=0)[:, leading:], per_token)
     return sinks(weight_QM)
 
 

@@ -2,7 +2,8 @@
 
 The language model calls whatever attention its configuration names; for the time of a replay that
 is a name of ours, registered with transformers, behind which stands the function given. The vision
-encoder has a module that q and k enter, where a hook is enough.
+encoder has a module that q and k enter, and towers of transformers layers that give them: hooks are
+enough there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -19,6 +21,8 @@ from transformers.masking_utils import sdpa_mask
 from vl3.interpret.attention_rows import QK
 from vl3.interpret.replay_input import ReplayInput
 from vl3.values import Grid
+from vl3.vision.encoder import VisionEncoder
+from vl3.vision.towers import VisionTower
 
 NAME = "vl3_trace"
 STANDS_FOR = {"sdpa", "eager", "vl3_grouped", "flash_attention_2", "flash_attention_3"}
@@ -83,7 +87,8 @@ def embedded(model, scene: ReplayInput, ids: Sequence[int]) -> torch.Tensor:
     """Token and visual embeddings of the replay, [1, L, E]."""
     ids_BL = torch.tensor([ids], device=model.device)
     text_BLE = model.get_input_embeddings()(ids_BL)
-    return model.splice(ids_BL, text_BLE, scene.embeds()) if len(scene.slot_K) else text_BLE
+    is_filled = len(scene.slot_K) or len(scene.sound_K)
+    return model.splice(ids_BL, text_BLE, scene.embeds()) if is_filled else text_BLE
 
 
 @torch.no_grad()
@@ -93,22 +98,47 @@ def vision(model, pixels_NP: torch.Tensor, grid: Grid, layers: Sequence[int]) ->
     Frames never see each other, so one frame is all that has to be encoded again.
     """
     kept: dict[int, QK] = {}
-
-    def keep(layer: int) -> Callable:
-        def hook(_module, inputs) -> None:
-            q_HLC, k_HLC = (x_NHC.transpose(0, 1).contiguous() for x_NHC in inputs[:2])
-            scale = q_HLC.shape[-1] ** -0.5
-            kept[layer] = QK(q_HLC=q_HLC, k_HLC=k_HLC, scale=scale, causal=False)
-
-        return hook
-
-    hooks = [
-        model.vision.blocks[layer].attention.attend.register_forward_pre_hook(keep(layer))
-        for layer in layers
-    ]
+    watch = _watch_tower if isinstance(model.vision, VisionTower) else _watch_encoder
+    hooks = [hook for layer in layers for hook in watch(model.vision, layer, kept)]
     try:
         model.vision(pixels_NP.to(model.device), (grid,))
     finally:
         for hook in hooks:
             hook.remove()
     return kept
+
+
+def _watch_encoder(encoder: VisionEncoder, layer: int, kept: dict[int, QK]) -> list:
+    """Hooks that keep what enters the attention of a layer of the any-resolution encoder."""
+
+    def hook(_module, inputs) -> None:
+        q_HLC, k_HLC = (x_NHC.transpose(0, 1).contiguous() for x_NHC in inputs[:2])
+        scale = q_HLC.shape[-1] ** -0.5
+        kept[layer] = QK(q_HLC=q_HLC, k_HLC=k_HLC, scale=scale, causal=False)
+
+    block: Any = encoder.blocks[layer]
+    return [block.attention.attend.register_forward_pre_hook(hook)]
+
+
+def _watch_tower(tower: VisionTower, layer: int, kept: dict[int, QK]) -> list:
+    """Hooks that keep queries and keys of a layer of a tower of transformers."""
+    attention: Any = tower.blocks[layer].self_attn
+    found: dict[str, torch.Tensor] = {}
+
+    def hook(name: str) -> Callable:
+        def keep(_module, _inputs, x_TLD) -> None:
+            (x_LD,) = x_TLD  # of the one frame
+            found[name] = x_LD.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1).contiguous()
+            if len(found) == 2:
+                scale, leading = attention.scale, tower.kind.leading
+                q_HLC, k_HLC = found["q"], found["k"]
+                kept[layer] = QK(
+                    q_HLC=q_HLC, k_HLC=k_HLC, scale=scale, causal=False, leading=leading
+                )
+
+        return keep
+
+    return [
+        attention.q_proj.register_forward_hook(hook("q")),
+        attention.k_proj.register_forward_hook(hook("k")),
+    ]

@@ -19,7 +19,8 @@ class ReplayInput:
     key: digest of everything below
     text: gives the text of the first n tokens of the answer
     slot_K: position of every visual token in the prompt; cells has their places
-    embeds: gives the visual tokens [K, E]
+    sound_K: position of every token of sound
+    embeds: gives what fills all slots, in the prompt's order, [K, E]
     frame: gives patches [N, P] and grid of one frame, by numbers of clip and frame
     is_lasting: whether what is recorded of it holds for the next look
     notes: what a person must know of the replay, one sentence each
@@ -30,6 +31,7 @@ class ReplayInput:
     answer_ids: tuple[int, ...]
     text: Callable[[int], str]
     slot_K: np.ndarray
+    sound_K: np.ndarray
     cells: TokenLayout
     embeds: Callable[[], torch.Tensor]
     frame: Callable[[int, int], tuple[torch.Tensor, Grid]]
@@ -50,8 +52,9 @@ class ReplayInput:
 
     @property
     def first_text_row(self) -> int:
-        """The first position after the last visual token."""
-        return int(self.slot_K[-1]) + 1 if len(self.slot_K) else 0
+        """The first position after the last visual token and the last of sound."""
+        ends = [int(slots[-1]) + 1 for slots in (self.slot_K, self.sound_K) if len(slots)]
+        return max(ends, default=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

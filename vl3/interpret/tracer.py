@@ -165,7 +165,7 @@ class Tracer:
                 "with cells.slot"
             )
         tokens = _chosen("tokens", tokens, len(cells))
-        deep = _chosen("layers", layers, config.num_hidden_layers)
+        deep = _chosen("layers", layers, len(self.model.vision.blocks))
         wide = _chosen("heads", heads, config.num_attention_heads)
         _check_size((len(deep), len(wide), len(tokens), len(cells)))
         weight_IHQK = np.zeros((len(deep), len(wide), len(tokens), len(cells)), np.float32)
@@ -177,7 +177,7 @@ class Tracer:
                 qk = self._recorded_frame((scene.key, clip, frame), pixels_NP, grid, deep)
                 slot_M = cells.slots[clip][frame].ravel()
                 kept_M = slot_M != ABSENT
-                places = np.flatnonzero(slot_M == token)
+                places = np.flatnonzero(slot_M == cells.first_at(token))
                 for into, layer in enumerate(deep):
                     weight_HM = token_row(qk[layer], places, grid.merge**2, wide).cpu().numpy()
                     weight_MH = weight_HM[:, kept_M].T / len(frames)

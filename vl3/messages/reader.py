@@ -7,9 +7,11 @@ OpenAI, rows of an Arrow table with a null for every absent key):
     {"type": "text", "text"}
     {"type": "image", "image": source, "timestamp"}
     {"type": "video", "video": source, and of VIDEO_OPTIONS what is given}
+    {"type": "audio", "audio": source, "start", "end"}
 
 A source is a path, a file: or data: URL, bytes, a picture, an array or tensor, a Clip or, of a
-video, a list of pictures; a part without one stands for a medium that is known elsewhere. Reading
+video, a list of pictures; of sound a path, a URL, bytes, a Sound or (samples, rate). A part without
+one stands for a medium that is known elsewhere. Reading
 what has been read gives the same again. Every key is used or refused: nothing that was written is
 dropped without a word. No file is touched here.
 """
@@ -22,67 +24,21 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
-from vl3.arguments import choice, did_you_mean, number, shown, whole
-
-# What is written: what it means. "developer" is OpenAI's newer name for the system.
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "stream": "stream",
-}
-MEANT = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-
-TYPES = {
-    "text": "text",
-    "input_text": "text",
-    "output_text": "text",
-    "image": "image",
-    "image_url": "image",
-    "input_image": "image",
-    "video": "video",
-    "video_url": "video",
-    "input_video": "video",
-    "audio": "audio",
-    "audio_url": "audio",
-    "input_audio": "audio",
-}
-KINDS = ("image", "video", "audio")
-OWN_SOURCES = {kind: (kind, f"{kind}_url", f"{kind}_path", f"input_{kind}") for kind in KINDS}
-ANY_SOURCES = ("path", "url", "bytes", "base64", "frames")
-
-VIDEO_OPTIONS = {
-    "fps": "fps",
-    "max_frames": "max_frames",
-    "num_frames": "num_frames",
-    "nframes": "num_frames",
-    "start": "start",
-    "start_time": "start",
-    "video_start": "start",
-    "end": "end",
-    "end_time": "end",
-    "video_end": "end",
-    "mode": "mode",
-    "sample_fps": "sample_fps",
-    "timestamps": "timestamps",
-    "times": "timestamps",
-}
-FRAME_TIMES = {"sample_fps", "timestamps", "times"}
-IMAGE_OPTIONS = {"timestamp": "timestamp", "time": "timestamp", "timestamps": "timestamp"}
-OPTIONS = {"image": IMAGE_OPTIONS, "video": VIDEO_OPTIONS}
-
-# Keys of peers for what is decided elsewhere here, and where.
-SIZE = "the size follows from the token budget (budget_tokens)"
-ELSEWHERE = dict.fromkeys(
-    ("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width", "detail"), SIZE
-) | {
-    "min_frames": "fps, max_frames or num_frames say how many frames are taken",
-    "raw_fps": "fps says how many frames a second are taken, sample_fps how many there are",
-    "file_id": "files of a service are not read; give a path or a data: URL",
-}
-AS_HERE = {"detail": ("auto", "high", "original")}  # asks for what is done anyway
-LABELS = {"id", "uuid", "index", "name", "metadata", "options", "annotations", "cache_control"}
+from vl3.arguments import choice, did_you_mean, number, shown, switch, whole
+from vl3.messages.keys import (
+    ANY_SOURCES,
+    AS_HERE,
+    ELSEWHERE,
+    FRAME_TIMES,
+    KINDS,
+    LABELS,
+    MEANT,
+    OPTIONS,
+    OWN_SOURCES,
+    ROLES,
+    TYPES,
+    WAVES,
+)
 
 LARGEST = 1e15  # of a number in a message: beyond it arithmetic on times is not exact
 FASTEST_FPS = 1000
@@ -160,9 +116,6 @@ def read_part(part: str | dict, unused: Unused = refuse) -> dict:
     kind = _kind(part, given)
     if kind == "text":
         return _text(part, given, unused)
-    if kind == "audio":  # named so that callers can refuse it
-        named = next((given[key] for key in given if key != "type"), None)
-        return {"type": kind} | ({} if named is None else {kind: named})
     source, rest = _source(kind, given)
     found = _options(kind, rest, unused)
     return {"type": kind} | ({} if source is None else {kind: source}) | found
@@ -266,7 +219,7 @@ def _kind(part: dict, given: dict) -> str:
         if isinstance(kind, str) and kind in TYPES:
             return TYPES[kind]
         near = did_you_mean(kind, TYPES)
-        raise ValueError(f"a part is of type text, image or video - got {shown(kind)}{near}")
+        raise ValueError(f"a part is of type text, image, video or audio - got {shown(kind)}{near}")
     found = [k for k in KINDS if any(key in given for key in OWN_SOURCES[k])]
     if "text" in given or (not found and isinstance(part.get("text"), str)):
         found.append("text")
@@ -275,7 +228,9 @@ def _kind(part: dict, given: dict) -> str:
     if found:
         raise ValueError(f"one part holds {' and '.join(found)}; write a part for each")
     near = next(filter(None, (did_you_mean(key, (*TYPES, "type")) for key in given)), "")
-    raise ValueError(f"a part says its type, text, image or video - got {_keys(given)}{near}")
+    raise ValueError(
+        f"a part says its type, text, image, video or audio - got {_keys(given)}{near}"
+    )
 
 
 def _text(part: dict, given: dict, unused: Unused) -> dict:
@@ -310,7 +265,9 @@ def _source(kind: str, given: dict) -> tuple[object, dict]:
                 f"{_a(kind)} given as a dict has its path under path - got {_keys(inner)}{near}"
             )
         rest = _joined(inner, rest)
-    if isinstance(source, list | tuple):
+    if kind == "audio":
+        source = _wave(source, rest)
+    elif isinstance(source, list | tuple):
         source = _listed(kind, list(source), rest)
     if kind == "video":
         _check_times(source, rest)
@@ -319,15 +276,37 @@ def _source(kind: str, given: dict) -> tuple[object, dict]:
 
 def _taken(kind: str, rest: dict) -> object:
     """Takes the source out of the keys; bytes before the name that a table keeps beside them."""
-    keys = [key for key in (*OWN_SOURCES[kind], *ANY_SOURCES) if key in rest]
-    if set(keys) == {"bytes", "path"}:
-        keys = ["bytes", "path"]
+    names = (*OWN_SOURCES[kind], *ANY_SOURCES, *(WAVES if kind == "audio" else ()))
+    keys = [key for key in names if key in rest]
+    if "path" in keys and (content := {"bytes", "array"} & set(keys)):
+        keys = [*content, "path"]
     elif len(keys) > 1:
         raise ValueError(f"{_a(kind)} has one source - got {', '.join(keys)}")
     sources = [rest.pop(key) for key in keys]
-    if keys == ["base64"]:
+    if keys in (["base64"], ["data"]):
         return f"data:;base64,{sources[0]}" if isinstance(sources[0], str) else sources[0]
     return sources[0] if sources else None
+
+
+def _wave(source: object, rest: dict) -> object:
+    """The source of a sound; samples with their rate, which a file says itself."""
+    rates = [rest.pop(key) for key in ("sampling_rate", "rate") if key in rest]
+    rest.pop("format", None)  # of OpenAI's: files say it themselves
+    if isinstance(source, list | tuple) and len(source) == 2 and hasattr(source[0], "ndim"):
+        source, rate = source
+        rates.append(rate)
+    if not hasattr(source, "ndim"):
+        if rates and source is not None:
+            raise ValueError("a file says its own sampling_rate; leave it out")
+        if isinstance(source, list | tuple):
+            raise ValueError(
+                f"samples of sound are an array with its rate, (samples, 16000) - got "
+                f"{shown(source)}"
+            )
+        return source
+    if len(rates) != 1:
+        raise ValueError("samples come with one rate: (samples, 16000), or sampling_rate")
+    return source, number("sampling_rate", rates[0], above=0, unit="samples a second")
 
 
 def _joined(inner: dict, outer: dict) -> dict:
@@ -390,6 +369,8 @@ def _value(name: str, key: str, value: object) -> object:
         return whole(key, value, low=1)
     if name == "mode":
         return choice(key, value, ("exact", "official"))
+    if name == "sound":
+        return switch(key, value)
     if name == "timestamps":
         times = _times(key, value)
         if all(type(each) is float and abs(each) <= LARGEST for each in times):

@@ -38,18 +38,24 @@ class MicroBatch:
         return int((self.inputs["sample_BL"] >= 0).sum())
 
 
-def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroBatch:
+BLANK = Grid(frames=1, rows=1, cols=1, merge=1)
+
+
+def collate(
+    samples: Sequence[Sample], pad_id: int, patch_values: int, blank: Grid = BLANK
+) -> MicroBatch:
     """The samples packed into as few rows as hold them, each as long as the longest sample.
 
     Without any picture an empty one goes in, of which no token is used: processes that share the
     vision encoder's gradients must all run it.
+    blank: its grid, as of ProcessorSettings
     """
     rows = pack(samples) or [[]]
     B, L = len(rows), max([1, *(len(sample.ids_L) for sample in samples)])
     ids, labels = torch.full((B, L), pad_id), torch.full((B, L), IGNORE)
     positions = torch.zeros(B, L, dtype=torch.long)
     sample_BL, branch_BL = torch.full((B, L), -1), torch.zeros(B, L, dtype=torch.long)
-    answers, pixels, sources, targets = [], [], [], []
+    answers, pixels, sources, targets, sounds = [], [], [], [], []
     owners: list[tuple[str, str]] = []
     grids: list[Grid] = []
     tokens = number = 0
@@ -71,9 +77,11 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
                 sources.append(sample.source_K + tokens)
                 targets.append(sample.targets)
                 tokens += sum(grid.num_tokens for grid in sample.grids)
+            if sample.sound:
+                sounds.append(sample.sound)
     if not pixels:
-        pixels = [torch.zeros(1, patch_values, dtype=torch.uint8)]
-        grids, sources = [Grid(frames=1, rows=1, cols=1, merge=1)], [torch.empty(0).long()]
+        pixels = [torch.zeros(blank.num_patches, patch_values, dtype=torch.uint8)]
+        grids, sources = [blank], [torch.empty(0).long()]
     inputs = {
         "input_ids": ids,
         "labels": labels,
@@ -85,9 +93,20 @@ def collate(samples: Sequence[Sample], pad_id: int, patch_values: int) -> MicroB
         "merge_sizes": torch.tensor([grid.merge for grid in grids]),
         "keep_mask": torch.cat(sources),
     }
+    if sounds:
+        inputs |= join_sounds(sounds)
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
     return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
+
+
+def join_sounds(sounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What the model takes of the sounds of several samples, one after the other."""
+    banks = [bank_AZ for each in sounds for bank_AZ in each["input_features"]]
+    found = {"input_features": torch.nn.utils.rnn.pad_sequence(banks, batch_first=True)}
+    for name in ("feature_lengths", "sound_pieces", "sound_pools"):
+        found[name] = torch.cat([each[name] for each in sounds])
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +128,8 @@ class Step:
 class StepCollator:
     """Samples of a step to its passes: the collate function of the data loader."""
 
-    def __init__(self, pad_id: int, patch_values: int) -> None:
-        self.pad_id, self.patch_values = pad_id, patch_values
+    def __init__(self, pad_id: int, patch_values: int, blank: Grid = BLANK) -> None:
+        self.pad_id, self.patch_values, self.blank = pad_id, patch_values, blank
 
     def __call__(self, items: list) -> Step:
         passes: dict[int, list] = {}
@@ -123,7 +142,8 @@ class StepCollator:
                 members.append(item)
                 cut += item.is_cut
         ready = [
-            collate(passes[number], self.pad_id, self.patch_values) for number in sorted(passes)
+            collate(passes[number], self.pad_id, self.patch_values, self.blank)
+            for number in sorted(passes)
         ]
         return Step(tuple(ready), tuple(bad), cut)
 

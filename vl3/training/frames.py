@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vl3.families.settings import ProcessorSettings
-from vl3.messages.media import MediaPart, content_digest
+from vl3.messages.media import MediaPart
+from vl3.messages.sources import content_digest
 from vl3.values import Clip, Grid
 
 TRIM_EVERY = 64  # writes between two looks at the size of the folder
@@ -46,7 +47,8 @@ class FrameCache:
         return clip
 
     def _key(self, medium: MediaPart, settings: ProcessorSettings, grid: Grid) -> str:
-        chosen = (content_digest(medium.source), sorted(medium.sampling(settings).items()), grid)
+        taken = sorted(medium.sampling(settings).items())
+        chosen = (content_digest(medium.source), taken, grid, settings.square)
         return hashlib.sha256(repr((chosen, medium.kind)).encode()).hexdigest()
 
     def _write(self, file: Path, clip: Clip) -> None:

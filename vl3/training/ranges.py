@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, number, shown, whole
 
-MODULES = ("vision", "connector", "language")
-ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
-BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
+SEEING = ("vision", "connector", "language")  # what every model has
+HEARING = ("ear", "audio_connector")  # what a model with an ear has besides
+MODULES = (*SEEING, *HEARING)
+ADAPTED = (*SEEING, "words")  # what can have adapters; words is the language model's output head
+BLOCKS = ("vision", "language", "ear")  # modules whose blocks can be computed again
 
 
 def _shares(*names: str) -> dict[str, tuple]:
@@ -39,9 +41,11 @@ RANGES = {
         "adapter.width",
         "media.max_frames",
         "media.visual_tokens",
+        "media.sound_tokens",
         "batch.samples",
         "batch.tokens",
         "batch.patches",
+        "batch.pieces",
         "batch.max_tokens",
         "evaluate.every",
         "evaluate.samples",
@@ -50,11 +54,13 @@ RANGES = {
     **_counts(
         "nano.encoder_steps",
         "nano.spatial_images",
+        "nano.sounds",
         "least_steps",
         "remember",
         "workers",
         "world.seconds",
         "world.sprites",
+        "world.sounds",
         low=0,
     ),
     **_counts("world.sizes_px", low=28),
@@ -69,6 +75,10 @@ RANGES = {
         "world.shaky",
         "world.noisy",
         "world.rescaled",
+        "world.sound",
+        "world.alone",
+        "world.voices",
+        "world.hum",
     ),
     **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
     **{
@@ -77,6 +87,8 @@ RANGES = {
             "rates.vision",
             "rates.connector",
             "rates.language",
+            "rates.ear",
+            "rates.audio_connector",
             "rates.adapter",
             "media.cache_gb",
             "optim.weight_decay",

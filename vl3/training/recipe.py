@@ -23,6 +23,8 @@ class Start:
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
     nano: true: an untrained nano with a tokenizer made for the toy world
+    ear: for a model without one: BEATs' .pt file, a folder of Whisper, or nano-whisper or
+        nano-beats for an untrained small one; the connector between ear and language model is new
     quantize: 4-bit or 8-bit linears in the (then frozen) language model
     """
 
@@ -30,6 +32,7 @@ class Start:
     vision: str | None = None
     language: str | None = None
     nano: bool = False
+    ear: str | None = None
     quantize: Literal["nf4", "int8"] | None = None
 
 
@@ -40,6 +43,8 @@ class Rates:
     vision: rate of the vision encoder
     connector: rate of the layers between encoder and language model
     language: rate of the language model
+    ear: rate of what turns sound into features
+    audio_connector: rate of the layers between ear and language model
     adapter: rate of the low-rank adapters
     Source: official train.py, where a learning rate left out freezes.
     """
@@ -47,6 +52,8 @@ class Rates:
     vision: float | None = None
     connector: float | None = None
     language: float | None = None
+    ear: float | None = None
+    audio_connector: float | None = None
     adapter: float | None = None
 
 
@@ -87,6 +94,11 @@ class World:
     noisy: share of clips with noise
     rescaled: share of clips drawn large and made smaller
     sizes_px: height and width of the pictures, one of the pairs for each scene
+    sound: share of clips with sound; the others are silent
+    alone: share of those that are heard without their picture
+    sounds: fewest and most sounds in a clip with sound
+    voices: share of sounds that are spoken digits
+    hum: share of clips with sound that have a hum behind it
     """
 
     seconds: list[int] = field(default_factory=lambda: [0, 0])
@@ -100,6 +112,11 @@ class World:
     noisy: float = 0.0
     rescaled: float = 0.0
     sizes_px: list[list[int]] = field(default_factory=lambda: [[112, 112]])
+    sound: float = 0.0
+    alone: float = 0.0
+    sounds: list[int] = field(default_factory=lambda: [0, 3])
+    voices: float = 0.0
+    hum: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -135,6 +152,10 @@ class Media:
     video_merge: the same for the frames of a video
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
+    sound: whether sounds and the tracks of videos are heard, by a model with an ear
+    sound_tokens: most tokens of sound of a sample; of more, neighbours are joined
+    sound_order: where the sound of a video stands; interleave between the frames, chunk after the
+        frames of two seconds, append after the last frame
     cache_gb: decoded frames kept on disk between epochs, in the folder of the run; 0 keeps none
     """
 
@@ -144,6 +165,9 @@ class Media:
     video_merge: int | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
+    sound: bool | None = None
+    sound_tokens: int | None = None
+    sound_order: Literal["interleave", "chunk", "append"] | None = None
     cache_gb: float = 0.0
 
 
@@ -154,6 +178,7 @@ class Batch:
     samples: samples of one optimizer step, over all processes
     tokens: most language tokens of one forward pass; a step is cut into as many as it needs
     patches: most vision patches of one forward pass
+    pieces: most pieces of sound of one forward pass, of 30 s each with Whisper and BEATs
     max_tokens: longest sample
     overlong: what becomes of longer samples; skip leaves them out, truncate learns their first
         max_tokens tokens where these hold all pictures and something to learn
@@ -162,6 +187,7 @@ class Batch:
     samples: int = 128
     tokens: int = 16384
     patches: int = 65536
+    pieces: int = 64
     max_tokens: int = 16384
     overlong: Literal["skip", "truncate"] = "skip"
 
@@ -217,11 +243,15 @@ class Nano:
         encoder
     spatial_images: images of the toy world per step on which the encoder goes on learning to see
     temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
+    sounds: sounds of the toy world per step on which the ear learns to hear
     """
 
     encoder_steps: int = 0
     spatial_images: int = 0
     temporal_loss: bool = False
+    sound_words: bool = False
+    sounds: int = 0
 
 
 @dataclass(kw_only=True)
@@ -247,8 +277,8 @@ class Recipe:
     nano: what only the curriculum of the bundled model needs
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
-    checkpointing: modules, of vision and language, whose blocks are computed again in the backward
-        pass, which saves memory and takes a third more time
+    checkpointing: modules, of vision, language and ear, whose blocks are computed again in the
+        backward pass, which saves memory and takes a third more time
     workers: processes that read samples; 0 reads them between the steps
     save_every: steps between two checkpoints
     keep: checkpoints that stay, the last ones
@@ -302,8 +332,9 @@ def check(recipe: Recipe) -> None:
     if (rates["adapter"] is None) != (recipe.adapter is None):
         raise ValueError("rates.adapter and adapter go together: name both or neither")
     if recipe.adapter:
-        if not recipe.start.model:
+        if not recipe.start.model or recipe.start.ear:
             made_of = "start.nano" if recipe.start.nano else "start.vision and start.language"
+            made_of = "start.ear" if recipe.start.ear else made_of
             raise ValueError(
                 f"an adapter needs a base that can be loaded again, and what {made_of} makes is in "
                 "this run only; train it without adapter first (rates.connector is enough), then "
@@ -341,18 +372,33 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_world(name: str, world: World, prefix: str) -> None:
+    from vl3.toyworld.hearing import HEARD_FAMILIES, SILENT_FAMILIES, SOUND_FAMILIES
     from vl3.toyworld.questions import FAMILIES
 
-    for setting, (low, high) in (("seconds", world.seconds), ("sprites", world.sprites)):
+    ranges = {"seconds": world.seconds, "sprites": world.sprites, "sounds": world.sounds}
+    for setting, (low, high) in ranges.items():
         if low > high:
             raise ValueError(
                 f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
             )
     for family in world.families:
-        choice(f"a family of data set {name!r}", family, FAMILIES)
-    if not any(world.families.values()):
+        choice(f"a family of data set {name!r}", family, FAMILIES | SOUND_FAMILIES)
+    asked = {family for family, weight in world.families.items() if weight}
+    if not asked:
         raise ValueError(
             f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
+        )
+    if world.sound and not world.seconds[0]:
+        raise ValueError(f"{prefix}.sound needs clips: give {prefix}.seconds, e.g. [3, 10]")
+    if world.sound < 1 and asked.isdisjoint({*FAMILIES, *SILENT_FAMILIES}):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its clips without sound: set {prefix}.sound to 1, "
+            "or name a family like colour or any_sound as well"
+        )
+    if world.sound and world.alone and asked.isdisjoint(HEARD_FAMILIES):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its sounds without picture: set {prefix}.alone to "
+            "0, or name a family like hearing as well"
         )
 
 

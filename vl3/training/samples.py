@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vl3.data.checks import check_hearing
 from vl3.data.records import BadSample, Record
 from vl3.families.settings import ProcessorSettings
 from vl3.messages.media import find_media
-from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium
-from vl3.processor import VL3Processor
+from vl3.pipeline import Planned, Prepared, plan, prepare, read_medium, spelled_out
+from vl3.processor import VL3Processor, sound_tensors
 from vl3.prompt import IGNORE, Prompt
 from vl3.training.frames import FrameCache
 from vl3.values import Grid
@@ -37,13 +38,16 @@ if TYPE_CHECKING:
 class Size:
     """What a sample costs at most.
 
-    tokens: visual ones among them; patches: of all pictures; picture: patches of the largest one
+    tokens: visual ones and those of sound among them; patches: of all pictures; picture: patches of
+    the largest one; pieces: of all sounds, as the ear takes them
     """
 
     tokens: int
     patches: int
     picture: int = 0
     visual: int = 0
+    sound: int = 0
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +58,7 @@ class Sample:
             pixels_NP - uint8 patches of the frames that differ from the frame before them
             grids - their grids; a grid's frames count the differing frames only
             source_K - int64, for each kept cell, of which slots are made, which one of pixels_NP
+            sound - what the model takes of its sounds (vl3.processor.sound_tensors)
             targets - int64 [K, facts], of auxiliary losses by name: what each slot is to know
             is_cut - whether its end was left out to keep within max_tokens
     """
@@ -70,10 +75,13 @@ class Sample:
     source_K: torch.Tensor
     targets: dict[str, torch.Tensor] = field(default_factory=dict)
     is_cut: bool = False
+    sound: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> Size:
-        return Size(len(self.ids_L), sum(grid.num_patches for grid in self.grids))
+        patches = sum(grid.num_patches for grid in self.grids)
+        pieces = len(self.sound["feature_lengths"]) if self.sound else 0
+        return Size(len(self.ids_L), patches, pieces=pieces)
 
 
 def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size:
@@ -87,8 +95,8 @@ def measure(record: Record, processor: VL3Processor, visual_tokens: int) -> Size
     prefix = _shared(prompts) if len(prompts) > 1 else 0
     tokens = prefix + sum(len(prompt.ids) - prefix for prompt in prompts)
     picture = max((grid.patches_per_frame for grid in planned.grids), default=0)
-    patches = sum(grid.num_patches for grid in planned.grids)
-    return Size(tokens, patches, picture, planned.num_tokens)
+    patches = sum(grid.num_patches * grid.copies for grid in planned.grids)
+    return Size(tokens, patches, picture, planned.num_tokens, planned.sound_tokens, planned.pieces)
 
 
 def build(
@@ -112,10 +120,10 @@ def build(
     pixels = torch.empty(0, 0, dtype=torch.uint8)
     fresh: tuple[Grid, ...] = ()
     source_K, targets = torch.empty(0), {}
-    if prepared.media:
+    if prepared.grids:
         keep_M = prepared.keep.keep_M
         pixels, fresh, source_M = _encoded_once(prepared, planned.settings)
-        source_K = source_M[keep_M]
+        source_K = source_M if planned.settings.unpruned else source_M[keep_M]
         found = {loss.name: loss.targets(record, prepared.grids) for loss in losses}
         known = {name: known_MF for name, known_MF in found.items() if known_MF is not None}
         if known and (why := planned.settings.unpruned):
@@ -130,9 +138,11 @@ def build(
     if max_tokens is not None and len(ids) > max_tokens:
         is_cut, kept = True, slice(max_tokens)
         if not (overlong == "truncate" and _may_end(prompts, labels, max_tokens)):
-            raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
+            raise _too_long(record, len(ids), prepared, max_tokens, overlong, planned.settings)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
-    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut)
+    heard = [sound for sound in prepared.heard if sound and sound.num_tokens]
+    sound = sound_tensors(heard) if heard else {}
+    rest: tuple[Any, ...] = (pixels, fresh, source_K.long(), targets, is_cut, sound)
     return Sample(record.id, record.dataset, record.families, *texts, *rest)
 
 
@@ -141,29 +151,43 @@ def _encoded_once(
 ) -> tuple[torch.Tensor, tuple[Grid, ...], torch.Tensor]:
     """As unique_frames; every frame where the connector joins frames and so needs them in place."""
     if settings.unpruned:
-        cells = sum(grid.num_tokens for grid in prepared.grids)
-        return prepared.patches.pixels_NP, prepared.grids, torch.arange(cells)
+        patches = spelled_out(prepared.patches)
+        cells = sum(grid.num_tokens for grid in patches.grids)
+        return patches.pixels_NP, patches.grids, torch.arange(cells)
     return unique_frames(prepared.patches.pixels_NP, prepared.grids)
 
 
 def _may_end(prompts: Sequence[Prompt], labels: Sequence[int], tokens: int) -> bool:
-    """Whether so many first tokens hold every visual span whole, and something to learn."""
-    pictures = max((sum(prompt.spans[-1]) for prompt in prompts if prompt.spans), default=0)
-    return pictures <= tokens and any(label != IGNORE for label in labels[:tokens])
+    """Whether so many first tokens hold every run of slots whole, and something to learn."""
+    media = max(prompt.media_end for prompt in prompts)
+    return media <= tokens and any(label != IGNORE for label in labels[:tokens])
 
 
-def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str) -> BadSample:
-    knobs = "lower media.visual_tokens or raise batch.max_tokens"
+def _too_long(
+    record: Record,
+    tokens: int,
+    prepared: Prepared,
+    most: int,
+    overlong: str,
+    settings: ProcessorSettings,
+) -> BadSample:
+    lower = "lower media.max_frames" if settings.spread else "lower media.visual_tokens"
+    knobs = f"{lower} or raise batch.max_tokens"
     if overlong == "skip":
-        knobs = "lower media.visual_tokens, raise batch.max_tokens or set batch.overlong: truncate"
-    return BadSample("E130", f"{record.id}: {tokens} tokens ({visual} visual) > {most}; {knobs}.")
+        knobs = f"{lower}, raise batch.max_tokens or set batch.overlong: truncate"
+    told = f"{record.id}: {tokens} tokens ({prepared.num_tokens} visual) > {most}; {knobs}."
+    return BadSample("E130", told)
 
 
 def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Planned:
     media = find_media(record.conversations[0])
+    check_hearing(media, processor.settings)
     if any(len(find_media(each)) != len(media) for each in record.conversations[1:]):
         raise BadSample("E110", f"{record.id}: its conversations are not about the same media.")
-    return plan(media, replace(processor.settings, budget_tokens=visual_tokens))
+    settings = processor.settings
+    if not settings.spread:  # else the number of frames is fixed, and so are their tokens
+        settings = replace(settings, budget_tokens=visual_tokens)
+    return plan(media, settings)
 
 
 def thin(prompt: Prompt, processor: VL3Processor, rng: random.Random) -> None:
@@ -172,8 +196,10 @@ def thin(prompt: Prompt, processor: VL3Processor, rng: random.Random) -> None:
     Source: official processor, which thins the silent majority of stream turns at random.
     """
     template = processor.template
-    starts = [template.pieces(template.turn(role)[0])[0] for role in ("stream", "assistant")]
-    silent, speak = map(processor.tokenizer.convert_tokens_to_ids, starts)
+    starts = [template.pieces(template.turn(role)[0]) for role in ("stream", "assistant")]
+    if not all(starts):  # no token of its own begins an answer, and none says to go on watching
+        return
+    silent, speak = (processor.tokenizer.convert_tokens_to_ids(start[0]) for start in starts)
     quiet = [i for i, label in enumerate(prompt.labels) if label == silent]
     spoken = sum(label == speak for label in prompt.labels)
     for index in rng.sample(quiet, max(0, len(quiet) - spoken)):
@@ -199,7 +225,7 @@ def _branches(record: Record, prompts: Sequence[Prompt]) -> tuple[list[int], ...
         length = len(prompt.ids)
         return prompt.ids, prompt.labels, list(range(length)), [1] * length
     prefix = _shared(prompts)
-    if any(prompt.spans and sum(prompt.spans[-1]) > prefix for prompt in prompts):
+    if any(prompt.media_end > prefix for prompt in prompts):
         raise BadSample("E110", f"{record.id}: its conversations do not begin with the same media.")
     ids, labels = list(prompts[0].ids[:prefix]), [IGNORE] * prefix
     positions, branches = list(range(prefix)), [0] * prefix

@@ -19,12 +19,15 @@ from vl3.processor import VL3Processor
 from vl3.settings import PruneSettings
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
+from vl3.training.nano.sound_loss import SoundLoss
 from vl3.training.nano.spatial_loss import SpatialLoss
 from vl3.training.nano.temporal_loss import TemporalLoss
 from vl3.training.ranges import MODULES
 from vl3.training.recipe import Adapter, Recipe
 from vl3.training.remember import Remember
+from vl3.vision.towers import is_tower
 from vl3.weights.assemble import assemble
+from vl3.weights.ears import add_ear, load_ear
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
 from vl3.weights.number_format import LARGE, bfloat16_time
@@ -33,6 +36,7 @@ from vl3.weights.number_format import LARGE, bfloat16_time
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
 }
+TOWER = r"vision\.tower\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
 def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
@@ -48,7 +52,8 @@ def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
     inside, joined = (
         "|".join(map(re.escape, linear_names(parts))) for parts in (layers, [model.connector])
     )
-    return TARGETS | {
+    vision = {"vision": TOWER} if is_tower(model.config.vision_config) else TARGETS
+    return vision | {
         "connector": rf"connector\.({joined})",
         "language": rf"{body}\.\d+\.({inside})",
         "words": head,
@@ -119,6 +124,8 @@ def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryL
         found.append(TemporalLoss(processor.tokenizer))
     if images := recipe.nano.spatial_images:
         found.append(SpatialLoss(processor.tokenizer, images, f"{recipe.seed} sight {recipe.name}"))
+    if sounds := recipe.nano.sounds:
+        found.append(SoundLoss(processor, sounds, f"{recipe.seed} hearing {recipe.name}"))
     if recipe.remember:
         found.append(Remember(processor, recipe.remember, f"{recipe.seed} remember"))
     return found
@@ -146,7 +153,7 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
     if start.nano:
         model, processor = init.untrained(recipe.seed)
         init.train_encoder(model, processor, recipe.nano.encoder_steps if fresh else 0, recipe.seed)
-        return model, processor
+        return model, _with_ear(recipe, model, processor)
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)
         model, processor = assemble(vision, language, dtype=kind, seed=recipe.seed)
@@ -161,9 +168,24 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
                 f"{start.model} is an adapter; merge it first with python -m train_cli export "
                 "--merge-adapters, or resume its run"
             )
+    processor = _with_ear(recipe, model, processor)
     if device.type == "cpu" and model.num_parameters() < LARGE:
         plain_attention(model)
     return model.to(device), processor  # type: ignore[arg-type]  # its decorator hides the method
+
+
+def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3Processor):
+    """The processor of the model, which gets the ear that the recipe starts from.
+
+    Raises: ValueError for rates of an ear that is not there.
+    """
+    if recipe.start.ear:
+        add = init.add_nano_ear if recipe.nano.sound_words else add_ear
+        processor = add(model, processor, load_ear(recipe.start.ear, recipe.seed))
+    for name in ("ear", "audio_connector"):
+        if getattr(recipe.rates, name) and model.ear is None:
+            raise ValueError(f"rates.{name}: this model has no ear; name one under start.ear")
+    return processor
 
 
 def plain_attention(model: VL3ForConditionalGeneration) -> None:
@@ -173,7 +195,7 @@ def plain_attention(model: VL3ForConditionalGeneration) -> None:
 
 def settings_for(recipe: Recipe, processor: VL3Processor):
     media = recipe.media
-    chosen = {
+    chosen: dict[str, Any] = {
         name: value
         for name in ("fps", "max_frames", "image_merge", "video_merge")
         if (value := getattr(media, name)) is not None
@@ -181,6 +203,12 @@ def settings_for(recipe: Recipe, processor: VL3Processor):
     if media.prune is not None:
         own = processor.settings.prune or PruneSettings()
         chosen["prune"] = own if media.prune else None
+    if (heard := processor.settings.sound) is not None:
+        sound = {"hear": media.sound, "tokens": media.sound_tokens, "order": media.sound_order}
+        asked: dict[str, Any] = {name: value for name, value in sound.items() if value is not None}
+        chosen["sound"] = replace(heard, **asked)
+    elif media.sound:
+        raise ValueError("media.sound: this model has no ear; name one under start.ear")
     return replace(processor.settings, **chosen)
 
 

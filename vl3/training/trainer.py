@@ -87,7 +87,9 @@ class VL3Trainer(Trainer):
             model=model,
             args=arguments(recipe, out, min(steps or self.total_steps, self.total_steps), device),
             data_collator=cast(Any, StepCollator)(
-                processor.tokenizer.pad_token_id or 0, 3 * processor.settings.patch**2
+                processor.tokenizer.pad_token_id or 0,
+                3 * processor.settings.patch**2,
+                processor.settings.blank,
             ),
             train_dataset=self.samples,
             eval_dataset=self.held,

@@ -5,11 +5,13 @@ from vl3.video.errors import VideoError
 from vl3.video.images import is_image, read_image
 from vl3.video.probe import Probe, probe
 from vl3.video.reader import Schedule, read, schedule
+from vl3.video.square import Square
 from vl3.video.thumbnails import thumbnails
 
 __all__ = [
     "Probe",
     "Schedule",
+    "Square",
     "VideoError",
     "encode",
     "is_image",

@@ -24,13 +24,22 @@ from vl3.video.decode import (
 )
 from vl3.video.decoder import run
 from vl3.video.errors import VideoError
-from vl3.video.images import Resize, is_animation, resized, resolve_size
+from vl3.video.images import (
+    Resize,
+    Target,
+    check_target,
+    is_animation,
+    resized,
+    resolve_size,
+    shape_of,
+)
 from vl3.video.job import Beat, Link, Picture
 from vl3.video.pixels import Orientation, orientation, stored_rgb
+from vl3.video.square import Square
 from vl3.video.timeline import Timeline, scan
 from vl3.video.watchdog import run_with_watchdog
 
-Size = tuple[int, int] | Callable[[int, int, int], tuple[int, int]] | None
+Size = Target | Callable[[int, int, int], tuple[int, int]] | None
 
 
 def timeline_of(path: Path, timeout_s: float) -> Timeline:
@@ -95,9 +104,9 @@ def _gathered(
     frames_TYX3, losses = None, DecodeErrors()
     given: dict[int, int] = {}
 
-    def fit(height_px: int, width_px: int) -> tuple[int, int]:
+    def fit(height_px: int, width_px: int) -> Target:
         target = resolve_size(size, len(wanted), height_px, width_px)
-        limits.check_read(shown_name(path), len(wanted), *target)
+        limits.check_read(shown_name(path), len(wanted), *shape_of(target))
         return target
 
     area_px = timeline.header.area_px if timeline.header else limits.PICTURE_PIXELS
@@ -107,7 +116,7 @@ def _gathered(
             continue
         if frames_TYX3 is None:
             target = fit(*found.shown_px) if native else found.pixels_YX3.shape[:2]
-            frames_TYX3 = np.empty((len(wanted), *target, 3), np.uint8)
+            frames_TYX3 = np.empty((len(wanted), *shape_of(target), 3), np.uint8)
         frames_TYX3[place[found.wanted]] = resize(found.pixels_YX3, target)
         given[found.wanted] = found.index
         if on_frame:
@@ -120,14 +129,14 @@ def _gathered(
 class _Shape:
     """How stored pictures become the ones given, settled by the first of them.
 
-    size: height and width, None for their own, or who knows it: "asked for", the caller; "native",
-    the caller as well, who resizes them then
+    size: height and width, a Square, None for their own, or who knows it: "asked for", the caller;
+    "native", the caller as well, who resizes them then
     """
 
     def __init__(self, name: str, size: Any, num_frames: int, link: Link) -> None:
         self._name, self._size, self._num_frames, self._link = name, size, num_frames, link
         self._turn: Orientation | None = None
-        self._target: tuple[int, int] | None = None
+        self._target: Target | None = None
 
     def fit(self, upright_YX3: np.ndarray, shown_px: tuple[int, int]) -> np.ndarray:
         if self._size == "native":
@@ -136,9 +145,13 @@ class _Shape:
             self._target = self._link.ask(*shown_px)
         if self._target is None:
             self._target = self._size or shown_px
-            limits.check_read(self._name, self._num_frames, *self._target)
+            limits.check_read(self._name, self._num_frames, *shape_of(self._target))
+            if isinstance(self._target, Square):
+                check_target(self._name, self._target, *shown_px)
         if upright_YX3.shape[:2] == self._target:
             return upright_YX3
+        if isinstance(self._target, Square) and upright_YX3.shape[:2] != shown_px:
+            upright_YX3 = resized(upright_YX3, shown_px)  # pixels of the file that are not square
         return resized(upright_YX3, self._target)
 
     def turn(self, shown: DecodedFrame) -> Orientation:

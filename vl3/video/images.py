@@ -27,6 +27,7 @@ from vl3.video.header_cache import once_per_file
 from vl3.video.heif import heif_rgb, heif_size, is_heif
 from vl3.video.job import Link, Picture
 from vl3.video.levels import eight_bits, over_white
+from vl3.video.square import Square, squared
 
 # The limit on pixels is ours (limits.PICTURE_PIXELS); PIL warns below it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -77,8 +78,9 @@ _LETTERS = {
     b"8BPS": "Photoshop",
 }
 
+Target = tuple[int, int] | Square  # (height, width), or the square that a picture is brought to
 # A picture YX3 at (height, width), as `resized` gives it.
-Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+Resize = Callable[[np.ndarray, Any], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,10 @@ def _header(path: Path) -> PictureHeader | None:
         return PictureHeader(name, frames, height, width, _pages(picture))
 
 
-def resized(rgb_YX3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at (height, width), by PIL's bicubic filter on uint8."""
+def resized(rgb_YX3: np.ndarray, size: Target) -> np.ndarray:
+    """The picture at (height, width) or in a square, by PIL's bicubic filter on uint8."""
+    if isinstance(size, Square):
+        return squared(rgb_YX3, size)
     if rgb_YX3.shape[:2] == size:
         return np.ascontiguousarray(rgb_YX3)
     picture = Image.fromarray(np.ascontiguousarray(rgb_YX3))
@@ -175,9 +179,9 @@ def read_image(
     shape or type
     """
 
-    def fit(height_px: int, width_px: int) -> tuple[int, int]:
+    def fit(height_px: int, width_px: int) -> Target:
         target = resolve_size(size, 1, height_px, width_px)
-        limits.check_picture("the size asked for", *target)
+        check_target("the picture", target, height_px, width_px)
         return target
 
     if not isinstance(picture, np.ndarray | Image.Image):
@@ -190,7 +194,7 @@ def read_image(
     return Clip(frames_TYX3=frame_YX3[None], times_s=None, source=source, notes=notes)
 
 
-def _read_file(path: Path, fit: Callable[[int, int], tuple[int, int]], resize: Resize) -> Clip:
+def _read_file(path: Path, fit: Callable[[int, int], Target], resize: Resize) -> Clip:
     # what resizes may need this process, or a GPU
     native, limit_s = resize is not resized, limits.read_deadline_s(path)
     job, area_px = partial(still, path, native), math.prod(image_size(path))
@@ -231,8 +235,24 @@ def image_format(path: Path) -> str:
     return "heic" if is_heif(path) else cast(PictureHeader, picture_header(path)).format
 
 
-def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
-    """(height, width) to resize to: size may be None, a pair, or a callable that gives a pair."""
+def check_target(name: str, target: Target, height_px: int, width_px: int) -> None:
+    """Raises: VideoError - a picture that would become too large on its way to this size"""
+    if not isinstance(target, Square):
+        limits.check_picture("the size asked for", *target)
+    elif target.fit == "pad":
+        limits.check_picture(f"{name}, padded to a square,", *[max(height_px, width_px)] * 2)
+
+
+def shape_of(target: Target) -> tuple[int, int]:
+    """Height and width of what comes of a picture."""
+    return (target.seen_px, target.seen_px) if isinstance(target, Square) else target
+
+
+def resolve_size(size: Any, num_frames: int, height_px: int, width_px: int) -> Target:
+    """What a picture is brought to: size may be None, a pair, a Square, or a callable that gives
+    a pair."""
+    if isinstance(size, Square):
+        return size
     chosen = size(num_frames, height_px, width_px) if callable(size) else size
     if chosen is None:
         return height_px, width_px

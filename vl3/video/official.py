@@ -1,9 +1,10 @@
-"""The frames and stamps of the official VideoLLaMA 3 reader, for parity with published numbers.
+"""The frames and stamps of the official readers, for parity with published numbers.
 
-The official reader runs ffmpeg's fps filter with round=down on the whole clip or on a range given
-as -ss/-t, and reads gif files and ranges under one second by frame number instead. What it gives
-depends on details of ffmpeg 5.1: how a range is trimmed, what ends a stream, how a late first frame
-is filled. They are reproduced here on presentation times; nothing but the frames given is decoded.
+VideoLLaMA 2's counts frames (`piece_frames`). VideoLLaMA 3's runs ffmpeg's fps filter with
+round=down on the whole clip or on a range given as -ss/-t, and reads gif files and ranges under one
+second by frame number instead. What it gives depends on details of ffmpeg 5.1: how a range is
+trimmed, what ends a stream, how a late first frame is filled. They are reproduced here on
+presentation times; nothing but the frames given is decoded.
 
 Source: mm_utils.load_video and load_video_from_ids of VideoLLaMA3; ffmpeg 5.1.9 (vf_fps, trim,
 ffmpeg.c).
@@ -31,7 +32,7 @@ from vl3.video.container import open_video, shown_name
 from vl3.video.decoder import result
 from vl3.video.errors import VideoError
 from vl3.video.job import Link
-from vl3.video.sample import fps_filter_picks, middle_picks, thin
+from vl3.video.sample import fps_filter_picks, middle_picks, piece_middles, thin
 from vl3.video.timeline import Header, Timeline
 
 _US = Fraction(1, 1_000_000)
@@ -78,22 +79,61 @@ def picks(
     return chosen, tuple(times_s)
 
 
+def piece_frames(
+    path: Path, timeline: Timeline, start_time: float | None, end_time: float | None, pieces: int
+) -> list[int]:
+    """Timeline indices that VideoLLaMA 2's reader takes, by the number of each frame.
+
+    Of a gif each once, so that they can be fewer; VideoLLaMA 2 then fills up with black frames.
+    Source: VideoLLaMA2 mm_utils.py (process_video).
+    Raises: VideoError - a range without frames
+    """
+    is_gif = path.suffix == ".gif"
+    video_fps = _GIF_FPS if is_gif else _stated(path, timeline).average_fps
+    first = 0 if start_time is None else max(int(start_time * video_fps) - 1, 0)
+    last = len(timeline) - 1
+    if end_time is not None:
+        last = min(int(end_time * video_fps) - 1, last)
+    if last < first:
+        raise VideoError(
+            f"The official way of sampling takes no frame from {shown_name(path)} in this range; "
+            "choose mode='exact' or a longer range."
+        )
+    found = [first + k for k in piece_middles(last - first + 1, pieces)]
+    return sorted(set(found)) if is_gif else found
+
+
 def expanded(
     frames_TYX3: np.ndarray,
     given: list[tuple[int, int]],
     chosen: list[int],
     times_s: tuple[float, ...],
+    black: int = 0,
 ) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Decoded frames laid out in the order of `chosen`, repetitions included.
+    """Decoded frames laid out in the order of `chosen`, repetitions included, then black ones.
 
+    times_s: of those chosen and of the black ones
     A frame that could not be decoded is left out together with its stamp.
     """
+    if black:
+        shown, shown_s = expanded(frames_TYX3, given, chosen, times_s[:-black])
+        return filled(shown, black), shown_s + times_s[-black:]
     if [asked for asked, _ in given] == chosen:
         return frames_TYX3, times_s
     place = {asked: at for at, (asked, _) in enumerate(given)}
     kept = [k for k, index in enumerate(chosen) if index in place]
     order = [place[chosen[k]] for k in kept]
     return frames_TYX3[order], tuple(times_s[k] for k in kept)
+
+
+def filled(frames_TYX3: np.ndarray, count: int) -> np.ndarray:
+    """The frames and so many black ones after them.
+
+    Source: VideoLLaMA2 mm_utils.py. Difference: they are as wide as the others, not as high.
+    """
+    if not count:
+        return frames_TYX3
+    return np.concatenate([frames_TYX3, np.zeros((count, *frames_TYX3.shape[1:]), np.uint8)])
 
 
 def _by_number(path, timeline, header, start_s, end_s, fps, max_frames):

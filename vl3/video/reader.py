@@ -16,7 +16,7 @@ from vl3.video.decode import DecodeErrors
 from vl3.video.errors import VideoError
 from vl3.video.frames import Size, read_picks, timeline_of
 from vl3.video.images import Resize, kind_of, read_image, resized
-from vl3.video.sample import exact_picks
+from vl3.video.sample import exact_picks, piece_picks
 from vl3.video.timeline import Timeline
 
 
@@ -53,6 +53,7 @@ def schedule(
     end: float | None = None,
     mode: str = "exact",
     timeout_s: float = 30.0,
+    pieces: int | None = None,
 ) -> Schedule:
     """The times `read` will give for the same arguments, from a scan of packets.
 
@@ -63,7 +64,7 @@ def schedule(
     if kind_of(found) == "image":
         return Schedule(times_s=None)
     timeline = timeline_of(found, timeout_s)
-    _, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
+    _, times_s = _picks(found, timeline, fps, max_frames, start, end, mode, pieces)
     return Schedule(
         times_s=times_s,
         duration_s=timeline.duration_s,
@@ -88,6 +89,7 @@ def read(
     on_wait: Callable[[], None] | None = None,
     timeout_s: float = 30.0,
     resize: Resize = resized,
+    pieces: int | None = None,
 ) -> Clip:
     """Frames of a video as upright RGB with their times; a picture gives a clip without time.
 
@@ -97,13 +99,16 @@ def read(
     mode: "exact" - the frame shown at each wanted time, stamped with its own time, at least one,
           none twice; "official" - the frames and stamps of the official reader, which takes the
           last frame of each interval and stamps it with the interval's start
-    size: None for the displayed size, (height, width), or a callable given (number of frames,
-          height, width) that returns it; PIL bicubic right after decoding
+    size: None for the displayed size, (height, width), a vl3.video.Square, or a callable given
+          (number of frames, height, width) that returns it; PIL bicubic right after decoding
     on_frame: called with (done, total) after each frame, in the caller's thread; may raise
     on_wait: called ten times a second while no frame comes, in the caller's thread; what it raises
           ends the reading at once
     timeout_s: how long the decoder may go without progress
     resize: what resizes a picture, in the caller's thread; gives the bits that PIL gives
+    pieces: instead of fps and max_frames, so many frames whatever the length: those shown in the
+          middle of each of so many equal pieces, the same one several times in a short clip. In
+          mode "official" by their numbers, as VideoLLaMA 2's reader takes them
 
     Raises: VideoError - one sentence on what is wrong with the file, the range or a setting
     """
@@ -114,13 +119,14 @@ def read(
     if kind_of(found) == "image":
         return read_image(found, size=size, resize=resize)
     timeline = timeline_of(found, timeout_s)
-    picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode)
+    picks, times_s = _picks(found, timeline, fps, max_frames, start, end, mode, pieces)
     untagged = "bt601" if mode == "official" else "height"
     frames, given, losses = read_picks(
         found, timeline, sorted(set(picks)), size, on_frame, on_wait, timeout_s, untagged, resize
     )
-    if mode == "official":
-        frames, times_s = official.expanded(frames, given, picks, times_s)
+    if mode == "official" or pieces is not None:
+        black = len(times_s) - len(picks)
+        frames, times_s = official.expanded(frames, given, picks, times_s, black)
     else:
         times_s = tuple(timeline.times_s[[index for _, index in given]].tolist())
     return Clip(
@@ -130,6 +136,32 @@ def read(
         lost_frames=losses.lost + timeline.missing_frames,
         notes=(*_notes(timeline), *_lost(losses)),
     )
+
+
+def _pieces(
+    path: Path,
+    timeline: Timeline,
+    start: float | None,
+    end: float | None,
+    mode: str,
+    pieces: int,
+) -> tuple[list[int], tuple[float, ...]]:
+    """What is taken of a clip in so many pieces, and the time of each frame given.
+
+    There are more times than frames taken where black ones follow, under the time of the last.
+    """
+    try:
+        pieces = whole("pieces", pieces, low=1)
+    except ValueError as error:
+        raise VideoError(f"{error}.") from None
+    if mode == "official":
+        picks = official.piece_frames(path, timeline, start, end, pieces)
+    else:
+        start_s, end_s = _range(path, timeline, start, end)
+        start_s = max(start_s, float(timeline.times_s[0]))  # nothing is shown before
+        picks = piece_picks(timeline.times_s, start_s, end_s, pieces)
+    times_s = timeline.times_s[picks].tolist()
+    return picks, tuple(times_s + times_s[-1:] * (pieces - len(picks)))
 
 
 def _notes(timeline: Timeline) -> tuple[str, ...]:
@@ -153,7 +185,11 @@ def _picks(
     start: float | None,
     end: float | None,
     mode: str,
+    pieces: int | None,
 ) -> tuple[list[int], tuple[float, ...]]:
+    """What is taken of a clip, and the time of each frame given."""
+    if pieces is not None:
+        return _pieces(path, timeline, start, end, mode, pieces)
     if mode == "official":
         picks, times_s = official.picks(
             path, timeline, start_time=start, end_time=end, fps=fps, max_frames=max_frames
@@ -164,6 +200,21 @@ def _picks(
                 f"{timeline.duration_s:.2f} s at fps={fps:g}); choose mode='exact' or a higher fps."
             )
         return picks, times_s
+    start_s, end_s = _range(path, timeline, start, end)
+    first_s = float(timeline.times_s[0])
+    # nothing is shown before the first frame
+    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
+    tick_s = float(timeline.time_base)
+    picks = exact_picks(
+        timeline.times_s, end_s, fps, max_frames, start_s, slack_s=min(tick_s / 2, 5e-4) + 1e-6
+    )
+    return picks, tuple(timeline.times_s[picks].tolist())
+
+
+def _range(
+    path: Path, timeline: Timeline, start: float | None, end: float | None
+) -> tuple[float, float]:
+    """Start and end in seconds of a range in which something is shown. Raises: VideoError."""
     length_s, first_s = timeline.duration_s, float(timeline.times_s[0])
     start_s, end_s = start or 0.0, length_s if end is None else min(end, length_s)
     if end_s <= first_s:
@@ -176,13 +227,7 @@ def _picks(
             f"{shown_name(path)} is {length_s:.2f} s long but the range starts at {start_s:g} s; "
             "choose a start before its end."
         )
-    # nothing is shown before the first frame
-    start_s += max(0, math.floor((first_s - start_s) * fps + 1e-6)) / fps
-    tick_s = float(timeline.time_base)
-    picks = exact_picks(
-        timeline.times_s, end_s, fps, max_frames, start_s, slack_s=min(tick_s / 2, 5e-4) + 1e-6
-    )
-    return picks, tuple(timeline.times_s[picks].tolist())
+    return start_s, end_s
 
 
 def _check_callback(name: str, kind: str, given: object) -> None:

@@ -1,8 +1,9 @@
 """Which frames of a clip are taken: pure functions on presentation times.
 
-Two ways. `exact_picks`: the frame shown at each target time, to be stamped with its own time.
-`fps_filter_picks`: what ffmpeg's fps filter with round=down gives, that is the last frame of each
-interval, stamped with the interval's start; published numbers were made with it.
+Two ways for VideoLLaMA 3. `exact_picks`: the frame shown at each target time, to be stamped with
+its own time. `fps_filter_picks`: what ffmpeg's fps filter with round=down gives, that is the last
+frame of each interval, stamped with the interval's start; published numbers were made with it. Two
+for VideoLLaMA 2, whose number of frames is fixed: `piece_picks` by time, `piece_middles` by number.
 """
 
 from __future__ import annotations
@@ -50,6 +51,26 @@ def _steps_at(times_s: np.ndarray, start_s: float, fps: float, count: int) -> np
     """The steps of 1/fps around each frame's time, among which is the first that shows it."""
     near = np.floor((times_s - start_s) * fps).astype(np.int64)
     return np.unique(np.clip([near - 1, near, near + 1, near + 2], 0, count - 1))
+
+
+def piece_picks(times_s: np.ndarray, start_s: float, end_s: float, pieces: int) -> list[int]:
+    """Indices of the frames shown in the middle of each of so many equal pieces of start to end.
+
+    Short clips repeat frames, so that it is always `pieces`. A frame counts as shown half a
+    millisecond early, as in exact_picks.
+    """
+    middles_s = start_s + (np.arange(pieces) + 0.5) * (end_s - start_s) / pieces
+    shown = np.searchsorted(times_s, middles_s + 5.01e-4, side="right") - 1
+    return np.maximum(shown, 0).tolist()
+
+
+def piece_middles(count: int, pieces: int) -> list[int]:
+    """Indices nearest to the middle of each of so many equal pieces of 0 to count - 1.
+
+    Source: VideoLLaMA2 mm_utils.py (frame_sample, uniform).
+    """
+    middles = (np.arange(pieces) + 0.5) * ((count - 1) / pieces)
+    return np.round(middles + 1e-6).astype(int).tolist()
 
 
 def fps_filter_picks(

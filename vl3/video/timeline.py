@@ -159,7 +159,7 @@ def scan_packets(path: Path, link: Link) -> Iterator[Timeline]:
 
 
 def packets(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, beat: Beat
+    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream, beat: Beat
 ) -> Iterator[av.Packet]:
     """The stream's packets in file order; damaged stretches are stepped over."""
     source, failures = container.demux(stream), 0
@@ -178,7 +178,7 @@ def packets(
             yield packet
 
 
-def codec_name(stream: av.video.stream.VideoStream) -> str:
+def codec_name(stream: av.VideoStream | av.AudioStream) -> str:
     """The name of the format ("av1"), not of the library that decodes it."""
     return stream.codec_context.codec.canonical_name
 

@@ -20,7 +20,7 @@ Everything that draws a token on a frame, or asks what lies under a click, goes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -43,7 +43,8 @@ class TokenLayout:
                          and for a token that stands for no frame
             box_K4 - float64 x0, y0, x1, y1 in pixels of the frame as shown, x1 and y1 outside
             slots - for each clip int64 [frames, cell rows, cell cols]: the slot of every cell,
-                    ABSENT where it was pruned
+                    ABSENT where it was pruned; of a picture that is shown several times the first
+    depths: for each clip the tokens at each place (vl3.values.TokenGrid); none for 1 everywhere
     """
 
     clip_K: np.ndarray
@@ -54,6 +55,7 @@ class TokenLayout:
     box_K4: np.ndarray
     slots: tuple[np.ndarray, ...]
     frame_sizes: tuple[tuple[int, int], ...]
+    depths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clip_K)
@@ -93,7 +95,7 @@ class TokenLayout:
                 returns for each clip float [..., frames, cell rows, cell cols], NaN where pruned
         Raises: ValueError when there is not one value per slot.
         """
-        values_K = self._floats(values_K)
+        values_K = self.folded(values_K)
         maps = []
         for slots in self.slots:
             present = slots != ABSENT
@@ -101,6 +103,30 @@ class TokenLayout:
             painted[..., present] = values_K[..., slots[present]]
             maps.append(painted)
         return tuple(maps)
+
+    def folded(self, values_K: np.ndarray) -> np.ndarray:
+        """The values with those of all tokens at one place of a picture together, in the slot of
+        the first of them; the others have none.
+
+        Shapes: values_K - [..., K], returned as float
+        """
+        values_K = self._floats(values_K)
+        for clip, depth in enumerate(self.depths):
+            if depth == 1:
+                continue
+            own_K = np.flatnonzero(self.clip_K == clip)
+            layers = values_K[..., own_K].reshape(*values_K.shape[:-1], depth, -1)
+            values_K = values_K.copy()
+            values_K[..., own_K] = 0
+            values_K[..., own_K[: layers.shape[-1]]] = layers.sum(axis=-2)
+        return values_K
+
+    def first_at(self, slot: int) -> int:
+        """The slot of the first token at the place of this one."""
+        clip = int(self.clip_K[slot])
+        depth = self.depths[clip] if self.depths else 1
+        own_K = np.flatnonzero(self.clip_K == clip)
+        return int(own_K[(slot - own_K[0]) % (len(own_K) // depth)]) if depth > 1 else slot
 
     def by_frame(self, values_K: np.ndarray) -> tuple[np.ndarray, ...]:
         """Sums of the slots' values over the tokens that stand for each frame, each once.
@@ -169,12 +195,14 @@ def token_layout(
         **{name: np.concatenate(part) for name, part in zip(names, zip(*parts))},
         slots=tuple(slots),
         frame_sizes=tuple((int(height), int(width)) for height, width in frame_sizes),
+        depths=tuple(each.depth for each in tokens),
     )
 
 
 def _places(tokens: TokenGrid, kept_SRC: np.ndarray, times, size: tuple[int, int]) -> tuple:
     """Of the kept tokens of one clip: frames, first cell, times and box."""
     step_K, row_K, col_K = np.nonzero(kept_SRC)
+    row_K %= len(tokens.rows)  # layer behind layer
     frames_K2 = np.array(tokens.frames)[step_K]
     rows_K2, cols_K2 = np.array(tokens.rows)[row_K], np.array(tokens.cols)[col_K]
     times_s_K2 = np.full(frames_K2.shape, np.nan)
@@ -193,7 +221,8 @@ def _places(tokens: TokenGrid, kept_SRC: np.ndarray, times, size: tuple[int, int
 
 
 def token_of_cells(tokens: TokenGrid) -> np.ndarray:
-    """For each merged cell of a clip the number of the token made of it, ABSENT where none is.
+    """For each merged cell of a clip the number of the (first) token made of it, ABSENT where none
+    is.
 
     Shapes: returns int64 [frames, cell rows, cell cols]
     """
@@ -202,7 +231,7 @@ def token_of_cells(tokens: TokenGrid) -> np.ndarray:
     row_R = _owners(tokens.rows, grid.token_rows)[:, None]
     col_C = _owners(tokens.cols, grid.token_cols)
     is_made_TRC = (step_T >= 0) & (row_R >= 0) & (col_C >= 0)
-    return np.where(is_made_TRC, (step_T * rows + row_R) * cols + col_C, ABSENT)
+    return np.where(is_made_TRC, (step_T * tokens.depth * rows + row_R) * cols + col_C, ABSENT)
 
 
 def _owners(spans: Sequence[Span], size: int) -> np.ndarray:
@@ -216,9 +245,10 @@ def _owners(spans: Sequence[Span], size: int) -> np.ndarray:
 def kept_tokens(tokens: TokenGrid, keep_M: ArrayLike) -> np.ndarray:
     """Which tokens of one clip are kept where the pruner leaves these of its cells.
 
-    A token goes when all of its cells do; one that stands for padding alone stays.
+    A token goes when all of its cells do; one that stands for padding alone stays, and so do those
+    behind the first at a place.
 
-    Shapes: keep_M - bool, numpy or torch on a CPU; returns bool [steps, rows, cols] of tokens
+    Shapes: keep_M - bool, numpy or torch on a CPU; returns bool [steps, depth * rows, cols]
     """
     token_M = token_of_cells(tokens).ravel()
     is_made_M = token_M >= 0
@@ -226,30 +256,46 @@ def kept_tokens(tokens: TokenGrid, keep_M: ArrayLike) -> np.ndarray:
     of_cells[token_M[is_made_M]] = True
     kept = ~of_cells
     kept[token_M[is_made_M & np.asarray(keep_M, dtype=bool)]] = True
-    return kept.reshape(tokens.shape)
+    steps, rows, cols = tokens.shape
+    return kept.reshape(steps, tokens.depth * rows, cols)
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRuns:
-    """The slots of one medium in a prompt: a run of them for each step of its tokens.
+    """The slots of one medium in a prompt: for each step a run of visual tokens, then its sound.
 
-    times_s: of each step, when its first frame is shown; None for an image
-    counts: slots of each run
+    times_s: of each step, when its first frame is shown; None for an image and for sound alone
+    counts: visual slots of each step
+    sounds: slots of sound before the first step and after each; nothing where nothing is heard
     """
 
     times_s: tuple[float, ...] | None
     counts: tuple[int, ...]
+    sounds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.counts)
 
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """All runs as they stand in a prompt; one of sound only where there is any."""
+        before, *after = self.sounds or (0,) * (len(self.counts) + 1)
+        runs = [before] if before else []
+        for count, sound in zip(self.counts, after):
+            runs += [count, sound] if sound else [count]
+        return tuple(runs)
+
 
 def slot_runs(
-    tokens: TokenGrid, keep_M: ArrayLike | None, times_s: Sequence[float] | None
+    tokens: TokenGrid,
+    keep_M: ArrayLike | None,
+    times_s: Sequence[float] | None,
+    sound: Callable[[Sequence[float]], tuple[int, ...]] | None = None,
 ) -> SlotRuns:
     """The slots of one clip in a prompt; keep_M as of kept_tokens, None before anything is pruned.
 
     times_s: of its frames; None for an image
+    sound: slots of its sound before the first and after each of the steps that are shown then
     """
     if keep_M is None:
         counts = (tokens.tokens_per_step,) * len(tokens.frames)
@@ -258,4 +304,5 @@ def slot_runs(
     if times_s is None:
         return SlotRuns(None, counts)
     last = tokens.grid.frames - 1  # a step of padding is shown with the frame beside it
-    return SlotRuns(tuple(times_s[min(first, last)] for first, _ in tokens.frames), counts)
+    shown_s = tuple(times_s[min(first, last)] for first, _ in tokens.frames)
+    return SlotRuns(shown_s, counts, sound(shown_s) if sound else ())

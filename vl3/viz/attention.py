@@ -124,7 +124,7 @@ def maps(attention) -> dict:
 
 
 def _packed_maps(attention, source: str) -> dict:
-    values_IHQK = attention.visual_IHQK
+    values_IHQK = attention.cells.folded(attention.visual_IHQK)
     first, end = 0, len(attention.cells)
     if source == "vision":
         first, end = _frame_of(attention.cells, attention.tokens[0])

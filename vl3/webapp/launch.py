@@ -8,9 +8,11 @@ import platform
 import signal
 import sys
 import threading
+import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack, suppress
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import gradio as gr
 from gradio import route_utils, routes
 
 import vl3
+import vl3.audio
 import vl3.studio
 import vl3.video
 from vl3.bundled import CLIPS
@@ -54,6 +57,24 @@ def build(controller: Controller, can_load: bool = True, estimate: Callable = vl
     # It looks for work that often, a thousand times a second by itself: 6 % of a core for nothing.
     demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = 0.01, 0.1
     return demo
+
+
+def forget_left(demo: gr.Blocks, visitors: Container[str], after_s: float = SWEEP_S) -> int:
+    """Drops what Gradio keeps of pages that are open no more; of how many.
+
+    It keeps the values of all fields of each, 0.2 to 0.6 MB, of ten thousand pages.
+    after_s: a page whose first event is under way is no visitor yet
+    """
+    holder, until = demo.state_holder, datetime.now() - timedelta(seconds=after_s)
+    left = [
+        key
+        for key in list(holder.session_data)
+        if key not in visitors and holder.time_last_used.get(key, until) <= until
+    ]
+    for key in left:
+        holder.session_data.pop(key, None)
+        holder.time_last_used.pop(key, None)
+    return len(left)
 
 
 async def store(request, place: Path, most_bytes: int, upload_id: str | None) -> list[str]:
@@ -134,7 +155,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
     estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
-    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9))
+    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9), vl3.audio)
     try:
         fits = partial(fits_beside, **fitting)
         controller = Controller(load, media, refusals(), fits, give_back_memory, **first)
@@ -143,9 +164,17 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     controller.add_examples(CLIPS)
     if options.port != options.wanted_port:
         print(f"Port {options.wanted_port} is taken, using {options.port}.", flush=True)
-    threading.Thread(target=controller.clean_up_regularly, args=(SWEEP_S,), daemon=True).start()
     log_briefly()
     demo = build(controller, options.auth is None, estimate)
+
+    def clean_up_regularly() -> None:
+        while True:
+            time.sleep(SWEEP_S)
+            controller.clean_up()
+            if forget_left(demo, controller.visitors):
+                give_back_memory()  # here alone: it stops every thread for as long as it takes
+
+    threading.Thread(target=clean_up_regularly, daemon=True).start()
     names = {"host": options.host, "allowed": options.allowed_host, "is_shared": options.share}
     demo.launch(
         server_name=f"[{options.host}]" if ":" in options.host else options.host,
@@ -167,9 +196,17 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         pass
     controller.close()
 
-    # What does not end by itself in time, a layer or a slow reader, ends with the process. The
-    # interpreter is not taken down first: torch aborts the process where a thread of an answer
-    # comes back to it.
+    _end(demo, made)
+
+
+def _end(demo: gr.Blocks, made: ExitStack) -> None:
+    """Ends the program with what was made for it.
+
+    What does not end by itself in time, a layer or a slow reader, ends with the process. The
+    interpreter is not taken down first: torch aborts the process where a thread of an answer comes
+    back to it.
+    """
+
     def end() -> None:
         made.close()
         sys.stdout.flush()

@@ -154,6 +154,9 @@ class SessionStore:
     def __len__(self) -> int:
         return sum(visitor.left_s is None for visitor in self._visitors.values())
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._visitors
+
     def get(self, key: str | None, owner: str = "") -> Session:
         """The visitor of the key, made at the first call; one from before a new model is renewed.
 

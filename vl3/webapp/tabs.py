@@ -47,6 +47,9 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     name = visitor.tab
     if not name:
         return
+    if name in ("pruning", "positions") and visitor.current and visitor.current.kind == "audio":
+        yield {"note": text_format.NO_PICTURE}
+        return
     made_of = _made_of(visitor, name)
     if made_of is None:
         yield {"note": _LACKING[name]}
@@ -55,7 +58,7 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     if turn and not is_by(turn, visitor.studio.card):
         yield {"note": text_format.of_another(turn.card)}
         return
-    if name == "pruning" and (why := visitor.studio.card["unpruned"]):
+    if name in _UNMADE and (why := visitor.studio.card[_UNMADE[name]]):
         yield {"note": why}
         return
     known = visitor.tab_files.get(name)
@@ -75,6 +78,8 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     yield {**_value(known), "used": rule, "told": told}
 
 
+# Where the card says why a model has nothing to show in a tab.
+_UNMADE = {"pruning": "unpruned", "positions": "unrotated"}
 _LACKING = {
     "pruning": text_format.NO_VIDEO,
     "positions": text_format.NO_VIDEO,
@@ -175,9 +180,10 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
         _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
+    items = [item for item in items if item.kind != "audio"]
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
-    vision = visitor.studio.model.config.vision_config
-    sizes = (vision.num_hidden_layers, vision.num_attention_heads)
+    model = visitor.studio.model
+    sizes = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
     _drop_maps(visitor)
     data = attention.data(mean, clips, vision=sizes, medium=_first_shown(visitor, items))
     return data, [_shared(item, clip) for item, clip in zip(items, clips)]
@@ -309,9 +315,9 @@ def compare(
     question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
-    item = budget.planned(visitor, visitor.current, reading)
+    item = budget.planned(visitor, visitor.current, reading, controller.heard(answers[0]))
     one, other = [
-        {**answer, "prune": controller.rule(answer["prune"])} | ({"load": model} if model else {})
+        controller.arguments(answer) | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
     ]
     stop = visitor.comparing = Event()

@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from transformers.core_model_loading import revert_weight_conversion
 
 from vl3 import families
 from vl3.arguments import did_you_mean, instance, shown
@@ -44,7 +45,7 @@ def export(
         raise LayoutError("a model with an adapter cannot be exported; merge the adapter first")
     instance("model", model, VL3ForConditionalGeneration, "a VL3ForConditionalGeneration")
     instance("processor", processor, VL3Processor, "a VL3Processor")
-    family = families.EXPORTS[kind]
+    family = families.export_family(kind, model.config)
     files = family.write(model.config, processor) if family.write else {}
     folder = _made(folder)
     if kind == "own":
@@ -56,9 +57,11 @@ def export(
     _write(folder, "generation_config.json", model.generation_config.to_diff_dict())
     for name, content in files.items():
         _write(folder, name, content)
-    _plain_tokenizer(folder)
+    _plain_tokenizer(folder, family)
     template = chat_template(kind, system_prompt=processor.settings.system_prompt)
-    if kind == "official":
+    if family not in families.EXPORTS.values():
+        pass  # VideoLLaMA 2 reads the template of its tokenizer
+    elif kind == "official":
         _write(folder, "chat_template.json", {"chat_template": template})
     else:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -98,13 +101,26 @@ def _made(folder: str | Path) -> Path:
 
 
 def _named(model, family: Family) -> dict[str, torch.Tensor]:
-    """The weights under the family's names, a tied head once."""
-    tied = model.config.tie_word_embeddings
-    return {
-        family.there(name): tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "language.lm_head.weight")
+    """The weights under the family's names, a tied head once; experts, which transformers joins,
+    each by itself as they are saved."""
+    tied, inner = model.config.tie_word_embeddings, "language."
+    weights = model.state_dict()
+    own = {
+        name.removeprefix(inner): weights.pop(name)
+        for name in list(weights)
+        if name.startswith(inner)
     }
+    if tied:
+        own.pop("lm_head.weight", None)
+    saved = revert_weight_conversion(model.language, own)
+    weights |= {inner + name: tensor for name, tensor in saved.items()}
+    return {family.there(name): _alone(tensor) for name, tensor in weights.items()}
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with a memory of its own, as a file needs it."""
+    is_part = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 
 
 def _write(folder: Path, name: str, content: dict) -> None:
@@ -112,7 +128,7 @@ def _write(folder: Path, name: str, content: dict) -> None:
     (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _plain_tokenizer(folder: Path) -> None:
-    """Names the tokenizer class that both layouts use, which any transformers version knows."""
+def _plain_tokenizer(folder: Path, family: Family) -> None:
+    """Names the tokenizer class that the layout uses, which any transformers version knows."""
     config = cast(dict, read_json(folder, "tokenizer_config.json"))
-    _write(folder, "tokenizer_config.json", config | {"tokenizer_class": "Qwen2Tokenizer"})
+    _write(folder, "tokenizer_config.json", config | {"tokenizer_class": family.tokenizer})

@@ -19,7 +19,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from vl3.config import VL3Config, videollama3_2b, videollama3_7b
-from vl3.families import read_config
+from vl3.families import read_config, videollama2
 from vl3.language.layers import LINEAR, decoder_layers, name_of
 from vl3.model import VL3ForConditionalGeneration
 from vl3.weights.adapters import is_adapter, read_base
@@ -52,8 +52,9 @@ class Linear:
 class Part:
     """A module: its linear layers, tables (embeddings, output head) and everything else.
 
-    linears: of a language model those inside its layers; experts: weights of experts kept as one
-    tensor, which are among the others, and how many of them a token meets
+    linears: of a language model those inside its layers; tables: of an ear those of positions
+    experts: weights of experts kept as one tensor, which are among the others, and how many of them
+    a token meets
     """
 
     linears: tuple[Linear, ...]
@@ -102,6 +103,8 @@ def sizes_of(name: str | Path | None) -> VL3Config:
     released = re.fullmatch(r"DAMO-NLP-SG/VideoLLaMA3-(2B|7B)(-Image)?", str(name))
     if released and not Path(str(name)).is_dir():
         return RELEASED[released[1]]()
+    if not Path(str(name)).is_dir() and (found := videollama2.released(str(name))) is not None:
+        return found
     folder = resolve(name, offline=True)
     if is_adapter(folder) and (base := read_base(folder).name):
         return sizes_of(base)
@@ -140,6 +143,10 @@ def _walk(config_json: str) -> Sizes:
             active=sum(weight.numel() // len(weight) * experts_met for weight in experts),
         ),
     }
+    if model.ear is not None and model.audio_connector is not None:
+        positions = [part.weight for part in model.ear.modules() if isinstance(part, nn.Embedding)]
+        found["ear"] = _part(model.ear, model.ear, tables=_count(positions))
+        found["audio_connector"] = _part(model.audio_connector, model.audio_connector)
     return Sizes(parts=found, widths=_widths(language, layers, experts, experts_met))
 
 

@@ -144,8 +144,8 @@ def attention(studio, reply, frame: int = 0, token: int = 0):
             f"{frame + 1} of {len(clips[0])}"
         )
 
-    vision = studio.model.config.vision_config
-    layers = (vision.num_hidden_layers, vision.num_attention_heads)
+    model = studio.model
+    layers = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
     data = attention_view.data(mean, clips, vision=layers, token=token, frame=frame)
 
     def answer(message: dict) -> dict | None:

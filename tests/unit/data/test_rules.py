@@ -93,7 +93,7 @@ ERRORS = [
     ),
     (
         {"messages": [{"role": "user", "content": [{"type": "tool", "x": 1}]}]},
-        "E102 the content of turn 1: a part is of type text, image or video - got 'tool'.",
+        "E102 the content of turn 1: a part is of type text, image, video or audio - got 'tool'.",
     ),
     (said(V, **video(fps=0)), "E102 medium 1: fps is a number above 0 and at most 1000 - got 0."),
     (

@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
     """a.mp4 of 8 s at 4 frames per second, pictures p.png, f0.png ... that carry numbers."""
     folder = tmp_path_factory.mktemp("messages")
     write_clip(folder / "a.mp4", 32, 4)
+    (folder / "empty").mkdir()
     Image.fromarray(numbered(7)).save(folder / "p.png")
     for number in range(4):
         Image.fromarray(numbered(number)).save(folder / f"f{number}.png")
@@ -308,10 +309,13 @@ REFUSED = [
     ({"type": "image", "video": "a.mp4"}, "one part of type image holds video"),
     (
         {"type": "vido", "vido": "a.mp4"},
-        "a part is of type text, image or video - got 'vido'; did you mean video?",
+        "a part is of type text, image, video or audio - got 'vido'; did you mean video?",
     ),
-    ({"type": "tool_use", "input": 1}, "a part is of type text, image or video - got 'tool_use'"),
-    ({"path": "a.mp4"}, "a part says its type, text, image or video - got the keys 'path'"),
+    (
+        {"type": "tool_use", "input": 1},
+        "a part is of type text, image, video or audio - got 'tool_use'",
+    ),
+    ({"path": "a.mp4"}, "a part says its type, text, image, video or audio - got the keys 'path'"),
     ({"type": "text", "content": "x"}, "has its words under \"text\" - got the keys 'content'"),
     ({"type": "image", "source": {"type": "base64", "data": "x"}}, "'source' beside an image is"),
     ({"type": "video", "video": {"file": "a.mp4"}}, "under path - got the keys 'file'"),
@@ -338,10 +342,10 @@ REFUSED = [
     ({"type": "video", "video": "s3://bucket/a.mp4"}, "is a web address"),
     ({"type": "image", "image": "data:image/png;base64,!"}, "cannot be read: its base64 is damage"),
     ({"type": "image", "image": "data:image/png;base64,aGk="}, "is not a picture that can be read"),
-    ({"type": "input_audio", "input_audio": {"data": "x"}}, "sound is not read by this model"),
+    ({"type": "input_audio", "input_audio": {"data": "aGk="}}, "sound is not read by this model"),
     ({"type": "audio_url", "audio_url": "a.wav"}, "sound is not read by this model"),
     ({"type": "video", "video": "gone.mp4"}, "There is no file named gone.mp4"),
-    ({"type": "video", "video": "."}, "is a folder, not a video"),
+    ({"type": "video", "video": "empty"}, "is a folder, not a video"),
     (None, 'a part is a text or a dict like {"type": "image"} - got None'),
     (["a"], 'a part is a text or a dict like {"type": "image"} - got a list'),
 ]

@@ -10,7 +10,7 @@ from vl3.language.layers import decoder_layers
 from vl3.model import VL3ForConditionalGeneration
 from vl3.training.activations import kept_of_pass
 from vl3.training.memory import Machine, Shape
-from vl3.training.ranges import MODULES
+from vl3.training.ranges import SEEING
 from vl3.training.recipe import Adapter, Rates, Start
 from vl3.training.setup import add_adapter
 from vl3.values import Grid
@@ -67,7 +67,7 @@ def test_a_count_without_memory_is_that_of_a_real_pass(kind, way, eager, tmp_pat
     model.requires_grad_(False)
     if asked.adapter:
         add_adapter(model, asked.adapter)
-    for name in MODULES:
+    for name in SEEING:
         if getattr(asked.rates, name):
             getattr(model, name).requires_grad_(True)
     model.train()

@@ -91,3 +91,13 @@ def test_it_teaches_encoder_connector_and_words_but_no_decoder_layer(nano):
     assert {"token thing", "token colour", "token digit", "box off"} <= set(figures)
     shown = (examples.words_M5[:, 0] != IGNORE) & (examples.words_M5[:, 0] != BACKGROUND)
     assert len(figures["token thing"]) == shown.sum()
+
+
+def test_frozen_parts_may_be_of_another_number_format():
+    model, processor = untrained(seed=0)
+    model.vision.bfloat16().requires_grad_(False)
+    model.connector.bfloat16().requires_grad_(False)
+    examples = draw_examples(random.Random(0), LEVEL, 2)
+    loss, _ = example_loss(model, None, examples, word_ids(processor.tokenizer))
+    loss.backward()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0

@@ -162,8 +162,10 @@ def example_loss(
     """
     grids_thw = [(grid.frames, grid.rows, grid.cols) for grid in examples.grids]
     x_MD = model.encode_vision(examples.pixels_NP, grids_thw, [g.merge for g in examples.grids])
-    visual_ME = model.project(x_MD)
-    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
+    visual_ME = model.project(
+        x_MD
+    ).float()  # parts that train are in float32, frozen ones may not be
+    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight).float()
     right: dict[str, list[float]] = {}
     loss = visual_ME.new_zeros(())
     if layer is not None:

@@ -1,0 +1,145 @@
+"""Sounds that were read and heard once: piece by piece, however long they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from vl3.audio import SoundLength
+from vl3.audio.ear import Ear
+from vl3.families.settings import ProcessorSettings
+from vl3.inference.engine import Engine
+from vl3.inference.opening import Opening
+from vl3.messages.sounds import SoundPart
+from vl3.pipeline import PlannedSound, plan_sounds
+from vl3.sound import RATE_HZ, SoundTokens
+from vl3.sound_inputs import pool_steps
+from vl3.values import Progress, SoundPlan
+from vl3.vision.token_map import SlotRuns
+
+MUTED = "Sound is switched off, so nothing of it was heard."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EncodedSound:
+    """A sound, or the track of a video, as the ear gave it.
+
+    features_KD: one vector for each token, before the connector, on the model's device
+    tokens: the time that each stands for, on the clip's clock
+    length: what is known of the sound without its samples
+    key: digest of content, range and how steps of the ear are joined
+    ear: fingerprint of the ear; None where code of a caller took part in it
+    """
+
+    part: SoundPart
+    length: SoundLength
+    tokens: SoundTokens
+    features_KD: torch.Tensor
+    key: str
+    ear: str | None
+    hear_s: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """What a person calls it."""
+        return str(getattr(self.part.source, "source", self.part.source))
+
+    @property
+    def nbytes(self) -> int:
+        return self.features_KD.nbytes
+
+    @property
+    def answer_key(self) -> str:
+        """Digest of everything the language model hears of it."""
+        return self.key
+
+    @property
+    def slots(self) -> SlotRuns:
+        """Its slots in a prompt, where it is no video's."""
+        return SlotRuns(None, (), (self.tokens.num_tokens,))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person must know of how it was read, one sentence each."""
+        return self.length.notes
+
+
+def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> EncodedSound:
+    """The sound through the model's ear, a piece at a time, between which others have their turn.
+
+    Raises: vl3.video.VideoError; vl3.inference.engine.Stopped.
+    """
+    begun_s = time.perf_counter()
+    ear, part, length = cast(Ear, engine.model.ear), planned.part, planned.length
+    total_s = round(length.duration_s)
+    tell = partial(Progress, "Hearing sound", total=total_s, kind="hearing")
+    opening.on_stage(tell(done=0))
+
+    def pieces() -> Iterator[torch.Tensor]:
+        done = 0
+        form = ear.form(ear.config)
+        blocks = part.blocks(lambda: opening.on_stage(tell(done=done)))
+        for piece_S in form.pieces(blocks):
+            bank_AZ = ear.bank(ear.config, piece_S)
+            with engine.turn(opening.stopped), torch.no_grad():
+                yield ear(bank_AZ[None].to(engine.model.device), torch.tensor([len(piece_S)]))
+            done = min(total_s, done + form.piece_samples // RATE_HZ)
+            opening.on_stage(tell(done=done))
+
+    return EncodedSound(
+        part=part,
+        length=length,
+        tokens=planned.tokens,
+        features_KD=joined(pieces(), ear, planned.pool),
+        key=key,
+        ear=opening.now.ear,
+        hear_s=time.perf_counter() - begun_s,
+    )
+
+
+def joined(pieces: Iterator[torch.Tensor], ear: Ear, pool: int) -> torch.Tensor:
+    """The features of all pieces, so many neighbouring steps of them as one; [K, D].
+
+    What is held before it is joined is no more than a piece and a step.
+    """
+    bands = ear.form(ear.config).bands
+    weight = next(ear.parameters())
+    rest_KD = weight.new_zeros(0, ear.config.width)
+    found = []
+    for piece_KD in pieces:
+        rest_KD = torch.cat([rest_KD, piece_KD])
+        whole = len(rest_KD) // (pool * bands) * (pool * bands)
+        found.append(pool_steps(rest_KD[:whole], pool, bands))
+        rest_KD = rest_KD[whole:]
+    return torch.cat([*found, pool_steps(rest_KD, pool, bands)])
+
+
+def plan_of_sound(part: SoundPart, settings: ProcessorSettings) -> SoundPlan:
+    """What a sound will cost. Raises: vl3.video.VideoError; ValueError where there is no ear."""
+    (planned,), length = plan_sounds([part], settings), part.measure()
+    return SoundPlan(
+        source=Path(str(getattr(part.source, "source", part.source))).name,
+        tokens=planned.tokens if planned else SoundTokens(spans_s=()),
+        duration_s=length.duration_s,
+        start_s=length.start_s + length.first_frame_s,
+        notes=(*length.notes, *(() if planned else (MUTED,))),
+    )
+
+
+def muted(model, part: SoundPart) -> EncodedSound:
+    """What is left of a sound where sound is switched off."""
+    notes = (MUTED,)
+    return EncodedSound(
+        part=part,
+        length=SoundLength(num_samples=0, start_s=0.0, first_frame_s=0.0, track=None, notes=notes),
+        tokens=SoundTokens(spans_s=()),
+        features_KD=torch.zeros(0, model.ear.config.width, device=model.device),
+        key="muted",
+        ear=None,
+    )
