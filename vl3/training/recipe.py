@@ -133,6 +133,7 @@ class Media:
     max_frames: most frames taken from a video
     image_merge: patches of an image along each side that become one token
     video_merge: the same for the frames of a video
+    fit: how a picture becomes the square of a vision tower: its middle, out of shape or with bars
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     cache_gb: decoded frames kept on disk between epochs, in the folder of the run; 0 keeps none
@@ -142,6 +143,7 @@ class Media:
     max_frames: int | None = None
     image_merge: int | None = None
     video_merge: int | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
     cache_gb: float = 0.0
