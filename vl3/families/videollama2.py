@@ -318,6 +318,10 @@ _PAIRS = (
 )
 
 
+# The words of a conversation, by the language model.
+TEMPLATES = {"mistral": LLAMA2, "mixtral": LLAMA2, "qwen2": QWEN2}
+
+
 def _family(name: str, languages: tuple[str, ...], template: Template) -> Family:
     return Family(
         name=name,
