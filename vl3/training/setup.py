@@ -180,6 +180,8 @@ def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3
     Raises: ValueError for rates of an ear that is not there.
     """
     if recipe.start.ear:
+        if model.ear is not None:
+            raise ValueError("start.ear: this model has an ear already; set it to null")
         processor = add_ear(model, processor, load_ear(recipe.start.ear, recipe.seed))
     for name in ("ear", "audio_connector"):
         if getattr(recipe.rates, name) and model.ear is None:
