@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--connector", help=f"between the two, e.g. linear or mlp2x_gelu (default: {CONNECTOR})"
     )
     parser.add_argument(
+        "--tower",
+        action="store_true",
+        help="CLIP or SigLIP keeps its one size, as in VideoLLaMA 2",
+    )
+    parser.add_argument(
         "--model",
         metavar="DIR_OR_ID",
         help="a whole model in place of the two (default: the bundled nano)",
@@ -93,8 +98,8 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--vision and --language go together, and without --model")
     if not any(parts) and chosen.ear is None:
         raise ValueError("name --vision and --language, or an --ear for a model")
-    if chosen.connector and not any(parts):
-        raise ValueError("--connector goes with --vision and --language")
+    if (chosen.connector or chosen.tower) and not any(parts):
+        raise ValueError("--connector and --tower go with --vision and --language")
     if chosen.ear is None and (chosen.audio_connector or chosen.sound_order):
         raise ValueError("--audio-connector and --sound-order go with --ear")
     for name in ("model", "vision", "language"):
@@ -141,6 +146,7 @@ def _joined(chosen: argparse.Namespace, dtype):
         vision,
         language,
         connector=chosen.connector or CONNECTOR,
+        tower=chosen.tower,
         dtype=dtype or _stored(families.read_language(language)),
         seed=chosen.seed,
     )

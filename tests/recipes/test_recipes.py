@@ -17,6 +17,14 @@ from vl3.training.recipe import Recipe
 
 STAGES = ("stage1_vision_adaptation", "stage2_alignment", "stage3_multitask", "stage4_video")
 ADAPTERS = ("lora", "qlora", "dora")
+EARS = ("ear1_align", "ear2_joint")
+VIDEOLLAMA2 = (
+    "vl2_video1_pretraining",
+    "vl2_video2_multitask",
+    "vl2_audio1_pretraining",
+    "vl2_audio2_finetuning",
+    "vl2_audio3_joint",
+)
 # (vision, connector, language), prune, image merge, samples, samples of each data set in thousands
 PAPER = {
     STAGES[0]: ((1e-5, 1e-3, None), False, 1, 15.57e6, (11840, 930, 2800)),
@@ -53,8 +61,8 @@ def planned(recipe: Recipe) -> Plan:
 
 def test_all_are_here():
     names = [name for name in bundled() if not name.startswith("nano")]
-    assert names == sorted([*STAGES, "7b", *ADAPTERS])
-    assert len(names) == 8
+    assert names == sorted([*STAGES, "7b", *ADAPTERS, *EARS, *VIDEOLLAMA2, "tiny"])
+    assert len(names) == 16
 
 
 @pytest.mark.parametrize("twin", ["", "_7b"])
@@ -119,7 +127,7 @@ def test_an_adapter_goes_on_any_stage_and_on_a_released_model(name):
     assert [source.name for source in alone.data] == ["own"]
 
 
-@pytest.mark.parametrize("name", [*STAGES, "7b", *ADAPTERS])
+@pytest.mark.parametrize("name", [*STAGES, "7b", *ADAPTERS, *EARS, *VIDEOLLAMA2])
 def test_the_memory_in_the_header_is_what_plan_says(name):
     header = (BUNDLED / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
     stated = [int(number) for number in re.findall(r"(\d+) GB (?:on|for)", header)]
@@ -134,7 +142,7 @@ def test_the_memory_in_the_header_is_what_plan_says(name):
     assert stated == pytest.approx(found, abs=1)
 
 
-@pytest.mark.parametrize("name", [*STAGES, *(f"{stage},7b" for stage in STAGES)])
+@pytest.mark.parametrize("name", [*STAGES, *(f"{stage},7b" for stage in STAGES), *VIDEOLLAMA2[:2]])
 def test_the_hours_in_the_header_are_what_plan_says(name):
     stage, _, overlay = name.partition(",")
     header = (BUNDLED / f"{overlay or stage}.yaml").read_text(encoding="utf-8").split("\n\n")[0]

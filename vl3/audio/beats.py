@@ -162,9 +162,14 @@ class Encoder(nn.Module):
             if x_BLD.requires_grad and decay != 1:
                 x_BLD = x_BLD.view_as(x_BLD)
                 x_BLD.register_hook(lambda gradient: gradient * decay)
-            drop = config.encoder_layerdrop if self.training else 0.0
+            # a frozen ear hears as it does for an answer
+            learns = self.training and self.layer_norm.weight.requires_grad
+            drop = config.encoder_layerdrop if learns else 0.0
             if not drop or torch.rand(()) >= drop:
                 x_BLD = layer(x_BLD, bias_HR, hidden_BL)
+            else:  # processes that share gradients wait for those of every weight
+                learning = [weight.sum() for weight in layer.parameters() if weight.requires_grad]
+                x_BLD = x_BLD + 0 * sum(learning)
         return x_BLD
 
 

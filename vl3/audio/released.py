@@ -50,6 +50,9 @@ _FIELDS = (
 WHISPER = {f"openai/whisper-{name}": dict(zip(_FIELDS, sizes)) for name, sizes in _SIZES.items()}
 
 
+BEATS_RELEASE = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"  # the ear of VideoLLaMA 2.1-AV
+
+
 def read_config(path: Path) -> BEATsConfig | WhisperEarConfig:
     """The configuration of the ear that load_ear loads from there, without its weights.
 

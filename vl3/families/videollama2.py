@@ -378,6 +378,10 @@ def _copies(config: VL3Config) -> dict[str, str]:
     return {f"{_EAR}{name}": "ear." + SHARED_BIAS for name in names}
 
 
+# The words of a conversation, by the language model.
+TEMPLATES = {"mistral": LLAMA2, "mixtral": LLAMA2, "qwen2": QWEN2}
+
+
 def _family(name: str, languages: tuple[str, ...], template: Template) -> Family:
     return Family(
         name=name,

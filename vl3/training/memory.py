@@ -17,6 +17,7 @@ import numpy as np
 from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.ops import CHUNK_TOKENS
+from vl3.sound_inputs import PIECES_AT_ONCE
 from vl3.training.activations import Kept, kept_of_pass
 from vl3.training.optim import rates_for
 from vl3.training.ranges import HEARING, SEEING
@@ -239,7 +240,7 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
 def _ear_activations(recipe, config, shape, machine, kept) -> tuple[float, float]:
     """Kept by ear and its connector; what a layer of the ear needs besides. 0 without sound.
 
-    A frozen ear takes all pieces of a pass at once as well.
+    A frozen ear takes some pieces at a time.
     """
     if not shape.pieces:
         return 0.0, 0.0
@@ -258,8 +259,9 @@ def _ear_activations(recipe, config, shape, machine, kept) -> tuple[float, float
     else:
         open_weights = 2 * 4 * sizes.heads * sizes.positions if machine.eager else 0
         hear = float(shape.sound * sizes.width * size)
-        hear_passing = shape.pieces * kind.working_bytes(config.audio_config, size, machine.device)
-        hear_passing += positions * open_weights
+        at_once = min(shape.pieces, PIECES_AT_ONCE)
+        each = kind.working_bytes(config.audio_config, size, machine.device)
+        hear_passing = at_once * (each + sizes.positions * open_weights)
     # What the connector gives is held until the language model is done.
     given = 4 if flows["audio_connector"] else size
     around = kept["audio_connector"].around + shape.sound * config.text_config.hidden_size * given

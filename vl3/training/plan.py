@@ -7,7 +7,7 @@ some samples; nothing is loaded and nothing runs. Memory is counted in vl3.train
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import cast
 
@@ -126,6 +126,7 @@ def make_plan(
 
     remembered: the scenes of a step on which the model is held to what it said, if there are any
     """
+    looked = taken(recipe, looked)
     known = [one.samples for one in looked if one.samples is not None]
     epoch = sum(known) if len(known) == len(looked) else None
     steps = recipe.steps or (
@@ -160,6 +161,28 @@ def make_plan(
         assumed=tuple(_assumed(looked)),
         measured=bool(looked) and all(one.seen for one in looked),
     )
+
+
+def taken(recipe: Recipe, looked: Sequence[Looked]) -> list[Looked]:
+    """The data sets with the samples that an epoch takes where steps have parts: all of the first
+    part, and of the others what stands beside them; unknown where one of them is."""
+    shares = recipe.batch.parts
+    if not shares:
+        return list(looked)
+    by_part = {
+        name: [one.samples for one, source in zip(looked, recipe.data) if source.part == name]
+        for name in shares
+    }
+    if any(None in counts for counts in by_part.values()):
+        return [replace(one, samples=None) for one in looked]
+    totals = {name: sum(map(int, filter(None, counts))) for name, counts in by_part.items()}
+    first = next(iter(shares))
+    found = []
+    for one, source in zip(looked, recipe.data):
+        part = cast(str, source.part)
+        beside = totals[first] * shares[part] / shares[first]
+        found.append(replace(one, samples=round(cast(int, one.samples) * beside / totals[part])))
+    return found
 
 
 def repeats(

@@ -46,6 +46,7 @@ RANGES = {
         "batch.tokens",
         "batch.patches",
         "batch.pieces",
+        "batch.parts",
         "batch.max_tokens",
         "evaluate.every",
         "evaluate.samples",

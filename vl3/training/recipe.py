@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, shown
-from vl3.training.ranges import ADAPTED, MODULES, check_settings
+from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,8 @@ class Start:
     model: folder or hub id of a whole model in any layout; a run folder continues its last weights
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
+    connector: between vision and language, like mlp2x_gelu or stc_connector
+    tower: true: the encoder keeps its one size, as in VideoLLaMA 2
     nano: true: an untrained nano with a tokenizer made for the toy world
     ear: for a model without one: BEATs' .pt file, a folder of Whisper, or nano-whisper or
         nano-beats for an untrained small one; the connector between ear and language model is new
@@ -31,6 +33,8 @@ class Start:
     model: str | None = None
     vision: str | None = None
     language: str | None = None
+    connector: str = "mlp2x_gelu"
+    tower: bool = False
     nano: bool = False
     ear: str | None = None
     quantize: Literal["nf4", "int8"] | None = None
@@ -129,6 +133,7 @@ class Source:
     world: instead of a path, scenes of the toy world
     format: format of the rows; told by their keys where none is named
     media_root: where relative paths of media begin; the folder of the file where none is named
+    part: which of batch.parts it belongs to, where these are named
     samples: how many an epoch takes; more than there are repeats, fewer takes others each epoch
     sets: names of the paper's data sets that belong here, for the reader
     """
@@ -138,6 +143,7 @@ class Source:
     world: World | None = None
     format: str | None = None
     media_root: str | None = None
+    part: str | None = None
     samples: int | None = None
     sets: list[str] = field(default_factory=list)
 
@@ -180,6 +186,9 @@ class Batch:
     samples: samples of one optimizer step, over all processes
     tokens: most language tokens of one forward pass; a step is cut into as many as it needs
     patches: most vision patches of one forward pass
+    parts: how many samples of each step come from the data sets of each part (data.NAME.part),
+        relative to each other, like {av: 2, video: 1, audio: 1}; an epoch is all of the first part
+        once, and of the others all are taken before any comes again
     pieces: most pieces of sound of one forward pass, of 30 s each with Whisper and BEATs
     max_tokens: longest sample
     overlong: what becomes of longer samples; skip leaves them out, truncate learns their first
@@ -189,6 +198,7 @@ class Batch:
     samples: int = 128
     tokens: int = 16384
     patches: int = 65536
+    parts: dict[str, int] = field(default_factory=dict)
     pieces: int = 64
     max_tokens: int = 16384
     overlong: Literal["skip", "truncate"] = "skip"
@@ -328,6 +338,8 @@ def check(recipe: Recipe) -> None:
     starts = [recipe.start.model, recipe.start.nano, recipe.start.vision]
     if sum(map(bool, starts)) != 1 or bool(recipe.start.vision) != bool(recipe.start.language):
         raise ValueError("start names exactly one of: model; vision and language; nano")
+    if not recipe.start.vision and (recipe.start.tower or recipe.start.connector != "mlp2x_gelu"):
+        raise ValueError("start.connector and start.tower go with start.vision and start.language")
     rates = {name: getattr(recipe.rates, name) for name in (*MODULES, "adapter")}
     if not any(rates.values()):
         raise ValueError("nothing trains: give a learning rate under rates, e.g. rates.language")
@@ -371,6 +383,32 @@ def check(recipe: Recipe) -> None:
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
+    _check_parts(recipe)
+
+
+def learns_to_hear(recipe: Recipe) -> bool:
+    """Whether the ear or its connector trains."""
+    return any(getattr(recipe.rates, name) for name in HEARING)
+
+
+def _check_parts(recipe: Recipe) -> None:
+    """Raises: ValueError where the parts of a step and those of data sets are not the same."""
+    parts, whole = recipe.batch.parts, sum(recipe.batch.parts.values())
+    for source in recipe.data:
+        if (source.part in parts) != bool(parts) or (source.part and not parts):
+            known = ", ".join(parts) or "none"
+            raise ValueError(
+                f"data.{source.name}.part is one of batch.parts ({known}) - got "
+                f"{shown(source.part)}"
+            )
+    named = {source.part for source in recipe.data}
+    if recipe.data and (empty := [name for name in parts if name not in named]):
+        raise ValueError(f"batch.parts.{empty[0]} has no data set; give one data.NAME.part")
+    if parts and recipe.batch.samples % whole:
+        raise ValueError(
+            f"batch.samples is a multiple of {whole}, the sum of batch.parts - got "
+            f"{recipe.batch.samples}"
+        )
 
 
 def _check_world(name: str, world: World, prefix: str) -> None:

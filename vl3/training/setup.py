@@ -88,6 +88,8 @@ def prepare(
         if getattr(recipe.rates, name):
             getattr(model, name).requires_grad_(True).float()
         if name in recipe.checkpointing:
+            if getattr(model, name) is None:
+                raise ValueError(f"checkpointing: this model has no {name}; leave it out")
             checkpoint_blocks(getattr(model, name))
     return model.train(), processor
 
@@ -156,7 +158,8 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
         return model, _with_ear(recipe, model, processor)
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)
-        model, processor = assemble(vision, language, dtype=kind, seed=recipe.seed)
+        joined: dict[str, Any] = {"connector": start.connector, "tower": start.tower}
+        model, processor = assemble(vision, language, **joined, dtype=kind, seed=recipe.seed)
     else:
         loaded = load(start.model, device=str(device), dtype=kind, quantize=start.quantize)
         model, processor = loaded.model, loaded.processor
@@ -180,6 +183,8 @@ def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3
     Raises: ValueError for rates of an ear that is not there.
     """
     if recipe.start.ear:
+        if model.ear is not None:
+            raise ValueError("start.ear: this model has an ear already; set it to null")
         add = init.add_nano_ear if recipe.nano.sound_words else add_ear
         processor = add(model, processor, load_ear(recipe.start.ear, recipe.seed))
     for name in ("ear", "audio_connector"):

@@ -19,7 +19,7 @@ from vl3.toyworld.questions import QA, ask_many
 from vl3.toyworld.world import Level, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.frames import FrameCache
-from vl3.training.order import DataOrder, Part, split
+from vl3.training.order import DataOrder, Part, PartedOrder, split
 from vl3.training.recipe import Recipe, Source, World
 from vl3.training.samples import Sample, Size, build, measure
 from vl3.video import VideoError
@@ -225,7 +225,7 @@ class Steps(Sampler):
 
     def __init__(
         self,
-        order: DataOrder,
+        order: DataOrder | PartedOrder,
         samples: Samples,
         recipe: Recipe,
         steps: int,

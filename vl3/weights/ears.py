@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -73,6 +74,8 @@ def read_ear(source: str) -> PreTrainedConfig:
     """
     if source in NANO:
         return deepcopy(NANO[source])
+    if Path(source).name == released.BEATS_RELEASE and not Path(source).exists():
+        return BEATsConfig(finetuned_model=True)
     found = local_ear(source)
     if found is None and source in released.WHISPER:
         return WhisperEarConfig(**released.WHISPER[source])

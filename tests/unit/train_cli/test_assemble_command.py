@@ -113,7 +113,7 @@ REFUSED = [
     (["--ear", ""], "an ear is BEATs' .pt file"),
     (["--ear", "gone.pt"], "nano-whisper or nano-beats - got 'gone.pt'"),
     (["--ear", "x" * 5000], "an ear is BEATs' .pt file"),
-    (["--ear", "nano-whisper", "--connector", "linear"], "goes with --vision and --language"),
+    (["--ear", "nano-whisper", "--connector", "linear"], "go with --vision and --language"),
     (["--sound-order", "chunk", "--vision", "a/b", "--language", "a/b"], "go with --ear"),
     (["--ear", "nano-whisper", "--sound-order", "before"], "invalid choice: 'before'"),
     (
