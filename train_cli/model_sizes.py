@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -23,11 +24,23 @@ def sizes(recipe: Recipe):
 
     start = recipe.start
     if start.nano:
-        return nano(vocab_size=1024, image_token_id=0)
-    if start.model:
-        return _whole(start.model)
-    text = _text(start.language)
-    return VL3Config(vision_config=_vision(start.vision), text_config=text)
+        found = nano(vocab_size=1024, image_token_id=0)
+    elif start.model:
+        found = _whole(start.model)
+    else:
+        text = _text(start.language)
+        found = VL3Config(vision_config=_vision(start.vision), text_config=text)
+    return _with_ear(found, start.ear) if start.ear else found
+
+
+def _with_ear(config, name: str):
+    """The sizes with those of an ear, whose connector is new."""
+    from vl3.weights.ears import read_ear
+
+    found = copy.deepcopy(config)
+    found.audio_config = or_unknown(lambda: read_ear(name))
+    found.audio_token_id = found.image_token_id  # of no account for sizes
+    return found
 
 
 def _whole(name: str):
@@ -49,11 +62,14 @@ def _recipe_of(folder: str) -> Recipe | None:
 def _vision(name: str):
     from vl3.config import VL3VisionConfig
     from vl3.families import read_vision
+    from vl3.families.videollama2 import TOWERS
 
     if Path(name).expanduser().is_dir():
         return or_unknown(lambda: read_vision(Path(name)))
     if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
         return VL3VisionConfig()
+    if name in TOWERS:
+        return TOWERS[name]
     return _whole(name).vision_config
 
 
@@ -75,5 +91,5 @@ def or_unknown(reading):
 
     try:
         return reading()
-    except (LayoutError, OSError) as error:
+    except (LayoutError, ValueError, OSError) as error:
         raise UnknownSizes(str(error)) from error

@@ -99,6 +99,15 @@ class Planned:
         """Tokens of sound in all."""
         return sum(sound.tokens.num_tokens for sound in self.sounds if sound)
 
+    @property
+    def pieces(self) -> int:
+        """Pieces in which the ear hears all sounds."""
+        if (sound := self.settings.sound) is None:
+            return 0
+        form = ear_class(sound.ear).form(sound.ear)
+        lengths = [planned.length.num_samples for planned in self.sounds if planned]
+        return sum(-(-form.steps_of(length) // form.steps) for length in lengths)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:

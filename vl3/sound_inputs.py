@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional
 
+from vl3.arguments import shown
 from vl3.audio.ear import Ear, ear_class
 from vl3.config import VL3Config
 from vl3.connectors import MLPConnector
+from vl3.connectors.mlp import EACH_BY_ITSELF
 
 
 def build_ear(config: VL3Config) -> tuple[Ear | None, MLPConnector | None]:
-    """A fresh ear of that configuration and its connector; neither where it has no ear."""
+    """A fresh ear of that configuration and its connector; neither where it has no ear.
+
+    Raises: ValueError for a connector that does not take each token by itself.
+    """
     sound = config.audio_config
     if sound is None:
         return None, None
+    if not re.fullmatch(EACH_BY_ITSELF, str(config.audio_connector)):
+        raise ValueError(
+            "audio_connector is linear or mlpNx_gelu, e.g. mlp2x_gelu - got "
+            f"{shown(config.audio_connector)}"
+        )
     width = config.text_config.hidden_size
     return ear_class(sound)(sound), MLPConnector(config.audio_connector, sound.width, width)
 

@@ -18,13 +18,14 @@ from vl3.audio.beats import BEATs, repeated
 from vl3.audio.official import official_sound
 from vl3.bundled import HOME
 from vl3.connectors import MLPConnector, Windowed, connector_class
-from vl3.model import VL3ForConditionalGeneration, to_grids
+from vl3.model import VL3ForConditionalGeneration
 from vl3.pipeline import prepare
 from vl3.processor import VL3Processor
 from vl3.prompt import render
 from vl3.values import Clip, Grid, Patches
 from vl3.vision import fit_grid
 from vl3.vision.prune import prune as diff_fp
+from vl3.visual_inputs import to_grids
 
 sys.path.insert(0, str(HOME / "tests"))
 from official_reader import read_official

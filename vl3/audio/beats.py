@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vl3.audio.ear import Ear, register
+from vl3.audio.ear import Ear, EarSizes, register
 from vl3.audio.filter_bank import HOP, WINDOW, beats_bank
 from vl3.audio.pieces import EarForm
 from vl3.config import BEATsConfig
@@ -161,7 +161,8 @@ class Encoder(nn.Module):
             if x_BLD.requires_grad and decay != 1:
                 x_BLD = x_BLD.view_as(x_BLD)
                 x_BLD.register_hook(lambda gradient: gradient * decay)
-            if not self.training or torch.rand(()) >= config.encoder_layerdrop:
+            drop = config.encoder_layerdrop if self.training else 0.0
+            if not drop or torch.rand(()) >= drop:
                 x_BLD = layer(x_BLD, bias_HR, hidden_BL)
         return x_BLD
 
@@ -209,12 +210,34 @@ class BEATs(Ear):
             piece_S = np.pad(piece_S, (0, least - len(piece_S)))
         return beats_bank(piece_S)
 
+    @classmethod
+    def working_bytes(cls, config: BEATsConfig, itemsize: int, device: str) -> float:  # type: ignore[override]
+        tokens = config.piece_steps * config.bands
+        at_once = _BIAS_BYTES.get(device, _BIAS_BYTES_OF_A_GPU)
+        bias = 2 * max(tokens**2 * itemsize, at_once)  # by distance, and scaled by its gate
+        attending = bias + tokens * 5 * config.encoder_embed_dim * itemsize
+        bank = tokens * config.input_patch_size**2 * (8 + itemsize)
+        return bank + max(attending, super().working_bytes(config, itemsize, device))
+
+    @classmethod
+    def sizes(cls, config: BEATsConfig) -> EarSizes:  # type: ignore[override]
+        return EarSizes(
+            layers=config.encoder_layers,
+            positions=config.piece_steps * config.bands,
+            width=config.encoder_embed_dim,
+            heads=config.encoder_attention_heads,
+            inner=config.encoder_ffn_embed_dim,
+            biased=True,
+        )
+
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         form = self.form(self.config)
         steps = [form.steps_of(num_samples) for num_samples in num_samples_B.tolist()]
         if not steps:
             return self.layer_norm.weight.new_zeros(0, self.config.width)
-        x_BLD = self.tokens(bank_BAZ, torch.tensor(steps, device=bank_BAZ.device))
+        is_padded = min(steps) < bank_BAZ.shape[1] // self.config.input_patch_size
+        steps_B = torch.tensor(steps, device=bank_BAZ.device) if is_padded else None
+        x_BLD = self.tokens(bank_BAZ, steps_B)
         x_BTJD = x_BLD.unflatten(1, (-1, form.bands, self.config.pool_bands)).mean(3)
         return torch.cat([x_TJD[:count].flatten(0, 1) for x_TJD, count in zip(x_BTJD, steps)])
 
@@ -231,7 +254,7 @@ class BEATs(Ear):
         x_BLD = self.post_extract_proj(self.layer_norm(patches_BDTJ.flatten(2).transpose(1, 2)))
         x_BLD = functional.dropout(x_BLD, self.config.dropout_input, self.training)
         length, hidden_BL = patches_BDTJ.shape[2], None
-        if steps_B is not None and int(steps_B.min()) < length:
+        if steps_B is not None:
             hidden_BT = torch.arange(length, device=steps_B.device) >= steps_B[:, None]
             hidden_BL = hidden_BT.repeat_interleave(self.config.bands, dim=1)
         return self.encoder(x_BLD, hidden_BL)

@@ -32,8 +32,9 @@ from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.inference.heard import EncodedSound, hear, muted
 from vl3.inference.opening import ModelFingerprint, Opening
-from vl3.messages.media import MediaPart, content_digest
+from vl3.messages.media import MediaPart
 from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import content_digest
 from vl3.pipeline import (
     Planned,
     PlannedSound,

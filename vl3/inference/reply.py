@@ -364,6 +364,8 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         peak_memory_bytes=peak,
     )
     media = {key: value for key, value in asdict(request.settings).items() if key in MEDIA_SETTINGS}
+    if request.settings.sound is not None:
+        media["sound"] = request.settings.sound.hear
     return Reply(
         text=state.text,
         token_ids=tuple(state.token_ids),
@@ -411,7 +413,9 @@ def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
         sound = None
         if heard is not None:
             runs = tuple(islice(sounds, sum(map(bool, medium.slots.sounds))))
-            sound = SoundContext(tokens=heard.tokens, runs=runs, key=heard.key)
+            sound = SoundContext(
+                tokens=heard.tokens, runs=runs, key=heard.key, track=heard.length.track
+            )
         if isinstance(medium, EncodedSound):
             found.append(
                 VisualContext(times_s=None, tokens_per_step=0, kept_per_step=(), sound=sound)

@@ -66,35 +66,39 @@ class DataOrder:
         return np.concatenate(items)[: part.taken]
 
 
-def split(sizes: Sequence[Size], tokens: int, patches: int, processes: int) -> list[int]:
+def split(
+    sizes: Sequence[Size], tokens: int, patches: int, processes: int, pieces: float = math.inf
+) -> list[int]:
     """For each sample of a step, the forward pass it goes into; pass i runs on process i % n.
 
-    Every pass stays under both budgets (a sample that is over one alone has a pass of its own),
+    Every pass stays under all budgets (a sample that is over one alone has a pass of its own),
     holds samples of like length (rows are as long as the longest one) and costs about the same;
     all processes run equally many.
     """
-    needed = max(sum(s.tokens for s in sizes) / tokens, sum(s.patches for s in sizes) / patches)
+    budgets = tokens, patches, pieces
+    each = [(size.tokens, size.patches, size.pieces) for size in sizes]
+    needed = max(sum(of) / most for of, most in zip(zip(*each), budgets))
     count = processes * max(1, math.ceil(needed / processes))
-    while (chosen := _cut(sizes, tokens, patches, count)) is None:
+    while (chosen := _cut(each, budgets, count)) is None:
         count += processes
     return chosen
 
 
-def _cut(sizes: Sequence[Size], tokens: int, patches: int, count: int) -> list[int] | None:
+def _cut(
+    sizes: Sequence[tuple[int, ...]], budgets: tuple[float, ...], count: int
+) -> list[int] | None:
     """The pass of each sample, or None when so few passes cannot hold them."""
-    costs = [size.tokens / tokens + size.patches / patches for size in sizes]
+    costs = [sum(part / most for part, most in zip(size, budgets)) for size in sizes]
     share = sum(costs) / count
-    chosen = [0] * len(sizes)
-    number, spent, used_tokens, used_patches = 0, 0.0, 0, 0
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i].tokens, i)):
-        size = sizes[index]
-        over = used_tokens + size.tokens > tokens or used_patches + size.patches > patches
-        if used_tokens and (over or spent + costs[index] / 2 > share * (number + 1)):
-            number, used_tokens, used_patches = number + 1, 0, 0
+    chosen, nothing = [0] * len(sizes), (0,) * len(budgets)
+    number, spent, used = 0, 0.0, nothing
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i][0], i)):
+        more = tuple(map(sum, zip(used, sizes[index])))
+        over = any(part > most for part, most in zip(more, budgets))
+        if used[0] and (over or spent + costs[index] / 2 > share * (number + 1)):
+            number, used, more = number + 1, nothing, sizes[index]
             if number == count:
                 return None
-        chosen[index] = number
+        chosen[index], used = number, more
         spent += costs[index]
-        used_tokens += size.tokens
-        used_patches += size.patches
     return chosen

@@ -178,6 +178,7 @@ class Batch:
     samples: samples of one optimizer step, over all processes
     tokens: most language tokens of one forward pass; a step is cut into as many as it needs
     patches: most vision patches of one forward pass
+    pieces: most pieces of sound of one forward pass, of 30 s each with Whisper and BEATs
     max_tokens: longest sample
     overlong: what becomes of longer samples; skip leaves them out, truncate learns their first
         max_tokens tokens where these hold all pictures and something to learn
@@ -186,6 +187,7 @@ class Batch:
     samples: int = 128
     tokens: int = 16384
     patches: int = 65536
+    pieces: int = 64
     max_tokens: int = 16384
     overlong: Literal["skip", "truncate"] = "skip"
 
@@ -275,8 +277,8 @@ class Recipe:
     nano: what only the curriculum of the bundled model needs
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
-    checkpointing: modules, of vision and language, whose blocks are computed again in the backward
-        pass, which saves memory and takes a third more time
+    checkpointing: modules, of vision, language and ear, whose blocks are computed again in the
+        backward pass, which saves memory and takes a third more time
     workers: processes that read samples; 0 reads them between the steps
     save_every: steps between two checkpoints
     keep: checkpoints that stay, the last ones

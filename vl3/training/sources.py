@@ -244,7 +244,8 @@ class Steps(Sampler):
         for step in range(self.first, self.steps):
             chosen = self.order.step(step)
             sizes = [self.samples.size(*place) for place in chosen]
-            passes = split(sizes, budget.tokens, budget.patches, self.processes)
+            most = budget.tokens, budget.patches
+            passes = split(sizes, *most, self.processes, pieces=budget.pieces)
             own = [
                 (*place, number)
                 for place, number in zip(chosen, passes)

@@ -34,6 +34,7 @@ def data(
         "prompt_tokens": reply.ledger.prompt_tokens,
         "reused_tokens": reply.ledger.reused_tokens,
         "kept_tokens": reply.ledger.kept_tokens,
+        "sound_tokens": reply.ledger.sound_tokens,
         "reused_clips": reply.ledger.reused_clips,
         "seed": None if greedy else reply.settings.get("seed"),
         "stopped": reply.stopped,
@@ -54,6 +55,7 @@ def stages(ledger: Ledger) -> list[dict]:
     timed = {
         "Reading frames": ledger.decode_s,
         "Encoding video": ledger.encode_s,
+        **({"Hearing sound": ledger.hear_s} if ledger.sound_tokens else {}),
         "Removing repeated patches": ledger.prune_s,
         "Reading the prompt": ledger.prefill_s,
         "Answering": ledger.total_s - ledger.first_token_s,

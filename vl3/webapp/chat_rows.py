@@ -7,7 +7,7 @@ elements, images or links. Only the links to moments of the video are ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vl3.webapp import box_links, text_format, timestamps
 from vl3.webapp.conversation import Attachment, Turn
@@ -78,7 +78,7 @@ def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
     """A link that shows the boxes of a finished answer."""
     if turn.status == "working":
         return ""
-    item = last_seen(turn, turns)
+    item = last_seen(turn, turns, ("video", "image"))
     if item is None:
         link = box_links.link(turn.answer, "")
     elif item.kind == "image":
@@ -128,15 +128,15 @@ def _told(turn: Turn) -> str:
 
 def subject(turn: Turn, turns: Sequence[Turn]) -> tuple[str, float | None]:
     """Key and length of the video whose times an answer names: the last one attached so far."""
-    item = last_seen(turn, turns, images=False)
+    item = last_seen(turn, turns, ("video", "audio"))
     return (item.key, item.duration_s) if item else ("", None)
 
 
-def last_seen(turn: Turn, turns: Sequence[Turn], images: bool = True) -> Attachment | None:
-    """The last video (or image) that was attached up to the turn."""
+def last_seen(turn: Turn, turns: Sequence[Turn], kinds: Collection[str]) -> Attachment | None:
+    """The last attachment of these kinds up to the turn."""
     so_far = [*turns[: turns.index(turn)], turn] if turn in turns else [turn]
     items = [item for earlier in so_far for item in earlier.attachments]
-    return next((item for item in reversed(items) if images or item.kind == "video"), None)
+    return next((item for item in reversed(items) if item.kind in kinds), None)
 
 
 def _span(kind: str, text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from vl3.values import Plan, Progress, Reply, VisualContext
+from vl3.values import Plan, Progress, Reply, SoundPlan, VisualContext
 from vl3.webapp import text_format
 from vl3.webapp.errors import UserError
 from vl3.webapp.film_strip import FilmStrip
@@ -21,9 +21,9 @@ MOST_LETTERS = 50_000  # of a question: more is no question, and fills the conte
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
-    """One video or image of a question, and how it is read. path is never shown.
+    """One video, image or sound of a question, and how it is read. path is never shown.
 
-    kind: "image" or "video"; zero_s, first_s: of a video as of vl3.video.Schedule
+    kind: "image", "video" or "audio"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
     path: str
@@ -39,7 +39,7 @@ class Attachment:
     facts: tuple[str, ...] = field(default=(), compare=False)
     zero_s: float = field(default=0.0, compare=False)
     first_s: float = field(default=0.0, compare=False)
-    plan: Plan | None = field(default=None, compare=False)
+    plan: Plan | SoundPlan | None = field(default=None, compare=False)
     strip: FilmStrip | None = field(default=None, compare=False)
 
     @property
@@ -59,6 +59,10 @@ class Attachment:
         """The attachment as a part of a message."""
         if self.kind == "image":
             return {"type": "image", "image": self.path}
+        if self.kind == "audio":
+            times_s = {"start": self.start_s, "end": self.end_s}
+            given = {key: time_s for key, time_s in times_s.items() if time_s is not None}
+            return {"type": "audio", "audio": self.path, **given}
         video = {
             "path": self.path,
             "fps": self.fps,

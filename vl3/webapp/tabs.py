@@ -47,6 +47,9 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     name = visitor.tab
     if not name:
         return
+    if name in ("pruning", "positions") and visitor.current and visitor.current.kind == "audio":
+        yield {"note": text_format.NO_PICTURE}
+        return
     made_of = _made_of(visitor, name)
     if made_of is None:
         yield {"note": _LACKING[name]}
@@ -177,6 +180,7 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
         _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
+    items = [item for item in items if item.kind != "audio"]
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
     model = visitor.studio.model
     sizes = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
@@ -311,9 +315,9 @@ def compare(
     question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
-    item = budget.planned(visitor, visitor.current, reading)
+    item = budget.planned(visitor, visitor.current, reading, controller.heard(answers[0]))
     one, other = [
-        {**answer, "prune": controller.rule(answer["prune"])} | ({"load": model} if model else {})
+        controller.arguments(answer) | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
     ]
     stop = visitor.comparing = Event()

@@ -57,12 +57,30 @@ class Reader(Protocol):
     def encode(self) -> Callable[..., Any]: ...
 
 
-class Uploads:
-    """The folder of files and the package that reads them (vl3.video, handed in)."""
+class Listener(Protocol):
+    """What the page asks of vl3.audio, in the same way."""
 
-    def __init__(self, folder: Path, video: Reader, limit_bytes: int) -> None:
+    @property
+    def is_sound(self) -> Callable[..., bool]: ...
+    @property
+    def probe(self) -> Callable[..., Any]: ...
+    @property
+    def measure(self) -> Callable[..., Any]: ...
+    @property
+    def blocks(self) -> Callable[..., Any]: ...
+
+
+class Uploads:
+    """The folder of files and the packages that read them (vl3.video and vl3.audio, handed in).
+
+    audio: without it a file of sound is one that cannot be read
+    """
+
+    def __init__(
+        self, folder: Path, video: Reader, limit_bytes: int, audio: Listener | None = None
+    ) -> None:
         self.folder = folder
-        self._video = video
+        self._video, self._audio = video, audio
         self._limit_bytes = limit_bytes
 
     def attach(self, path: str) -> Attachment:
@@ -72,6 +90,8 @@ class Uploads:
         """
         if not self.contains(path):
             raise UserError("Cannot read this file", "The file is gone. Upload it again.")
+        if self._audio is not None and self._audio.is_sound(path):
+            return self._attach_sound(path, self._audio)
         probe = self._video.probe(path)
         item = Attachment(
             path=path,
@@ -85,6 +105,15 @@ class Uploads:
         known = self._video.schedule(path, max_frames=3)
         item = replace(item, zero_s=known.zero_s, first_s=known.first_s)
         return replace(item, poster=self._poster(item, known.times_s))
+
+    def _attach_sound(self, path: str, audio: Listener) -> Attachment:
+        return Attachment(
+            path=path,
+            name=Path(path).name,
+            key=key_of(path),
+            kind="audio",
+            facts=tuple(text_format.sound_facts(audio.probe(path))),
+        )
 
     def adopt(self, path: Path) -> Attachment:
         """The same for a file from elsewhere: its copy in the folder, under its content's hash."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ from vl3.families import layouts
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
+from vl3.families.videollama2 import NUM_FRAMES, settings_of
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
 from vl3.settings import PruneSettings
+from vl3.vision.towers import is_tower
 from vl3.weights.language_check import check_language
 from vl3.weights.places import local
 
@@ -41,10 +44,10 @@ def assemble(
 ) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A model whose encoder and language model are loaded and whose connector is new.
 
-    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, or a whole VideoLLaMA3 whose
-    encoder is taken (the 7B starts from the trained 2B's). language: a folder with any causal
-    language model of transformers that attends to keys and values (Llama, Mistral, Mixtral, Qwen,
-    SmolLM ...).
+    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, CLIP, which stays a tower of
+    one size, or a whole model whose encoder is taken (the 7B starts from the trained 2B's).
+    language: a folder with any causal language model of transformers that attends to keys and
+    values (Llama, Mistral, Mixtral, Qwen, SmolLM ...).
     template: the words around what is said; None is ChatML, as VideoLLaMA 3 has it, after the token
     that the tokenizer itself puts before every text (Llama's and Mistral's do). The tokenizer gets
     the tokens of the template and the three visual ones where it lacks them, and the tables of the
@@ -83,7 +86,10 @@ def assemble(
     model.tie_weights()
     _set_ends(model, tokenizer, template)
     prune = None if connector_class(connector).mixes else PruneSettings()
-    settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
+    if is_tower(encoder):
+        settings = replace(settings_of(encoder, connector, NUM_FRAMES), prune=prune)
+    else:
+        settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
     tokenizer.chat_template = chat_template(template=template)
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
     return model.eval(), processor
@@ -193,9 +199,15 @@ def _tensors(folder: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name there, name here, tensor) of a checkpoint, one at a time."""
     names = layouts.tensor_names(folder)
     family = families.detect(folder, names)
-    for file in sorted(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
         with safe_open(file, "pt") as tensors:
             for there in tensors.keys():  # noqa: SIM118 - not a dict
                 here = family.here(there)
                 if here is not None:
                     yield there, here, tensors.get_tensor(there)
+    for file in [] if files else sorted(folder.glob("pytorch_model*.bin")):
+        for there, tensor in torch.load(file, weights_only=True, mmap=True).items():
+            here = family.here(there)
+            if here is not None:
+                yield there, here, tensor

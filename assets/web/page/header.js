@@ -11,6 +11,7 @@ const NEWS_MS = 5000; // how often an open tab asks whether another model answer
 /** @type {import("./widget.js").Widget} */
 export function header(root, value, trigger, server) {
   root.number = value.number;
+  document.body.toggleAttribute("data-hears", Boolean(value.hears)); // what only such a model needs is shown
   root.news ??= server && setInterval(async () => {
     if (document.visibilityState !== "visible" || root.asking || !root.isConnected) return;
     root.asking = true;

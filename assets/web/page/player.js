@@ -1,5 +1,5 @@
 // @ts-check
-// The player: a video or an image, its film strip, what it is; and links that move it.
+// The player: a video, an image or a sound, its film strip, what it is; and links that move it.
 
 import { find, make } from "../shared/dom.js";
 import { drawBoxes, showWantedBoxes } from "./boxes.js";
@@ -42,8 +42,10 @@ function screenOf(value) {
     frame.append(make("img", { src: value.url, alt: fact || "Image" }));
     return frame;
   }
-  const video = make("video", { src: value.url, controls: "", playsinline: "", preload: "metadata",
-    "aria-label": fact || "Video" });
+  const isSound = value.kind === "audio";
+  const video = make(isSound ? "audio" : "video", { src: value.url, controls: "", preload: "metadata",
+    playsinline: isSound ? null : "", "aria-label": fact || "Video" });
+  if (isSound) frame.classList.add("sound");
   keepClock(/** @type {import("./video_time.js").Video} */ (video), value.key || "", value.clock);
   video.addEventListener("error", async () => {
     const line = make("p", { class: "unplayable" });
@@ -63,7 +65,7 @@ function screenOf(value) {
  */
 export function seek(time_s, key) {
   const root = find(".vl3-player");
-  const video = root?.querySelector("video");
+  const video = root?.querySelector("video, audio");
   if (video && (!key || root.dataset.key === key)) {
     setTime(video, time_s);
     video.scrollIntoView({ block: "nearest" });

@@ -117,7 +117,8 @@ run([step("hanging"), step("quick")], 60, kept, "cpu", True, spawn=True)
 )
 def test_a_run_that_is_stopped_leaves_no_process_behind(sent, code, tmp_path):
     path = tmp_path / "f"
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    paths = f"{REPOSITORY}:{REPOSITORY / 'tests'}"
+    environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
     # A shell's background job ignores Ctrl-C, and a Python started there as well.
     start = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{CODE}"
     main = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from train_cli.bench.gpu.cards import checkpoint
 from train_cli.bench.gpu.record import Check, Memory, Row, Skip
 from train_cli.bench.gpu.smoke import NEW_TOKENS, asked, noise_clip
 from train_cli.bench.gpu.steps import Place
-from train_cli.bench.gpu.timing import once_s, peak_bytes, start_peak
+from train_cli.bench.gpu.timing import once_s, peak_bytes, reserved, start_peak
 from vl3.bundled import NANO
 from vl3.config import videollama3_2b
 from vl3.training import run as runs
@@ -150,7 +151,7 @@ def measured(name: str, recipe: Recipe, place: Place) -> Memory:
     device = torch.device(place.device)
     if place.tiny:
         recipe = replace(recipe, data=[_toy(16, [2, 3])], batch=Batch(samples=2, tokens=2048))
-    start_peak(place.device)
+    start_peak(place.device)  # the model before is gone
     model, processor = prepare(recipe, device)
     out = place.folder / name.replace(" ", "_")
     out.mkdir(exist_ok=True)
@@ -180,7 +181,11 @@ def measured(name: str, recipe: Recipe, place: Place) -> Memory:
         return inputs_of(part)
 
     trainer._inputs = noted
-    spent_s = once_s(trainer.train, place.device)
+    start_peak(place.device)  # loading took more than what stays of it
+    try:
+        spent_s = once_s(trainer.train, place.device)
+    finally:
+        gc.unfreeze()  # what the trainer froze for its workers, of which the model is a part
     machine = machine_for(recipe, model.config, place.device, model.dtype == torch.bfloat16)
     tables = [needs(recipe, model.config, shape, machine) for shape in shapes]
     largest = max(shapes, key=lambda shape: shape.tokens)
@@ -189,5 +194,5 @@ def measured(name: str, recipe: Recipe, place: Place) -> Memory:
         estimate_bytes=max(sum(table.values()) for table in tables),
         peak_bytes=peak_bytes(place.device),
         said=f"{len(shapes)} passes of up to {largest.tokens:,} tokens and {largest.patches:,} "
-        f"patches in {spent_s:.1f} s",
+        f"patches in {spent_s:.1f} s{reserved(place.device)}",
     )
