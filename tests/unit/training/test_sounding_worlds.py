@@ -16,9 +16,9 @@ from vl3.toyworld.draw import Film
 from vl3.toyworld.hearing import HEARD_FAMILIES
 from vl3.toyworld.score import muted
 from vl3.training.collate import attention_mask, collate
-from vl3.training.recipe import World, check
+from vl3.training.recipe import Source, World, check
 from vl3.training.samples import build, measure
-from vl3.training.sources import Scenes
+from vl3.training.sources import Scenes, open_source
 from vl3.values import Clip
 from vl3.weights.ears import add_ear, load_ear
 
@@ -159,6 +159,9 @@ def test_a_world_whose_questions_are_never_settled_says_so():
     scenes = Scenes("mute", World(seconds=[3, 4], families={"spoken": 1}, sound=1.0), seed=1)
     with pytest.raises(ValueError, match="'mute' asks what its scenes never settle"):
         scenes[0]
+    source = Source(name="mute", world=scenes.world, samples=4)
+    with pytest.raises(ValueError, match="'mute' asks what its scenes never settle"):
+        open_source(source, 1)
 
 
 @pytest.mark.parametrize(
