@@ -130,6 +130,8 @@ class VL3ForConditionalGeneration(
     input_modalities: Any = ("image", "video", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules: Any = ("Block",)
+    # BEATs is released with the first layer's table once more for each of the others.
+    _keys_to_ignore_on_load_unexpected: Any = (r"audio_tower.*\.relative_attention_bias\.weight$",)
     _skip_keys_device_placement: Any = ("past_key_values",)
     _supports_sdpa = True
     _supports_flash_attn = True

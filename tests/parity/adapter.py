@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from vl3.audio import released
-from vl3.audio.beats import BEATs, repeated
+from vl3.audio.beats import BEATs, own_tensors
 from vl3.audio.official import official_sound
 from vl3.bundled import HOME
 from vl3.connectors import MLPConnector, Windowed, connector_class
@@ -163,9 +163,8 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         tensors, tower = load_file(weights), "model.audio_tower."
         config = released.beats_config(beats_config)
         ear = BEATs(config).eval()
-        copies = repeated(config.encoder_layers)
         named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
-        ear.load_state_dict({n: t for n, t in named.items() if n not in copies})
+        ear.load_state_dict(own_tensors(named, config.encoder_layers))
         project = MLPConnector(
             projector["mm_projector_a_type"],
             projector["mm_hidden_size_a"],

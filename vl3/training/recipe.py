@@ -150,6 +150,7 @@ class Media:
     max_frames: most frames taken from a video
     image_merge: patches of an image along each side that become one token
     video_merge: the same for the frames of a video
+    fit: how a picture becomes the square of a vision tower: its middle, out of shape or with bars
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     sound: whether sounds and the tracks of videos are heard, by a model with an ear
@@ -163,6 +164,7 @@ class Media:
     max_frames: int | None = None
     image_merge: int | None = None
     video_merge: int | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
     sound: bool | None = None

@@ -200,6 +200,13 @@ def settings_for(recipe: Recipe, processor: VL3Processor):
         for name in ("fps", "max_frames", "image_merge", "video_merge")
         if (value := getattr(media, name)) is not None
     }
+    if media.fit is not None:
+        if processor.settings.square is None:
+            raise ValueError(
+                "media.fit is of models whose vision tower sees squares of one size, and this one "
+                "takes pictures of any size; leave it out"
+            )
+        chosen["square"] = replace(processor.settings.square, fit=media.fit)
     if media.prune is not None:
         own = processor.settings.prune or PruneSettings()
         chosen["prune"] = own if media.prune else None

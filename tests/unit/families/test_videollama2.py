@@ -146,7 +146,7 @@ def test_tensors_that_lack_or_are_unknown_are_listed(releases, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"mm_audio_tower": "audio_tower.bin"}, "hears as well.*sound is not read yet; take the"),
+        ({"mm_audio_tower": "audio_tower.bin"}, r"model\.audio_tower\.|audio_connector|ear\."),
         ({"vision_config": "gone"}, "has the vision tower /where/it.*whose sizes are not known"),
         ({"vision_config": {"model_type": "vit"}}, "is of a 'vit'; a tower is one of clip_vision"),
         ({"mm_vision_select_feature": "cls_patch"}, "only 'patch', which leaves the class token"),
@@ -426,20 +426,31 @@ def test_frames_that_were_read_are_taken_as_they_are_or_spread(padded):
     assert not black.frames_TYX3[3:].any()
 
 
-def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tmp_path):
+def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tiny_processor, tmp_path):
     clip = noise_clip(frames=12, size=(56, 56), still=False)
+    folder = tmp_path / "frames"
+    folder.mkdir()
     for number, frame in enumerate(clip.frames_TYX3):
-        Image.fromarray(frame).save(tmp_path / f"{number:03}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "._000.png").write_text("nor this")
-    opened = padded.open(tmp_path)
+        Image.fromarray(frame).save(folder / f"{number:03}.png")
+    (folder / "notes.txt").write_text("no picture")
+    opened = padded.open(folder)
     taken = [1, 2, 3, 5, 6, 8, 9, 10]
     assert opened.clip.times_s == pytest.approx([index / 3 for index in taken])
     assert np.array_equal(opened.clip.frames_TYX3, clip.frames_TYX3[taken])
+    assert padded.plan(folder).times_s == opened.clip.times_s
+    part = padded.open(folder, start=1, end=3, max_frames=2)
+    assert part.clip.times_s == pytest.approx((4 / 3, 7 / 3))
+    again = padded.reply(asks(("video", str(folder))), **SHORT)
+    assert again.ledger.reused_clips == 1
+    Image.fromarray(clip.frames_TYX3[0]).save(folder / "001.png")  # another picture of that name
+    assert padded.open(folder).key != opened.key
+    # models that go by time, and folders without pictures, as ever
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ValueError, match="empty is a folder, not a video"):
         padded.open(empty)
+    with pytest.raises(ValueError, match="frames is a folder, not a video"):
+        tiny_processor(asks(("video", str(folder))))
 
 
 def test_a_row_of_data_is_measured_without_a_rate(padded, film):

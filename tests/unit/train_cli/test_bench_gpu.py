@@ -29,6 +29,7 @@ from vl3.vision.encoder import VisionEncoder
 REPOSITORY = Path(__file__).parents[3]
 NAMES = [step.name for step in STEPS]
 SKIPPED = {"short", "compiled"}
+MOST_S = 800
 # Runs the rest of its words as a command in a process that cannot import some packages.
 WITHOUT = """
 import sys
@@ -42,6 +43,7 @@ class Without:
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 NEVER = "gradio,pyarrow,playwright,pandas,plotly,datasets,anywidget,ipywidgets"
+SOUND = "kaldi_native_fbank,soundfile,librosa,torchaudio"
 BARE = f"{NEVER},jsonargparse,av,bitsandbytes,peft"
 
 
@@ -49,7 +51,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=MOST_S
     )
 
 
@@ -58,6 +60,7 @@ def place(tmp_path) -> Place:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MOST_S + 60)  # it takes 40 s of a core that has nothing else to do
 def test_every_step_is_gone_through_on_a_cpu(tmp_path):
     figures, text = tmp_path / "gpu.jsonl", tmp_path / "gpu.md"
     bench = ["-m", "train_cli", "bench", "--gpu"]
@@ -83,7 +86,7 @@ def test_every_step_is_gone_through_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_that_read_no_media_need_torch_and_transformers_only(tmp_path):
+def test_the_kernels_need_torch_and_triton_only(tmp_path):
     figures = tmp_path / "gpu.jsonl"
     words = ["bench", "--gpu", "--tiny", "--json", str(figures), "--only"]
     code = f"{WITHOUT}\nfrom train_cli.__main__ import main\ncode = main(sys.argv[1:])\n"
@@ -95,8 +98,8 @@ def test_steps_that_read_no_media_need_torch_and_transformers_only(tmp_path):
     assert ends == {
         "answers": "skipped",
         "rope2d": "done",
-        "encoder": "done",
-        "stream": "done",
+        "encoder": "skipped",
+        "stream": "skipped",
         "cards": "skipped",
     }
     assert steps["answers"].why == "it needs PyAV (pip install av), which is not installed"
@@ -109,7 +112,7 @@ def test_no_step_imports_the_page_or_what_reads_recipes():
     code = f"{WITHOUT}\nfrom importlib import import_module\n"
     code += f"for name in {modules!r}: import_module(name)\n"
     code += "assert not names & {name.partition('.')[0] for name in sys.modules}\n"
-    done = run("-c", code, f"{NEVER},jsonargparse,bitsandbytes")
+    done = run("-c", code, f"{NEVER},jsonargparse,bitsandbytes,{SOUND}")
     assert done.returncode == 0, done.stderr
 
 

@@ -15,7 +15,7 @@ from train_cli.bench.gpu.runner import Ended, run
 
 REPOSITORY = Path(__file__).parents[3]
 START_S = 60  # at most, of a process that imports torch on a busy core
-LATE_S = 30  # with the end of that start, of which the step before it leaves some
+LATE_S = 60  # with the end of that start, of which the step before it leaves some
 
 
 def is_alive(number: int) -> bool:
@@ -36,6 +36,7 @@ def gone(numbers: list[int]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # seven processes that import torch, and one that is waited for
 def test_a_step_that_fails_dies_or_hangs_ends_itself_alone(tmp_path, capsys):
     path = tmp_path / "f"
     kept = Record(path)

@@ -15,9 +15,9 @@ from vl3.training import run as runs
 from vl3.training.activations import kept_of_pass
 from vl3.training.collate import StepCollator, collate
 from vl3.training.memory import Machine, largest_pass, memory
-from vl3.training.recipe import Adapter, Rates, Start
+from vl3.training.recipe import Adapter, Rates, Start, check
 from vl3.training.samples import build, measure
-from vl3.training.setup import adapter_targets
+from vl3.training.setup import adapter_targets, prepare
 from vl3.weights.load import load
 from vl3.weights.runs import checkpoints
 
@@ -106,6 +106,20 @@ def test_a_run_teaches_every_module_and_its_checkpoint_is_a_model(folder, tmp_pa
     assert torch.equal(*(one.model.state_dict()[unread] for one in (before, after)))
     assert after.processor.settings == before.processor.settings
     assert after.processor.template == before.processor.template
+
+
+def test_pictures_are_padded_where_the_recipe_says_so(folder, tiny_folder, tmp_path):
+    start = Start(model=str(folder))
+    learning = recipe(tmp_path, start=start, data=CLIPS, steps=1, dtype="float32")
+    padded = replace(learning, media=replace(learning.media, fit="pad"))
+    _, processor = prepare(padded, torch.device("cpu"))
+    assert processor.settings.square.fit == "pad"
+    assert prepare(learning, torch.device("cpu"))[1].settings.square.fit != "pad"
+    anywhere = replace(padded, start=Start(model=str(tiny_folder)))
+    with pytest.raises(ValueError, match="sees squares of one size, and this one takes pictures"):
+        prepare(anywhere, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"media\.fit"):
+        check(replace(padded, media=replace(padded.media, fit="cover")))
 
 
 def test_adapters_go_into_every_module(folder, tmp_path):
