@@ -13,7 +13,7 @@ import numpy as np
 from vl3 import video
 from vl3.messages.reader import Read, frame_times, read
 from vl3.messages.sounds import SoundPart, part_of_sound, sound_part
-from vl3.messages.sources import found_source, frames_of, shown_kind
+from vl3.messages.sources import found_source, pictures_in, shown_kind
 from vl3.values import Clip, Grid, Sound
 from vl3.video.images import Resize, image_size, resized, shape_of, still_notes
 from vl3.video.official import filled
@@ -191,27 +191,15 @@ def _blackened(clip: Clip, count: int) -> Clip:
     return replace(clip, frames_TYX3=frames_TYX3, times_s=times_s + times_s[-1:] * count)
 
 
-def pictures_in(folder: object) -> list[Path]:
-    """The pictures of a folder, by their names; none where it has none, or is none."""
-    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
-        return []
-    kinds = [(file, mimetypes.guess_type(file.name)[0]) for file in sorted(Path(folder).iterdir())]
-    return [file for file, kind in kinds if (kind or "").startswith("image/")]
-
-
 def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
     """The images, videos and sounds of a conversation, in order.
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
     data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
-<<<<<<< HEAD
     one as clip, and perhaps a Sound as sound: an opened video, a film of the toy world); of a video
-    also a list of pictures, a folder of them or an array of frames; of sound a path, a URL, bytes,
-    a Sound (or what has one), or (samples, rate).
-=======
-    one, as an opened video); of a video also a list of pictures or an array of frames,
-    and a folder of pictures for a model that takes a fixed number of them.
->>>>>>> stc
+    also a list of pictures or an array of frames and, for a model that takes a fixed number of
+    them, a folder of pictures; of sound a path, a URL, bytes, a Sound (or what has one), or
+    (samples, rate).
     Raises: ValueError in one sentence for what is not read.
     """
     media: list[MediaPart | SoundPart] = []
@@ -240,11 +228,6 @@ def _medium(part: dict) -> MediaPart:
     kind = part["type"]
     source = found_source(kind, part[kind])
     options = {key: value for key, value in part.items() if key not in ("type", kind)}
-<<<<<<< HEAD
-    if kind == "video" and isinstance(source, str | Path) and (frames := frames_of(Path(source))):
-        source, part = frames, {"sample_fps": FOLDER_FPS} | part
-=======
->>>>>>> stc
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
@@ -252,71 +235,7 @@ def _medium(part: dict) -> MediaPart:
         source, options = part_of_clip(source, options), {}
     if isinstance(source, Clip) and kind == "image" and source.kind == "video":
         raise ValueError("an image is one picture - got a clip of frames; use type video")
-<<<<<<< HEAD
     return MediaPart(part, "image" if kind == "image" else shown_kind(source), source, options)
-=======
-    return MediaPart(part, "image" if kind == "image" else _kind_of(source), source, options)
-
-
-def _found(kind: str, source: object) -> object:
-    """A source as it can be read: a path, a Clip, a picture, or a list of pictures."""
-    clip = getattr(source, "clip", None)
-    if isinstance(clip, Clip):
-        return clip
-    if isinstance(source, bytes | bytearray):
-        return spool.shared().keep(bytes(source))
-    if isinstance(source, str):
-        if spool.is_data_url(source):
-            try:
-                return spool.shared().keep(spool.data_of_url(source))
-            except ValueError as error:
-                raise ValueError(f"the data: URL of the {kind} cannot be read: {error}") from None
-        path = spool.file_of_url(source)
-        if spool.SCHEME.match(path):
-            raise ValueError(
-                f"{shown(path)} is a web address; only files and data: URLs are read, so download "
-                "it first and give the path"
-            )
-        return path
-    if isinstance(source, os.PathLike):
-        return Path(source)
-    if hasattr(source, "detach"):  # a tensor: torch is there already, and not imported for it
-        tensor = source.detach().cpu()
-        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    if isinstance(source, np.ndarray):
-        source = _channels_last(source)
-    if isinstance(source, np.ndarray) and source.ndim == 4 and kind == "video":
-        return list(source)
-    if isinstance(source, list) and kind == "video":
-        pictures = [_found("image", picture) for picture in source]
-        if any(isinstance(picture, Clip) and len(picture) != 1 for picture in pictures):
-            raise ValueError("a list of frames holds pictures - got a clip of several frames")
-        return pictures
-    if isinstance(source, Clip | Image.Image | np.ndarray):
-        return source
-    raise ValueError(
-        f"the source of {'an image' if kind == 'image' else 'a video'} is a path, a file: or data: "
-        f"URL, bytes, a picture, an array (height, width, 3), a tensor or a Clip - got "
-        f"{shown(source)}"
-    )
-
-
-def _channels_last(pixels: np.ndarray) -> np.ndarray:
-    """Pictures [..., Y, X, channels], of such or of [..., channels, Y, X] as torch has them."""
-    channels = (1, 3, 4)
-    if pixels.ndim in (3, 4) and pixels.shape[-1] not in channels and pixels.shape[-3] in channels:
-        return np.moveaxis(pixels, -3, -1)
-    return pixels
-
-
-def _kind_of(source) -> str:
-    """What a source shows that a message calls a video: a still picture is an image."""
-    if isinstance(source, Clip):
-        return source.kind
-    if isinstance(source, str | Path):  # a folder is read, or refused, where it is measured
-        return "video" if Path(source).is_dir() else kind_of(local_file(source))
-    return "image"
->>>>>>> stc
 
 
 def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]]:
@@ -436,28 +355,3 @@ def resize_clip(clip: Clip, size: tuple[int, int] | Square) -> Clip:
     resize: Resize = resized if isinstance(size, Square) else ops.resizer(resized)
     frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
     return replace(clip, frames_TYX3=np.stack(frames))
-<<<<<<< HEAD
-=======
-
-
-def content_digest(source) -> str:
-    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
-    digest = hashlib.sha256()
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        for picture in pictures_in(source):
-            digest.update(f"{picture.name} {content_digest(picture)}".encode())
-        return digest.hexdigest()
-    if isinstance(source, str | Path):
-        size = Path(source).stat().st_size
-        digest.update(str(size).encode())
-        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
-        with open(source, "rb") as file:
-            for offset in range(0, size, step):
-                file.seek(offset)
-                digest.update(file.read(BLOCK_BYTES))
-        return digest.hexdigest()
-    clip = source if isinstance(source, Clip) else video.read_image(source)
-    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
-    digest.update(clip.frames_TYX3.tobytes())
-    return digest.hexdigest()
->>>>>>> stc

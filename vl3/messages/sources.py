@@ -21,11 +21,12 @@ from vl3.video.images import kind_of
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
 
-def frames_of(folder: Path) -> list[Path]:
+def pictures_in(folder: object) -> list[Path]:
     """The pictures of a folder, by their names; none where it has none, or is none."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    kinds = ((file, mimetypes.guess_type(file.name)[0] or "") for file in files)
-    return [file for file, kind in kinds if kind.startswith("image/") and file.name[0] != "."]
+    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+        return []
+    kinds = [(file, mimetypes.guess_type(file.name)[0]) for file in sorted(Path(folder).iterdir())]
+    return [file for file, kind in kinds if (kind or "").startswith("image/")]
 
 
 def found_source(kind: str, source: object) -> object:
@@ -110,12 +111,18 @@ def shown_kind(source) -> str:
     """What a source shows that a message calls a video: a still picture is an image."""
     if isinstance(source, Clip):
         return source.kind
-    return kind_of(local_file(source)) if isinstance(source, str | Path) else "image"
+    if isinstance(source, str | Path):
+        return "video" if Path(source).is_dir() else kind_of(local_file(source))
+    return "image"
 
 
 def content_digest(source) -> str:
     """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
     digest = hashlib.sha256()
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        for picture in pictures_in(source):
+            digest.update(f"{picture.name} {content_digest(picture)}".encode())
+        return digest.hexdigest()
     if isinstance(source, str | Path):
         size = Path(source).stat().st_size
         digest.update(str(size).encode())

@@ -29,7 +29,6 @@ def folder(tmp_path_factory):
     """a.mp4 of 8 s at 4 frames per second, pictures p.png, f0.png ... that carry numbers."""
     folder = tmp_path_factory.mktemp("messages")
     write_clip(folder / "a.mp4", 32, 4)
-    (folder / "empty").mkdir()
     Image.fromarray(numbered(7)).save(folder / "p.png")
     for number in range(4):
         Image.fromarray(numbered(number)).save(folder / f"f{number}.png")
@@ -345,7 +344,7 @@ REFUSED = [
     ({"type": "input_audio", "input_audio": {"data": "aGk="}}, "sound is not read by this model"),
     ({"type": "audio_url", "audio_url": "a.wav"}, "sound is not read by this model"),
     ({"type": "video", "video": "gone.mp4"}, "There is no file named gone.mp4"),
-    ({"type": "video", "video": "empty"}, "is a folder, not a video"),
+    ({"type": "video", "video": "."}, "is a folder, not a video"),
     (None, 'a part is a text or a dict like {"type": "image"} - got None'),
     (["a"], 'a part is a text or a dict like {"type": "image"} - got a list'),
 ]
