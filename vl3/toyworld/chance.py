@@ -4,13 +4,13 @@ A model that guesses as well as can be does not score 0 when it is muted: it kno
 world draws its sounds, and it sees the picture. So chance is counted: `deaf` gives each picture
 other tracks and takes the answer that is right most often, `blind` the most frequent one to a
 question with as many sounds. vl3.toyworld.score shows both beside the scores; at its levels, in
-percent of 1000 questions each:
+percent of 600 questions each and more:
 
-    muted   sound 14, sounds 46, heard_when 30, loudness 47, pitch 50, sound_order 50, hear 50,
-            any_sound 49, hearing 12, spoken 9, source 50, match 50
-    blind   source 42, match 50
+    muted   sound 14, sounds 49, heard_when 32, loudness 47, pitch 50, sound_order 50, hear 51,
+            any_sound 49, hearing 12, spoken 9, source 49, match 50
+    blind   source 42, match 51
 
-Of source, "No shape." is right most often, and of one sound it is likely that a shape makes it.
+Of source, "No shape." is right most often, and a single sound is likely to be what a shape makes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from vl3.toyworld.sounds import (
     Heard,
     Track,
     event_seconds,
-    kinds_heard,
     makers,
     on_and_off,
     only,
@@ -249,7 +248,7 @@ def _hear(scene: Scene, rng: random.Random) -> Pair:
     track = track_of(scene)
     if track is None:
         return None
-    heard = kinds_heard(track)
+    heard = {sound.kind for sound in track.sounds}
     yes = rng.random() < HEARD_SHARE
     pool = [kind for kind in (*KINDS, VOICE) if (kind in heard) == yes]
     if not yes and VOICE in pool and rng.random() < 0.7:

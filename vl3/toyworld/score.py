@@ -66,6 +66,7 @@ STILL_DIGIT_FAMILIES = ("digit", "choice")
 CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice")
 HELD_OUT_FAMILIES = ("colour", "shape", "exist", "order", "direction", "caption")
 FIRST_SEED = 1_000_000  # training draws its scenes from text seeds, which never meet these
+GUESSED = 500  # questions of which chance is counted
 BATCH = 16
 LONGEST_REPLY = 64
 
@@ -267,12 +268,12 @@ def score_sound(model, processor: VL3Processor, count: int, seed: int) -> dict[s
         "sound": score(model, processor, drawn),
         "sound_muted": score(model, processor, [(muted(medium), qas) for medium, qas in drawn]),
         "chance_muted": {
-            name: chance.deaf(spoken if name == "spoken" else level, name, count, seed)
+            name: chance.deaf(spoken if name == "spoken" else level, name, GUESSED, seed)
             for name in (*HEARD_FAMILIES, "source", "match")
         },
         "sound_blind": score(model, processor, [(blinded(medium), qas) for medium, qas in drawn]),
         "chance_blind": {
-            name: chance.blind(level, name, count, seed) for name in ("source", "match")
+            name: chance.blind(level, name, GUESSED, seed) for name in ("source", "match")
         },
         "sound_alone": score(model, processor, alone),
         "new_voice": score(model, processor, new),

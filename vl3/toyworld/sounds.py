@@ -7,7 +7,6 @@ asks about it. A sound that begins in the second of an event of a sprite is made
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -127,11 +126,11 @@ def _seconds(scene: Scene, rng: random.Random, wanted: int) -> list[int]:
     on, off = on_and_off(scene)
     if not on:
         return rng.sample(off, min(wanted, len(off)))
-    if wanted > 1 and off and rng.random() < MIXED:
+    late = [second for second in off if second > 0]  # what is there from the start makes no sound
+    if wanted > 1 and late and rng.random() < MIXED:
         some = rng.randint(1, wanted - 1)
         first = rng.sample(on, min(some, len(on)))
-        return first + rng.sample(off, min(wanted - some, len(off)))
-    late = [second for second in off if second > 0]  # as events are
+        return first + rng.sample(late, min(wanted - some, len(late)))
     matching = rng.sample(on, min(wanted, len(on), len(late) or wanted))
     if not late or rng.random() < 0.5:
         return matching
@@ -173,8 +172,3 @@ def only(track: Track, **wanted: object) -> bool:
     """Whether exactly one sound has the wanted kind, pitch or loudness."""
     having = [all(getattr(s, key) == value for key, value in wanted.items()) for s in track.sounds]
     return sum(having) == 1
-
-
-def kinds_heard(track: Track) -> Counter[str]:
-    """How many sounds of each kind there are."""
-    return Counter(heard.kind for heard in track.sounds)

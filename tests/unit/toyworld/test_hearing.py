@@ -79,7 +79,7 @@ def test_sounds_lie_in_seconds_of_their_own_and_end_within_them():
             assert (heard.digit is None) == (heard.kind != VOICE)
             assert heard.loud == (heard.level_db > -20)
     assert set(counts) == {0, 1, 2, 3}
-    assert min(counts.values()) > 40
+    assert min(counts.values()) > 25
 
 
 def test_a_sprite_makes_what_is_heard_in_the_second_of_its_event():
@@ -219,7 +219,7 @@ def test_one_question_has_one_answer_and_nothing_else_is_asked(family):
                 key = qa.question.lower().rstrip("?.")
                 assert said.setdefault(key, qa.answer) == qa.answer
         asked += bool(said)
-    assert asked >= 15
+    assert asked >= 10
 
 
 def test_what_a_scene_does_not_settle_is_not_asked():

@@ -1,7 +1,7 @@
 """Toy worlds with sound as a source of training: what of a recipe makes which records."""
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import torch
 from unit.training.test_recipe import whole_recipe
 
 from vl3.bundled import NANO
+from vl3.data.preview import preview
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.sound import Sound
@@ -16,9 +17,9 @@ from vl3.toyworld.draw import Film
 from vl3.toyworld.hearing import HEARD_FAMILIES
 from vl3.toyworld.score import muted
 from vl3.training.collate import attention_mask, collate
-from vl3.training.recipe import World, check
+from vl3.training.recipe import Source, World, check
 from vl3.training.samples import build, measure
-from vl3.training.sources import Scenes
+from vl3.training.sources import Scenes, open_source
 from vl3.values import Clip
 from vl3.weights.ears import add_ear, load_ear
 
@@ -131,6 +132,27 @@ def test_a_clip_with_sound_is_muted_and_cut_as_a_file_is(hearing):
     assert not (made["input_ids"] == processor.audio_token_id).any()
 
 
+def test_a_preview_says_what_is_seen_and_what_is_heard(hearing):
+    _, processor = hearing
+    film = Scenes("heard", World(**HEARD, sound=1.0), seed=2)[0]
+    shown = preview(film, film.id, processor, 2000)
+    assert [(each.file, each.count) for each in shown.media] == [
+        (medium(film).clip.source, len(medium(film)))
+    ]
+    alone = Scenes("heard", World(**HEARD, sound=1.0, alone=1.0), seed=2)[0]
+    assert preview(alone, alone.id, processor, 2000).media == ()
+    both = alone.conversations[0][0]["content"][0], film.conversations[0][0]["content"][0]
+    asked = [{"role": "user", "content": [*both, {"type": "text", "text": "What?"}]}]
+    shown = preview(replace(film, conversations=(asked,)), "both", processor, 2000)
+    assert [each.file for each in shown.media] == [medium(film).clip.source]
+    (pieces,) = shown.conversations
+    ids = processor(asked)["input_ids"][0].tolist()
+    heard = sum(piece.count for piece in pieces if piece.heard)
+    seen = sum(piece.count for piece in pieces if piece.visual)
+    assert heard == ids.count(processor.audio_token_id) > 50
+    assert seen == ids.count(processor.image_token_id) > 16
+
+
 def test_sound_decides_what_is_learned(hearing):
     """Every kind of record in one pass; another sound gives another loss, the same one the same."""
     model, processor = hearing
@@ -159,6 +181,9 @@ def test_a_world_whose_questions_are_never_settled_says_so():
     scenes = Scenes("mute", World(seconds=[3, 4], families={"spoken": 1}, sound=1.0), seed=1)
     with pytest.raises(ValueError, match="'mute' asks what its scenes never settle"):
         scenes[0]
+    source = Source(name="mute", world=scenes.world, samples=4)
+    with pytest.raises(ValueError, match="'mute' asks what its scenes never settle"):
+        open_source(source, 1)
 
 
 @pytest.mark.parametrize(
