@@ -126,6 +126,18 @@ class Controller:
             raise UserError("Nothing to see", text_format.hears_nothing(item.name, self.card))
         return item
 
+    def make_strips(self, visitor: Session) -> None:
+        """Makes what stands below the current video, film strip and sound, unless it is there."""
+        self.make_film_strip(visitor)
+        item = visitor.current
+        if item is None or item.plan is None or item.kind == "image":
+            return
+        if item.sound or not self.card["hears"]:
+            return
+        strip = self.uploads.sound_strip(item)
+        if visitor.current and visitor.current.key == item.key:
+            visitor.current = replace(visitor.current, sound=strip)
+
     def make_film_strip(self, visitor: Session) -> None:
         """Makes the pictures of the current video's film strip, unless there are none to make."""
         item = visitor.current

@@ -89,7 +89,7 @@ class Handlers(Layout):
         return self.controller.budget(visitor, *form.split(values)).as_value()
 
     def on_strip(self, visitor: Session, event: dict) -> dict:
-        self.controller.make_film_strip(visitor)
+        self.controller.make_strips(visitor)
         return widget_values.player(visitor)
 
     def on_upload(self, visitor: Session, event: dict, path: str, *values) -> tuple:

@@ -116,7 +116,7 @@ class Page(Handlers):
                 taken.failure(lambda: None, None, self.drop, **QUICK)
         followed = {"trigger_mode": "always_last", "queue": False}
         planned = [self.player, self.budget, self.faults]
-        for field in (*self.reading, self.longest, *self.pruning):
+        for field in (*self.reading, self.longest, *self.pruning, self.sound):
             self._on_video(field.change, self.on_plan, plan, planned, **followed)
         for field in self.numbers:
             self._on(field.change, self.on_plan, plan, planned, **followed)
