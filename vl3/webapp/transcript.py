@@ -80,6 +80,8 @@ def _attachment(item: Attachment) -> dict:
             "times_s": item.plan.times_s,
             "notes": item.plan.notes,
         }
+        if item.plan.sound_tokens:
+            record["sound_tokens"] = item.plan.sound_tokens
     return record
 
 

@@ -1,0 +1,249 @@
+"""The page on a model with an ear: sounds by themselves, tracks of videos, none and broken ones."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from serving import serving
+from sounds import tone, write_film, write_sound
+from steps import ask, expect, open_tab, serious, toast, upload
+
+import vl3
+import vl3.audio
+import vl3.video
+from vl3.sound import RATE_HZ
+from vl3.webapp import chat_rows, form, launch, run_details, tabs, transcript
+from vl3.webapp.controller import Controller
+from vl3.webapp.errors import UserError
+from vl3.webapp.uploads import Uploads
+from vl3.webapp.widget_values import player
+
+pytest_plugins = ["page_fixtures"]
+
+READING = {"start": "", "end": "", "fps": 1.0, "max_frames": None, "budget_tokens": None}
+SETTINGS = {"max_new_tokens": 4, "prune": "model", "sound": True}
+LOW = tone(3, RATE_HZ, 300)
+
+
+@pytest.fixture(scope="module")
+def studio(hearing_folder):
+    return vl3.load(hearing_folder)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sound(folder / "low.wav", LOW, RATE_HZ)
+    write_film(folder / "low.mp4", [(0.0, LOW)], RATE_HZ, seconds=3)
+    write_film(folder / "silent.mp4", [], seconds=3)
+    torn = (folder / "low.wav").read_bytes()[:40]
+    (folder / "torn.wav").write_bytes(torn)
+    return folder
+
+
+def on(studio, folder) -> Controller:
+    media = Uploads(folder, vl3.video, 10**9, vl3.audio)
+    return Controller(lambda **chosen: studio, media, launch.refusals())
+
+
+@pytest.fixture
+def controller(studio, tmp_path):
+    studio.release()
+    return on(studio, tmp_path)
+
+
+def put(controller, file: Path) -> str:
+    """The file as an upload."""
+    path = controller.uploads.folder / file.stem / file.name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(file.read_bytes())
+    return str(path)
+
+
+def chosen(controller, file: Path, **settings):
+    """Somebody who chose the file, and its budget line."""
+    one = controller.visitors.get("one")
+    controller.choose_upload(one, put(controller, file))
+    return one, controller.budget(one, READING, {**SETTINGS, **settings})
+
+
+def asked(controller, file: Path, **settings):
+    one, _ = chosen(controller, file, **settings)
+    controller.ask(one, "What is it?", [], READING, {**SETTINGS, **settings})
+    list(controller.answer(one, {**SETTINGS, **settings}))
+    return one
+
+
+def drawn(controller, visitor, tab) -> dict:
+    tabs.opened(visitor, tab)
+    value = list(tabs.draw_tab(controller, visitor, None))[-1]
+    if "url" not in value:
+        return value
+    return json.loads(Path(value["url"].removeprefix("gradio_api/file=")).read_text())
+
+
+def test_a_sound_is_measured_before_the_run_and_asked_about(controller, files):
+    one, line = chosen(controller, files / "low.wav")
+    assert one.current.kind == "audio"
+    assert one.current.facts == ("low.wav", "3.0 s", "pcm_s16le", "16 kHz", "mono")
+    assert re.match(r"Sound of 3.0 s · 38 tokens of sound, of [\d\xa0]+ that fit", line.text)
+    controller.ask(one, "What is it?", [], READING, SETTINGS)
+    list(controller.answer(one, SETTINGS))
+    (turn,) = one.turns
+    assert (turn.status, turn.reply.ledger.sound_tokens) == ("done", 38)
+    assert chat_rows.captions(turn) == ["low.wav · 0:00–0:03 · 38 tokens of sound"]
+    rows = dict(run_details.rows(turn))
+    assert rows["Sound"] == "pcm_s16le, 16 kHz, 16 bits, mono"
+    assert rows["Tokens of sound"] == "38"
+    python, shell = [block["text"] for block in _blocks(controller, one)[1:]]
+    assert "{'type': 'audio', 'audio': 'low.wav'}" in python
+    assert "--audio low.wav" in shell
+    (item,) = json.loads(transcript.as_json(one.turns, controller.card))["turns"][0]["attachments"]
+    assert (item["kind"], item["sound_tokens"]) == ("audio", 38)
+
+
+def _blocks(controller, visitor) -> list[dict]:
+    return run_details.blocks([], visitor.turns[-1], controller.card, controller.prune)
+
+
+def test_a_range_of_a_sound_costs_its_part(controller, files):
+    one, _ = chosen(controller, files / "low.wav")
+    line = controller.budget(one, {**READING, "start": "0:01", "end": "0:02"}, SETTINGS)
+    assert re.match(r"Sound of 1.0 s · 1[23] tokens of sound", line.text)
+    assert one.current.part()["start"] == 1.0
+    assert one.current.caption.startswith("0:01–0:02")
+
+
+def test_a_video_names_its_tokens_of_sound_and_a_switch_takes_them_away(controller, files):
+    one, line = chosen(controller, files / "low.mp4")
+    assert line.text.endswith("· 38 tokens of sound")
+    line = controller.budget(one, READING, {**SETTINGS, "sound": False})
+    assert "of sound" not in line.text
+    one = asked(controller, files / "low.mp4", sound=False)
+    (turn,) = one.turns
+    assert turn.reply.ledger.sound_tokens == 0
+    assert turn.reply.settings["sound"] is False
+    python, shell = [block["text"] for block in _blocks(controller, one)[1:]]
+    assert "sound=False" in python
+    assert "--no-sound" in shell
+
+
+def test_a_video_without_sound_says_so(controller, files):
+    one, line = chosen(controller, files / "silent.mp4")
+    assert "of sound" not in line.text
+    assert "The video has no sound." in line.notes
+    controller.make_strips(one)
+    assert one.current.sound is None
+
+
+def test_more_sound_than_fits_is_refused_by_arithmetic(controller, files):
+    _, line = chosen(controller, files / "low.wav", max_new_tokens=controller.context_tokens - 20)
+    assert (line.state, line.text) == (
+        "over",
+        "38 tokens of sound exceed the limit 20. Shorten the sound.",
+    )
+
+
+def test_the_strip_is_made_once_and_is_the_visitors_own(controller, files):
+    one, _ = chosen(controller, files / "low.mp4")
+    assert player(one)["sound"] == ""
+    controller.make_strips(one)
+    path = Path(one.current.sound)
+    made = path.stat().st_mtime_ns
+    assert str(path) in one.paths()
+    assert player(one)["sound"].endswith(path.name)
+    assert json.loads(path.read_text())["axis_s"][1] == pytest.approx(3.0, abs=0.05)
+    one.current = None
+    controller.choose_upload(one, put(controller, files / "low.mp4"))
+    controller.budget(one, READING, SETTINGS)
+    controller.make_strips(one)
+    assert Path(one.current.sound).stat().st_mtime_ns == made
+
+
+def test_tabs_of_a_sound(controller, files):
+    one = asked(controller, files / "low.wav")
+    for tab in ("pruning", "positions"):
+        assert drawn(controller, one, tab)["note"].startswith("This file is sound alone.")
+    run = drawn(controller, one, "run")
+    assert [piece["tokens"] for piece in run["pieces"] if piece["kind"] == "sound"] == [38]
+    assert {"name": "Hearing sound", "time_s": run["stages"][2]["time_s"]} == run["stages"][2]
+
+
+def test_a_model_without_an_ear_refuses_a_sound_at_upload(tiny_folder, tmp_path, files):
+    deaf = on(vl3.load(tiny_folder), tmp_path)
+    with pytest.raises(UserError) as refused:
+        chosen(deaf, files / "low.wav")
+    assert re.fullmatch(
+        r"low.wav is sound alone, and \S+ hears nothing; load a model with an ear.",
+        str(refused.value),
+    )
+    one = asked(deaf, files / "low.mp4")  # a video is seen, whatever the switch says
+    assert one.turns[0].status == "done"
+    deaf.make_strips(one)
+    assert one.current.sound is None
+    assert deaf.heard({"sound": False}) == {}
+
+
+def test_a_torn_sound_is_refused_in_one_sentence(controller, files):
+    with pytest.raises(vl3.video.VideoError) as refused:
+        chosen(controller, files / "torn.wav")
+    assert str(refused.value).startswith("torn.wav ")
+
+
+def test_an_endpoint_answers_about_a_sound(controller, files):
+    path = put(controller, files / "low.wav")
+    options = {"max_new_tokens": 4}
+    nothing = {"fps": None, "max_frames": None, "start": None, "end": None}
+    assert controller.ask_once(path, "What?", nothing, options, _Never())
+
+
+class _Never:
+    def is_set(self) -> bool:
+        return False
+
+
+def test_the_switch_is_a_field_that_a_browser_keeps(controller):
+    defaults = form.defaults(controller.card, controller.prune)
+    restored = dict(zip(defaults, form.restored({"sound": False}, defaults), strict=True))
+    assert (defaults["sound"], restored["sound"]) == (True, False)
+    assert controller.heard({"sound": False}) == {"sound": False}
+    assert controller.heard({"sound": True}) == {}
+
+
+@pytest.fixture(scope="module")
+def hearing(studio, upload_folder):
+    with serving(on(studio, upload_folder)) as running:
+        yield running
+
+
+def test_a_sound_and_a_video_with_sound_in_a_browser(new_page, hearing, files):
+    page = new_page(hearing)
+    expect(page.locator("#sound")).to_have_css("display", "block")
+    upload(page, files / "low.wav")
+    strip = page.locator("#player .sound-strip canvas")
+    expect(strip).to_be_visible()
+    expect(page.locator("#player audio")).to_be_visible()
+    ask(page, "What is it?")
+    expect(page.locator("#chat .caption")).to_have_text("low.wav · 0:00–0:03 · 38 tokens of sound")
+    box = strip.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
+    expect(strip).to_have_attribute("aria-valuetext", re.compile("0:01.5"))
+    strip.press("ArrowRight")
+    expect(strip).to_have_attribute("aria-valuetext", re.compile("0:02.5"))
+    assert page.locator("#player audio").evaluate("one => one.currentTime") == pytest.approx(
+        2.5, abs=0.02
+    )
+    upload(page, files / "low.mp4")
+    expect(page.locator("#budget")).to_contain_text("38 tokens of sound")
+    expect(strip).to_be_visible()
+    open_tab(page, "Run details")
+    assert serious(page) == []
+
+
+def test_a_page_of_a_model_without_an_ear_shows_nothing_of_sound(page, files):
+    expect(page.locator("#sound")).to_have_css("display", "none")
+    page.locator("#drop input[type=file]").set_input_files(str(files / "torn.wav"))
+    assert "torn.wav" in toast(page)
+    upload(page, files / "low.mp4")
+    expect(page.locator("#player .sound-strip")).to_be_empty()
