@@ -1,9 +1,11 @@
 """The page on a model with an ear: sounds by themselves, tracks of videos, none and broken ones."""
 
+import base64
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serving import serving
 from sounds import tone, write_film, write_sound
@@ -13,6 +15,7 @@ import vl3
 import vl3.audio
 import vl3.video
 from vl3.sound import RATE_HZ
+from vl3.viz import attention
 from vl3.webapp import chat_rows, form, launch, run_details, tabs, transcript
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
@@ -170,6 +173,40 @@ def test_tabs_of_a_sound(controller, files):
     assert {"name": "Hearing sound", "time_s": run["stages"][2]["time_s"]} == run["stages"][2]
 
 
+def test_attention_of_an_answer_says_where_it_listened(controller, files):
+    one = asked(controller, files / "low.mp4")
+    data = drawn(controller, one, "attention")
+    reply = one.turns[-1].reply
+    words = len(reply.token_ids)
+    split = _unpacked(data["split"], np.float32).reshape(words, 3)
+    np.testing.assert_allclose(split.sum(axis=1), 1, atol=1e-6)
+    (sound,) = data["sounds"]
+    spans = _unpacked(sound["spans"], np.float32).reshape(-1, 2)
+    assert len(spans) == 38
+    tops, levels = _unpacked(sound["tops"], np.float32), _unpacked(sound["levels"], np.uint8)
+    given = attention.restored(tops, levels.reshape(words, -1)).sum(axis=1)
+    np.testing.assert_allclose(given, split[:, 0], rtol=0.03)
+    assert sound["strip"]["source"] == "low.mp4"
+    alone = drawn(controller, asked(controller, files / "low.wav"), "attention")
+    assert (alone["media"], len(alone["sounds"])) == ([], 1)
+    muted = drawn(controller, asked(controller, files / "low.mp4", sound=False), "attention")
+    assert (muted["split"], muted["sounds"]) == (None, [])
+
+
+def test_sounds_that_were_not_heard_are_no_part_of_a_look(studio, files):
+    studio.release()
+    part = {"type": "audio", "audio": str(files / "low.wav")}
+    reply = studio.reply([{"role": "user", "content": [part]}], max_new_tokens=2)
+    look = studio.attention(reply)
+    assert attention.data(look, [])["sounds"] == []  # how much, and not where
+    with pytest.raises(ValueError, match="sounds of 0 tokens for an answer that heard 38"):
+        attention.data(look, [], sounds=[])
+
+
+def _unpacked(text: str, kind) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
 def test_a_model_without_an_ear_refuses_a_sound_at_upload(tiny_folder, tmp_path, files):
     deaf = on(vl3.load(tiny_folder), tmp_path)
     with pytest.raises(UserError) as refused:
@@ -237,7 +274,11 @@ def test_a_sound_and_a_video_with_sound_in_a_browser(new_page, hearing, files):
     upload(page, files / "low.mp4")
     expect(page.locator("#budget")).to_contain_text("38 tokens of sound")
     expect(strip).to_be_visible()
-    open_tab(page, "Run details")
+    ask(page, "And now?", number=2)
+    open_tab(page, "Attention")
+    heard = page.get_by_role("tabpanel", name="Attention").locator(".heard")
+    expect(heard.get_by_role("img", name=re.compile("^sound .* picture .* words"))).to_be_visible()
+    expect(heard.locator(".listened canvas")).to_be_visible()
     assert serious(page) == []
 
 

@@ -362,6 +362,25 @@ def test_looks_at_an_answer_with_sound(studio, files):
     ]
     audio_id = studio.model.config.audio_token_id
     assert positions == [i for i, token in enumerate(reply.prompt_ids) if token == audio_id]
+    assert look.sound_K.tolist() == positions
+
+
+@pytest.mark.parametrize("source", ["language", "rollout", "relevancy"])
+def test_every_word_shares_its_attention_between_sound_picture_and_words(studio, files, source):
+    reply = studio.reply(asks(film(files / "low.mp4"), heard((HIGH, RATE_HZ))), **SHORT)
+    look = studio.attention(reply, tokens=[0], source=source)
+    (split,) = look.split_IHQ3[0, 0]
+    assert split.sum() == pytest.approx(1, abs=1e-12)
+    assert (split > 0).all()
+    row = look.weight_IHQL[0, 0, 0].astype(float)
+    apart = [row[look.sound_K].sum(), row[look.slot_K].sum()]
+    apart.append(np.delete(row, [*look.sound_K, *look.slot_K]).sum())
+    np.testing.assert_allclose(split, np.array(apart) / sum(apart), atol=1e-6)
+    by_kind = look.sound_IHQK.sum(), look.visual_IHQK.sum()
+    assert abs(by_kind[0] - by_kind[1]) > 1e-3  # so that a swap of the two would be seen
+    muted = studio.attention(studio.reply(asks(film(files / "low.mp4")), sound=False, **SHORT))
+    assert (muted.split_IHQ3[..., 0] == 0).all()
+    assert muted.sound_IHQK.shape[-1] == 0
 
 
 # generate

@@ -215,6 +215,10 @@ class Uploads:
             unfinished.write_text(json.dumps(data, allow_nan=False), "utf-8")
         return str(target)
 
+    def sound_data(self, item: Attachment) -> dict:
+        """The data of a sound view of a file that was heard."""
+        return json.loads(Path(cast(str, self.sound_strip(item))).read_text("utf-8"))
+
     def _poster(self, item: Attachment, times_s: Sequence[float]) -> str:
         """The path of a small JPEG of the middle one of the times, next to the file; made once."""
         target = Path(item.path).with_name(f"{item.key}.jpg")

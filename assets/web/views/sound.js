@@ -18,7 +18,7 @@ import { unpack } from "./unpack.js";
  *   heat?: Heat[] | null}} SoundData of vl3/viz/sound.py
  */
 
-const WAVE_PX = 44, BANK_PX = 48, GAP_PX = 3, HEAT_PX = 7;
+const WAVE_PX = 44, BANK_PX = 48, GAP_PX = 3, HEAT_PX = 10;
 const STEP_S = 1; // of an arrow key
 
 /**

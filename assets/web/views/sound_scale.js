@@ -48,3 +48,17 @@ export function peaksOf(data, peaks, width) {
     return [low / 127, high / 127];
   });
 }
+
+/**
+ * The heat of every step of a sound, by its weight on a scale of so many decades below the largest.
+ * @param {Float32Array} spans start and end of each, in seconds
+ * @param {(step: number) => number} weight
+ * @param {number} decades
+ * @returns {{heat: Heat[], top: number}}
+ */
+export function heatOf(spans, weight, decades) {
+  const weights = Array.from({ length: spans.length / 2 }, (_, step) => weight(step)), top = Math.max(0, ...weights);
+  const heat = weights.map((each, step) => ({ start_s: spans[2 * step], end_s: spans[2 * step + 1],
+    share: each > 0 ? Math.max(0, 1 + Math.log10(each / top) / decades) : 0 }));
+  return { heat, top };
+}
