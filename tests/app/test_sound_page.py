@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import vl3.audio
 import vl3.video
 from vl3.sound import RATE_HZ
 from vl3.viz import attention
-from vl3.webapp import chat_rows, form, launch, run_details, tabs, transcript
+from vl3.webapp import chat_rows, form, launch, run_details, strips, tabs, transcript, without
+from vl3.webapp.compare import run_both, view
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError
 from vl3.webapp.uploads import Uploads
@@ -136,7 +138,7 @@ def test_a_video_without_sound_says_so(controller, files):
     one, line = chosen(controller, files / "silent.mp4")
     assert "of sound" not in line.text
     assert "The video has no sound." in line.notes
-    controller.make_strips(one)
+    strips.make(one, controller.uploads, True)
     assert one.current.sound is None
 
 
@@ -151,7 +153,7 @@ def test_more_sound_than_fits_is_refused_by_arithmetic(controller, files):
 def test_the_strip_is_made_once_and_is_the_visitors_own(controller, files):
     one, _ = chosen(controller, files / "low.mp4")
     assert player(one)["sound"] == ""
-    controller.make_strips(one)
+    strips.make(one, controller.uploads, True)
     path = Path(one.current.sound)
     made = path.stat().st_mtime_ns
     assert str(path) in one.paths()
@@ -160,7 +162,7 @@ def test_the_strip_is_made_once_and_is_the_visitors_own(controller, files):
     one.current = None
     controller.choose_upload(one, put(controller, files / "low.mp4"))
     controller.budget(one, READING, SETTINGS)
-    controller.make_strips(one)
+    strips.make(one, controller.uploads, True)
     assert Path(one.current.sound).stat().st_mtime_ns == made
 
 
@@ -193,6 +195,60 @@ def test_attention_of_an_answer_says_where_it_listened(controller, files):
     assert (muted["split"], muted["sounds"]) == (None, [])
 
 
+def test_an_answer_without_sound_and_without_picture(controller, files):
+    one = asked(controller, files / "low.mp4", max_new_tokens=12)
+    (turn,) = one.turns
+    text = chat_rows.rows(one.turns)[1]["content"]
+    assert "[Without sound](#without=sound&turn=0)" in text
+    for what in ("sound", "picture"):
+        *_, last = without.ask(controller, one, {"turn": 0, "what": what})
+        assert last == one.turns
+    told = dict(one.turns[0].without)
+    messages = [{"role": "user", "content": [turn.attachments[0].part()]}]
+    messages[0]["content"].append({"type": "text", "text": "What is it?"})
+    for what, said in told.items():
+        expected = controller.visitors.studio.without(what, messages, max_new_tokens=12)
+        assert said == expected.text != turn.answer
+    text = chat_rows.rows(one.turns)[1]["content"]
+    assert "#without" not in text
+    assert text.count('<span class="changed">') >= 2
+    assert "*Without picture: " in transcript.markdown(one.turns, controller.card)
+    assert json.loads(transcript.as_json(one.turns, controller.card))["turns"][0]["without"] == told
+    controller.ask(one, "And then?", [], READING, SETTINGS)  # it is no part of the conversation
+    assert told["sound"] not in str([one.turns[-1]])
+
+
+@pytest.mark.parametrize("name", ["low.wav", "silent.mp4"])
+def test_nothing_is_left_out_of_what_has_one_of_them(controller, files, name):
+    one = asked(controller, files / name)
+    assert "#without" not in chat_rows.rows(one.turns)[1]["content"]
+    for detail in ({"turn": 0, "what": "sound"}, {"turn": 7, "what": "sound"}, {"turn": True}, {}):
+        with pytest.raises(UserError, match="Ask about a video with sound first"):
+            next(without.ask(controller, one, detail))
+
+
+def test_an_answer_that_fails_leaves_nothing_behind(controller, files, monkeypatch):
+    one = asked(controller, files / "low.mp4")
+
+    def failing(*args, **options):
+        raise ValueError("Not today.")
+        yield
+
+    monkeypatch.setattr(type(one.studio), "stream", failing)
+    with pytest.raises(UserError, match="Not today"):
+        list(without.ask(controller, one, {"turn": 0, "what": "picture"}))
+    assert one.turns[0].without == ()
+
+
+def test_two_runs_are_compared_where_one_of_them_is_muted(controller, files):
+    one = asked(controller, files / "low.mp4")
+    (turn,) = one.turns
+    *_, pair = run_both(one.studio, turn, {"sound": False}, {"max_new_tokens": 4}, Event())
+    rows = {row["name"]: row["values"] for row in view(pair)["rows"]}
+    assert rows["Tokens of sound"] == [0, 38]
+    assert rows["Hearing sound"][0] == 0
+
+
 def test_sounds_that_were_not_heard_are_no_part_of_a_look(studio, files):
     studio.release()
     part = {"type": "audio", "audio": str(files / "low.wav")}
@@ -217,7 +273,7 @@ def test_a_model_without_an_ear_refuses_a_sound_at_upload(tiny_folder, tmp_path,
     )
     one = asked(deaf, files / "low.mp4")  # a video is seen, whatever the switch says
     assert one.turns[0].status == "done"
-    deaf.make_strips(one)
+    strips.make(one, deaf.uploads, deaf.card["hears"])
     assert one.current.sound is None
     assert deaf.heard({"sound": False}) == {}
 
@@ -275,6 +331,10 @@ def test_a_sound_and_a_video_with_sound_in_a_browser(new_page, hearing, files):
     expect(page.locator("#budget")).to_contain_text("38 tokens of sound")
     expect(strip).to_be_visible()
     ask(page, "And now?", number=2)
+    row = page.locator("#chat .bot-row").last
+    row.get_by_role("link", name="Without picture").click()
+    expect(row.locator(".without")).to_contain_text("Without picture")
+    expect(row.get_by_role("link", name="Without sound")).to_be_visible()
     open_tab(page, "Attention")
     heard = page.get_by_role("tabpanel", name="Attention").locator(".heard")
     expect(heard.get_by_role("img", name=re.compile("^sound .* picture .* words"))).to_be_visible()

@@ -83,6 +83,7 @@ class Turn:
     status: "working", "done", "stopped" or "failed"
     card: of the model that answered; asked_s: where the player stood when it was asked
     told: what happened to the conversation after it, one sentence each
+    without: what was answered to the same without "sound" or "picture"; empty while it is not known
     """
 
     question: str
@@ -98,6 +99,7 @@ class Turn:
     card: Mapping | None = None
     asked_s: float | None = None
     told: tuple[str, ...] = ()
+    without: tuple[tuple[str, str], ...] = ()
 
     @property
     def was_answered(self) -> bool:

@@ -108,7 +108,7 @@ class Layout:
             file_count="multiple",
             max_plain_text_length=20_000,
         )
-        self.moment = widget("moment")
+        self.moment = widget("moment", events=("without",))
         widget("held")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")

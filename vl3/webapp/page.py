@@ -138,6 +138,7 @@ class Page(Handlers):
                 plan = [*self.reading, *self.answer]
                 planned = [self.player, self.budget, self.faults]
                 self._on_video(ended, self.on_plan, plan, planned, queue=False)
+        self._on_turn(self.moment.without, self.on_without, None, self.chat)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box])
         emptied = [self.chat, self.box, self.memory]
