@@ -27,7 +27,7 @@ from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
 from vl3.inference.heard import EncodedSound, plan_of_sound
 from vl3.inference.opening import OnStage, Opening
-from vl3.inference.options import READING, as_messages, check_names, chosen, is_models
+from vl3.inference.options import OPTIONS, READING, as_messages, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
@@ -45,7 +45,6 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
-OPTIONS = ("budget_tokens", "prune", "sound", "stop", "reuse")  # of an answer, besides its decoding
 # Real sizes take minutes on a CPU; squares of one size have few patches.
 SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
@@ -255,6 +254,7 @@ class Studio:
         budget_tokens: int | None = None,
         prune: dict | str | None = "model",
         sound: bool | None = None,
+        picture: bool = True,
         stop: threading.Event | None = None,
         reuse: bool = True,
         **decoding,
@@ -269,6 +269,7 @@ class Studio:
                min_tokens and keep. An opened Video keeps its mask under "model", is pruned anew
                under the others, and refuses those where the mask is one that a caller put in.
         sound: False answers as if nothing could be heard; None as the model's settings say.
+        picture: False answers as if nothing could be seen: grey frames under the same mask.
         reuse: False computes everything anew: no encoded clip, key or value that is kept is used.
                Nor is it where the model is no longer the one that made it: an edited weight, an
                adapter that was added, merged, switched off. And nothing is kept while code of a
@@ -292,8 +293,18 @@ class Studio:
             stop.is_set,
             is_prune_asked=not is_models(prune),
             reuse=switch("reuse", reuse),
+            sees=switch("picture", picture),
+            notes=() if picture else ("Every frame was grey, so nothing of it was seen.",),
         )
         return self._answered(request)
+
+    def without(self, what: str, messages: Sequence[dict], **settings) -> Reply:
+        """The answer to the same conversation without its "sound" or without its "picture".
+
+        Takes and raises what stream does; vl3.viz.compare.differences marks what changed.
+        """
+        choice("what", what, ("sound", "picture"))
+        return self.reply(messages, **settings | {what: False})
 
     def attention(
         self,

@@ -10,6 +10,8 @@ from vl3.arguments import did_you_mean, shown, switch, whole
 from vl3.families.settings import ProcessorSettings
 from vl3.settings import PruneSettings
 
+# Of an answer, besides its decoding.
+OPTIONS = ("budget_tokens", "prune", "sound", "picture", "stop", "reuse")
 SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
 READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
 

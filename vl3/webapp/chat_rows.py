@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from vl3.webapp import box_links, text_format, timestamps
+from vl3.webapp import box_links, text_format, timestamps, without
 from vl3.webapp.conversation import Attachment, Turn
 
 # Breaks the syntax without being seen; taken out again by plain().
@@ -71,7 +71,7 @@ def _answer_text(turn: Turn, turns: Sequence[Turn]) -> str:
     key, duration_s = subject(turn, turns)
     # A blank line first: after an inline element Markdown would not see a list or a heading.
     text = timestamps.link(inert(turn.answer), key, duration_s)
-    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}{_told(turn)}"
+    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}{_without(turn, turns)}{_told(turn)}"
 
 
 def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
@@ -112,6 +112,30 @@ def _ending(turn: Turn) -> str:
     parts = [_span("foot", line) for line in lines]
     parts += [_span("foot remark", note) for note in (turn.reply.notes if turn.reply else ())]
     return "\n\n" + "<br>".join(parts)
+
+
+def _without(turn: Turn, turns: Sequence[Turn]) -> str:
+    """Links that ask without sound or picture, and what was answered then, its changes marked."""
+    if not without.is_offered(turn) or turn not in turns:
+        return ""
+    known = dict(turn.without)
+    links = [
+        f"[{name}](#without={what}&turn={turns.index(turn)})"
+        for what, name in without.NAMES.items()
+        if what not in known
+    ]
+    blocks = [
+        f'<span class="without"><b>{name}</b> {_marked(words)}</span>'
+        for name, words in without.told(turn)
+    ]
+    return "".join(f"\n\n{part}" for part in (*blocks, " · ".join(links)) if part)
+
+
+def _marked(words: Sequence[tuple[bool, str]]) -> str:
+    if not words:
+        return "One moment."
+    text = "".join(_span("changed", text) if is_other else inert(text) for is_other, text in words)
+    return text if any(is_other for is_other, _ in words) else f"{text} (the same words)"
 
 
 def _stopped(turn: Turn) -> str:

@@ -18,7 +18,7 @@ from typing import Any, cast
 from vl3.arguments import number
 from vl3.inference.registry import Registry
 from vl3.settings import PruneSettings
-from vl3.webapp import budget, examples, film_strip, saved, text_format
+from vl3.webapp import budget, examples, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -125,18 +125,6 @@ class Controller:
         if item.kind == "audio" and not self.card["hears"]:
             raise UserError("Nothing to see", text_format.hears_nothing(item.name, self.card))
         return item
-
-    def make_film_strip(self, visitor: Session) -> None:
-        """Makes the pictures of the current video's film strip, unless there are none to make."""
-        item = visitor.current
-        if item is None or item.plan is None or item.plan.times_s is None:
-            return
-        if item.strip and item.strip.spans == film_strip.spans(item.plan.times_s):
-            return
-        strip = self.uploads.film_strip(item)
-        # Fields may have changed meanwhile; another file has pictures of its own.
-        if visitor.current and visitor.current.key == item.key:
-            visitor.current = replace(visitor.current, strip=strip)
 
     def clean_up(self) -> None:
         """Forgets sessions that ended long ago and removes unused files beyond the limit."""

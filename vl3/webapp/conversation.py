@@ -23,6 +23,7 @@ MOST_LETTERS = 50_000  # of a question: more is no question, and fills the conte
 class Attachment:
     """One video, image or sound of a question, and how it is read. path is never shown.
 
+    sound: the file with the data of its strip of sound
     kind: "image", "video" or "audio"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
@@ -41,6 +42,7 @@ class Attachment:
     first_s: float = field(default=0.0, compare=False)
     plan: Plan | SoundPlan | None = field(default=None, compare=False)
     strip: FilmStrip | None = field(default=None, compare=False)
+    sound: str | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -53,7 +55,8 @@ class Attachment:
     @property
     def files(self) -> tuple[str, ...]:
         strip = self.strip.path if self.strip else None
-        return tuple(path for path in (self.path, self.poster, strip) if path)
+        paths = (self.path, self.poster, strip, self.sound)
+        return tuple(path for path in paths if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
@@ -80,6 +83,7 @@ class Turn:
     status: "working", "done", "stopped" or "failed"
     card: of the model that answered; asked_s: where the player stood when it was asked
     told: what happened to the conversation after it, one sentence each
+    without: what was answered to the same without "sound" or "picture"; empty while it is not known
     """
 
     question: str
@@ -95,6 +99,7 @@ class Turn:
     card: Mapping | None = None
     asked_s: float | None = None
     told: tuple[str, ...] = ()
+    without: tuple[tuple[str, str], ...] = ()
 
     @property
     def was_answered(self) -> bool:

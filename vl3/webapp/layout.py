@@ -45,8 +45,8 @@ def widget(
 class Layout:
     """The components of the page, each under its name, and the demo that holds them.
 
-    reading, answer: the fields of vl3.webapp.form in its order; longest, pruning: those of answer
-    that change what a video costs; numbers: those that do not, but can be out of range
+    reading, answer: the fields of vl3.webapp.form in its order; longest, pruning, sound: those of
+    answer that change what a video costs; numbers: those that do not, but can be out of range
     panels: what the tabs of Inspect draw, by their names
     """
 
@@ -109,7 +109,7 @@ class Layout:
             file_count="multiple",
             max_plain_text_length=20_000,
         )
-        self.moment = widget("moment")
+        self.moment = widget("moment", events=("without",))
         widget("held")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
@@ -212,4 +212,5 @@ class Layout:
             gr.Markdown("### Links")
             self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
         self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
+        self.sound = sound
         self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system, sound]

@@ -180,12 +180,19 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
         _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
+    sounds = [
+        attention.Heard(strip=controller.uploads.sound_data(item), tokens=seen.sound.tokens)
+        for item, seen in zip(items, reply.seen)
+        if seen.sound and seen.sound.runs
+    ]
     items = [item for item in items if item.kind != "audio"]
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
     model = visitor.studio.model
     sizes = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
     _drop_maps(visitor)
-    data = attention.data(mean, clips, vision=sizes, medium=_first_shown(visitor, items))
+    data = attention.data(
+        mean, clips, sounds=sounds, vision=sizes, medium=_first_shown(visitor, items)
+    )
     return data, [_shared(item, clip) for item, clip in zip(items, clips)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from vl3.values import Plan
+from vl3.viz import sound
 from vl3.webapp import film_strip, text_format
 from vl3.webapp.conversation import Attachment
 from vl3.webapp.errors import UserError
@@ -190,6 +192,32 @@ class Uploads:
         with whole(target) as unfinished:
             image.save(unfinished, "JPEG", quality=75)
         return film_strip.FilmStrip(path=str(target), times_s=times_s, spans=chosen)
+
+    def sound_strip(self, item: Attachment) -> str | None:
+        """The file with the data of a sound view of all that is heard, next to the file; made once.
+
+        None where there is nothing to hear.
+        """
+        target = Path(item.path).with_name(f"{item.key}.sound.json")
+        if target.is_file():
+            return str(target)
+        length = self._audio.measure(item.path) if self._audio is not None else None
+        if self._audio is None or length is None or not length.num_samples:
+            return None
+        data = sound.data(
+            self._audio.blocks(item.path),
+            length.num_samples,
+            start_s=length.start_s + length.first_frame_s,
+            end_s=item.duration_s,
+            source=item.name,
+        )
+        with whole(target) as unfinished:
+            unfinished.write_text(json.dumps(data, allow_nan=False), "utf-8")
+        return str(target)
+
+    def sound_data(self, item: Attachment) -> dict:
+        """The data of a sound view of a file that was heard."""
+        return json.loads(Path(cast(str, self.sound_strip(item))).read_text("utf-8"))
 
     def _poster(self, item: Attachment, times_s: Sequence[float]) -> str:
         """The path of a small JPEG of the middle one of the times, next to the file; made once."""

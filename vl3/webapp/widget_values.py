@@ -32,6 +32,7 @@ def player(visitor: Session) -> dict:
         "clock": {"zero_s": item.zero_s, "first_s": item.first_s},
         "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
         "strip": film_strip_value(visitor, item),
+        "sound": file_url(item.sound) if item.sound else "",
     }
 
 

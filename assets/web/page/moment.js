@@ -5,6 +5,24 @@ import { find, make } from "../shared/dom.js";
 import { clock } from "../shared/format.js";
 import { playing, timeOf } from "./video_time.js";
 
+/** @type {import("./widget.js").Trigger | null} */
+let tell = null;
+
+/** @type {import("./widget.js").Widget} */
+export function momentWidget(root, value, trigger) {
+  tell = trigger;
+  offerMoment();
+}
+
+/**
+ * Asks the question of a turn once more, without sound or picture.
+ * @param {string | null} what
+ * @param {number} turn
+ */
+export function askWithout(what, turn) {
+  tell?.("without", { what, turn });
+}
+
 export function offerMoment() {
   const root = find(".vl3-moment");
   if (!root) return;

@@ -5,6 +5,7 @@ import { find, make } from "../shared/dom.js";
 import { drawBoxes, showWantedBoxes } from "./boxes.js";
 import { filmStrip, followFrame } from "./film_strip.js";
 import { offerMoment } from "./moment.js";
+import { followSound, soundStrip } from "./sound_strip.js";
 import { chooseFile, comes } from "./uploads.js";
 import { keepClock, setTime, setTimeOnceLoaded } from "./video_time.js";
 import { dotted } from "./widget.js";
@@ -22,9 +23,10 @@ export function player(root, value, trigger) {
   if (root.dataset.url !== (value.url || "")) {
     root.dataset.url = value.url || "";
     root.dataset.key = value.key || "";
-    const below = ["strip", "probe"].map((name) => make("div", { class: name }));
+    const below = ["sound-strip", "strip", "probe"].map((name) => make("div", { class: name }));
     root.replaceChildren(...(value.url ? [screenOf(value), ...below] : []));
   }
+  soundStrip(root, value.sound);
   filmStrip(root, value.strip);
   const line = root.querySelector(".probe");
   if (!line) return;
@@ -80,6 +82,7 @@ export function followPlayer() {
     offerMoment();
     drawBoxes();
     followFrame();
+    followSound();
   };
   for (const name of ["play", "pause", "seeked", "timeupdate", "loadedmetadata"]) {
     document.addEventListener(name, moved, true);

@@ -13,7 +13,8 @@ import { table } from "./controls.js";
  *   time_s: number | null}} Piece
  *   of the prompt
  * @typedef {{view: "run", stages: Stage[], total_s: number, pieces: Piece[], prompt: string, prompt_tokens: number,
- *   kept_tokens: number, sound_tokens: number, new_tokens: number, reused_tokens: number, reused_clips: number, first_token_s: number,
+ *   kept_tokens: number, sound_tokens: number, new_tokens: number, reused_tokens: number, reused_clips: number,
+ *   first_token_s: number,
  *   tokens_per_s: number | null, seed: number | null, stopped: boolean, truncated: boolean, notes: string[],
  *   rows: [string, string][], blocks: {title: string, text: string}[], frame?: number | null
  *   }} RunData of vl3/viz/run.py
