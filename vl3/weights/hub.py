@@ -10,6 +10,7 @@ from vl3.families.layouts import LayoutError
 from vl3.weights.places import local
 
 WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")
+PICKLED = "pytorch_model*.bin"  # of tensors, read as such alone, where there are no others
 
 
 def resolve(
@@ -32,8 +33,13 @@ def resolve(
         raise LayoutError(str(error)) from None
     if folder is not None:
         return folder
-    wanted = [f"{subfolder}/{kind}" if subfolder else kind for kind in WANTED]
-    return _snapshot(str(name), {"allow_patterns": wanted, "local_files_only": offline} | options)
+    inside = f"{subfolder}/" if subfolder else ""
+    wanted = [f"{inside}{kind}" for kind in WANTED]
+    asked = {"allow_patterns": wanted, "local_files_only": offline} | options
+    found = _snapshot(str(name), asked)
+    if not any(found.glob(f"{inside}*.safetensors")):
+        found = _snapshot(str(name), asked | {"allow_patterns": [f"{inside}{PICKLED}"]})
+    return found
 
 
 def _snapshot(hub_id: str, options: dict) -> Path:

@@ -1,6 +1,6 @@
 """Checkpoints of VideoLLaMA 2 in and out, their prompts, and how they are answered and looked into.
 
-That their logits are those of transformers' own parts is tests/parity/test_videollama2.py.
+That their logits are those of transformers' own parts is tests/parity/test_videollama2_parts.py.
 """
 
 import json

@@ -28,7 +28,16 @@ def repos(tiny_folder, tmp_path_factory):
             said = [("user", f"Say {number}."), ("assistant", f"{number}.")]
             messages = [{"role": role, "content": content} for role, content in said]
             file.write(json.dumps({"id": str(number), "messages": messages}) + "\n")
-    return {"models/own/tiny": model, "datasets/own/conversations": conversations}
+    pickled = folder / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text("{}")
+    for name in ("pytorch_model-1.bin", "optimizer.bin", "modeling_own.py"):
+        (pickled / name).write_text("raise SystemExit\n")
+    return {
+        "models/own/tiny": model,
+        "models/own/pickled": pickled,
+        "datasets/own/conversations": conversations,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +72,19 @@ def test_a_hub_id_is_downloaded_once_with_a_bar_and_without_code(repos, home):
         again = run(address, home, "-c", RESOLVE.format(True))
         assert asked == []
         assert again.stdout == first.stdout
+
+
+@pytest.mark.slow
+def test_pickled_tensors_are_fetched_where_there_are_no_others(repos, home):
+    ask = RESOLVE.replace("tiny", "pickled")
+    with hub(repos) as (address, asked):
+        first = run(address, home, "-c", ask.format(False))
+        fetched = {one.rpartition("/")[2] for one in asked if one.startswith("GET own/pickled")}
+        assert {"config.json", "pytorch_model-1.bin"} <= fetched
+        assert not fetched & {"optimizer.bin", "modeling_own.py"}
+        asked.clear()
+        assert run(address, home, "-c", ask.format(True)).stdout == first.stdout
+        assert asked == []
 
 
 def test_an_unknown_id_is_one_sentence(repos, home, tmp_path):
