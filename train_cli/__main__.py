@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "Train a recipe.",
     "resume": "Go on with an interrupted run.",
     "bench": "Measure this project beside its peers.",
+    "assemble": "Join an encoder and a language model, or give a model an ear.",
     "export": "Write a run or model as one folder, adapters merged, in any layout.",
     "compare": "Say whether two runs learned alike, or where they parted.",
 }

@@ -137,7 +137,9 @@ def local_processor(recipe: Recipe):
     """The processor that samples are measured with; None where its tokenizer is not at hand."""
     from vl3.bundled import NANO, NANO_NAME
     from vl3.processor import VL3Processor
+    from vl3.toyworld.tokenizer import add_sound_words
     from vl3.training.setup import settings_for
+    from vl3.weights.ears import read_ear, with_ear
     from vl3.weights.hub import resolve
 
     folder = NANO if recipe.start.nano else Path(recipe.start.model or "").expanduser()
@@ -146,6 +148,10 @@ def local_processor(recipe: Recipe):
     if not (folder / "tokenizer.json").is_file():
         return None
     processor = VL3Processor.from_pretrained(folder)
+    if recipe.start.ear and recipe.nano.sound_words:
+        add_sound_words(processor.tokenizer)
+    if recipe.start.ear:
+        processor = or_unknown(lambda: with_ear(processor, read_ear(recipe.start.ear)))
     processor.settings = settings_for(recipe, processor)
     return processor
 
@@ -211,6 +217,8 @@ def _mean(name: str, samples: int | None, found: list):
         seen=len(found),
         tokens=sum(size.tokens for size in found) / count,
         patches=sum(size.patches for size in found) / count,
+        sound=sum(size.sound for size in found) / count,
+        pieces=sum(size.pieces for size in found) / count,
         longest=max((size.tokens for size in found), default=0),
         picture=max((size.picture for size in found), default=0),
         pairs=(
@@ -333,11 +341,12 @@ def as_text(plan, place: Path, free: float) -> str:
 
 
 def _modules(plan) -> list[str]:
-    lines = [f"{'module':<12}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights"]
+    wide = max(12, *(len(row.name) + 2 for row in plan.modules))
+    lines = [f"{'module':<{wide}}{'parameters':>12}{'trainable':>12}{'rate':>10}  weights"]
     for row in plan.modules:
         rate = f"{row.rate:g}" if row.rate else "frozen"
         lines.append(
-            f"{row.name:<12}{many(row.parameters):>12}{many(row.trainable):>12}"
+            f"{row.name:<{wide}}{many(row.parameters):>12}{many(row.trainable):>12}"
             f"{rate:>10}  {row.dtype}"
         )
     return lines
@@ -345,9 +354,10 @@ def _modules(plan) -> list[str]:
 
 def _memory(plan) -> list[str]:
     kind, shape = "float32" if plan.machine.compute_bytes == 4 else "bfloat16", plan.shape
+    pieces = f", {shape.pieces:,} pieces of sound" if shape.pieces else ""
     lines = [
         f"memory on one {plan.machine.device}, {kind} arithmetic, largest pass "
-        f"{shape.tokens:,} tokens and {shape.patches:,} patches, longest sample "
+        f"{shape.tokens:,} tokens and {shape.patches:,} patches{pieces}, longest sample "
         f"{shape.row:,} tokens",
     ]
     lines += [f"  {name:<24}{gb(size):>10}" for name, size in plan.memory.items() if size >= 5e5]

@@ -30,8 +30,9 @@ from vl3.inference.opening import OnStage, Opening
 from vl3.inference.options import OPTIONS, READING, as_messages, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
-from vl3.messages.media import MediaPart, find_media, is_sound, is_wave
+from vl3.messages.media import MediaPart, find_media
 from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import is_sound, is_wave
 from vl3.settings import Decoding
 from vl3.values import Plan, Progress, PromptSegment, Reply, SoundPlan
 from vl3.weights.hub import resolve
@@ -134,6 +135,7 @@ class Studio:
             budget_tokens=self.settings.budget_tokens,
             limit_bytes=float("inf"),
             kinds=(quantized.kind if quantized else None,),
+            sound_tokens=sound.most_tokens if (sound := self.settings.sound) else 0,
         )
         return memories.answers_at_once(plan, device)
 
@@ -215,7 +217,7 @@ class Studio:
         opening = Opening(
             self._encoded.now(), switch("reuse", reuse), on_stage or (lambda stage: None)
         )
-        settings = self._chosen(budget_tokens, sound=sound)
+        settings = chosen(self.settings, budget_tokens, sound=sound)
         if isinstance(medium, SoundPart):
             return self._encoded.open_sound(medium, settings, opening)[0]
         return self._encoded.open(medium, settings, opening)[0]
@@ -286,7 +288,7 @@ class Studio:
         stop = stop or threading.Event()
         request = Request(
             messages,
-            self._chosen(budget_tokens, prune, sound),
+            chosen(self.settings, budget_tokens, prune, sound),
             Decoding(**decoding),
             stop.is_set,
             is_prune_asked=not is_models(prune),
@@ -439,12 +441,13 @@ def estimate(
         choice("quantize", quantize, QUANTIZED)
     config, target = sizes_of(model), pick_device(device)
     parameters = count_parameters(config)
-    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}
+    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else None
     return memories.fit(
         config,
         device=target.type,
         itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
-        budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
+        budget_tokens=memories.usual_budget(config, small),
         limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
+        sound_tokens=memories.sound_budget(model, config),
     )

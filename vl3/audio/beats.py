@@ -8,6 +8,7 @@ the table of the position bias, which it repeats for every layer (`repeated`), i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional
 from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vl3.audio.ear import Ear, register
+from vl3.audio.ear import Ear, EarSizes, register
 from vl3.audio.filter_bank import HOP, WINDOW, beats_bank
 from vl3.audio.pieces import EarForm
 from vl3.config import BEATsConfig
@@ -124,13 +125,13 @@ class PositionConvolution(nn.Module):
             config.conv_pos,
             config.conv_pos_groups,
         )
-        self.weight_g = nn.Parameter(torch.ones(1, 1, self.kernel))
-        self.weight_v = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
+        self.gain = nn.Parameter(torch.ones(1, 1, self.kernel))
+        self.direction = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
-        weight = self.weight_v * (self.weight_g / norm)
+        norm = torch.linalg.vector_norm(self.direction, dim=(0, 1), keepdim=True)
+        weight = self.direction * (self.gain / norm)
         found = functional.conv1d(
             x_BLD.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
         )
@@ -161,8 +162,14 @@ class Encoder(nn.Module):
             if x_BLD.requires_grad and decay != 1:
                 x_BLD = x_BLD.view_as(x_BLD)
                 x_BLD.register_hook(lambda gradient: gradient * decay)
-            if not self.training or torch.rand(()) >= config.encoder_layerdrop:
+            # a frozen ear hears as it does for an answer
+            learns = self.training and self.layer_norm.weight.requires_grad
+            drop = config.encoder_layerdrop if learns else 0.0
+            if not drop or torch.rand(()) >= drop:
                 x_BLD = layer(x_BLD, bias_HR, hidden_BL)
+            else:  # processes that share gradients wait for those of every weight
+                learning = [weight.sum() for weight in layer.parameters() if weight.requires_grad]
+                x_BLD = x_BLD + 0 * sum(learning)
         return x_BLD
 
 
@@ -209,12 +216,34 @@ class BEATs(Ear):
             piece_S = np.pad(piece_S, (0, least - len(piece_S)))
         return beats_bank(piece_S)
 
+    @classmethod
+    def working_bytes(cls, config: BEATsConfig, itemsize: int, device: str) -> float:  # type: ignore[override]
+        tokens = config.piece_steps * config.bands
+        at_once = _BIAS_BYTES.get(device, _BIAS_BYTES_OF_A_GPU)
+        bias = 2 * max(tokens**2 * itemsize, at_once)  # by distance, and scaled by its gate
+        attending = bias + tokens * 5 * config.encoder_embed_dim * itemsize
+        bank = tokens * config.input_patch_size**2 * (8 + itemsize)
+        return bank + max(attending, super().working_bytes(config, itemsize, device))
+
+    @classmethod
+    def sizes(cls, config: BEATsConfig) -> EarSizes:  # type: ignore[override]
+        return EarSizes(
+            layers=config.encoder_layers,
+            positions=config.piece_steps * config.bands,
+            width=config.encoder_embed_dim,
+            heads=config.encoder_attention_heads,
+            inner=config.encoder_ffn_embed_dim,
+            biased=True,
+        )
+
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         form = self.form(self.config)
         steps = [form.steps_of(num_samples) for num_samples in num_samples_B.tolist()]
         if not steps:
             return self.layer_norm.weight.new_zeros(0, self.config.width)
-        x_BLD = self.tokens(bank_BAZ, torch.tensor(steps, device=bank_BAZ.device))
+        is_padded = min(steps) < bank_BAZ.shape[1] // self.config.input_patch_size
+        steps_B = torch.tensor(steps, device=bank_BAZ.device) if is_padded else None
+        x_BLD = self.tokens(bank_BAZ, steps_B)
         x_BTJD = x_BLD.unflatten(1, (-1, form.bands, self.config.pool_bands)).mean(3)
         return torch.cat([x_TJD[:count].flatten(0, 1) for x_TJD, count in zip(x_BTJD, steps)])
 
@@ -231,7 +260,7 @@ class BEATs(Ear):
         x_BLD = self.post_extract_proj(self.layer_norm(patches_BDTJ.flatten(2).transpose(1, 2)))
         x_BLD = functional.dropout(x_BLD, self.config.dropout_input, self.training)
         length, hidden_BL = patches_BDTJ.shape[2], None
-        if steps_B is not None and int(steps_B.min()) < length:
+        if steps_B is not None:
             hidden_BT = torch.arange(length, device=steps_B.device) >= steps_B[:, None]
             hidden_BL = hidden_BT.repeat_interleave(self.config.bands, dim=1)
         return self.encoder(x_BLD, hidden_BL)
@@ -248,9 +277,9 @@ class BEATs(Ear):
         std = self.config.initializer_range
         if isinstance(module, PositionConvolution):
             spread = math.sqrt(4 / (module.kernel * self.config.encoder_embed_dim))
-            nn.init.normal_(module.weight_v, std=spread)
-            length = torch.linalg.vector_norm(module.weight_v, dim=(0, 1), keepdim=True)
-            initialization.copy_(module.weight_g, length)
+            nn.init.normal_(module.direction, std=spread)
+            length = torch.linalg.vector_norm(module.direction, dim=(0, 1), keepdim=True)
+            initialization.copy_(module.gain, length)
             nn.init.zeros_(module.bias)
         elif isinstance(module, RelativeAttention):
             nn.init.ones_(module.grep_a)
@@ -260,10 +289,28 @@ class BEATs(Ear):
                 nn.init.zeros_(bias)
 
 
+SHARED_BIAS = "encoder.layers.0.self_attn.relative_attention_bias.weight"
+
+
+# Names of the release, and ours where they are others: transformers takes the former for those of
+# a convolution of torch's, which has them under names of its own.
+RENAMED = {
+    "encoder.pos_conv.0.weight_g": "encoder.pos_conv.0.gain",
+    "encoder.pos_conv.0.weight_v": "encoder.pos_conv.0.direction",
+}
+
+
+def own_tensors(released: Mapping[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    """The tensors of a release under our names, what it has several times once."""
+    copies = repeated(layers)
+    return {
+        RENAMED.get(name, name): tensor for name, tensor in released.items() if name not in copies
+    }
+
+
 def repeated(layers: int) -> tuple[str, ...]:
     """Names of the release for tensors that are the first layer's position bias once more."""
-    name = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
-    return tuple(name.format(layer) for layer in range(1, layers))
+    return tuple(SHARED_BIAS.replace(".0.", f".{layer}.") for layer in range(1, layers))
 
 
 def distance_buckets(length: int, num_buckets: int, max_distance: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ a model that names it is built or loaded:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,23 @@ from vl3.audio.pieces import EarForm
 
 _CLASSES: dict[str, type[Ear]] = {}
 Class = TypeVar("Class", bound="type[Ear]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarSizes:
+    """What an ear computes with, to count its memory and its work.
+
+    layers: alike ones, each a GradientCheckpointingLayer; positions: of a whole piece, which attend
+    to each other; width, heads: of such a layer; inner: width inside its MLP
+    biased: whether attention has a bias that learns, for which its weights are stored openly
+    """
+
+    layers: int
+    positions: int
+    width: int
+    heads: int
+    inner: int
+    biased: bool = False
 
 
 class Ear(PreTrainedModel):
@@ -41,6 +59,27 @@ class Ear(PreTrainedModel):
     def bank(cls, config: PreTrainedConfig, piece_S: np.ndarray) -> torch.Tensor:
         """The filter bank of one piece, as form cuts it. Shapes: returns float32 [A, Z]"""
         raise NotImplementedError(f"{cls.__name__} has no filter bank")
+
+    @classmethod
+    def working_bytes(cls, config: PreTrainedConfig, itemsize: int, device: str) -> float:
+        """Bytes that one piece needs at its fullest, without gradients: in the MLP of a layer.
+
+        itemsize: bytes of a number in the arithmetic; device: "cpu", "cuda" or "mps"
+        """
+        sizes = cls.sizes(config)
+        return sizes.positions * (2 * sizes.inner + 3 * sizes.width) * itemsize
+
+    @classmethod
+    def sizes(cls, config: PreTrainedConfig) -> EarSizes:
+        """The sizes of its layers; of none, four times as wide inside, where it does not say so."""
+        form, width = cls.form(config), config.width
+        return EarSizes(
+            layers=0,
+            positions=form.steps * form.bands,
+            width=width,
+            heads=1,
+            inner=4 * width,
+        )
 
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         """The features of all tokens, piece by piece, steps in their order, bands from below.

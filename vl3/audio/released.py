@@ -6,11 +6,12 @@ import json
 import pickle
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
 
-from vl3.audio.beats import BEATs, repeated
+from vl3.audio.beats import BEATs, own_tensors
 from vl3.audio.ear import Ear
 from vl3.audio.whisper import WhisperEar
 from vl3.config import BEATsConfig, WhisperEarConfig
@@ -26,6 +27,38 @@ _ARRANGEMENT = {
     "conv_bias": False,
     "activation_fn": "gelu",
 }
+
+
+# Sizes of encoders by hub id: width, layers, heads, width inside an MLP, mel channels.
+_SIZES = {
+    "tiny": (384, 4, 6, 1536, 80),
+    "base": (512, 6, 8, 2048, 80),
+    "small": (768, 12, 12, 3072, 80),
+    "medium": (1024, 24, 16, 4096, 80),
+    "large": (1280, 32, 20, 5120, 80),
+    "large-v2": (1280, 32, 20, 5120, 80),
+    "large-v3": (1280, 32, 20, 5120, 128),
+    "large-v3-turbo": (1280, 32, 20, 5120, 128),
+}
+_FIELDS = (
+    "d_model",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "num_mel_bins",
+)
+WHISPER = {f"openai/whisper-{name}": dict(zip(_FIELDS, sizes)) for name, sizes in _SIZES.items()}
+
+
+BEATS_RELEASE = "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"  # the ear of VideoLLaMA 2.1-AV
+
+
+def read_config(path: Path) -> BEATsConfig | WhisperEarConfig:
+    """The configuration of the ear that load_ear loads from there, without its weights.
+
+    Raises: ValueError - one sentence on what is there instead
+    """
+    return _whisper_config(path, {}) if path.is_dir() else beats_config(_read_beats(path)["cfg"])
 
 
 def load_ear(path: str | Path, **settings) -> Ear:
@@ -57,25 +90,29 @@ def beats_config(cfg: dict, **settings) -> BEATsConfig:
     return BEATsConfig(**known | settings)
 
 
-def _beats(path: Path, settings: dict) -> BEATs:
+def _read_beats(path: Path) -> dict:
+    """What a BEATs file holds; its tensors stay in the file until they are read."""
     if not path.is_file():
         raise ValueError(
             f"there is no ear at {path.name}; give BEATs' .pt file or Whisper's folder"
         )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path.name} is no BEATs file: {str(error).splitlines()[0]}") from error
     if not isinstance(found, dict) or not {"cfg", "model"} <= found.keys():
         raise ValueError(f"{path.name} is no BEATs file: it has no entries cfg and model")
+    return found
+
+
+def _beats(path: Path, settings: dict) -> BEATs:
+    found = _read_beats(path)
     ear = BEATs(beats_config(found["cfg"], **settings))
-    copies = repeated(ear.config.encoder_layers)
-    tensors = {name: value for name, value in found["model"].items() if name not in copies}
-    _fill(ear, tensors, path.name)
+    _fill(ear, own_tensors(found["model"], ear.config.encoder_layers), path.name)
     return ear
 
 
-def _whisper(folder: Path, settings: dict) -> WhisperEar:
+def _whisper_config(folder: Path, settings: dict) -> WhisperEarConfig:
     try:
         said = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -86,10 +123,15 @@ def _whisper(folder: Path, settings: dict) -> WhisperEar:
             "of Whisper or BEATs' .pt file"
         )
     known = {name: value for name, value in said.items() if name not in _OF_A_FILE}
+    return WhisperEarConfig(**known | settings)
+
+
+def _whisper(folder: Path, settings: dict) -> WhisperEar:
+    config = _whisper_config(folder, settings)
     try:
         loaded: Any = WhisperEar.from_pretrained(
             folder,
-            config=WhisperEarConfig(**known | settings),
+            config=config,
             dtype=torch.float32,
             key_mapping={r"^model\.encoder\.": "encoder."},
             output_loading_info=True,

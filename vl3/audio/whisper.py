@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from vl3.audio.ear import Ear, register
+from vl3.audio.ear import Ear, EarSizes, register
 from vl3.audio.filter_bank import HOP, whisper_bank
 from vl3.audio.pieces import EarForm
 from vl3.config import WhisperEarConfig
@@ -46,6 +46,23 @@ class WhisperEar(Ear):
     @classmethod
     def bank(cls, config: WhisperEarConfig, piece_S: np.ndarray) -> torch.Tensor:  # type: ignore[override]
         return whisper_bank(piece_S, config.num_mel_bins, _STRIDE * config.max_source_positions)
+
+    @classmethod
+    def working_bytes(cls, config: WhisperEarConfig, itemsize: int, device: str) -> float:  # type: ignore[override]
+        frames = _STRIDE * config.max_source_positions
+        bank = frames * config.num_mel_bins * (4 + itemsize)
+        convolved = 2 * frames * config.d_model * itemsize  # before and after the activation
+        return bank + max(convolved, super().working_bytes(config, itemsize, device))
+
+    @classmethod
+    def sizes(cls, config: WhisperEarConfig) -> EarSizes:  # type: ignore[override]
+        return EarSizes(
+            layers=config.encoder_layers,
+            positions=config.max_source_positions,
+            width=config.d_model,
+            heads=config.encoder_attention_heads,
+            inner=config.encoder_ffn_dim,
+        )
 
     def forward(self, bank_BAZ: torch.Tensor, num_samples_B: torch.Tensor) -> torch.Tensor:
         if not len(bank_BAZ):

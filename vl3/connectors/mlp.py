@@ -11,8 +11,10 @@ from torch import nn
 from vl3.connectors.base import Connector, register
 from vl3.values import Grid, TokenGrid
 
+EACH_BY_ITSELF = "linear|mlp[1-9]x_gelu"  # names of connectors of tokens one by one
 
-@register("linear|mlp[1-9]x_gelu")
+
+@register(EACH_BY_ITSELF)
 class MLPConnector(Connector):
     """Each merged cell a token, by itself.
 

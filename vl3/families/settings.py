@@ -14,6 +14,7 @@ from vl3.video.square import Square
 
 CONFIG_FILE = "processor_config.json"
 SAMPLINGS = ("exact", "official")
+SOUND_TOKENS = 4096  # of a prompt at most: five and a half minutes at 12.5 a second
 SOUND_ORDERS = ("interleave", "chunk", "append")
 
 
@@ -30,7 +31,7 @@ class SoundSettings:
 
     ear: PreTrainedConfig
     hear: bool = True
-    tokens: int = 4096
+    tokens: int = SOUND_TOKENS
     order: str = "interleave"
     chunk_s: float = 2.0
 
@@ -43,6 +44,11 @@ class SoundSettings:
         object.__setattr__(self, "tokens", whole("tokens of sound", self.tokens, low=1))
         choice("order of sound", self.order, SOUND_ORDERS)
         number("chunk_s", self.chunk_s, above=0, unit="seconds")
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of sound that a prompt may have."""
+        return self.tokens if self.hear else 0
 
     def to_dict(self) -> dict:
         """Plain values, of which the same can be made again."""

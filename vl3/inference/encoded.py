@@ -33,8 +33,9 @@ from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.inference.heard import EncodedSound, hear, muted
 from vl3.inference.opening import ModelFingerprint, Opening
-from vl3.messages.media import MediaPart, content_digest
+from vl3.messages.media import MediaPart
 from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import content_digest
 from vl3.pipeline import (
     Planned,
     PlannedSound,
@@ -118,7 +119,8 @@ class EncodedCache:
     def hear(self, planned: PlannedSound, opening: Opening) -> EncodedSound:
         """The sound as the ear gives it, at once where it is kept."""
         part, ear = planned.part, opening.now.ear
-        asked = repr((sorted(part.options.items()), planned.pool, self.processor.settings.sound))
+        official, ear_sizes = planned.bank_AZ is not None, self.model.config.audio_config
+        asked = repr((sorted(part.options.items()), planned.pool, official, ear_sizes))
         key = f"{content_digest(part.source)}-{hashlib.sha256(asked.encode()).hexdigest()}"
         known = self._sounds.get(key)
         if known is not None and opening.reuse and ear is not None and known.ear == ear:

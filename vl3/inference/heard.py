@@ -13,6 +13,7 @@ import torch
 
 from vl3.audio import SoundLength
 from vl3.audio.ear import Ear
+from vl3.audio.official import SAMPLES as OFFICIAL_SAMPLES
 from vl3.families.settings import ProcessorSettings
 from vl3.inference.engine import Engine
 from vl3.inference.opening import Opening
@@ -83,6 +84,11 @@ def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> E
 
     def pieces() -> Iterator[torch.Tensor]:
         done = 0
+        if planned.bank_AZ is not None:
+            with engine.turn(opening.stopped), torch.no_grad():
+                bank_AZ = planned.bank_AZ.to(engine.model.device)
+                yield ear(bank_AZ[None], torch.tensor([OFFICIAL_SAMPLES]))
+            return
         form = ear.form(ear.config)
         blocks = part.blocks(lambda: opening.on_stage(tell(done=done)))
         for piece_S in form.pieces(blocks):

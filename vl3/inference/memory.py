@@ -1,30 +1,36 @@
 """The memory that answering takes, and what fits a device; nothing is loaded.
 
 Counted is the fullest moment of one answer about one video: weights, what stays (frames, features
-of all visual tokens, keys and values) and what one piece of the clip or of the prompt needs while
-it is computed. The framework itself and a GPU's driver come on top. vl3.training.memory counts
-what training takes.
+of all visual tokens and of sound, keys and values) and what one piece of the clip, of its sound or
+of the prompt needs while it is computed. The framework itself and a GPU's driver come on top.
+vl3.training.memory counts what training takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import psutil
 import torch
 
+from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.connectors import connector_class
+from vl3.families import read_settings
+from vl3.families.settings import SOUND_TOKENS, ProcessorSettings
+from vl3.families.videollama2 import MAX_FRAMES
 from vl3.inference.generation import PREFILL_TOKENS
 from vl3.language.kv_cache import capacity_for
-from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
 from vl3.values import Grid
 from vl3.vision import fit_grid
 from vl3.vision.towers import is_tower, side
+from vl3.visual_inputs import CHUNK_PATCHES
+from vl3.weights.hub import resolve
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
 
@@ -75,21 +81,30 @@ class MemoryPlan:
 
 
 def need(
-    config: VL3Config, *, quantize: str | None, device: str, itemsize: int, tokens: int
+    config: VL3Config,
+    *,
+    quantize: str | None,
+    device: str,
+    itemsize: int,
+    tokens: int,
+    sound_tokens: int = SOUND_TOKENS,
 ) -> MemoryEstimate:
     """What one answer about a video of `tokens` merged cells takes, none of them pruned.
 
     device: "cpu", "cuda" or "mps"; itemsize: bytes of a number in the arithmetic, 4 or 2
+    sound_tokens: of its track, beside those, for a model with an ear
     """
     vision, text = config.vision_config, widths(config)
     D, E = vision.hidden_size, text.hidden
     mixes, slots = connector_class(config.connector).mixes, visual_slots(config, tokens)
+    heard, hearing = _hearing(config, device, itemsize, sound_tokens)
+    slots += heard
     length = slots + TEXT_TOKENS
     # merged 2 x 2, as videos are; a tower of fixed size gives a cell for each
     patches = tokens * (1 if is_tower(config.vision_config) else MERGE**2)
     # Frames stay, and are cut into patches, in the computer's memory.
     pixels = patches * 3 * vision.patch_size**2 if device == "cpu" else 0
-    features = tokens * D * itemsize
+    features = tokens * D * itemsize + heard * _ear_width(config) * itemsize
     keys_values = capacity_for(length) * text.keys_values * itemsize
 
     piece = min(patches, CHUNK_PATCHES[device])
@@ -116,8 +131,23 @@ def need(
     return MemoryEstimate(
         weights=weight_bytes(config, quantize, itemsize, device),
         kept=pixels + features + keys_values,
-        passing=max(seeing - keys_values, splicing - keys_values, reading + unpacked),
+        passing=max(
+            seeing - keys_values, hearing - keys_values, splicing - keys_values, reading + unpacked
+        ),
     )
+
+
+def _hearing(config: VL3Config, device: str, itemsize: int, sound_tokens: int) -> tuple[int, float]:
+    """Tokens of sound, and bytes that a piece of it needs besides what stays; 0 without an ear."""
+    if config.audio_config is None or not sound_tokens:
+        return 0, 0.0
+    ear = ear_class(config.audio_config)
+    features = sound_tokens * _ear_width(config) * itemsize  # all pieces are put together
+    return sound_tokens, ear.working_bytes(config.audio_config, itemsize, device) + features
+
+
+def _ear_width(config: VL3Config) -> int:
+    return getattr(config.audio_config, "width", 0)
 
 
 def visual_slots(config: VL3Config, tokens: int) -> int:
@@ -136,14 +166,26 @@ def visual_slots(config: VL3Config, tokens: int) -> int:
     return ceil(tokens * made.num_tokens / grid.num_tokens)
 
 
+def usual_budget(config: VL3Config, small: Mapping | None = None) -> int:
+    """Merged cells of a video that a model of these sizes is given where nobody says.
+
+    small: max_frames and budget_tokens in place of the usual ones
+    """
+    if not is_tower(config.vision_config):
+        return small["budget_tokens"] if small else ProcessorSettings().budget_tokens
+    frames = small["max_frames"] if small else MAX_FRAMES
+    return frames * side(config.vision_config) ** 2
+
+
 def weight_bytes(
     config: VL3Config, quantize: str | None, itemsize: int, device: str = "cuda"
 ) -> float:
     """Bytes of a model's weights as vl3.load leaves them."""
     found = parts(config)
     language = sum(layer.weights for layer in found["language"].linears)
-    rest = [layer for name in ("vision", "connector") for layer in found[name].linears]
-    rest_weights = sum(layer.weights for layer in rest) + found["language"].tables
+    rest = [layer for name in found if name != "language" for layer in found[name].linears]
+    tables = sum(part.tables for part in found.values())
+    rest_weights = sum(layer.weights for layer in rest) + tables
     others = sum(part.parameters for part in found.values()) - language - rest_weights
     each: float = itemsize
     each_rest = itemsize
@@ -177,15 +219,25 @@ def fit(
     budget_tokens: int,
     limit_bytes: float,
     kinds: Sequence[str | None] = KINDS,
+    sound_tokens: int = SOUND_TOKENS,
 ) -> MemoryPlan:
     """What fits: all visual tokens, by the first of the kinds that will do, or else half as many.
+
+    sound_tokens: as of need
 
     Raises: ValueError that says what the least would be.
     """
     tokens = budget_tokens
     while True:
         for kind in kinds:
-            wanted = need(config, quantize=kind, device=device, itemsize=itemsize, tokens=tokens)
+            wanted = need(
+                config,
+                quantize=kind,
+                device=device,
+                itemsize=itemsize,
+                tokens=tokens,
+                sound_tokens=sound_tokens,
+            )
             spare = limit_bytes - wanted.total
             found = MemoryPlan(quantize=kind, budget_tokens=tokens, need=wanted, spare_bytes=spare)
             if spare >= 0:
@@ -196,6 +248,18 @@ def fit(
                 "choose a smaller model or give it more memory"
             )
         tokens //= 2
+
+
+def sound_budget(model: str | Path | None, config: VL3Config) -> int:
+    """Tokens of sound that a prompt for a model of that name, and of these sizes, may have.
+
+    Nothing is asked of a hub. Raises: vl3.families.layouts.LayoutError.
+    """
+    if config.audio_config is None:
+        return 0
+    folder = resolve(model, offline=True)
+    sound = read_settings(folder, patch=config.vision_config.patch_size).sound
+    return sound.most_tokens if sound else SOUND_TOKENS
 
 
 def answers_at_once(plan: MemoryPlan, device: torch.device) -> int:

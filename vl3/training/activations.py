@@ -11,19 +11,22 @@ from __future__ import annotations
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.integrations import moe
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.language.layers import decoder_layers
 from vl3.model import VL3ForConditionalGeneration
-from vl3.training.ranges import SEEING
+from vl3.training.ranges import MODULES
 from vl3.training.recipe import Recipe
 from vl3.training.setup import add_adapter
 from vl3.values import Grid
@@ -56,8 +59,9 @@ class Kept:
 def kept_of_pass(
     recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine
 ) -> dict[str, Kept]:
-    """By module: vision, connector, language."""
+    """By module: vision, connector, language; ear and audio_connector where the model has them."""
     model = _model(recipe, config, machine)
+    one, banks = (_banks(config, count) for count in (min(1, shape.pieces), shape.pieces))
     with FakeTensorMode():
         _without_numbers(model)
         counter = _Counter(model)
@@ -67,9 +71,31 @@ def kept_of_pass(
             # What a small pass saves again in the next one are weights in another format.
             vision = config.vision_config
             _run(model, counter, _grids(4, 4, vision), visual=1, rows=1, row=1)
+            if one:
+                _hear(model, counter, one, sound=1)
             counter.ignore_what_was_saved()
             grids, rows = _grids(shape.patches, shape.frame, vision), -(-shape.tokens // shape.row)
-            return _run(model, counter, grids, visual=shape.visual, rows=rows, row=shape.row)
+            found = _run(model, counter, grids, visual=shape.visual, rows=rows, row=shape.row)
+            return found | (_hear(model, counter, banks, sound=shape.sound) if banks else {})
+
+
+class _Banks(NamedTuple):
+    """The filter banks of whole pieces, by their size, and how long these are."""
+
+    frames: int
+    channels: int
+    lengths_P: torch.Tensor
+
+
+def _banks(config: VL3Config, pieces: int) -> _Banks | None:
+    """Those of so many pieces; None for a model without an ear, or of no sound."""
+    if config.audio_config is None or not pieces:
+        return None
+    kind = ear_class(config.audio_config)
+    form = kind.form(config.audio_config)
+    samples = form.piece_samples + form.overhang
+    bank_AZ = kind.bank(config.audio_config, np.zeros(samples, np.float32))
+    return _Banks(*bank_AZ.shape, torch.full((pieces,), samples))
 
 
 def _grids(patches: int, frame: int, vision: Any) -> tuple[Grid, ...]:
@@ -92,6 +118,9 @@ def _grids(patches: int, frame: int, vision: Any) -> tuple[Grid, ...]:
 def _model(recipe: Recipe, config: VL3Config, machine: Machine) -> VL3ForConditionalGeneration:
     """As vl3.training.setup.prepare makes it, with few layers and on no device."""
     config = deepcopy(config)
+    if (ear := config.audio_config) is not None and hasattr(ear, "encoder_layers"):
+        ear.encoder_layers = min(LAYERS, ear.encoder_layers)
+        ear.encoder_layerdrop = 0.0  # all of them stay, as at the fullest moment
     for part in (config.vision_config, config.text_config):
         part.num_hidden_layers = min(LAYERS, part.num_hidden_layers)
         if kinds := vars(part).get("layer_types"):
@@ -104,9 +133,9 @@ def _model(recipe: Recipe, config: VL3Config, machine: Machine) -> VL3ForConditi
         model.requires_grad_(False)
         if recipe.adapter:
             add_adapter(model, recipe.adapter)
-    for name in SEEING:
-        if getattr(recipe.rates, name):
-            getattr(model, name).requires_grad_(True).float()
+    for name in MODULES:
+        if getattr(recipe.rates, name) and (part := getattr(model, name)) is not None:
+            part.requires_grad_(True).float()
     for module in model.modules() if machine.device == "cuda" else ():
         if isinstance(module, nn.Dropout):
             vars(module)["forward"] = _dropout_of_a_gpu(module.p)
@@ -195,6 +224,24 @@ class _Counter:
         return kept, out
 
 
+def _hear(model, counter: _Counter, banks: _Banks, *, sound: int) -> dict[str, Kept]:
+    bank_PAZ = torch.empty(len(banks.lengths_P), banks.frames, banks.channels)
+    layers = nn.ModuleList(
+        part for part in model.ear.modules() if isinstance(part, GradientCheckpointingLayer)
+    )
+    found = {}
+    found["ear"], features = counter.of(
+        "ear", layers or None, lambda: model.ear(bank_PAZ, banks.lengths_P)
+    )
+    features = torch.empty(sound, features.shape[1], dtype=features.dtype).requires_grad_(
+        features.requires_grad
+    )
+    found["audio_connector"], _ = counter.of(
+        "audio_connector", None, lambda: model.project_sound(features)
+    )
+    return found
+
+
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
@@ -219,7 +266,7 @@ def _run(model, counter: _Counter, grids, *, visual: int, rows: int, row: int) -
     x = torch.empty(rows, row, embeds.shape[1], dtype=table.dtype)
     x.requires_grad_(embeds.requires_grad or table.requires_grad)
     mask = torch.empty(rows, 1, row, row, dtype=embeds.dtype)
-    counter.ignored.add(_storage(mask))
+    counter.saved[_storage(mask)] = mask  # held and not counted
     positions = torch.arange(row)[None].expand(rows, -1)
     inputs = {"inputs_embeds": x, "attention_mask": mask, "position_ids": positions}
     found["language"], _ = counter.of(

@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "media.cache_gb",
     "batch.tokens",
     "batch.patches",
+    "batch.pieces",
     "evaluate.*",
     "save_every",
     "keep",

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
+from vl3.audio.ear import ear_class
 from vl3.data.quarantine import Bad
+from vl3.families.settings import ProcessorSettings
 from vl3.prompt import IGNORE
 from vl3.training.samples import Sample
 from vl3.values import Grid
@@ -42,13 +45,17 @@ BLANK = Grid(frames=1, rows=1, cols=1, merge=1)
 
 
 def collate(
-    samples: Sequence[Sample], pad_id: int, patch_values: int, blank: Grid = BLANK
+    samples: Sequence[Sample],
+    pad_id: int,
+    patch_values: int,
+    blank: Grid = BLANK,
+    silence: dict[str, torch.Tensor] | None = None,
 ) -> MicroBatch:
     """The samples packed into as few rows as hold them, each as long as the longest sample.
 
     Without any picture an empty one goes in, of which no token is used: processes that share the
-    vision encoder's gradients must all run it.
-    blank: its grid, as of ProcessorSettings
+    vision encoder's gradients must all run it. So does silence where nothing is heard.
+    blank: the grid of that picture, as of ProcessorSettings; silence: as silence_of gives it
     """
     rows = pack(samples) or [[]]
     B, L = len(rows), max([1, *(len(sample.ids_L) for sample in samples)])
@@ -93,11 +100,28 @@ def collate(
         "merge_sizes": torch.tensor([grid.merge for grid in grids]),
         "keep_mask": torch.cat(sources),
     }
+    if silence and not sounds:
+        sounds = [silence]
     if sounds:
         inputs |= join_sounds(sounds)
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
     return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
+
+
+def silence_of(settings: ProcessorSettings) -> dict[str, torch.Tensor] | None:
+    """A shortest sound of which no token is used; None for a model without an ear."""
+    if settings.sound is None:
+        return None
+    ear = settings.sound.ear
+    kind = ear_class(ear)
+    samples_S = np.zeros(kind.form(ear).step_samples, np.float32)
+    return {
+        "input_features": kind.bank(ear, samples_S)[None],
+        "feature_lengths": torch.tensor([len(samples_S)]),
+        "sound_pieces": torch.tensor([1]),
+        "sound_pools": torch.tensor([0]),
+    }
 
 
 def join_sounds(sounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -128,8 +152,11 @@ class Step:
 class StepCollator:
     """Samples of a step to its passes: the collate function of the data loader."""
 
-    def __init__(self, pad_id: int, patch_values: int, blank: Grid = BLANK) -> None:
+    def __init__(
+        self, pad_id: int, patch_values: int, blank: Grid = BLANK, silence: dict | None = None
+    ) -> None:
         self.pad_id, self.patch_values, self.blank = pad_id, patch_values, blank
+        self.silence = silence
 
     def __call__(self, items: list) -> Step:
         passes: dict[int, list] = {}
@@ -142,7 +169,7 @@ class StepCollator:
                 members.append(item)
                 cut += item.is_cut
         ready = [
-            collate(passes[number], self.pad_id, self.patch_values, self.blank)
+            collate(passes[number], self.pad_id, self.patch_values, self.blank, self.silence)
             for number in sorted(passes)
         ]
         return Step(tuple(ready), tuple(bad), cut)

@@ -9,16 +9,20 @@ with at most batch.tokens language tokens; the loss takes CHUNK_TOKENS learned t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
+
+from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
-from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
+from vl3.sound_inputs import PIECES_AT_ONCE
 from vl3.training.activations import Kept, kept_of_pass
 from vl3.training.optim import rates_for
-from vl3.training.ranges import SEEING
+from vl3.training.ranges import HEARING, SEEING
 from vl3.training.recipe import Adapter, Recipe
+from vl3.visual_inputs import CHUNK_PATCHES
 from vl3.weights.sizes import NF4_BYTES, Linear, parts, widths
 
 SMALL = 500_000_000  # parameters below which a CPU run computes attention weights openly
@@ -30,6 +34,7 @@ class Shape:
 
     row: tokens of a row of the language model; frame: patches of a picture, an attention island
     visual: merged tokens before pruning; learned: tokens of answers
+    pieces: of sound, as the ear takes them; sound: its tokens, before neighbours are joined
     """
 
     tokens: int
@@ -38,6 +43,8 @@ class Shape:
     patches: int
     frame: int
     learned: int
+    pieces: int = 0
+    sound: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,11 +116,17 @@ def low_rank(layer: Linear, adapter: Adapter) -> int:
     return layer.times * (adapter.rank * (layer.ins + layer.outs) + magnitude)
 
 
-def largest_pass(recipe: Recipe, *, frame_patches: int | None = None) -> Shape:
-    """The largest pass the recipe allows: both budgets full, one row as long as a sample may be.
+def largest_pass(
+    recipe: Recipe, config: VL3Config | None = None, *, frame_patches: int | None = None
+) -> Shape:
+    """The largest pass the recipe allows: all budgets full, one row as long as a sample may be.
 
+    config: of the model, which may have an ear
     frame_patches: patches of one picture where they are known to be fewer than the budget allows
     """
+    hears = (
+        config is not None and config.audio_config is not None and recipe.media.sound is not False
+    )
     batch, media = recipe.batch, recipe.media
     merge = max(media.image_merge or 1, media.video_merge or 2)
     longest = min(media.visual_tokens, batch.max_tokens) * merge**2
@@ -126,7 +139,14 @@ def largest_pass(recipe: Recipe, *, frame_patches: int | None = None) -> Shape:
         patches=patches,
         frame=frame_patches or min(longest, patches),
         learned=tokens,
+        **(heard_pieces(config, batch.pieces) if config is not None and hears else {}),
     )
+
+
+def heard_pieces(config: VL3Config, pieces: int) -> dict[str, int]:
+    """Pieces and sound of a Shape: so many whole pieces, and the tokens that the ear makes."""
+    form = ear_class(config.audio_config).form(config.audio_config)
+    return {"pieces": pieces, "sound": pieces * form.steps * form.bands}
 
 
 # A step
@@ -151,7 +171,7 @@ def gradient_flow(recipe: Recipe) -> dict[str, bool]:
     """Whether gradients are recorded in a module: it learns, or one before it does."""
     flows: dict[str, bool] = {}
     before = False
-    for name in ("ear", "audio_connector"):
+    for name in HEARING:
         flows[name] = bool(getattr(recipe.rates, name)) or any(flows.values())
     for name in SEEING:
         adapted = recipe.adapter is not None and name in recipe.adapter.on
@@ -171,9 +191,11 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     """
     rows = module_rows(recipe, config, machine)
     trainable = sum(row.trainable for row in rows)
+    kept = kept_of_pass(recipe, config, shape, machine)
     vision, connector, language, vision_work, language_work = _activations(
-        recipe, config, shape, machine
+        recipe, config, shape, machine, kept
     )
+    ear, ear_work = _ear_activations(recipe, config, shape, machine, kept)
     text = config.text_config
     chunk = min(CHUNK_TOKENS, shape.learned)
     table = text.vocab_size * text.hidden_size * 4 if recipe.rates.language else 0
@@ -191,14 +213,19 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
         "language activations": language,
         "attention mask": mask,
     }
+    if shape.pieces:
+        found["filter banks"] = 2 * 4 * shape.pieces * _bank_numbers(config)
+        found["ear activations"] = ear
     steady = found["weights"] + found["gradients"] + found["optimizer"]
-    at_language = vision + connector + language + mask
+    at_language = vision + connector + ear + language + mask
     passing = {
         "loss of a slice": at_language + loss,
         "language backward": at_language + language_work,
         "vision backward": vision + vision_work,
         "optimizer step": _step_bytes(recipe, config, machine),
     }
+    if shape.pieces:
+        passing["ear backward"] = vision + connector + ear + ear_work
     fullest = max(passing, key=lambda stage: passing[stage])
     found[fullest] = max(0.0, passing[fullest] - at_language)
     if fullest == "optimizer step":
@@ -210,10 +237,48 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
     return found
 
 
-def _activations(recipe, config, shape, machine) -> tuple[float, float, float, float, float]:
+def _ear_activations(recipe, config, shape, machine, kept) -> tuple[float, float]:
+    """Kept by ear and its connector; what a layer of the ear needs besides. 0 without sound.
+
+    A frozen ear takes some pieces at a time.
+    """
+    if not shape.pieces:
+        return 0.0, 0.0
+    kind, flows = ear_class(config.audio_config), gradient_flow(recipe)
+    sizes, size = kind.sizes(config.audio_config), machine.compute_bytes
+    positions = shape.pieces * sizes.positions
+    if flows["ear"]:
+        behind = kept["ear"].behind / positions
+        as_it_attends = replace(machine, eager=machine.eager or sizes.biased)
+        passes = positions * passing(
+            sizes.heads, sizes.positions, sizes.width, sizes.inner, behind, as_it_attends
+        )
+        hear, hear_passing = _through(
+            sizes.layers, kept["ear"], passes, "ear" in recipe.checkpointing
+        )
+    else:
+        open_weights = 2 * 4 * sizes.heads * sizes.positions if machine.eager else 0
+        hear = float(shape.sound * sizes.width * size)
+        at_once = min(shape.pieces, PIECES_AT_ONCE)
+        each = kind.working_bytes(config.audio_config, size, machine.device)
+        hear_passing = at_once * (each + sizes.positions * open_weights)
+    # What the connector gives is held until the language model is done.
+    given = 4 if flows["audio_connector"] else size
+    around = kept["audio_connector"].around + shape.sound * config.text_config.hidden_size * given
+    return hear + around, hear_passing
+
+
+def _bank_numbers(config: VL3Config) -> int:
+    """Numbers of the filter bank of one whole piece, in float32."""
+    kind = ear_class(config.audio_config)
+    form = kind.form(config.audio_config)
+    samples = np.zeros(form.piece_samples + form.overhang, np.float32)
+    return kind.bank(config.audio_config, samples).numel()
+
+
+def _activations(recipe, config, shape, machine, kept) -> tuple[float, float, float, float, float]:
     """Kept by encoder, connector and language model; what the backward pass of a layer of encoder
     and language model needs besides."""
-    kept = kept_of_pass(recipe, config, shape, machine)
     vision, text, flows = config.vision_config, config.text_config, gradient_flow(recipe)
     D, E, heads = vision.hidden_size, text.hidden_size, vision.num_attention_heads
     inner, size = vision.intermediate_size, machine.compute_bytes
@@ -298,7 +363,8 @@ def _step_bytes(recipe: Recipe, config: VL3Config, machine: Machine) -> float:
     """
     matrices, rest = _matrices_and_rest(recipe, config)
     largest = max(
-        part.tables or max(x.ins * x.outs for x in part.linears) for part in parts(config).values()
+        max([part.tables, *(x.ins * x.outs for x in part.linears)])
+        for part in parts(config).values()
     )
     if recipe.optim.kind == "muon":
         stacks = [x.weights for part in parts(config).values() for x in part.linears]

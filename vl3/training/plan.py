@@ -7,10 +7,11 @@ some samples; nothing is loaded and nothing runs. Memory is counted in vl3.train
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import cast
 
+from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.training.memory import (
     SMALL,
@@ -18,6 +19,7 @@ from vl3.training.memory import (
     ModuleRow,
     Shape,
     gradient_flow,
+    heard_pieces,
     largest_pass,
     memory,
     module_rows,
@@ -40,7 +42,8 @@ class Looked:
 
     samples: how many an epoch takes, None where neither the recipe nor a file says
     lines: how many there are; None where that is unknown, and for a world, which has no end
-    tokens, patches: mean of a sample; longest: tokens of the longest one; all from `seen` samples
+    tokens, patches, sound, pieces: mean of a sample (of sound: its tokens, and pieces for the ear);
+    longest: tokens of the longest one; all from `seen` samples
     pairs: pairs of tokens that attend to each other in a mean sample, in the language model and in
     the vision encoder
     left: how many of the samples looked at are left out in training; the others are `seen`
@@ -53,6 +56,8 @@ class Looked:
     seen: int = 0
     tokens: float = 0.0
     patches: float = 0.0
+    sound: float = 0.0
+    pieces: float = 0.0
     longest: int = 0
     picture: int = 0
     pairs: tuple[float, float] = (0.0, 0.0)
@@ -121,6 +126,7 @@ def make_plan(
 
     remembered: the scenes of a step on which the model is held to what it said, if there are any
     """
+    looked = taken(recipe, looked)
     known = [one.samples for one in looked if one.samples is not None]
     epoch = sum(known) if len(known) == len(looked) else None
     steps = recipe.steps or (
@@ -128,10 +134,10 @@ def make_plan(
     )
     samples = steps and steps * recipe.batch.samples
     mean_tokens, mean_patches = _means(looked)
-    shape = _shape(recipe, looked)
+    shape = _shape(recipe, config, looked)
     found = memory(recipe, config, shape, machine)
     flops = samples and samples * step_flops(
-        recipe, config, mean_tokens, mean_patches, _mean_pairs(looked)
+        recipe, config, mean_tokens, mean_patches, _mean_pairs(looked), heard=_mean_heard(looked)
     )
     if flops and remembered:
         scene = recipe, config, remembered.tokens, remembered.patches, remembered.pairs
@@ -155,6 +161,28 @@ def make_plan(
         assumed=tuple(_assumed(looked)),
         measured=bool(looked) and all(one.seen for one in looked),
     )
+
+
+def taken(recipe: Recipe, looked: Sequence[Looked]) -> list[Looked]:
+    """The data sets with the samples that an epoch takes where steps have parts: all of the first
+    part, and of the others what stands beside them; unknown where one of them is."""
+    shares = recipe.batch.parts
+    if not shares:
+        return list(looked)
+    by_part = {
+        name: [one.samples for one, source in zip(looked, recipe.data) if source.part == name]
+        for name in shares
+    }
+    if any(None in counts for counts in by_part.values()):
+        return [replace(one, samples=None) for one in looked]
+    totals = {name: sum(map(int, filter(None, counts))) for name, counts in by_part.items()}
+    first = next(iter(shares))
+    found = []
+    for one, source in zip(looked, recipe.data):
+        part = cast(str, source.part)
+        beside = totals[first] * shares[part] / shares[first]
+        found.append(replace(one, samples=round(cast(int, one.samples) * beside / totals[part])))
+    return found
 
 
 def repeats(
@@ -228,6 +256,17 @@ def _mean_pairs(looked: Sequence[Looked]) -> tuple[float, float]:
     return own, other
 
 
+def _mean_heard(looked: Sequence[Looked]) -> tuple[float, float]:
+    """Tokens of sound and pieces for the ear of a mean sample of the mix; none are assumed."""
+    weights = [one.samples or 1 for one in looked]
+    total = max(1, sum(weights))
+    sound, pieces = (
+        sum(weight * getattr(one, name) for weight, one in zip(weights, looked)) / total
+        for name in ("sound", "pieces")
+    )
+    return sound, pieces
+
+
 def disk(recipe: Recipe, config: VL3Config, machine: Machine) -> dict[str, float]:
     """Bytes that a run writes; one checkpoint more than are kept lies there while it is written."""
     trained = sum(row.trainable for row in module_rows(recipe, config, machine))
@@ -270,10 +309,10 @@ def _assumed(looked: Sequence[Looked]) -> list[str]:
     return notes
 
 
-def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
+def _shape(recipe: Recipe, config: VL3Config, looked: Sequence[Looked]) -> Shape:
     """The largest pass; with every data set seen, its rows are as long as the longest sample."""
     picture = max((one.picture for one in looked), default=0)
-    shape = largest_pass(recipe, frame_patches=picture or None)
+    shape = largest_pass(recipe, config, frame_patches=picture or None)
     if not looked or not all(one.seen for one in looked):
         return shape
     row = min(recipe.batch.max_tokens, max(one.longest for one in looked))
@@ -282,6 +321,7 @@ def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
     tokens = min(shape.tokens, max(row, recipe.batch.tokens), most)
     mean_tokens, mean_patches = _means(looked)
     patches = min(shape.patches, ceil(1.2 * tokens * mean_patches / mean_tokens))
+    pieces = min(shape.pieces, ceil(1.2 * tokens * _mean_heard(looked)[1] / mean_tokens))
     return Shape(
         tokens=tokens,
         row=row,
@@ -289,6 +329,7 @@ def _shape(recipe: Recipe, looked: Sequence[Looked]) -> Shape:
         patches=patches,
         frame=shape.frame,
         learned=shape.learned,
+        **(heard_pieces(config, pieces) if pieces else {}),
     )
 
 
@@ -299,6 +340,7 @@ def step_flops(
     patches: float,
     pairs: tuple[float, float] = (0.0, 0.0),
     backward: bool = True,
+    heard: tuple[float, float] = (0.0, 0.0),
 ) -> float:
     """Floating-point operations of one sample: 2 per weight and token forward, as many again for
     the gradient of each input and of each learning weight, and once more where it is recomputed.
@@ -306,28 +348,29 @@ def step_flops(
     backward: False for a pass without gradients
     pairs: of tokens that attend to each other in the language model, and in the vision encoder;
     each takes 4 per channel and layer (a weight, what it gathers), and twice that backward
+    heard: tokens of sound and pieces of it, each of which the ear takes as a whole one
     """
-    widths = {
-        "vision": config.vision_config.hidden_size,
-        "connector": 0,
-        "language": language_widths(config).queries,
-    }
-    layers = {
-        "vision": config.vision_config.num_hidden_layers,
-        "connector": 0,
-        "language": config.text_config.num_hidden_layers,
-    }
-    seen = {"vision": pairs[1], "connector": 0.0, "language": pairs[0]}
+    vision, text = config.vision_config, config.text_config
+    widths = {"vision": vision.hidden_size, "language": language_widths(config).queries}
+    layers = {"vision": vision.num_hidden_layers, "language": text.num_hidden_layers}
+    seen = {"vision": pairs[1], "language": pairs[0]}
+    counts = {"vision": patches, "connector": tokens, "language": tokens}
+    if (ear := config.audio_config) is not None:
+        sizes = ear_class(ear).sizes(ear)
+        widths["ear"], layers["ear"] = sizes.width, sizes.layers
+        counts |= {"ear": heard[1] * sizes.positions, "audio_connector": heard[0]}
+        seen["ear"] = heard[1] * sizes.positions**2
     total = 0.0
     flows = {name: backward and flow for name, flow in gradient_flow(recipe).items()}
     for name, part in parts(config).items():
         learns = bool(getattr(recipe.rates, name))
         passes = 1 + flows[name] * (1 + learns + (name in recipe.checkpointing))
-        count = {"vision": patches, "connector": tokens, "language": tokens}[name]
+        count = counts[name]
         met = part.active + sum(layer.weights for layer in part.linears)
         total += 2 * passes * count * met
-        attended = 1 + flows[name] * (2 + (name in recipe.checkpointing))
-        total += 4 * attended * seen[name] * widths[name] * layers[name]
+        if name in seen:
+            attended = 1 + flows[name] * (2 + (name in recipe.checkpointing))
+            total += 4 * attended * seen[name] * widths[name] * layers[name]
     return total
 
 
@@ -341,7 +384,10 @@ def what_to_lower(recipe: Recipe, found: dict[str, float]) -> list[str]:
         "batch.tokens, batch.max_tokens and media.visual_tokens": others,
         "batch.patches": found["vision activations"],
     }
-    idle = [name for name in ("vision", "language") if name not in recipe.checkpointing]
+    if "ear activations" in found:
+        wishes["batch.pieces"] = found["ear activations"]
+    blocks = ("vision", "language", "ear") if "ear activations" in found else ("vision", "language")
+    idle = [name for name in blocks if name not in recipe.checkpointing]
     if idle:
         wishes[f"checkpointing (add {' and '.join(idle)})"] = others * 0.9
     if recipe.adapter is None:

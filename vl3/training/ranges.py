@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from vl3.arguments import choice, number, shown, whole
 
 SEEING = ("vision", "connector", "language")  # what every model has
-MODULES = (*SEEING, "ear", "audio_connector")
+HEARING = ("ear", "audio_connector")  # what a model with an ear has besides
+MODULES = (*SEEING, *HEARING)
 ADAPTED = (*SEEING, "words")  # what can have adapters; words is the language model's output head
-BLOCKS = ("vision", "language")  # modules whose blocks can be computed again
+BLOCKS = ("vision", "language", "ear")  # modules whose blocks can be computed again
 
 
 def _shares(*names: str) -> dict[str, tuple]:
@@ -44,6 +45,8 @@ RANGES = {
         "batch.samples",
         "batch.tokens",
         "batch.patches",
+        "batch.pieces",
+        "batch.parts",
         "batch.max_tokens",
         "evaluate.every",
         "evaluate.samples",
@@ -52,11 +55,13 @@ RANGES = {
     **_counts(
         "nano.encoder_steps",
         "nano.spatial_images",
+        "nano.sounds",
         "least_steps",
         "remember",
         "workers",
         "world.seconds",
         "world.sprites",
+        "world.sounds",
         low=0,
     ),
     **_counts("world.sizes_px", low=28),
@@ -71,6 +76,10 @@ RANGES = {
         "world.shaky",
         "world.noisy",
         "world.rescaled",
+        "world.sound",
+        "world.alone",
+        "world.voices",
+        "world.hum",
     ),
     **_above_0("epochs", "media.fps", "optim.eps", "optim.muon_factor"),
     **{

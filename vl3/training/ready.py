@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vl3.arguments import did_you_mean
 from vl3.training.recipe import Recipe, Source
+from vl3.weights.places import local_ear
 from vl3.weights.runs import checkpoints
 from vl3.weights.whole import check_weights
 
@@ -91,6 +92,11 @@ def check_trackers(recipe: Recipe) -> None:
 
 def check_start(recipe: Recipe) -> None:
     """Raises: ValueError for start weights that are not there or not whole."""
+    if recipe.start.ear is not None:
+        try:
+            local_ear(recipe.start.ear)
+        except ValueError as error:
+            raise ValueError(f"start.ear: {error}") from None
     for setting in ("model", "vision", "language"):
         name = getattr(recipe.start, setting)
         if name is None:

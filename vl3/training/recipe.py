@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, shown
-from vl3.training.ranges import ADAPTED, MODULES, check_settings
+from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,8 @@ class Start:
     model: folder or hub id of a whole model in any layout; a run folder continues its last weights
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
+    connector: between vision and language, like mlp2x_gelu or stc_connector
+    tower: true: the encoder keeps its one size, as in VideoLLaMA 2
     nano: true: an untrained nano with a tokenizer made for the toy world
     ear: for a model without one: BEATs' .pt file, a folder of Whisper, or nano-whisper or
         nano-beats for an untrained small one; the connector between ear and language model is new
@@ -31,6 +33,8 @@ class Start:
     model: str | None = None
     vision: str | None = None
     language: str | None = None
+    connector: str = "mlp2x_gelu"
+    tower: bool = False
     nano: bool = False
     ear: str | None = None
     quantize: Literal["nf4", "int8"] | None = None
@@ -94,6 +98,11 @@ class World:
     noisy: share of clips with noise
     rescaled: share of clips drawn large and made smaller
     sizes_px: height and width of the pictures, one of the pairs for each scene
+    sound: share of clips with sound; the others are silent
+    alone: share of those that are heard without their picture
+    sounds: fewest and most sounds in a clip with sound
+    voices: share of sounds that are spoken digits
+    hum: share of clips with sound that have a hum behind it
     """
 
     seconds: list[int] = field(default_factory=lambda: [0, 0])
@@ -107,6 +116,11 @@ class World:
     noisy: float = 0.0
     rescaled: float = 0.0
     sizes_px: list[list[int]] = field(default_factory=lambda: [[112, 112]])
+    sound: float = 0.0
+    alone: float = 0.0
+    sounds: list[int] = field(default_factory=lambda: [0, 3])
+    voices: float = 0.0
+    hum: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -119,6 +133,7 @@ class Source:
     world: instead of a path, scenes of the toy world
     format: format of the rows; told by their keys where none is named
     media_root: where relative paths of media begin; the folder of the file where none is named
+    part: which of batch.parts it belongs to, where these are named
     samples: how many an epoch takes; more than there are repeats, fewer takes others each epoch
     sets: names of the paper's data sets that belong here, for the reader
     """
@@ -128,6 +143,7 @@ class Source:
     world: World | None = None
     format: str | None = None
     media_root: str | None = None
+    part: str | None = None
     samples: int | None = None
     sets: list[str] = field(default_factory=list)
 
@@ -140,6 +156,7 @@ class Media:
     max_frames: most frames taken from a video
     image_merge: patches of an image along each side that become one token
     video_merge: the same for the frames of a video
+    fit: how a picture becomes the square of a vision tower: its middle, out of shape or with bars
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     sound: whether sounds and the tracks of videos are heard, by a model with an ear
@@ -153,6 +170,7 @@ class Media:
     max_frames: int | None = None
     image_merge: int | None = None
     video_merge: int | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
     sound: bool | None = None
@@ -168,6 +186,10 @@ class Batch:
     samples: samples of one optimizer step, over all processes
     tokens: most language tokens of one forward pass; a step is cut into as many as it needs
     patches: most vision patches of one forward pass
+    parts: how many samples of each step come from the data sets of each part (data.NAME.part),
+        relative to each other, like {av: 2, video: 1, audio: 1}; an epoch is all of the first part
+        once, and of the others all are taken before any comes again
+    pieces: most pieces of sound of one forward pass, of 30 s each with Whisper and BEATs
     max_tokens: longest sample
     overlong: what becomes of longer samples; skip leaves them out, truncate learns their first
         max_tokens tokens where these hold all pictures and something to learn
@@ -176,6 +198,8 @@ class Batch:
     samples: int = 128
     tokens: int = 16384
     patches: int = 65536
+    parts: dict[str, int] = field(default_factory=dict)
+    pieces: int = 64
     max_tokens: int = 16384
     overlong: Literal["skip", "truncate"] = "skip"
 
@@ -231,11 +255,15 @@ class Nano:
         encoder
     spatial_images: images of the toy world per step on which the encoder goes on learning to see
     temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
+    sounds: sounds of the toy world per step on which the ear learns to hear
     """
 
     encoder_steps: int = 0
     spatial_images: int = 0
     temporal_loss: bool = False
+    sound_words: bool = False
+    sounds: int = 0
 
 
 @dataclass(kw_only=True)
@@ -261,8 +289,8 @@ class Recipe:
     nano: what only the curriculum of the bundled model needs
     seed: decides the order of the samples and everything else that is drawn at random
     dtype: format of the arithmetic; auto is bfloat16 where the device computes it fast
-    checkpointing: modules, of vision and language, whose blocks are computed again in the backward
-        pass, which saves memory and takes a third more time
+    checkpointing: modules, of vision, language and ear, whose blocks are computed again in the
+        backward pass, which saves memory and takes a third more time
     workers: processes that read samples; 0 reads them between the steps
     save_every: steps between two checkpoints
     keep: checkpoints that stay, the last ones
@@ -310,6 +338,8 @@ def check(recipe: Recipe) -> None:
     starts = [recipe.start.model, recipe.start.nano, recipe.start.vision]
     if sum(map(bool, starts)) != 1 or bool(recipe.start.vision) != bool(recipe.start.language):
         raise ValueError("start names exactly one of: model; vision and language; nano")
+    if not recipe.start.vision and (recipe.start.tower or recipe.start.connector != "mlp2x_gelu"):
+        raise ValueError("start.connector and start.tower go with start.vision and start.language")
     rates = {name: getattr(recipe.rates, name) for name in (*MODULES, "adapter")}
     if not any(rates.values()):
         raise ValueError("nothing trains: give a learning rate under rates, e.g. rates.language")
@@ -353,21 +383,62 @@ def check(recipe: Recipe) -> None:
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
+    _check_parts(recipe)
+
+
+def learns_to_hear(recipe: Recipe) -> bool:
+    """Whether the ear or its connector trains."""
+    return any(getattr(recipe.rates, name) for name in HEARING)
+
+
+def _check_parts(recipe: Recipe) -> None:
+    """Raises: ValueError where the parts of a step and those of data sets are not the same."""
+    parts, whole = recipe.batch.parts, sum(recipe.batch.parts.values())
+    for source in recipe.data:
+        if (source.part in parts) != bool(parts) or (source.part and not parts):
+            known = ", ".join(parts) or "none"
+            raise ValueError(
+                f"data.{source.name}.part is one of batch.parts ({known}) - got "
+                f"{shown(source.part)}"
+            )
+    named = {source.part for source in recipe.data}
+    if recipe.data and (empty := [name for name in parts if name not in named]):
+        raise ValueError(f"batch.parts.{empty[0]} has no data set; give one data.NAME.part")
+    if parts and recipe.batch.samples % whole:
+        raise ValueError(
+            f"batch.samples is a multiple of {whole}, the sum of batch.parts - got "
+            f"{recipe.batch.samples}"
+        )
 
 
 def _check_world(name: str, world: World, prefix: str) -> None:
+    from vl3.toyworld.hearing import HEARD_FAMILIES, SILENT_FAMILIES, SOUND_FAMILIES
     from vl3.toyworld.questions import FAMILIES
 
-    for setting, (low, high) in (("seconds", world.seconds), ("sprites", world.sprites)):
+    ranges = {"seconds": world.seconds, "sprites": world.sprites, "sounds": world.sounds}
+    for setting, (low, high) in ranges.items():
         if low > high:
             raise ValueError(
                 f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
             )
     for family in world.families:
-        choice(f"a family of data set {name!r}", family, FAMILIES)
-    if not any(world.families.values()):
+        choice(f"a family of data set {name!r}", family, FAMILIES | SOUND_FAMILIES)
+    asked = {family for family, weight in world.families.items() if weight}
+    if not asked:
         raise ValueError(
             f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
+        )
+    if world.sound and not world.seconds[0]:
+        raise ValueError(f"{prefix}.sound needs clips: give {prefix}.seconds, e.g. [3, 10]")
+    if world.sound < 1 and asked.isdisjoint({*FAMILIES, *SILENT_FAMILIES}):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its clips without sound: set {prefix}.sound to 1, "
+            "or name a family like colour or any_sound as well"
+        )
+    if world.sound and world.alone and asked.isdisjoint(HEARD_FAMILIES):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its sounds without picture: set {prefix}.alone to "
+            "0, or name a family like hearing as well"
         )
 
 

@@ -16,7 +16,7 @@ from vl3.data.preview import preview
 from vl3.data.records import BadSample
 from vl3.training.changes import check_changes, last_run, steps_left
 from vl3.training.left_out import QUARANTINE
-from vl3.training.plan import Looked, warnings
+from vl3.training.plan import Looked, taken, warnings
 from vl3.training.ready import check_ready, check_trackers, check_writable, folder
 from vl3.training.recipe import Recipe, read
 from vl3.training.setup import auxiliary_losses, prepare
@@ -107,11 +107,11 @@ def _train(recipe: Recipe, out: Path, checkpoint: Path | None, until, callbacks,
         # What connects the processes has threads, which else may abort one at its end (gloo).
         atexit.register(_leave_group)
     if trainer.args.should_save:
-        taken = [
+        looked = [
             Looked(name=source.name, samples=part.taken, lines=part.length)
             for source, part in zip(recipe.data, trainer.order.parts)
         ]
-        for warning in warnings(recipe, trainer.total_steps, taken):
+        for warning in warnings(recipe, trainer.total_steps, taken(recipe, looked)):
             log.warning("warning: %s", warning)
     if checkpoint is None and trainer.args.should_save:
         for old in (METRICS, QUARANTINE):  # of a run that ended before its first checkpoint
@@ -157,8 +157,8 @@ def first_sample(trainer: VL3Trainer) -> str:
     conversations = []
     for conversation in seen.conversations:
         text = "".join(
-            f"<image x {piece.count}>"
-            if piece.visual
+            f"<{'audio' if piece.heard else 'image'} x {piece.count}>"
+            if piece.visual or piece.heard
             else f"[[{piece.text}]]"
             if piece.learned
             else piece.text

@@ -29,12 +29,12 @@ from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.training import evaluate, optim
 from vl3.training.auxiliary import AuxiliaryLoss
-from vl3.training.collate import MicroBatch, Step, StepCollator, attention_mask
+from vl3.training.collate import MicroBatch, Step, StepCollator, attention_mask, silence_of
 from vl3.training.frames import FrameCache
 from vl3.training.left_out import QUARANTINE, LeftOut, TooManyBad
 from vl3.training.metrics import RunningMetrics
-from vl3.training.order import DataOrder
-from vl3.training.recipe import Recipe
+from vl3.training.order import order_of
+from vl3.training.recipe import Recipe, learns_to_hear
 from vl3.training.saving import base_of, cannot_save, load_weights, save_weights
 from vl3.training.setup import arguments
 from vl3.training.sources import Samples, Steps, open_source, parts
@@ -72,7 +72,7 @@ class VL3Trainer(Trainer):
         self.base = base_of(recipe)
         self.rates = optim.rates_for(recipe, model.config.text_config.hidden_size)
         opened = [open_source(source, recipe.seed) for source in recipe.data]
-        self.order = DataOrder(parts(recipe.data, opened), recipe.batch.samples, recipe.seed)
+        self.order = order_of(recipe, parts(recipe.data, opened))
         self.left_out = LeftOut(out / QUARANTINE)
         self.total_steps = recipe.steps or self.order.steps(recipe.epochs, recipe.least_steps)
         kept_bytes = int(recipe.media.cache_gb * 1e9)
@@ -90,6 +90,8 @@ class VL3Trainer(Trainer):
                 processor.tokenizer.pad_token_id or 0,
                 3 * processor.settings.patch**2,
                 processor.settings.blank,
+                # of a frozen ear nobody waits for gradients
+                silence_of(processor.settings) if learns_to_hear(recipe) else None,
             ),
             train_dataset=self.samples,
             eval_dataset=self.held,
@@ -294,11 +296,10 @@ class VL3Trainer(Trainer):
 
     def _known(self, name: str) -> int:
         """Samples of a data set over which the share of bad ones is taken."""
-        (part,) = [
-            part for part, source in zip(self.order.parts, self.recipe.data) if source.name == name
-        ]
+        number = [source.name for source in self.recipe.data].index(name)
+        part = self.order.parts[number]
         steps = self.state.global_step + 1
-        seen = steps * self.order.step_samples * part.taken // self.order.epoch_samples
+        seen = self.order.seen(number, steps)
         known = max(seen, FIRST_SAMPLES)
         return known if part.length is None else min(known, part.length)
 

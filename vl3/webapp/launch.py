@@ -196,9 +196,17 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         pass
     controller.close()
 
-    # What does not end by itself in time, a layer or a slow reader, ends with the process. The
-    # interpreter is not taken down first: torch aborts the process where a thread of an answer
-    # comes back to it.
+    _end(demo, made)
+
+
+def _end(demo: gr.Blocks, made: ExitStack) -> None:
+    """Ends the program with what was made for it.
+
+    What does not end by itself in time, a layer or a slow reader, ends with the process. The
+    interpreter is not taken down first: torch aborts the process where a thread of an answer comes
+    back to it.
+    """
+
     def end() -> None:
         made.close()
         sys.stdout.flush()

@@ -6,10 +6,11 @@ handlers.py says what they do, page.py which handler listens to which of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from dataclasses import asdict
 
 import gradio as gr
 
+from vl3.settings import PruneSettings
 from vl3.viz import pruning
 from vl3.webapp import form, tabs, text_format, widget_values
 from vl3.webapp.controller import Controller
@@ -155,7 +156,9 @@ class Layout:
 
     def _pruner(self, removes: bool) -> list:
         """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
-        own = cast(dict, self.controller.rule({}))
+        own = asdict(PruneSettings()) | (
+            self.controller.prune or {}
+        )  # none where nothing is pruned
         prune = gr.Checkbox(removes, label="Remove repeated patches")
         threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
         modes, sides = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,14 +20,18 @@ from vl3.families import layouts
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
+from vl3.families.videollama2 import NUM_FRAMES, TEMPLATES, settings_of, square_of
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
 from vl3.settings import PruneSettings
+from vl3.vision.towers import is_tower
 from vl3.weights.language_check import check_language
 from vl3.weights.places import local
+from vl3.weights.towers import load_tower, read_tower
 
 ROWS_OF = 64  # a token table grows to a multiple of this, as matrix products like it
+TOWER_FRAMES = 16  # of a video, as VideoLLaMA 2.1 has them
 APART = 0.1  # deviation of new rows, as a share of that of the old ones
 
 
@@ -35,16 +40,20 @@ def assemble(
     language: str | Path,
     *,
     connector: str = "mlp2x_gelu",
+    tower: bool = False,
     template: Template | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A model whose encoder and language model are loaded and whose connector is new.
 
-    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, or a whole VideoLLaMA3 whose
-    encoder is taken (the 7B starts from the trained 2B's). language: a folder with any causal
-    language model of transformers that attends to keys and values (Llama, Mistral, Mixtral, Qwen,
-    SmolLM ...).
+    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, CLIP, which stays a tower of
+    one size, or a whole model whose encoder is taken (the 7B starts from the trained 2B's).
+    language: a folder with any causal language model of transformers that attends to keys and
+    values (Llama, Mistral, Mixtral, Qwen, SmolLM ...).
+    tower: whether the encoder, CLIP or SigLIP, keeps its one size, as in VideoLLaMA 2; frames are
+    then padded to squares with the mean colour, 16 spread over a video, and words are in that
+    family's own format where it has one for the language model.
     template: the words around what is said; None is ChatML, as VideoLLaMA 3 has it, after the token
     that the tokenizer itself puts before every text (Llama's and Mistral's do). The tokenizer gets
     the tokens of the template and the three visual ones where it lacks them, and the tables of the
@@ -59,13 +68,15 @@ def assemble(
     vision, language = _folder("vision", vision), _folder("language", language)
     text = families.read_language(language)
     tokenizer = load_tokenizer(language)
-    template = template or _usual_template(tokenizer)
+    if template is None:
+        own = TEMPLATES.get(text.model_type) if tower else None
+        template = own or _usual_template(tokenizer)
     _add_tokens(tokenizer, template)
     rows = 1 + max(tokenizer.get_vocab().values())
     grown = deepcopy(text)
     if rows > text.vocab_size:
         grown.vocab_size = ROWS_OF * -(-rows // ROWS_OF)
-    encoder = families.read_vision(vision)
+    encoder = read_tower(vision) if tower else families.read_vision(vision)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     config = VL3Config(
         vision_config=encoder, text_config=grown, connector=connector, image_token_id=image_token_id
@@ -74,7 +85,10 @@ def assemble(
     model = VL3ForConditionalGeneration(config)
     model.language = None  # its random weights make room for those of the folder
     model.to(dtype)
-    _fill_vision(model, vision)
+    if tower:
+        load_tower(model.vision.tower, vision)
+    else:
+        _fill_vision(model, vision)
     model.language = _load_language(language, text, dtype)
     check_language(model.language, language.name)
     if rows > text.vocab_size:
@@ -83,7 +97,13 @@ def assemble(
     model.tie_weights()
     _set_ends(model, tokenizer, template)
     prune = None if connector_class(connector).mixes else PruneSettings()
-    settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
+    if tower:
+        square = square_of(encoder, "pad")
+        settings = replace(settings_of(encoder, connector, TOWER_FRAMES), square=square)
+    elif is_tower(encoder):
+        settings = replace(settings_of(encoder, connector, NUM_FRAMES), prune=prune)
+    else:
+        settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
     tokenizer.chat_template = chat_template(template=template)
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
     return model.eval(), processor
@@ -193,9 +213,15 @@ def _tensors(folder: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name there, name here, tensor) of a checkpoint, one at a time."""
     names = layouts.tensor_names(folder)
     family = families.detect(folder, names)
-    for file in sorted(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
         with safe_open(file, "pt") as tensors:
             for there in tensors.keys():  # noqa: SIM118 - not a dict
                 here = family.here(there)
                 if here is not None:
                     yield there, here, tensors.get_tensor(there)
+    for file in [] if files else sorted(folder.glob("pytorch_model*.bin")):
+        for there, tensor in torch.load(file, weights_only=True, mmap=True).items():
+            here = family.here(there)
+            if here is not None:
+                yield there, here, tensor

@@ -10,10 +10,12 @@ from typing import cast
 import torch
 from tokenizers import AddedToken
 from torch import nn
+from transformers import PreTrainedConfig
 
 from vl3.audio import released
 from vl3.audio.ear import Ear, ear_class
 from vl3.config import NANO_STD, BEATsConfig, WhisperEarConfig
+from vl3.families.layouts import LayoutError
 from vl3.families.settings import SoundSettings
 from vl3.families.template import AUDIO_TOKEN
 from vl3.model import VL3ForConditionalGeneration
@@ -21,6 +23,7 @@ from vl3.processor import VL3Processor
 from vl3.sound_inputs import build_ear
 from vl3.weights.assemble import ROWS_OF, grow
 from vl3.weights.hub import resolve
+from vl3.weights.places import local_ear
 
 NANO = {
     "nano-whisper": WhisperEarConfig(
@@ -48,7 +51,7 @@ NANO = {
 }
 
 
-def load_ear(source: str, seed: int = 0) -> Ear:
+def load_ear(source: str, seed: int = 0, *, offline: bool = False) -> Ear:
     """The ear of BEATs' .pt file or of a folder or hub id of Whisper; or an untrained small one.
 
     Raises: ValueError or LayoutError in one sentence.
@@ -57,8 +60,26 @@ def load_ear(source: str, seed: int = 0) -> Ear:
         torch.manual_seed(seed)
         config = deepcopy(NANO[source])
         return ear_class(config)(config).eval()
-    is_local = Path(source).exists()
-    return released.load_ear(Path(source) if is_local else resolve(source))
+    try:
+        found = local_ear(source)
+    except ValueError as error:
+        raise LayoutError(str(error)) from None
+    return released.load_ear(found or resolve(source, offline=offline))
+
+
+def read_ear(source: str) -> PreTrainedConfig:
+    """The configuration of what load_ear loads, without its weights and without asking a hub.
+
+    Raises: ValueError or LayoutError in one sentence where it is not known here.
+    """
+    if source in NANO:
+        return deepcopy(NANO[source])
+    if Path(source).name == released.BEATS_RELEASE and not Path(source).exists():
+        return BEATsConfig(finetuned_model=True)
+    found = local_ear(source)
+    if found is None and source in released.WHISPER:
+        return WhisperEarConfig(**released.WHISPER[source])
+    return released.read_config(found or resolve(source, offline=True))
 
 
 def add_ear(
@@ -76,10 +97,15 @@ def add_ear(
     order: where the sound of a video stands in a prompt (vl3.families.settings.SoundSettings)
     The tokenizer gets the token <audio>, and the tables of the language model a row for it where
     they lack one. All other weights stay as they are.
-    Raises: ValueError for a model that has an ear, or whose layout has no place for one.
+    Raises: ValueError for a model that has an ear, and for another connector than linear and
+    mlpNx_gelu.
     """
     if model.ear is not None:
         raise ValueError("this model has an ear already; start from one without")
+    trial = deepcopy(model.config)
+    trial.audio_config, trial.audio_connector = ear.config, connector
+    with torch.device("meta"):
+        build_ear(trial)  # refuses a connector before anything is changed
     tokenizer = processor.tokenizer
     tokenizer.add_tokens(
         [AddedToken(AUDIO_TOKEN, normalized=False, special=True)], special_tokens=True
@@ -96,12 +122,23 @@ def add_ear(
     model.ear, (_, model.audio_connector) = ear, build_ear(config)
     for part in (model.ear, model.audio_connector):
         cast(nn.Module, part).to(model.device, model.dtype)
+    return with_ear(processor, ear.config, order)
+
+
+def with_ear(
+    processor: VL3Processor, ear: PreTrainedConfig, order: str = "interleave"
+) -> VL3Processor:
+    """The processor of a model that got an ear of this configuration; its tokenizer has <audio>."""
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens(
+        [AddedToken(AUDIO_TOKEN, normalized=False, special=True)], special_tokens=True
+    )
     tokenizer.chat_template = None  # made anew, with words for sound
     return VL3Processor(
         tokenizer,
-        replace(processor.settings, sound=SoundSettings(ear=ear.config, order=order)),
+        replace(processor.settings, sound=SoundSettings(ear=ear, order=order)),
         image_token_id=processor.image_token_id,
         video_token_id=processor.video_token_id,
-        audio_token_id=audio_token_id,
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
         template=processor.template,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ADAPTER_FILE = "adapter_config.json"
+NANO_EARS = ("nano-whisper", "nano-beats")  # small ones without training (vl3.weights.ears)
 
 
 def local(name: str | Path) -> Path | None:
@@ -41,6 +43,25 @@ def local(name: str | Path) -> Path | None:
             f"no folder {shown(str(name))}; give a checkpoint folder or a hub id like {EXAMPLE}"
         )
     return None
+
+
+def local_ear(name: str) -> Path | None:
+    """BEATs' file or the folder of Whisper of that name; None for a hub id and for NANO_EARS.
+
+    Raises: ValueError in one sentence for what is neither.
+    """
+    if name in NANO_EARS:
+        return None
+    file = os.path.expanduser(name)
+    if os.path.isfile(file):
+        return Path(file)
+    try:
+        return local(name)
+    except ValueError:
+        raise ValueError(
+            f"an ear is BEATs' .pt file, a folder or hub id of Whisper, {' or '.join(NANO_EARS)} - "
+            f"got {shown(name)}"
+        ) from None
 
 
 def check(model: str | None, adapter: str | None, device: str, dtype: str) -> None:

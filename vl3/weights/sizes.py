@@ -52,8 +52,9 @@ class Linear:
 class Part:
     """A module: its linear layers, tables (embeddings, output head) and everything else.
 
-    linears: of a language model those inside its layers; experts: weights of experts kept as one
-    tensor, which are among the others, and how many of them a token meets
+    linears: of a language model those inside its layers; tables: of an ear those of positions
+    experts: weights of experts kept as one tensor, which are among the others, and how many of them
+    a token meets
     """
 
     linears: tuple[Linear, ...]
@@ -142,6 +143,10 @@ def _walk(config_json: str) -> Sizes:
             active=sum(weight.numel() // len(weight) * experts_met for weight in experts),
         ),
     }
+    if model.ear is not None and model.audio_connector is not None:
+        positions = [part.weight for part in model.ear.modules() if isinstance(part, nn.Embedding)]
+        found["ear"] = _part(model.ear, model.ear, tables=_count(positions))
+        found["audio_connector"] = _part(model.audio_connector, model.audio_connector)
     return Sizes(parts=found, widths=_widths(language, layers, experts, experts_met))
 
 

@@ -1,21 +1,34 @@
 """The memory of an answer: against a real answer, and what it chooses for a card."""
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import vl3
 from train_cli.bench import whole
 from train_cli.bench.measure import in_process
-from vl3.config import VL3Config, VL3VisionConfig, _qwen2, videollama3_2b, videollama3_7b
+from vl3.audio.ear import ear_class
+from vl3.config import (
+    VL3Config,
+    VL3VisionConfig,
+    WhisperEarConfig,
+    _qwen2,
+    videollama3_2b,
+    videollama3_7b,
+)
 from vl3.families.layouts import LayoutError
 from vl3.inference.memory import USABLE, fit, need, usable_bytes, weight_bytes
+from vl3.sound import RATE_HZ
 from vl3.studio import estimate
 from vl3.units import format_bytes, parse_memory
-from vl3.weights.load import count_parameters
+from vl3.weights.ears import add_ear, load_ear
+from vl3.weights.load import count_parameters, load
 from vl3.weights.sizes import parts, sizes_of
 
 # Measured within 3 %; the rest is for the allocator and libraries, some megabytes of a small model.
@@ -55,6 +68,130 @@ def test_the_estimate_is_near_the_most_that_a_real_answer_held(kind, tmp_path):
     assert abs(ratio - 1) < TOLERANCE, found
     held = weight_bytes(middling(), kind, 2, "cpu")
     assert held == pytest.approx(found.weights_bytes, rel=0.1)  # without packed scales
+
+
+SOUND_S = 160  # 2,000 tokens of an ear that hears 12.5 a second
+
+
+def hearing(folder: Path) -> Path:
+    """The middling model with an ear large enough to be seen in its memory."""
+    whole.write(folder / "deaf", middling())
+    deaf = load(folder / "deaf", device="cpu", dtype="bfloat16")
+    config = WhisperEarConfig(
+        d_model=768,
+        encoder_layers=4,
+        encoder_attention_heads=12,
+        encoder_ffn_dim=3072,
+        decoder_layers=0,
+    )
+    processor = add_ear(deaf.model, deaf.processor, ear_class(config)(config))
+    deaf.model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def answer_with_sound(folder: str, kind: str | None, frames: int) -> tuple[float, int, int]:
+    """In a process of its own: bytes estimated, at most held, and of the weights."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device = torch.device("cpu")
+    whole.ask_noise(vl3.load(quantize=kind, dtype="bfloat16"), 2)
+    sound = np.random.default_rng(1).normal(0, 0.1, SOUND_S * RATE_HZ).astype(np.float32)
+    stored = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    watch = whole.Watch(device, 8e9, stored)
+    studio = vl3.load(folder, quantize=kind, dtype="bfloat16", offline=True)
+    watch.loaded(studio.model)
+    video, _ = whole.ask_noise(studio, frames)
+    parts = [{"type": "video", "video": video}, {"type": "audio", "audio": (sound, RATE_HZ)}]
+    parts.append({"type": "text", "text": "What happens?"})
+    *_, reply = studio.stream([{"role": "user", "content": parts}], max_new_tokens=4)
+    held = watch.end()
+    estimated = need(
+        studio.model.config,
+        quantize=kind,
+        device="cpu",
+        itemsize=2,
+        tokens=video.grid.num_tokens,
+        sound_tokens=reply.ledger.sound_tokens,
+    )
+    assert reply.ledger.sound_tokens > 1900
+    assert not reply.notes
+    return estimated.total, held, studio.card["weights_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", [None, "nf4+int8"])
+def test_the_estimate_holds_for_a_model_that_hears(kind, tmp_path):
+    if kind:
+        pytest.importorskip("bitsandbytes")
+    folder = hearing(tmp_path)
+    estimated, held, weights = in_process(answer_with_sound, str(folder), kind, 30)
+    print(f"{kind}: {held / 1e6:.0f} MB held, ratio {estimated / held:.2f}")
+    assert abs(estimated / held - 1) < TOLERANCE
+    config = sizes_of(folder)
+    assert weight_bytes(config, kind, 2, "cpu") == pytest.approx(weights, rel=0.1)
+    ear = parts(config)["ear"].parameters
+    assert ear * 2 > 0.1 * held  # an ear that is left out is seen
+
+
+@pytest.mark.parametrize("ear", ["nano-whisper", "nano-beats"])
+def test_an_ear_is_counted_to_the_parameter(ear, tiny_folder):
+    studio = vl3.load(tiny_folder)
+    few = parts(studio.model.config)
+    before = need(studio.model.config, quantize=None, device="cpu", itemsize=4, tokens=4096)
+    add_ear(studio.model, studio.processor, load_ear(ear))
+    found, config = parts(studio.model.config), studio.model.config
+    assert {name: found[name] for name in few if name != "language"} == {
+        name: part for name, part in few.items() if name != "language"
+    }
+    assert set(found) - set(few) == {"ear", "audio_connector"}
+    for name in found:
+        module = getattr(studio.model, name)
+        assert found[name].parameters == sum(p.numel() for p in module.parameters())
+    asked = {"quantize": None, "device": "cpu", "itemsize": 4, "tokens": 4096}
+    after, muted = (need(config, **asked, sound_tokens=count) for count in (4096, 0))
+    rows = config.text_config.vocab_size - 384  # the table grew by a row for <audio>, or not
+    own = sum(found[name].parameters for name in ("ear", "audio_connector"))
+    assert after.weights - before.weights == 4 * (own + rows * config.text_config.hidden_size)
+    assert muted.kept == before.kept < after.kept
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8", "nf4+int8"])
+@pytest.mark.parametrize("ear", ["nano-whisper", "nano-beats"])
+def test_a_quantized_model_hears_and_its_ear_is_as_the_kind_says(ear, kind, tiny_folder, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    studio = vl3.load(tiny_folder)
+    processor = add_ear(studio.model, studio.processor, load_ear(ear))
+    studio.model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    small = vl3.load(tmp_path, quantize=kind, device="cpu")
+    quantized = small.engine.loaded.quantized
+    assert len(quantized.modules) == 14  # those of the language model, and no other
+    linears = [m for m in small.model.ear.modules() if isinstance(m, torch.nn.Linear)]
+    assert bool(linears) == (kind != "nf4+int8")
+    assert any(name.startswith("audio_connector.") for name in quantized.rounded) == (
+        kind == "nf4+int8"
+    )
+    sound = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    part = {"type": "audio", "audio": (sound, RATE_HZ)}
+    asked = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
+    assert small.reply(asked, max_new_tokens=2).ledger.sound_tokens > 10
+
+
+def test_memory_of_a_hearing_model_has_its_sound_budget(hearing_folder, tmp_path):
+    whole_budget = estimate(hearing_folder, device="cpu")
+    shutil.copytree(hearing_folder, tmp_path / "short")
+    file = tmp_path / "short" / "processor_config.json"
+    said = json.loads(file.read_text())
+    said["sound"]["tokens"] = 100
+    file.write_text(json.dumps(said))
+    short = estimate(tmp_path / "short", device="cpu")
+    assert short.need.kept < whole_budget.need.kept
+    assert short.need.weights == whole_budget.need.weights
+    fits = vl3.load(hearing_folder, memory="8GB", device="cpu")
+    assert fits.answers_at_once >= 1
 
 
 @pytest.mark.parametrize(

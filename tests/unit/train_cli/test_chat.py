@@ -118,7 +118,7 @@ def test_doctor_gives_a_verdict(capsys):
         assert word in out
 
 
-COMMANDS = ("chat", "doctor", "demo", "recipes", "validate", "export", "compare")
+COMMANDS = ("chat", "doctor", "demo", "recipes", "validate", "assemble", "export", "compare")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

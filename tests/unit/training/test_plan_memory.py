@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from language_models import plain_tokenizer, write_language, write_siglip
+from sounds import write_sound
 
+from train_cli.__main__ import main
+from vl3.sound import RATE_HZ
 from vl3.weights.assemble import assemble
 from vl3.weights.export import export
 
@@ -16,7 +20,7 @@ CODE = """
 import json, sys
 import torch
 from pathlib import Path
-from vl3.training.memory import Shape, memory
+from vl3.training.memory import Shape, heard_pieces, memory
 from vl3.training.plan import machine_for
 from vl3.training.recipe import *
 from vl3.training.setup import prepare
@@ -32,13 +36,16 @@ way, checkpointing, out, START = sys.argv[1], sys.argv[2].split(), sys.argv[3], 
 rates = {
     "full": Rates(vision=1e-4, connector=1e-4, language=1e-4),
     "stage 1": Rates(vision=1e-4, connector=1e-4),
+    "ear": Rates(ear=1e-4, audio_connector=1e-4),
+    "audio connector": Rates(audio_connector=1e-4),
 }.get(way, Rates(adapter=1e-4))
 recipe = Recipe(
     name="measured", start=Start(model=START), rates=rates,
-    adapter=None if way in ("full", "stage 1") else Adapter(kind=way, rank=16),
-    data=[Source(name="clips", samples=48, world=World(
+    adapter=None if way not in ("lora", "dora") else Adapter(kind=way, rank=16),
+    data=[Source(name="sounds", path=sys.argv[5])] if sys.argv[5:] else [
+        Source(name="clips", samples=48, world=World(
         seconds=[8, 12], questions=8, families={"colour": 1.0, "count": 1.0, "caption": 1.0}))],
-    batch=Batch(samples=16, tokens=4096, max_tokens=4096, patches=16384),
+    batch=Batch(samples=16, tokens=4096, max_tokens=4096, patches=16384, pieces=6),
     media=Media(prune=False), dtype="float32", checkpointing=checkpointing, workers=0, steps=2,
 )
 x = torch.randn(64, 64, requires_grad=True)
@@ -53,8 +60,10 @@ shapes, inner = [], trainer._inputs
 def noted(part):
     rows, length = part.inputs["input_ids"].shape
     patches = len(part.inputs["pixel_values"])
+    pieces = len(part.inputs.get("feature_lengths", ()))
     shapes.append(Shape(tokens=rows * length, row=length, visual=patches // 4, patches=patches,
-                        frame=64, learned=part.learned))
+                        frame=64, learned=part.learned,
+                        **(heard_pieces(model.config, pieces) if pieces else {})))
     return inner(part)
 
 trainer._inputs = noted
@@ -105,11 +114,38 @@ def test_the_plan_holds_for_another_language_model(kind, way, tmp_path):
     check_peak(way, "", str(tmp_path / "start"), tmp_path)
 
 
-def check_peak(way, checkpointing, start, tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("ear", "way", "checkpointing"),
+    [
+        ("nano-whisper", "ear", ""),
+        ("nano-whisper", "ear", "ear language"),
+        ("nano-whisper", "audio connector", ""),
+        ("nano-beats", "ear", ""),
+        ("nano-beats", "audio connector", ""),
+    ],
+)
+def test_the_plan_holds_for_an_ear(ear, way, checkpointing, tmp_path):
+    assert main(["assemble", "--ear", ear, str(tmp_path / "start")]) == 0
+    noise = np.random.default_rng(0)
+    rows = []
+    for number in range(48):
+        samples = noise.normal(0, 0.1, 9 * RATE_HZ).astype(np.float32)
+        write_sound(tmp_path / f"{number}.wav", samples[None], RATE_HZ)
+        user = {"from": "human", "value": "<audio>What is heard?"}
+        turns = [user, {"from": "gpt", "value": "A long noise, louder and softer."}]
+        rows.append({"id": number, "audio": f"{number}.wav", "conversations": turns})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = str(tmp_path / "start")
+    check_peak(way, checkpointing, start, tmp_path, str(tmp_path / "rows.jsonl"))
+
+
+def check_peak(way, checkpointing, start, tmp_path, *rows):
     # Above this size freed blocks go back to the system, so that the peak is of living memory.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run"), start],
+        [sys.executable, "-c", CODE, way, checkpointing, str(tmp_path / "run"), start, *rows],
         capture_output=True,
         text=True,
         env=environment,

@@ -1,6 +1,6 @@
 """4-bit and 8-bit weights: the linears of the language model, through bitsandbytes.
 
-Vision encoder, connector, embedding and output head stay in 16 or 32 bits, where 4 would cost
+Vision encoder, connector, ear, embedding and output head stay in 16 or 32 bits, where 4 would cost
 answers; "nf4+int8" holds them in 8 (vl3.weights.quantize.int8_rows), for small cards: they are a
 third of the 2B model, and two thirds of what "nf4" leaves of it.
 """
@@ -19,6 +19,7 @@ from vl3.language.layers import decoder_layers, name_of
 
 KINDS = ("nf4", "int8", "nf4+int8")
 LEFT_ALONE = ("vision", "connector", "lm_head")
+EARS = ("ear", "audio_connector")  # left alone too, in a model that has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def settings(kind: str, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
             f"quantize={kind!r} needs bitsandbytes; install it with pip install bitsandbytes, or "
             "load without quantization"
         )
-    skip = list(LEFT_ALONE)
+    skip = [*LEFT_ALONE, *EARS]
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     from vl3.weights.quantize import nf4_rounding
