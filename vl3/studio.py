@@ -112,8 +112,7 @@ class Studio:
 
     @property
     def settings(self) -> ProcessorSettings:
-        """The checkpoint's media settings, with a smaller plan for a real-size model on a CPU, and
-        no more visual tokens than fit the memory that load was given."""
+        """The checkpoint's, with less for a real size on a CPU or for the memory load was given."""
         settings = self.processor.settings
         if self.model.device.type == "cpu" and self.model.num_parameters() >= LARGE:
             most = settings.budget_tokens if settings.square else SMALL_PLAN["budget_tokens"]
@@ -125,8 +124,7 @@ class Studio:
 
     @cached_property
     def answers_at_once(self) -> int:
-        """How many answers about long videos have room in memory together, by what is free when
-        this is first asked."""
+        """How many answers about long videos have room together, by what is free at first."""
         quantized, device = self.engine.loaded.quantized, self.model.device
         plan = self._fitted or memories.fit(
             self.model.config,
@@ -261,8 +259,7 @@ class Studio:
     ) -> Iterator[Progress | str | Reply]:
         """Stages of the work, then pieces of text, last the Reply.
 
-        messages: HF style; media parts as vl3.messages.media.find_media takes them, or an opened
-        video.
+        messages: HF style; media parts as of vl3.messages.media.find_media, or an opened video.
         decoding: max_new_tokens, temperature, top_p, repetition_penalty, seed
         (vl3.inference.generation.Decoding)
         prune: "model" for the checkpoint's setting, None for off, or a dict of mode, threshold,

@@ -312,7 +312,10 @@ def hearing(studio, upload_folder):
 
 def test_a_sound_and_a_video_with_sound_in_a_browser(new_page, hearing, files):
     page = new_page(hearing)
-    expect(page.locator("#sound")).to_have_css("display", "block")
+    page.locator(".sidebar .toggle-button").click()
+    expect(page.locator("#sound")).to_be_visible()
+    page.get_by_label("Max new tokens").fill("8")  # a random model knows no end
+    page.locator(".sidebar .toggle-button").click()
     upload(page, files / "low.wav")
     strip = page.locator("#player .sound-strip canvas")
     expect(strip).to_be_visible()

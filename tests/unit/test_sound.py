@@ -383,6 +383,17 @@ def test_every_word_shares_its_attention_between_sound_picture_and_words(studio,
     assert muted.sound_IHQK.shape[-1] == 0
 
 
+@pytest.mark.parametrize("source", ["language", "relevancy"])
+def test_an_answer_may_write_the_tokens_of_slots(studio, files, source):
+    reply = studio.reply(asks(film(files / "low.mp4")), **SHORT)
+    config = studio.model.config
+    written = (config.audio_token_id, config.image_token_id, reply.token_ids[0])
+    look = studio.attention(replace(reply, token_ids=written), tokens=[2], source=source)
+    assert look.weight_IHQL.shape[-1] == len(reply.prompt_ids) + 2
+    assert look.split_IHQ3.sum() == pytest.approx(1)
+    assert look.sound_IHQK.shape[-1] == reply.ledger.sound_tokens
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_without_the_picture_only_what_frames_show_is_gone(studio, files, opened):
     source = studio.open(str(files / "low.mp4")) if opened else str(files / "low.mp4")

@@ -84,11 +84,17 @@ def language(model, scene: ReplayInput, layers: Sequence[int], first: int) -> di
 
 
 def embedded(model, scene: ReplayInput, ids: Sequence[int]) -> torch.Tensor:
-    """Token and visual embeddings of the replay, [1, L, E]."""
+    """Token and visual embeddings of the replay, [1, L, E].
+
+    Slots are the prompt's alone: the token of one that an answer writes is read as it is written.
+    """
     ids_BL = torch.tensor([ids], device=model.device)
     text_BLE = model.get_input_embeddings()(ids_BL)
-    is_filled = len(scene.slot_K) or len(scene.sound_K)
-    return model.splice(ids_BL, text_BLE, scene.embeds()) if is_filled else text_BLE
+    if not len(scene.slot_K) and not len(scene.sound_K):
+        return text_BLE
+    end = len(scene.prompt_ids)
+    seen_BLE = model.splice(ids_BL[:, :end], text_BLE[:, :end], scene.embeds())
+    return torch.cat([seen_BLE, text_BLE[:, end:]], dim=1)
 
 
 @torch.no_grad()

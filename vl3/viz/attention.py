@@ -62,24 +62,8 @@ def data(
     token, medium, frame: what to begin with; without token the word that looked there most
     Raises: ValueError when these do not belong together.
     """
-    cells, count = mean.cells, len(mean.tokens)
-    if mean.source != "language" or mean.tokens != tuple(range(count)):
-        raise ValueError('mean is Studio.attention(reply), source "language", all tokens')
-    if mean.weight_IHQL.shape[:2] != (1, 1):
-        raise ValueError("mean is over all layers and heads; leave both out of Studio.attention")
-    sizes = [clip.frames_TYX3.shape[1:3] for clip in clips]
-    lengths = [len(slots) for slots in cells.slots]
-    if sizes != list(cells.frame_sizes) or [len(clip) for clip in clips] != lengths:
-        raise ValueError(
-            f"{len(clips)} clips with frames of {sizes} for an answer that saw {len(lengths)} with "
-            f"{list(cells.frame_sizes)}; pass the clip of every video that the reply saw"
-        )
-    heard = len(mean.sound_K) if sounds is None else sum(one.tokens.num_tokens for one in sounds)
-    if heard != len(mean.sound_K):
-        raise ValueError(
-            f"sounds of {heard} tokens for an answer that heard {len(mean.sound_K)}; pass every "
-            "sound that the reply heard"
-        )
+    _check_parts(mean, clips, sounds)
+    cells, count, heard = mean.cells, len(mean.tokens), len(mean.sound_K)
     layers, heads = mean.share_IHQ.shape[:2]
     share_tops, share_levels = quantised(mean.share_IHQ.reshape(layers * heads, count).T)
     return {
@@ -104,6 +88,27 @@ def data(
         "medium": medium,
         "frame": frame,
     }
+
+
+def _check_parts(mean, clips: Sequence[Clip], sounds: Sequence[Heard] | None) -> None:
+    cells, count = mean.cells, len(mean.tokens)
+    if mean.source != "language" or mean.tokens != tuple(range(count)):
+        raise ValueError('mean is Studio.attention(reply), source "language", all tokens')
+    if mean.weight_IHQL.shape[:2] != (1, 1):
+        raise ValueError("mean is over all layers and heads; leave both out of Studio.attention")
+    sizes = [clip.frames_TYX3.shape[1:3] for clip in clips]
+    lengths = [len(slots) for slots in cells.slots]
+    if sizes != list(cells.frame_sizes) or [len(clip) for clip in clips] != lengths:
+        raise ValueError(
+            f"{len(clips)} clips with frames of {sizes} for an answer that saw {len(lengths)} with "
+            f"{list(cells.frame_sizes)}; pass the clip of every video that the reply saw"
+        )
+    heard = sum(one.tokens.num_tokens for one in sounds or ())
+    if sounds is not None and heard != len(mean.sound_K):
+        raise ValueError(
+            f"sounds of {heard} tokens for an answer that heard {len(mean.sound_K)}; pass every "
+            "sound that the reply heard"
+        )
 
 
 def _listened(mean, sounds: Sequence[Heard]) -> list[dict]:

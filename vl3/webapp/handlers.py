@@ -320,7 +320,7 @@ class Handlers(Layout):
         seed: int = form.DEFAULTS["seed"],
         request: gr.Request | None = None,
     ) -> str:
-        """Answers a question about one video or image file; the text that the page would show."""
+        """Answers a question about a video, image or sound; the text that the page would show."""
         with self._toasts(markup=False):
             video = {"fps": fps, "max_frames": max_frames, "start": start, "end": end}
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}

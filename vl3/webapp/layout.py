@@ -18,7 +18,7 @@ from vl3.webapp.controller import Controller
 # By their endings those whose kind not every browser knows.
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv", ".mpg"]
 MEDIA += [".vob", ".mxf", ".heic", ".heif", ".avif"]
-MEDIA += ["audio", ".m4a", ".flac", ".ogg", ".oga", ".opus"]
+MEDIA += ["audio", ".m4a", ".mka", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff"]
 THEMES = ["System", "Light", "Dark"]
 
 
