@@ -95,7 +95,8 @@ def _banks(config: VL3Config, pieces: int) -> _Banks | None:
     form = kind.form(config.audio_config)
     samples = form.piece_samples + form.overhang
     bank_AZ = kind.bank(config.audio_config, np.zeros(samples, np.float32))
-    return _Banks(*bank_AZ.shape, torch.full((pieces,), samples))
+    frames, channels = bank_AZ.shape
+    return _Banks(frames, channels, torch.full((pieces,), samples))
 
 
 def _grids(patches: int, frame: int, vision: Any) -> tuple[Grid, ...]:

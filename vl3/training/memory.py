@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
@@ -145,7 +146,8 @@ def largest_pass(
 
 def heard_pieces(config: VL3Config, pieces: int) -> dict[str, int]:
     """Pieces and sound of a Shape: so many whole pieces, and the tokens that the ear makes."""
-    form = ear_class(config.audio_config).form(config.audio_config)
+    ear = cast(PreTrainedConfig, config.audio_config)
+    form = ear_class(ear).form(ear)
     return {"pieces": pieces, "sound": pieces * form.steps * form.bands}
 
 
@@ -214,7 +216,11 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
         "attention mask": mask,
     }
     if shape.pieces:
-        found["filter banks"] = 2 * 4 * shape.pieces * _bank_numbers(config)
+        held = (
+            2 * shape.pieces
+        )  # this pass and the next; on a CPU all of the step, a piece a sample
+        held = max(held, recipe.batch.samples) if machine.device == "cpu" else held
+        found["filter banks"] = 4 * held * _bank_numbers(config)
         found["ear activations"] = ear
     steady = found["weights"] + found["gradients"] + found["optimizer"]
     at_language = vision + connector + ear + language + mask
@@ -270,10 +276,11 @@ def _ear_activations(recipe, config, shape, machine, kept) -> tuple[float, float
 
 def _bank_numbers(config: VL3Config) -> int:
     """Numbers of the filter bank of one whole piece, in float32."""
-    kind = ear_class(config.audio_config)
-    form = kind.form(config.audio_config)
+    ear = cast(PreTrainedConfig, config.audio_config)
+    kind = ear_class(ear)
+    form = kind.form(ear)
     samples = np.zeros(form.piece_samples + form.overhang, np.float32)
-    return kind.bank(config.audio_config, samples).numel()
+    return kind.bank(ear, samples).numel()
 
 
 def _activations(recipe, config, shape, machine, kept) -> tuple[float, float, float, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tokenizers import AddedToken
@@ -78,7 +78,8 @@ def read_ear(source: str) -> PreTrainedConfig:
         return BEATsConfig(finetuned_model=True)
     found = local_ear(source)
     if found is None and source in released.WHISPER:
-        return WhisperEarConfig(**released.WHISPER[source])
+        sizes: dict[str, Any] = dict(released.WHISPER[source])
+        return WhisperEarConfig(**sizes)
     return released.read_config(found or resolve(source, offline=True))
 
 
