@@ -24,6 +24,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from vl3.audio.beats import RENAMED, BEATs
+from vl3.config import BEATsConfig
 from vl3.connectors import connector_class
 from vl3.toyworld.tokenizer import train_tokenizer
 
@@ -67,6 +69,8 @@ class Release:
     language: torch.nn.Module
     connector: torch.nn.Module
     num_frames: int
+    ear: torch.nn.Module | None = None
+    projector: torch.nn.Module | None = None
 
 
 def tower_of(kind: str):
@@ -101,8 +105,11 @@ def on_disk(model, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def write_release(folder: Path, name: str, tmp: Path, *, connector=None, pickled=False) -> Release:
-    """A release of RELEASES; connector: another one by their name; pickled: a .bin file."""
-    kind, language, its_own, num_frames = RELEASES[name]
+    """A release of RELEASES; connector: another one by their name; pickled: a .bin file.
+
+    With -AV behind its name, it hears.
+    """
+    kind, language, its_own, num_frames = RELEASES[name.removesuffix("-AV")]
     connector = connector or its_own
     tower, tokenizer = tower_of(kind), tokenizer_of(language)
     torch.manual_seed(13)
@@ -125,6 +132,16 @@ def write_release(folder: Path, name: str, tmp: Path, *, connector=None, pickled
     for key, tensor in built.state_dict().items():
         key = key.removeprefix("layers.").removeprefix("linear.")
         tensors[f"model.mm_projector.{key}"] = tensor.contiguous()
+    ear = projector = None
+    if name.endswith("-AV"):
+        ear, projector = _ear()
+        wide_awake(projector)
+        there = {here: name for name, here in RENAMED.items()}  # as BEATs is released
+        tensors |= {f"model.audio_tower.{there.get(k, k)}": t for k, t in ear.state_dict().items()}
+        shared = "model.audio_tower.encoder.layers.{}.self_attn.relative_attention_bias.weight"
+        for layer in range(1, ear.config.encoder_layers):
+            tensors[shared.format(layer)] = tensors[shared.format(0)].clone()
+        tensors |= {f"model.mm_projector_a.{key}": t for key, t in projector.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     if pickled:
         torch.save(tensors, folder / "pytorch_model.bin")
@@ -153,11 +170,39 @@ def write_release(folder: Path, name: str, tmp: Path, *, connector=None, pickled
         "transformers_version": "4.40.0",
         "use_cache": True,
     }
+    if ear is not None:
+        config |= {
+            "mm_audio_tower": "/where/it/was/trained/audio_tower.bin",
+            "mm_projector_a_type": "mlp2x_gelu",
+            "mm_hidden_size_a": ear.config.encoder_embed_dim,
+            "hidden_size_a": LANGUAGE["hidden_size"],
+            "audio_config": ear.config.to_dict(),
+        }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps(own))
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    return Release(folder, tower, model, built, num_frames)
+    return Release(folder, tower, model, built, num_frames, ear, projector)
+
+
+def _ear() -> tuple[BEATs, torch.nn.Module]:
+    """A BEATs that was trained to name sounds, and the projector behind it."""
+    torch.manual_seed(17)
+    config = BEATsConfig(
+        embed_dim=32,
+        encoder_layers=2,
+        encoder_embed_dim=48,
+        encoder_ffn_embed_dim=64,
+        encoder_attention_heads=4,
+        conv_pos=16,
+        conv_pos_groups=4,
+        finetuned_model=True,
+        predictor_class=5,
+        initializer_range=0.1,
+    )
+    width = LANGUAGE["hidden_size"]
+    layers = [torch.nn.Linear(48, width), torch.nn.GELU(), torch.nn.Linear(width, width)]
+    return BEATs(config).eval(), torch.nn.Sequential(*layers)
 
 
 def wide_awake(*models: torch.nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Ask about videos and images in a terminal.
 
 With a question, the answer goes to standard output and progress to standard error. Without one, a
-conversation starts: type a question per line, /video FILE to add a video or image, /new to start
-over, /quit (or Ctrl-D) to leave. Ctrl-C stops an answer.
+conversation starts: type a question per line, /video FILE to add a video or image, /audio FILE to
+add a sound, /new to start over, /quit (or Ctrl-D) to leave. Ctrl-C stops an answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from vl3.settings import Decoding, PruneMode, PruneSide
 from vl3.units import parse_memory
 from vl3.values import Progress, Reply
 from vl3.weights import places
+
+COMMANDS = "/video FILE, /audio FILE, /new, /quit"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,16 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="video or image; may be repeated",
+    )
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="sound, or the sound of a video, for a model with an ear; may be repeated",
+    )
+    parser.add_argument(
+        "--no-sound", action="store_true", help="answer as if nothing could be heard"
     )
     parser.add_argument("--fps", type=float, help="frames per second to look at")
     parser.add_argument("--max-frames", type=int, help="at most this many frames")
@@ -130,7 +142,7 @@ def run(chosen: argparse.Namespace) -> int:
             print(note, file=sys.stderr)
         if chosen.question is None:
             return _converse(studio, chosen)
-        messages = [*_system(chosen), _turn(chosen.question, chosen.video, chosen)]
+        messages = [*_system(chosen), _turn(chosen.question, _files(chosen), chosen)]
         _answer(studio, messages, chosen)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
@@ -145,9 +157,9 @@ def check(chosen: argparse.Namespace) -> None:
     for name, value in {"--fps": chosen.fps, "--start": chosen.start, "--end": chosen.end}.items():
         if value is not None:
             number(name, value, **{"above" if name == "--fps" else "low": 0})
-    for file in chosen.video:
+    for kind, file in _files(chosen):
         if not file.strip():
-            raise ValueError("--video is a file - got ''")
+            raise ValueError(f"--{kind} is a file - got ''")
     if chosen.memory not in (None, "auto"):
         parse_memory(chosen.memory)
     number("--features-gb", chosen.features_gb, low=0, unit="GB")
@@ -155,17 +167,19 @@ def check(chosen: argparse.Namespace) -> None:
 
 
 def _converse(studio, chosen: argparse.Namespace) -> int:
-    print(f"{studio.card['name']}: ask about the video; /video FILE, /new, /quit", file=sys.stderr)
-    history, waiting = _system(chosen), list(chosen.video)
+    commands = COMMANDS if studio.card["hears"] else COMMANDS.replace("/audio FILE, ", "")
+    print(f"{studio.card['name']}: ask about the video; {commands}", file=sys.stderr)
+    history, waiting = _system(chosen), _files(chosen)
     for line in _lines():
         if line in ("/quit", "/exit"):
             break
         if line == "/new":
-            history, waiting = _system(chosen), list(chosen.video)
-        elif line.startswith("/video "):
-            waiting.append(line.removeprefix("/video ").strip())
+            history, waiting = _system(chosen), _files(chosen)
+        elif line.startswith(("/video ", "/audio ")):
+            kind, _, file = line[1:].partition(" ")
+            waiting.append((kind, file.strip()))
         elif line.startswith("/"):
-            print("commands: /video FILE, /new, /quit", file=sys.stderr)
+            print(f"commands: {commands}", file=sys.stderr)
         else:
             asked = _turn(line, waiting, chosen)
             try:
@@ -193,7 +207,13 @@ def _system(chosen: argparse.Namespace) -> list[dict]:
     return [{"role": "system", "content": chosen.system}] if chosen.system else []
 
 
-def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
+def _files(chosen: argparse.Namespace) -> list[tuple[str, str]]:
+    """Kind and path of what was named."""
+    named = {"video": chosen.video, "audio": chosen.audio}
+    return [(kind, file) for kind, files in named.items() for file in files]
+
+
+def _turn(question: str, files: list[tuple[str, str]], chosen: argparse.Namespace) -> dict:
     options = {
         "fps": chosen.fps,
         "max_frames": chosen.max_frames,
@@ -201,7 +221,9 @@ def _turn(question: str, files: list[str], chosen: argparse.Namespace) -> dict:
         "end": chosen.end,
     }
     options = {key: value for key, value in options.items() if value is not None}
-    parts = [{"type": "video", "video": {"path": file, **options}} for file in files]
+    of_sound = {key: value for key, value in options.items() if key in ("start", "end")}
+    given = {"video": options, "audio": of_sound}
+    parts = [{"type": kind, kind: {"path": file, **given[kind]}} for kind, file in files]
     return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
 
@@ -225,6 +247,7 @@ def _answer(studio, messages: list[dict], chosen: argparse.Namespace) -> Reply:
         budget_tokens=chosen.budget_tokens,
         prune=_prune(chosen),
         stop=stop,
+        **({"sound": False} if chosen.no_sound else {}),
     )
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
@@ -269,9 +292,10 @@ class _Progress:
 
 def _details(reply: Reply) -> str:
     ledger = reply.ledger
+    heard = f"{ledger.sound_tokens} tokens of sound; " if ledger.sound_tokens else ""
     return (
         f"{ledger.frames} frames, {ledger.visual_tokens} visual tokens, {ledger.kept_tokens} kept; "
-        f"prompt {ledger.prompt_tokens} tokens ({ledger.reused_tokens} reused); "
+        f"{heard}prompt {ledger.prompt_tokens} tokens ({ledger.reused_tokens} reused); "
         f"{ledger.new_tokens} new tokens at {ledger.tokens_per_s:.1f}/s, first after "
         f"{ledger.first_token_s:.2f} s; memory {ledger.peak_memory_bytes / 2**30:.2f} GiB"
     )

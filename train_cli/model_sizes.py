@@ -74,11 +74,14 @@ def _recipe_of(folder: str) -> Recipe | None:
 def _vision(name: str):
     from vl3.config import VL3VisionConfig
     from vl3.families import read_vision
+    from vl3.families.videollama2 import TOWERS
 
     if Path(name).expanduser().is_dir():
         return or_unknown(lambda: read_vision(Path(name)))
     if name in ("google/siglip-so400m-patch14-384", "DAMO-NLP-SG/SigLIP-NaViT"):
         return VL3VisionConfig()
+    if name in TOWERS:
+        return TOWERS[name]
     return _whole(name).vision_config
 
 

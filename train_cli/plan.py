@@ -137,6 +137,7 @@ def local_processor(recipe: Recipe):
     """The processor that samples are measured with; None where its tokenizer is not at hand."""
     from vl3.bundled import NANO, NANO_NAME
     from vl3.processor import VL3Processor
+    from vl3.toyworld.tokenizer import add_sound_words
     from vl3.training.setup import settings_for
     from vl3.weights.ears import read_ear, with_ear
     from vl3.weights.hub import resolve
@@ -147,6 +148,8 @@ def local_processor(recipe: Recipe):
     if not (folder / "tokenizer.json").is_file():
         return None
     processor = VL3Processor.from_pretrained(folder)
+    if recipe.start.ear and recipe.nano.sound_words:
+        add_sound_words(processor.tokenizer)
     if recipe.start.ear:
         processor = or_unknown(lambda: with_ear(processor, read_ear(recipe.start.ear)))
     processor.settings = settings_for(recipe, processor)

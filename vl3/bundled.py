@@ -17,6 +17,7 @@ ASSETS = HOME / "assets"
 KERNELS = HOME / "kernels"
 NANO = ASSETS / "nano"
 CLIPS = ASSETS / "clips"
+VOICES = ASSETS / "voices"
 WEB = ASSETS / "web"
 NANO_NAME = "assets/nano"  # means the bundled model also where there is no such folder
 PAGE_COMMAND = "vl3" if IS_WHEEL else "python app.py"

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import torch
 
 from vl3.audio import SoundLength
 from vl3.audio.ear import ear_class
+from vl3.audio.official import SAMPLES as OFFICIAL_SAMPLES
+from vl3.audio.official import official_sound
+from vl3.config import BEATsConfig
 from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.messages.media import MediaInfo, MediaPart
 from vl3.messages.sounds import SoundPart
@@ -37,12 +41,14 @@ class PlannedSound:
     """A sound that was measured and not read.
 
     tokens: on the clip's clock, after so many neighbouring steps of the ear (pool) were joined
+    bank_AZ: the filter bank, in sampling "official" of an ear of BEATs: what VideoLLaMA 2.1-AV took
     """
 
     part: SoundPart
     length: SoundLength
     tokens: SoundTokens
     pool: int
+    bank_AZ: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,20 +226,23 @@ def plan_sounds(
     parts = [heard_part(medium, settings) for medium in media]
     if settings.sound is None or not any(parts):
         return (None,) * len(parts)
-    form = ear_class(settings.sound.ear).form(settings.sound.ear)
-    lengths = [part.measure() if part else None for part in parts]
-    whole = [
-        form.tokens(length.num_samples, length.start_s + length.first_frame_s) if length else None
-        for length in lengths
-    ]
-    num_tokens = sum(tokens.num_tokens for tokens in whole if tokens)
+    whole = [_measured(part, settings, settings.sound) if part else None for part in parts]
+    num_tokens = sum(one.tokens.num_tokens for one in whole if one)
     pool = max(1, -(-num_tokens // settings.sound.tokens))
     return tuple(
-        PlannedSound(part, length, tokens.pooled(pool), pool)
-        if part is not None and length is not None and tokens is not None
-        else None
-        for part, length, tokens in zip(parts, lengths, whole)
+        replace(one, tokens=one.tokens.pooled(pool), pool=pool) if one else None for one in whole
     )
+
+
+def _measured(part: SoundPart, settings: ProcessorSettings, heard: SoundSettings) -> PlannedSound:
+    """The sound with all of its tokens."""
+    length = part.measure()
+    if settings.sampling == "official" and isinstance(heard.ear, BEATsConfig) and part.is_file:
+        official = official_sound(cast(Path, part.source))
+        return PlannedSound(part, length, official.tokens, 1, official.bank_AZ)
+    form = ear_class(heard.ear).form(heard.ear)
+    tokens = form.tokens(length.num_samples, length.start_s + length.first_frame_s)
+    return PlannedSound(part, length, tokens, 1)
 
 
 def heard_part(medium: AnyPart, settings: ProcessorSettings) -> SoundPart | None:
@@ -277,6 +286,9 @@ def prepare(planned: Planned, read: Read = read_medium, hear: Hear = SoundPart.r
 
 def _heard(planned: PlannedSound, settings: ProcessorSettings, hear: Hear) -> Heard:
     ear, sound = cast(SoundSettings, settings.sound).ear, hear(planned.part)
+    if planned.bank_AZ is not None:
+        banks, lengths = (planned.bank_AZ,), torch.tensor([OFFICIAL_SAMPLES])
+        return Heard(sound, planned.tokens, planned.pool, banks, lengths)
     kind = ear_class(ear)
     pieces = [*kind.form(ear).pieces([sound.samples_S])]
     return Heard(

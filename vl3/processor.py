@@ -206,9 +206,7 @@ class VL3Processor(ChatTemplateMixin):
                 )
             prompts.append(self._unended(rendered) if continue_final_message else rendered)
             if prepared.grids:
-                patches = spelled_out(prepared.patches)
-                is_same = patches is prepared.patches
-                packed.append((patches, prepared.keep if is_same else keep_all(patches.grids)))
+                packed.append(_packed(prepared))
             heard += [sound for sound in prepared.heard if sound and sound.num_tokens]
         found: dict[str, Any] = self._pad(prompts, return_labels, **asked.padding)
         if return_tensors is None:
@@ -359,6 +357,13 @@ def _truncated(rendered: prompt.Prompt, max_length: int) -> prompt.Prompt:
             f"max_length {max_length} cuts; raise max_length, or lower budget_tokens or max_frames"
         )
     return replace(rendered, ids=rendered.ids[:max_length], labels=rendered.labels[:max_length])
+
+
+def _packed(prepared: Prepared) -> tuple[Patches, Keep]:
+    """Patches as the model takes them, and the mask over them."""
+    patches = spelled_out(prepared.patches)
+    is_same = patches is prepared.patches
+    return patches, prepared.keep if is_same else keep_all(patches.grids)
 
 
 def visual_tensors(packed: Sequence[tuple[Patches, Keep]]) -> dict[str, torch.Tensor]:

@@ -153,8 +153,10 @@ class SoundContext:
 
     tokens: on the clip's clock; runs: (first position, slots) of each stretch in the prompt
     key: by which a studio finds the sound again while it keeps it
+    track: what it was before it became mono; None where nothing was heard
     """
 
     tokens: SoundTokens
     runs: tuple[tuple[int, int], ...] = ()
     key: str = ""
+    track: SoundTrack | None = None

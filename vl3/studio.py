@@ -7,7 +7,7 @@ and settings give the same text everywhere.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from vl3.arguments import choice, did_you_mean, instance, number, shown, switch, whole
+from vl3.arguments import choice, instance, number, shown, switch, whole
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import memory as memories
 from vl3.inference import replay
@@ -25,14 +25,16 @@ from vl3.inference.encoded import EncodedCache
 from vl3.inference.encoded_video import EncodedVideo
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
-from vl3.inference.heard import EncodedSound
+from vl3.inference.heard import EncodedSound, plan_of_sound
 from vl3.inference.opening import OnStage, Opening
+from vl3.inference.options import OPTIONS, READING, as_messages, check_names, chosen, is_models
 from vl3.inference.reply import OutOfMemory, Request, TooLong
 from vl3.interpret import Attention, Tracer
-from vl3.messages.media import MediaPart, find_media, is_sound, is_wave
+from vl3.messages.media import MediaPart, find_media
 from vl3.messages.sounds import SoundPart
-from vl3.settings import Decoding, PruneSettings
-from vl3.values import Plan, Progress, PromptSegment, Reply
+from vl3.messages.sources import is_sound, is_wave
+from vl3.settings import Decoding
+from vl3.values import Plan, Progress, PromptSegment, Reply, SoundPlan
 from vl3.weights.hub import resolve
 from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.load import load as load_weights
@@ -43,9 +45,6 @@ from vl3.weights.sizes import sizes_of
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
-OPTIONS = ("budget_tokens", "prune", "sound", "stop", "reuse")  # of an answer, besides its decoding
-SECONDS = {"low": 0, "unit": "seconds"}  # of a clip, before there is a question
-READING: Any = {"fps": {"above": 0}, "max_frames": {"low": 1}, "start": SECONDS, "end": SECONDS}
 # Real sizes take minutes on a CPU; squares of one size have few patches.
 SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
@@ -154,6 +153,7 @@ class Studio:
             "quantize": loaded.quantized.kind if loaded.quantized else None,
             "adapter": loaded.adapter,
             "is_nano": loaded.is_nano,
+            "hears": self.model.ear is not None,
             "context_tokens": self.model.config.text_config.max_position_embeddings,
             "defaults": {
                 "fps": settings.fps,
@@ -168,16 +168,26 @@ class Studio:
         }
 
     def plan(
-        self, path, *, fps=None, max_frames=None, start=None, end=None, budget_tokens=None
-    ) -> Plan:
+        self,
+        path,
+        *,
+        fps=None,
+        max_frames=None,
+        start=None,
+        end=None,
+        budget_tokens=None,
+        sound: bool | None = None,
+    ) -> Plan | SoundPlan:
         """What a file will cost, from its container alone; open then keeps to it.
 
+        sound: as of stream. A sound is decoded once, to be measured, where the model has an ear.
         Raises: vl3.video.VideoError or ValueError in one sentence.
         """
         medium = self._medium(path, fps=fps, max_frames=max_frames, start=start, end=end)
+        settings = self._chosen(budget_tokens, sound=sound)
         if isinstance(medium, SoundPart):
-            raise ValueError("a plan is of frames; what a sound costs says vl3.audio.measure")
-        return self._encoded.plan(medium, self._chosen(budget_tokens))
+            return plan_of_sound(medium, settings)
+        return self._encoded.plan(medium, settings)
 
     def open(
         self,
@@ -207,7 +217,7 @@ class Studio:
         opening = Opening(
             self._encoded.now(), switch("reuse", reuse), on_stage or (lambda stage: None)
         )
-        settings = self._chosen(budget_tokens, sound=sound)
+        settings = chosen(self.settings, budget_tokens, sound=sound)
         if isinstance(medium, SoundPart):
             return self._encoded.open_sound(medium, settings, opening)[0]
         return self._encoded.open(medium, settings, opening)[0]
@@ -226,7 +236,7 @@ class Studio:
             raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
         is_one = not isinstance(video, list | tuple) or is_wave(video)
         parts = [self._part(medium) for medium in ([video] if is_one else video)]
-        history = [] if history is None else _messages(history, "history")
+        history = [] if history is None else as_messages(history, "history")
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
         messages = [{"role": "system", "content": system}] if system else []
         stream = self.stream([*messages, *history, asked], **settings)
@@ -244,6 +254,7 @@ class Studio:
         budget_tokens: int | None = None,
         prune: dict | str | None = "model",
         sound: bool | None = None,
+        picture: bool = True,
         stop: threading.Event | None = None,
         reuse: bool = True,
         **decoding,
@@ -258,6 +269,7 @@ class Studio:
                min_tokens and keep. An opened Video keeps its mask under "model", is pruned anew
                under the others, and refuses those where the mask is one that a caller put in.
         sound: False answers as if nothing could be heard; None as the model's settings say.
+        picture: False answers as if nothing could be seen: grey frames under the same mask.
         reuse: False computes everything anew: no encoded clip, key or value that is kept is used.
                Nor is it where the model is no longer the one that made it: an edited weight, an
                adapter that was added, merged, switched off. And nothing is kept while code of a
@@ -267,22 +279,32 @@ class Studio:
         Setting stop, or closing the iterator, ends the computation at the model's next layer.
         Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
         """
-        messages = _messages(messages, "messages")
+        messages = as_messages(messages, "messages")
         if not messages:
             raise ValueError("there is no message to answer; pass at least one user message")
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise ValueError(f"stop is a threading.Event - got {shown(stop)}")
-        _check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
+        check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
         stop = stop or threading.Event()
         request = Request(
             messages,
-            self._chosen(budget_tokens, prune, sound),
+            chosen(self.settings, budget_tokens, prune, sound),
             Decoding(**decoding),
             stop.is_set,
-            is_prune_asked=not _is_models(prune),
+            is_prune_asked=not is_models(prune),
             reuse=switch("reuse", reuse),
+            sees=switch("picture", picture),
+            notes=() if picture else ("Every frame was grey, so nothing of it was seen.",),
         )
         return self._answered(request)
+
+    def without(self, what: str, messages: Sequence[dict], **settings) -> Reply:
+        """The answer to the same conversation without its "sound" or without its "picture".
+
+        Takes and raises what stream does; vl3.viz.compare.differences marks what changed.
+        """
+        choice("what", what, ("sound", "picture"))
+        return self.reply(messages, **settings | {what: False})
 
     def attention(
         self,
@@ -365,28 +387,7 @@ class Studio:
         return {"type": kind, kind: source}
 
     def _chosen(self, budget_tokens=None, prune="model", sound=None) -> ProcessorSettings:
-        settings = self.settings
-        if sound is not None:
-            hear = switch("sound", sound)
-            if settings.sound is not None:
-                settings = replace(settings, sound=replace(settings.sound, hear=hear))
-            elif hear:
-                raise ValueError("this model has no ear; leave sound out, or load one that hears")
-        if budget_tokens is not None:
-            budget_tokens = whole("budget_tokens", budget_tokens, low=1, unit="visual tokens")
-            settings = replace(settings, budget_tokens=budget_tokens)
-        if prune is None or isinstance(prune, PruneSettings):
-            return replace(settings, prune=prune)
-        if isinstance(prune, Mapping):
-            _check_names(prune, [each.name for each in fields(PruneSettings)], what="prune")
-            own = settings.prune or PruneSettings()
-            return replace(settings, prune=replace(own, **prune))
-        if not _is_models(prune):
-            raise ValueError(
-                "prune is 'model' for the checkpoint's setting, None for off, or a dict of mode, "
-                f"threshold, min_tokens and keep - got {shown(prune)}"
-            )
-        return settings
+        return chosen(self.settings, budget_tokens, prune, sound)
 
 
 def load(
@@ -440,39 +441,13 @@ def estimate(
         choice("quantize", quantize, QUANTIZED)
     config, target = sizes_of(model), pick_device(device)
     parameters = count_parameters(config)
-    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else {}
+    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else None
     return memories.fit(
         config,
         device=target.type,
         itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
-        budget_tokens=replace(ProcessorSettings(), **small).budget_tokens,
+        budget_tokens=memories.usual_budget(config, small),
         limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
         kinds=(quantize,) if quantize or memory is None else memories.KINDS,
         sound_tokens=memories.sound_budget(model, config),
     )
-
-
-def _messages(messages, name: str) -> list[dict]:
-    """The messages as a list; what is in them is read by vl3.messages.media and vl3.prompt."""
-    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence | Iterator):
-        raise ValueError(
-            f'{name}: wanted is a list of {{"role": ..., "content": ...}} - got {shown(messages)}'
-        )
-    return list(messages)
-
-
-def _is_models(prune: object) -> bool:
-    return isinstance(prune, str) and prune == "model"
-
-
-def _check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (), what="") -> None:
-    """Raises ValueError for the first name that is not known."""
-    for name in given:
-        if name not in known and name not in also:
-            hint = did_you_mean(name, [*known, *also])
-            if name in READING:
-                hint = f"; {name} is studio.open's, or stands beside the path in a message"
-            raise ValueError(
-                f"{what or 'an answer'} has no setting {name!r}; there are "
-                f"{', '.join([*known, *also])}{hint}"
-            )

@@ -281,6 +281,28 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SoundPlan:
+    """What a sound by itself will cost; beside Plan, with the same questions answered.
+
+    tokens: on the clip's clock; start_s: of the sound there
+    notes: what a person must know of it before the run, one sentence each
+    """
+
+    source: str
+    tokens: SoundTokens
+    duration_s: float
+    start_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    times_s = None  # it has no frames, and none of their tokens
+    num_frames = num_tokens = 0
+
+    @property
+    def sound_tokens(self) -> int:
+        return self.tokens.num_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ledger:
     """Where tokens and time of one reply went. Counts in tokens, times in seconds.
 

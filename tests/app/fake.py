@@ -25,6 +25,7 @@ CARD = {
     "quantize": None,
     "adapter": None,
     "is_nano": True,
+    "hears": False,
     "context_tokens": 16_384,
     "defaults": {"fps": 1.0, "max_frames": 64, "budget_tokens": 8192, "max_new_tokens": 128},
     "unpruned": "",

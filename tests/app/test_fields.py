@@ -30,6 +30,7 @@ GOOD = {
     "mode": "official",
     "keep": "earlier",
     "system": "",
+    "sound": True,
 }
 LABELS = {
     "fps": "Frames per s",
@@ -57,6 +58,7 @@ def test_the_fields_stand_in_the_order_in_which_they_are_read(controller):
         "mode": "Compare with",
         "keep": "Of two alike",
         "system": "System prompt",
+        "sound": "Sound",
     }
     shown = [field.label for field in (*page.reading, *page.answer)]
     assert shown == [{**LABELS, **others}[name] for name in form.FIELDS]

@@ -10,6 +10,7 @@ from videollama2_folders import write_release
 
 import vl3
 import vl3.video
+from vl3.settings import PruneSettings
 from vl3.webapp import launch, tabs
 from vl3.webapp.controller import Controller
 from vl3.webapp.uploads import Uploads
@@ -30,6 +31,13 @@ def controller(studio, tmp_path):
     return Controller(
         lambda **chosen: studio, Uploads(tmp_path, vl3.video, 10**9), launch.refusals()
     )
+
+
+def test_the_page_is_built_for_a_model_that_prunes_nothing(controller):
+    demo = launch.build(controller)
+    fields = {block.label: block for block in demo.blocks.values() if hasattr(block, "label")}
+    assert fields["Max frames"].value == controller.card["defaults"]["max_frames"]
+    assert fields["Threshold"].value == PruneSettings().threshold
 
 
 def visitor_of(controller, name: str, make) -> object:

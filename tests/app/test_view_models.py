@@ -31,6 +31,7 @@ CARD = {
     "quantize": None,
     "adapter": None,
     "is_nano": False,
+    "hears": False,
     "unpruned": "",
     "unrotated": "",
     "weights_bytes": 21e6,
@@ -313,7 +314,7 @@ def test_the_code_in_the_details_is_python_and_leaves_defaults_out():
 
 
 def test_fields_become_settings():
-    fields = (0.7, 0.9, None, 1.5, 5.0, True, 0.5, "rlt", "later", None)
+    fields = (0.7, 0.9, None, 1.5, 5.0, True, 0.5, "rlt", "later", None, True)
     chosen, system = form.answer(fields)
     assert chosen == {
         "temperature": 0.7,
@@ -322,10 +323,12 @@ def test_fields_become_settings():
         "repetition_penalty": 1.5,
         "seed": 5,
         "prune": {"threshold": 0.5, "mode": "rlt", "keep": "later"},
+        "sound": True,
     }
     assert system == ""
-    assert form.answer((*fields[:2], 9, *fields[3:9], "S."))[0]["max_new_tokens"] == 9
-    assert form.answer((*fields[:9], "S."))[1] == "S."
+    assert form.answer((*fields[:2], 9, *fields[3:9], "S.", True))[0]["max_new_tokens"] == 9
+    assert form.answer((*fields[:9], "S.", True))[1] == "S."
+    assert form.answer((*fields[:10], False))[0]["sound"] is False
     assert form.answer((*fields[:5], False, *fields[6:]))[0]["prune"] is None
     own = form.answer((*fields[:5], True, None, *fields[7:]))[0]["prune"]
     assert own == {"mode": "rlt", "keep": "later"}

@@ -14,17 +14,18 @@ import torch
 from safetensors.torch import load_file
 
 from vl3.audio import released
-from vl3.audio.beats import BEATs, repeated
+from vl3.audio.beats import BEATs, own_tensors
 from vl3.audio.official import official_sound
 from vl3.bundled import HOME
 from vl3.connectors import MLPConnector, Windowed, connector_class
-from vl3.model import VL3ForConditionalGeneration, to_grids
+from vl3.model import VL3ForConditionalGeneration
 from vl3.pipeline import prepare
 from vl3.processor import VL3Processor
 from vl3.prompt import render
 from vl3.values import Clip, Grid, Patches
 from vl3.vision import fit_grid
 from vl3.vision.prune import prune as diff_fp
+from vl3.visual_inputs import to_grids
 
 sys.path.insert(0, str(HOME / "tests"))
 from official_reader import read_official
@@ -162,9 +163,8 @@ class Adapter(Base):  # noqa: F821 - given by the checking script
         tensors, tower = load_file(weights), "model.audio_tower."
         config = released.beats_config(beats_config)
         ear = BEATs(config).eval()
-        copies = repeated(config.encoder_layers)
         named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
-        ear.load_state_dict({n: t for n, t in named.items() if n not in copies})
+        ear.load_state_dict(own_tensors(named, config.encoder_layers))
         project = MLPConnector(
             projector["mm_projector_a_type"],
             projector["mm_hidden_size_a"],

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from vl3 import audio
 from vl3.audio import released
-from vl3.audio.beats import BEATs, repeated
+from vl3.audio.beats import SHARED_BIAS, BEATs, own_tensors, repeated
 from vl3.audio.filter_bank import beats_bank
 from vl3.audio.official import official_sound
 
@@ -23,11 +23,9 @@ def recorded(shared):
     tensors = load_file(folder / "finetuned/model.safetensors")
     named = {n.removeprefix(tower): t for n, t in tensors.items() if n.startswith(tower)}
     for copy in repeated(config.encoder_layers):
-        assert torch.equal(
-            named.pop(copy), named["encoder.layers.0.self_attn.relative_attention_bias.weight"]
-        )
+        assert torch.equal(named[copy], named[SHARED_BIAS])
     ear = BEATs(config).eval()
-    ear.load_state_dict(named)
+    ear.load_state_dict(own_tensors(named, config.encoder_layers))
     return ear, np.load(folder / "inputs.npz"), np.load(folder / "finetuned/expected.npz")
 
 

@@ -10,6 +10,7 @@ from train_cli.config import BUNDLED, bundled, load_yaml, read_recipe
 from train_cli.model_sizes import sizes
 from train_cli.plan import TFLOPS, look
 from train_cli.recipes import FULL_GB, LORA_GB, RELEASED, choose
+from vl3.toyworld.hearing import SOUND_FAMILIES
 from vl3.training.optim import rates_for
 from vl3.training.plan import Plan, machine_for, make_plan
 from vl3.training.recipe import Recipe
@@ -197,7 +198,7 @@ def test_which_knows_the_needs(size):
 def test_the_curriculum_of_nano_is_one_file_whose_phases_go_on_from_each_other():
     names = [name for name in bundled() if name.startswith("nano")]
     stages = [f"nano_stage{number}" for number in (1, 2, 3, 4)]
-    assert names == ["nano_colour", "nano_curriculum", "nano_demo", *stages]
+    assert names == ["nano_av", "nano_colour", "nano_curriculum", "nano_demo", *stages]
     file = BUNDLED / "nano_curriculum.yaml"
     phases = list(load_yaml(file.read_text(encoding="utf-8"))["phases"])
     assert len(phases) == 11
@@ -209,6 +210,21 @@ def test_the_curriculum_of_nano_is_one_file_whose_phases_go_on_from_each_other()
     assert recipe_of(f"{file}:letters") == recipe_of("nano_curriculum:letters")
     assert recipes[5].optim.schedule == "linear"  # its own ...
     assert recipes[5].optim.muon_factor == 4.8  # ... and what every phase has
+
+
+def test_nano_that_hears_begins_with_sound_alone_and_ends_with_everything():
+    file = BUNDLED / "nano_av.yaml"
+    phases = list(load_yaml(file.read_text(encoding="utf-8"))["phases"])
+    recipes = [recipe_of(f"nano_av:{phase}") for phase in phases]
+    for before, after in pairwise(recipes):
+        assert after.start.model == before.out.format(name=before.name)
+    assert recipes[0].start.ear == "nano-whisper"
+    assert all(recipe.rates.ear and recipe.rates.audio_connector for recipe in recipes)
+    alone = [source for source in recipes[0].data if source.world.alone == 1]
+    assert sum(source.samples for source in alone) > 0.8 * sum(s.samples for s in recipes[0].data)
+    asked = {name for source in recipes[-1].data for name in source.world.families}
+    silent = recipe_of("nano_curriculum:last").data
+    assert asked == {name for each in silent for name in each.world.families} | {*SOUND_FAMILIES}
 
 
 @pytest.mark.parametrize(

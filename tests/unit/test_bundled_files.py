@@ -19,6 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 def test_every_folder_holds_what_it_is_for():
     assert (bundled.NANO / "model.safetensors").is_file()
     assert (bundled.CLIPS / "examples.json").is_file()
+    assert (bundled.VOICES / "digits.npz").is_file()
     assert (bundled.WEB / "page" / "main.js").is_file()
     assert (bundled.recipes() / "lora.yaml").is_file()
     assert (bundled.KERNELS / "difffp" / "reference.py").is_file()

@@ -362,6 +362,55 @@ def test_looks_at_an_answer_with_sound(studio, files):
     ]
     audio_id = studio.model.config.audio_token_id
     assert positions == [i for i, token in enumerate(reply.prompt_ids) if token == audio_id]
+    assert look.sound_K.tolist() == positions
+
+
+@pytest.mark.parametrize("source", ["language", "rollout", "relevancy"])
+def test_every_word_shares_its_attention_between_sound_picture_and_words(studio, files, source):
+    reply = studio.reply(asks(film(files / "low.mp4"), heard((HIGH, RATE_HZ))), **SHORT)
+    look = studio.attention(reply, tokens=[0], source=source)
+    (split,) = look.split_IHQ3[0, 0]
+    assert split.sum() == pytest.approx(1, abs=1e-12)
+    assert (split > 0).all()
+    row = look.weight_IHQL[0, 0, 0].astype(float)
+    apart = [row[look.sound_K].sum(), row[look.slot_K].sum()]
+    apart.append(np.delete(row, [*look.sound_K, *look.slot_K]).sum())
+    np.testing.assert_allclose(split, np.array(apart) / sum(apart), atol=1e-6)
+    by_kind = look.sound_IHQK.sum(), look.visual_IHQK.sum()
+    assert abs(by_kind[0] - by_kind[1]) > 1e-3  # so that a swap of the two would be seen
+    muted = studio.attention(studio.reply(asks(film(files / "low.mp4")), sound=False, **SHORT))
+    assert (muted.split_IHQ3[..., 0] == 0).all()
+    assert muted.sound_IHQK.shape[-1] == 0
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_without_the_picture_only_what_frames_show_is_gone(studio, files, opened):
+    source = studio.open(str(files / "low.mp4")) if opened else str(files / "low.mp4")
+    part = {"type": "video", "video": source}
+    whole, blind = studio.reply(asks(part), max_new_tokens=8), None
+    blind = studio.without("picture", asks(part), max_new_tokens=8)
+    assert blind.prompt_ids == whole.prompt_ids
+    assert blind.text != whole.text
+    assert blind.ledger.sound_tokens == whole.ledger.sound_tokens > 30
+    assert blind.notes == ("Every frame was grey, so nothing of it was seen.",)
+    assert (blind.settings["picture"], "picture" in whole.settings) == (False, False)
+    (video,), (shown,) = studio.videos(blind), studio.videos(whole)
+    grey = replace(shown.clip, frames_TYX3=np.full_like(shown.clip.frames_TYX3, 128))
+    expected = studio.open(grey).features_MD  # every frame through the encoder
+    torch.testing.assert_close(video.features_MD, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(shown.features_MD, expected, atol=1e-2)
+    again = studio.reply(asks(part), max_new_tokens=8)  # and it is seen as before
+    assert again.token_ids == whole.token_ids
+    assert studio.attention(blind).weight_IHQL.shape == studio.attention(whole).weight_IHQL.shape
+    muted = studio.without("sound", asks(part), max_new_tokens=8)
+    assert muted.token_ids == studio.reply(asks(part), sound=False, max_new_tokens=8).token_ids
+
+
+def test_what_is_left_out_is_one_of_two(studio, files):
+    with pytest.raises(ValueError, match="what is one of sound, picture"):
+        studio.without("smell", asks(film(files / "low.mp4")))
+    with pytest.raises(ValueError, match="picture is True or False"):
+        studio.reply(asks(film(files / "low.mp4")), picture="no")
 
 
 # generate

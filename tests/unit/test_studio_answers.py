@@ -10,7 +10,7 @@ import torch
 from clips import write_clip
 
 import vl3
-from vl3 import model
+from vl3 import visual_inputs
 from vl3.inference import generation
 from vl3.inference.encoded import EncodedCache
 from vl3.inference.reply import OutOfMemory, TooLong
@@ -44,13 +44,13 @@ def ask(video, question="What happens in the video?", **options):
 
 def encoded_patches(monkeypatch) -> list[int]:
     """Patches of each of the vision encoder's runs from now on; a hook would switch re-use off."""
-    patches, downsample = [], model.downsample
+    patches, downsample = [], visual_inputs.downsample
 
     def counting(x_ND, *others):
         patches.append(x_ND.shape[0])
         return downsample(x_ND, *others)
 
-    monkeypatch.setattr(model, "downsample", counting)
+    monkeypatch.setattr(visual_inputs, "downsample", counting)
     return patches
 
 

@@ -12,8 +12,9 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
 from vl3.bundled import NANO
 from vl3.families.layouts import LayoutError
-from vl3.model import VL3ForConditionalGeneration, working_device
+from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
+from vl3.visual_inputs import working_device
 
 TALK = [
     {

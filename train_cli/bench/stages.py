@@ -27,11 +27,11 @@ from train_cli.bench.measure import (
 from train_cli.bench.models import SEED, Sizes, build, native
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PREFILL_TOKENS, PrefixCache, PreparedPrompt, tokens
-from vl3.model import CHUNK_PATCHES, chunk_grids
 from vl3.settings import Decoding
 from vl3.studio import Studio
 from vl3.values import Clip, Grid
 from vl3.vision import downsample
+from vl3.visual_inputs import CHUNK_PATCHES, chunk_grids
 from vl3.weights.load import Loaded, load
 
 FP32_ERROR, BF16_ERROR = 1e-5, 2e-2  # relative error allowed between two orders of summation

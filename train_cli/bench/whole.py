@@ -12,6 +12,7 @@ import resource
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
     studio = vl3.load(folder, quantize=kind, dtype="bfloat16", offline=True)
     load_s = time.perf_counter() - started
     watch.loaded(studio.model)
-    video, reply = ask_noise(studio, frames)
+    video, reply = ask_noise(studio, frames, on_opened=watch.note)
     most_bytes = watch.end()
     if reply.notes:
         raise Mismatch(f"no whole answer within {card_gb} GB: {reply.notes[0]}")
@@ -161,13 +162,23 @@ def _answer(size: str, folder: str, kind: str | None, card_gb: float, frames: in
     )
 
 
-def ask_noise(studio, frames: int, budget_tokens: int | None = None) -> tuple:
-    """A clip of noise, opened under this budget or the whole one, and the reply about it."""
+def ask_noise(
+    studio,
+    frames: int,
+    budget_tokens: int | None = None,
+    on_opened: Callable[[], object] = lambda: None,
+) -> tuple:
+    """A clip of noise, opened under this budget or the whole one, and the reply about it.
+
+    on_opened: called in between, where what a GPU held at most is to be read: it counts anew for
+    each reply
+    """
     noise = np.random.default_rng(0)
     pixels = noise.integers(0, 256, (frames, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
     clip = Clip(frames_TYX3=pixels, times_s=tuple(map(float, range(frames))), source="noise")
     budget = budget_tokens or ProcessorSettings().budget_tokens
     video = studio.open(clip, max_frames=frames, budget_tokens=budget)
+    on_opened()
     parts = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
     *_, reply = studio.stream([{"role": "user", "content": parts}], max_new_tokens=NEW_TOKENS)
     return video, reply
@@ -204,9 +215,16 @@ class Watch:
         )
         _limit(self.cap_bytes - self.mapped_bytes + sum(b - a for a, b in files))
 
+    def note(self) -> None:
+        """To be called before torch counts a GPU's memory anew."""
+        if self.device.type == "cuda":
+            held = torch.cuda.max_memory_allocated(self.device)
+            self.most_bytes = max(self.most_bytes, held)
+
     def end(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
+            self.note()
+            return self.most_bytes
         self._ended.set()
         self._watcher.join()
         return self.most_bytes + self.mapped_bytes

@@ -4,7 +4,7 @@ This file imports no torch: the process that decodes imports it.
 """
 
 from vl3.audio.notes import described
-from vl3.audio.reader import SoundLength, blocks, from_array, measure, probe, read
+from vl3.audio.reader import SoundLength, blocks, from_array, is_sound, measure, probe, read
 from vl3.audio.waveform import SoundHeader
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "blocks",
     "described",
     "from_array",
+    "is_sound",
     "measure",
     "probe",
     "read",

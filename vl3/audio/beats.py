@@ -8,6 +8,7 @@ the table of the position bias, which it repeats for every layer (`repeated`), i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -124,13 +125,13 @@ class PositionConvolution(nn.Module):
             config.conv_pos,
             config.conv_pos_groups,
         )
-        self.weight_g = nn.Parameter(torch.ones(1, 1, self.kernel))
-        self.weight_v = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
+        self.gain = nn.Parameter(torch.ones(1, 1, self.kernel))
+        self.direction = nn.Parameter(torch.empty(width, width // self.groups, self.kernel))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True)
-        weight = self.weight_v * (self.weight_g / norm)
+        norm = torch.linalg.vector_norm(self.direction, dim=(0, 1), keepdim=True)
+        weight = self.direction * (self.gain / norm)
         found = functional.conv1d(
             x_BLD.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
         )
@@ -276,9 +277,9 @@ class BEATs(Ear):
         std = self.config.initializer_range
         if isinstance(module, PositionConvolution):
             spread = math.sqrt(4 / (module.kernel * self.config.encoder_embed_dim))
-            nn.init.normal_(module.weight_v, std=spread)
-            length = torch.linalg.vector_norm(module.weight_v, dim=(0, 1), keepdim=True)
-            initialization.copy_(module.weight_g, length)
+            nn.init.normal_(module.direction, std=spread)
+            length = torch.linalg.vector_norm(module.direction, dim=(0, 1), keepdim=True)
+            initialization.copy_(module.gain, length)
             nn.init.zeros_(module.bias)
         elif isinstance(module, RelativeAttention):
             nn.init.ones_(module.grep_a)
@@ -288,10 +289,28 @@ class BEATs(Ear):
                 nn.init.zeros_(bias)
 
 
+SHARED_BIAS = "encoder.layers.0.self_attn.relative_attention_bias.weight"
+
+
+# Names of the release, and ours where they are others: transformers takes the former for those of
+# a convolution of torch's, which has them under names of its own.
+RENAMED = {
+    "encoder.pos_conv.0.weight_g": "encoder.pos_conv.0.gain",
+    "encoder.pos_conv.0.weight_v": "encoder.pos_conv.0.direction",
+}
+
+
+def own_tensors(released: Mapping[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    """The tensors of a release under our names, what it has several times once."""
+    copies = repeated(layers)
+    return {
+        RENAMED.get(name, name): tensor for name, tensor in released.items() if name not in copies
+    }
+
+
 def repeated(layers: int) -> tuple[str, ...]:
     """Names of the release for tensors that are the first layer's position bias once more."""
-    name = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
-    return tuple(name.format(layer) for layer in range(1, layers))
+    return tuple(SHARED_BIAS.replace(".0.", f".{layer}.") for layer in range(1, layers))
 
 
 def distance_buckets(length: int, num_buckets: int, max_distance: int) -> torch.Tensor:

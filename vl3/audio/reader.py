@@ -67,6 +67,15 @@ def probe(path: str | os.PathLike, timeout_s: float = 30.0) -> SoundHeader:
     return _header(_sound_file(path), number("timeout_s", timeout_s, above=0, unit="seconds"))
 
 
+def is_sound(path: str | os.PathLike) -> bool:
+    """Whether a file is sound without a picture; not where it cannot be read at all."""
+    try:
+        header = probe(path)
+    except VideoError:
+        return False
+    return header.has_sound and not header.has_picture
+
+
 def read(
     path: str | os.PathLike,
     start: float | None = None,

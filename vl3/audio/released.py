@@ -11,7 +11,7 @@ from zipfile import is_zipfile
 import torch
 from safetensors import SafetensorError
 
-from vl3.audio.beats import BEATs, repeated
+from vl3.audio.beats import BEATs, own_tensors
 from vl3.audio.ear import Ear
 from vl3.audio.whisper import WhisperEar
 from vl3.config import BEATsConfig, WhisperEarConfig
@@ -108,9 +108,7 @@ def _read_beats(path: Path) -> dict:
 def _beats(path: Path, settings: dict) -> BEATs:
     found = _read_beats(path)
     ear = BEATs(beats_config(found["cfg"], **settings))
-    copies = repeated(ear.config.encoder_layers)
-    tensors = {name: value for name, value in found["model"].items() if name not in copies}
-    _fill(ear, tensors, path.name)
+    _fill(ear, own_tensors(found["model"], ear.config.encoder_layers), path.name)
     return ear
 
 

@@ -114,7 +114,7 @@ def check_frames(
     """W124 where a video has more frames at its rate than may be taken."""
     if measured.duration_s is None:
         return
-    if "num_frames" in medium.options:
+    if settings.spread or "num_frames" in medium.options:  # a number, and no rate
         return
     asked = medium.sampling(settings)
     end = min(asked.get("end") or measured.duration_s, measured.duration_s)

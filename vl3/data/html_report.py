@@ -264,6 +264,8 @@ def _frame(frame: Frame, look: MediaPreview) -> str:
 def _piece(piece: TextPiece) -> str:
     if piece.visual:
         return f'<span class="v" title="{piece.count} visual tokens">▦ {piece.count}</span>'
+    if piece.heard:
+        return f'<span class="v" title="{piece.count} tokens of sound">♪ {piece.count}</span>'
     name = "t" + " l" * piece.learned + " s" * piece.special
     text = escape(piece.text).replace("\n", '<span class="nl">⏎</span>\n')
     return f'<span class="{name}">{text}</span>'

@@ -53,13 +53,17 @@ class MediaPreview:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPiece:
-    """Tokens that make up a piece of the prompt; a visual piece is the slots of one frame."""
+    """Tokens that make up a piece of the prompt.
+
+    visual: the slots of one frame; heard: those of the sound that stands in one place
+    """
 
     text: str
     count: int = 1
     learned: bool = False
     special: bool = False
     visual: bool = False
+    heard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,8 @@ def preview(record: Record, place: str, processor: VL3Processor, visual_tokens: 
 
 def _looks(parts: list[dict], prepared: Prepared) -> Iterator[MediaPreview]:
     start = 0
-    for part, clip, grid in zip(parts, prepared.shown, prepared.grids):
+    seen = [part for part in parts if part["type"] != "audio"]
+    for part, clip, grid in zip(seen, prepared.shown, prepared.grids):
         kept = prepared.keep.keep_M[start : start + grid.num_tokens]
         start += grid.num_tokens
         kept_TRC = kept.view(grid.frames, grid.token_rows, grid.token_cols)
@@ -135,8 +140,9 @@ def _joined(looks: Iterable[MediaPreview]) -> list[MediaPreview]:
 
 def _file(part: dict) -> str:
     source = part[part["type"]]
-    if isinstance(source, Clip):
-        return source.source
+    clip = getattr(source, "clip", source)  # of one that comes with its sound
+    if isinstance(clip, Clip):
+        return clip.source
     return Path(source["path"] if isinstance(source, dict) else source).name
 
 
@@ -174,12 +180,13 @@ def picture(rgb_YX3: np.ndarray, kept_RC: np.ndarray) -> bytes:
 
 def pieces(prompt: Prompt, tokenizer) -> list[TextPiece]:
     """The prompt in pieces of text, each a token or the few that make up one letter."""
-    slots = dict(prompt.spans + prompt.sounds)
+    slots, sounds = dict(prompt.spans + prompt.sounds), dict(prompt.sounds)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     found, start = [], 0
     while start < len(prompt.ids):
         if slots.get(start):
-            found.append(TextPiece(text="", count=slots[start], visual=True))
+            heard = start in sounds
+            found.append(TextPiece(text="", count=slots[start], visual=not heard, heard=heard))
             start += slots[start]
             continue
         end, text = start + 1, _text(tokenizer, prompt.ids[start : start + 1])

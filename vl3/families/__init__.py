@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -19,14 +19,14 @@ from vl3.connectors import connector_class
 from vl3.families.layouts import Family, LayoutError, read_json
 from vl3.families.native import NATIVE
 from vl3.families.own import OWN, PROCESSOR
-from vl3.families.parts import LANGUAGE, NAVIT, SIGLIP
+from vl3.families.parts import CLIP, LANGUAGE, NAVIT, SIGLIP
 from vl3.families.settings import CONFIG_FILE, ProcessorSettings
 from vl3.families.template import Template, read_template
 from vl3.families.videollama2 import MISTRAL, QWEN
 from vl3.families.videollama3 import OFFICIAL, OFFICIAL_TRAINING
 from vl3.vision.towers import is_tower
 
-FAMILIES = (OWN, OFFICIAL_TRAINING, OFFICIAL, NATIVE, MISTRAL, QWEN, NAVIT, SIGLIP)
+FAMILIES = (OWN, OFFICIAL_TRAINING, OFFICIAL, NATIVE, MISTRAL, QWEN, NAVIT, SIGLIP, CLIP)
 EXPORTS = {family.name: family for family in (OWN, OFFICIAL, NATIVE)}
 
 
@@ -92,7 +92,7 @@ def read_config(folder: Path) -> VL3Config:
         ) from error
 
 
-def read_vision(folder: Path) -> VL3VisionConfig:
+def read_vision(folder: Path) -> Any:
     """The vision encoder's configuration, of an encoder's own folder or of a whole model.
 
     Raises: LayoutError for a folder that holds no encoder.
@@ -101,7 +101,7 @@ def read_vision(folder: Path) -> VL3VisionConfig:
     if family.is_whole:
         return read_config(folder).vision_config
     found = family.read_config(Path(folder), cast(dict, read_json(folder, "config.json")))
-    if not isinstance(found, VL3VisionConfig):
+    if not isinstance(found, VL3VisionConfig) and not is_tower(found):
         raise LayoutError(f"{Path(folder).name} holds a {family.name} and no vision encoder")
     return found
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +33,7 @@ class Family:
     name: as messages and exports call it; model_types: of its config.json
     pairs: (name there, name here) of tensors, "*" for any run of characters, the same on both sides
     dropped: names there that mean nothing here (parts that the encoder does not have)
+    copies: names there of tensors that are written once more, and our names of what they repeat
     is_ours: told from the tensor names where two families share a model_type
     read_config: (folder, config.json) to the configuration of a whole model, or of the part it is
     read_settings: (folder, processor_config.json, patch side) to the settings of a processor
@@ -45,6 +47,7 @@ class Family:
     pairs: tuple[tuple[str, str], ...]
     read_config: Callable[[Path, dict], PreTrainedConfig]
     dropped: tuple[str, ...] = ()
+    copies: Callable[[Any], dict[str, str]] = lambda config: {}
     is_ours: Callable[[list[str]], bool] | None = None
     read_settings: Callable[[Path, dict, int], ProcessorSettings] | None = None
     write: Callable[..., Files] | None = None

@@ -1,7 +1,8 @@
 """Parts that training starts from: vision encoders and language models on their own.
 
 navit   the stand-alone vision encoder, DAMO-NLP-SG/SigLIP-NaViT
-siglip  plain SigLIP of the hub (google/siglip-so400m-patch14-384)
+siglip  plain SigLIP of the hub (google/siglip-so400m-patch14-384), at any resolution
+clip    CLIP of the hub, a tower of one size (openai/clip-vit-large-patch14-336, apple/DFN5B-CLIP-*)
 language  any causal language model of transformers (Qwen2.5, Llama, Mistral, SmolLM ...)
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig
 
 from vl3.config import VL3VisionConfig
 from vl3.families.layouts import Family, LayoutError, prefixed
@@ -94,6 +95,10 @@ def _read_vision(folder: Path, raw: dict) -> VL3VisionConfig:
     return read_encoder(raw.get("vision_config", raw))
 
 
+def _read_clip(folder: Path, raw: dict) -> CLIPVisionConfig:
+    return CLIPVisionConfig(**raw.get("vision_config", raw))
+
+
 def _read_language(folder: Path, raw: dict) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -123,6 +128,21 @@ SIGLIP = Family(
         "logit_bias",
     ),
     read_config=_read_vision,
+)
+_CLIP_ONLY = ("embeddings.position_ids",)
+CLIP = Family(
+    name="clip",
+    model_types=("clip", "clip_vision_model"),
+    pairs=(("vision_model.*", "vision.tower.*"), ("*", "vision.tower.*")),
+    dropped=(
+        *_CLIP_ONLY,
+        *(f"vision_model.{name}" for name in _CLIP_ONLY),
+        "text_model.*",
+        "text_projection.*",
+        "visual_projection.*",
+        "logit_scale",
+    ),
+    read_config=_read_clip,
 )
 # Whatever transformers knows as a causal language model; vl3.families.detect asks it.
 LANGUAGE = Family(

@@ -12,21 +12,31 @@ of an earlier turn is tokenized by itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
 
-from vl3.config import VL3Config
-from vl3.families.layouts import Family, Files, LayoutError, read_json
+from vl3.audio.beats import RENAMED, SHARED_BIAS, repeated
+from vl3.audio.released import beats_config
+from vl3.config import BEATsConfig, VL3Config
+from vl3.families.layouts import Family, Files, LayoutError, read_json, tensor_names
 from vl3.families.parts import language_config
-from vl3.families.settings import ProcessorSettings
+from vl3.families.settings import ProcessorSettings, SoundSettings
 from vl3.families.template import Template
 from vl3.video.square import Fit, Square
 from vl3.vision.towers import KINDS, LAYER, USUAL_LAYER, is_tower, side
 
 # Words of their config.json that say nothing about the language model.
-_FOREIGN = ("vision_config", "image_aspect_ratio", "num_frames", "use_mm_proj", "use_cache")
+_FOREIGN = (
+    "vision_config",
+    "audio_config",
+    "image_aspect_ratio",
+    "num_frames",
+    "use_mm_proj",
+    "use_cache",
+)
 _FOREIGN_PREFIXES = ("mm_", "freeze_", "tune_", "unfreeze_", "tokenizer_", "hidden_size_a")
 _LANGUAGES = {
     "videollama2": "mistral",
@@ -104,6 +114,7 @@ _RELEASED = {
     "2-8x7B": (_CLIP, "stc_connector", _MISTRAL_7B | {"model_type": "mixtral"}),
     "2-72B": (_CLIP, "stc_connector", _QWEN2_72B),
     "2.1-7B-16F": (_SIGLIP, "stc_connector_v35", _QWEN2_7B),
+    "2.1-7B-AV": (_SIGLIP, "stc_connector_v35", _QWEN2_7B),
 }
 
 LLAMA2 = Template(
@@ -138,34 +149,48 @@ def released(name: str) -> VL3Config | None:
         text_config=dict(text),  # type: ignore[arg-type]  # transformers makes a configuration
         connector=connector,
         image_token_id=0,
+        audio_config=BEATsConfig(finetuned_model=True) if name.endswith("-AV") else None,
+        audio_token_id=1 if name.endswith("-AV") else None,
     )
 
 
 def _read_config(folder: Path, raw: dict) -> VL3Config:
     name = Path(folder).name
     _check_parts(name, raw)
+    ear, slot = _ear(Path(folder), raw), _slot(Path(folder), raw)
     text = language_config(raw, _LANGUAGES[raw["model_type"]], _FOREIGN, _FOREIGN_PREFIXES)
     return VL3Config(
         vision_config=_tower(name, raw),
         text_config=text,  # type: ignore[arg-type]  # transformers makes a configuration of it
         connector=_connector(raw),
-        image_token_id=_slot(Path(folder), raw),
+        image_token_id=slot,
+        audio_config=ear,
+        audio_connector=raw.get("mm_projector_a_type", "mlp2x_gelu"),
+        audio_token_id=None if ear is None else _slot(Path(folder), raw, taken=slot),
         dtype=raw.get("torch_dtype", raw.get("dtype")),
     )
 
 
 def _check_parts(name: str, raw: dict) -> None:
     """Raises: LayoutError for parts that are not read here."""
-    if raw.get("mm_audio_tower") is not None:  # the ear of 2.1-AV: BEATs and its projector
-        raise LayoutError(
-            f"{name} hears as well (mm_audio_tower in its config.json), and sound is not read yet; "
-            "take the same model without sound, such as DAMO-NLP-SG/VideoLLaMA2.1-7B-16F"
-        )
     if (feature := raw.get("mm_vision_select_feature", "patch")) != "patch":
         raise LayoutError(
             f"config.json of {name} has mm_vision_select_feature {feature!r}; only 'patch', which "
             "leaves the class token out, is read"
         )
+
+
+def _ear(folder: Path, raw: dict) -> BEATsConfig | None:
+    """The ear of 2.1-AV: as config.json spells it out, or BEATs as it was released; None for none.
+
+    A release that was trained to name sounds has a classifier, which is not used.
+    """
+    if raw.get("mm_audio_tower") is None:
+        return None
+    if (sizes := raw.get("audio_config")) is not None:
+        return beats_config({key: value for key, value in sizes.items() if key != "model_type"})
+    names = tensor_names(folder)
+    return BEATsConfig(finetuned_model=f"{_EAR}predictor.weight" in names)
 
 
 def _connector(raw: dict) -> str:
@@ -196,8 +221,9 @@ def _tower(name: str, raw: dict) -> Any:
     return type(found)(**found.to_dict() | {LAYER: layer})
 
 
-def _slot(folder: Path, raw: dict) -> int:
-    """A token id that no text gives, to mark the places of visual tokens.
+def _slot(folder: Path, raw: dict, taken: int | None = None) -> int:
+    """A token id that no text gives, to mark the places of visual tokens; or, where that is taken,
+    of sound.
 
     Theirs are marked by numbers below 0, which no table of embeddings has. The token for unknown
     letters never comes of a tokenizer that falls back to bytes; without one, it is the last row of
@@ -207,10 +233,10 @@ def _slot(folder: Path, raw: dict) -> int:
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
     core = tokenizer.get("model", {})
     unknown = core.get("unk_token")
-    if unknown in added and core.get("byte_fallback"):
+    if unknown in added and core.get("byte_fallback") and added[unknown] != taken:
         return added[unknown]
     known = [*added.values(), *core.get("vocab", {}).values()]
-    last = raw["vocab_size"] - 1
+    last = raw["vocab_size"] - (2 if taken == raw["vocab_size"] - 1 else 1)
     if last <= max(known, default=-1):
         raise LayoutError(
             f"every one of the {raw['vocab_size']} tokens of {folder.name} has a meaning, and "
@@ -247,8 +273,10 @@ def settings_of(config: Any, connector: str, num_frames: int) -> ProcessorSettin
 
 def _read_settings(folder: Path, processor: dict, patch: int) -> ProcessorSettings:
     raw = read_json(folder, "config.json") or {}
-    frames = raw.get("num_frames", NUM_FRAMES)
-    return settings_of(_tower(folder.name, raw), _connector(raw), frames)
+    frames, ear = raw.get("num_frames", NUM_FRAMES), _ear(Path(folder), raw)
+    found = settings_of(_tower(folder.name, raw), _connector(raw), frames)
+    # All sound follows all frames, with nothing between them.
+    return replace(found, sound=SoundSettings(ear=ear, order="append") if ear else None)
 
 
 def _write(config: VL3Config, processor) -> Files:
@@ -275,6 +303,15 @@ def _write(config: VL3Config, processor) -> Files:
         "num_frames": settings.max_frames,
         "torch_dtype": str(config.dtype or "float32").removeprefix("torch."),
     }
+    if config.audio_config is not None:
+        files |= {
+            "mm_audio_tower": "BEATs",
+            "mm_projector_a_type": config.audio_connector,
+            "mm_hidden_size_a": config.audio_config.width,
+            "hidden_size_a": config.text_config.hidden_size,
+        }
+        if not _alike(BEATsConfig(finetuned_model=True), config.audio_config):
+            sizes["audio_config"] = config.audio_config.to_dict()
     return {"config.json": files | sizes}
 
 
@@ -291,6 +328,16 @@ def _check_expressible(config: VL3Config, processor) -> None:
             "the layout of VideoLLaMA2 has its own prompt format, and this model another; export "
             "to the own layout"
         )
+    ear = config.audio_config
+    if ear is not None and (
+        not isinstance(ear, BEATsConfig)
+        or config.audio_connector == "linear"
+        or processor.settings.sound.order != "append"
+    ):
+        raise LayoutError(
+            "the layout of VideoLLaMA2 hears by BEATs and layers with GELU, all sound after all "
+            "frames, and this model otherwise; export to the own layout"
+        )
     if not is_tower(config.vision_config) or config.video_token_id is not None:
         raise LayoutError(
             "the layout of VideoLLaMA2 holds a vision tower of fixed size and one mark for "
@@ -304,9 +351,14 @@ def _alike(sizes: PreTrainedConfig, vision: Any) -> bool:
     return type(sizes) is type(vision) and said[0] == said[1]
 
 
+_EAR = "model.audio_tower."
+_MOST_LAYERS = 48  # of an ear
 _TOWER = "model.vision_tower.vision_tower.vision_model."
 _PAIRS = (
     (f"{_TOWER}*", "vision.tower.*"),
+    *((f"{_EAR}{there}", f"ear.{here}") for there, here in RENAMED.items()),
+    (f"{_EAR}*", "ear.*"),
+    ("model.mm_projector_a.*", "audio_connector.readout.*"),
     *(
         (f"model.mm_projector.{part}.*", f"connector.{part}.*")
         for part in ("s1", "s2", "sampler", "readout")
@@ -318,6 +370,14 @@ _PAIRS = (
 )
 
 
+def _copies(config: VL3Config) -> dict[str, str]:
+    """The names there of tensors that the layout holds once more, and ours of what they repeat."""
+    if config.audio_config is None:
+        return {}
+    names = repeated(config.audio_config.encoder_layers)
+    return {f"{_EAR}{name}": "ear." + SHARED_BIAS for name in names}
+
+
 # The words of a conversation, by the language model.
 TEMPLATES = {"mistral": LLAMA2, "mixtral": LLAMA2, "qwen2": QWEN2}
 
@@ -327,7 +387,11 @@ def _family(name: str, languages: tuple[str, ...], template: Template) -> Family
         name=name,
         model_types=tuple(kind for kind, language in _LANGUAGES.items() if language in languages),
         pairs=_PAIRS,
-        dropped=(f"{_TOWER}embeddings.position_ids",),
+        dropped=(
+            f"{_TOWER}embeddings.position_ids",
+            *(f"{_EAR}{name}" for name in repeated(_MOST_LAYERS)),
+        ),
+        copies=_copies,
         read_config=_read_config,
         read_settings=_read_settings,
         write=_write,

@@ -151,17 +151,22 @@ def chat_template(
         "END": _quoted(template.end),
         "AFTER": _quoted(template.after),
     }
-    written = _TEMPLATE.replace("ON_VIDEO", on_video if template.frame_stamp else _VIDEO)
-    written = written.replace("INSIDE", _INSIDE if template.system else "")
-    written = written.replace("ON_TURN", _USER_TURN if template.user else _OWN_TURN)
-    written = written.replace("ON_SYSTEM", _SYSTEM_INSIDE if template.system else "{{- SYSTEM -}}")
-    written = written.replace("ON_AUDIO", _AUDIO if sound else "")
+    written = _arranged(template, on_video, sound)
     text = re.sub(
         r"\b(" + "|".join(words) + r")\b",
         lambda found: words[found[0]],
         written,
     )
     return "".join(line.strip() for line in text.splitlines())
+
+
+def _arranged(template: Template, on_video: str, sound: bool) -> str:
+    """The template with those of its parts that this format has."""
+    written = _TEMPLATE.replace("ON_VIDEO", on_video if template.frame_stamp else _VIDEO)
+    written = written.replace("INSIDE", _INSIDE if template.system else "")
+    written = written.replace("ON_TURN", _USER_TURN if template.user else _OWN_TURN)
+    written = written.replace("ON_SYSTEM", _SYSTEM_INSIDE if template.system else "{{- SYSTEM -}}")
+    return written.replace("ON_AUDIO", _AUDIO if sound else "")
 
 
 def _quoted(text: str) -> str:

@@ -99,6 +99,8 @@ def finish(found: Found, model, info: dict):
     """
     if not found.tells:
         kept = dict(info)
+        here = found.family.here
+        kept["unexpected_keys"] = [n for n in info["unexpected_keys"] if here(n) is not None]
         if found.misfits:
             other = {key[0] for key in kept.pop("mismatched_keys")}
             kept["missing_keys"] = set(info["missing_keys"]) - other

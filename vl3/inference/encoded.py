@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vl3.families.settings import ProcessorSettings
@@ -32,8 +33,9 @@ from vl3.inference.engine import Engine, never
 from vl3.inference.fingerprint import checksum, fingerprint, has_own_code
 from vl3.inference.heard import EncodedSound, hear, muted
 from vl3.inference.opening import ModelFingerprint, Opening
-from vl3.messages.media import MediaPart, content_digest
+from vl3.messages.media import MediaPart
 from vl3.messages.sounds import SoundPart
+from vl3.messages.sources import content_digest
 from vl3.pipeline import (
     Planned,
     PlannedSound,
@@ -45,6 +47,8 @@ from vl3.pipeline import (
 )
 from vl3.values import Clip, Grid, Ledger, Patches, Plan, Progress
 from vl3.vision.token_map import slot_runs
+
+GREY = 128  # of a frame that shows nothing
 
 
 class EncodedCache:
@@ -115,7 +119,8 @@ class EncodedCache:
     def hear(self, planned: PlannedSound, opening: Opening) -> EncodedSound:
         """The sound as the ear gives it, at once where it is kept."""
         part, ear = planned.part, opening.now.ear
-        asked = repr((sorted(part.options.items()), planned.pool, self.processor.settings.sound))
+        official, ear_sizes = planned.bank_AZ is not None, self.model.config.audio_config
+        asked = repr((sorted(part.options.items()), planned.pool, official, ear_sizes))
         key = f"{content_digest(part.source)}-{hashlib.sha256(asked.encode()).hexdigest()}"
         known = self._sounds.get(key)
         if known is not None and opening.reuse and ear is not None and known.ear == ear:
@@ -196,6 +201,21 @@ class EncodedCache:
             return self.repruned(video, settings), is_ready
         ledger = replace(video.ledger, kept_tokens=video.kept_tokens, prune_s=0.0)
         return replace(video, ledger=ledger), is_ready
+
+    def blinded(self, video: EncodedVideo, opening: Opening) -> EncodedVideo:
+        """The video with the features that the encoder gives to grey frames, one for all of them.
+
+        Times, grid, mask and sound stay, so that the prompt has the same slots and only what the
+        frames show is gone; which of them changed can still be told from the mask.
+        """
+        grey = replace(
+            video.clip, frames_TYX3=np.full_like(video.clip.frames_TYX3[:1], GREY), times_s=None
+        )
+        one_MD, _ = self._features(
+            to_patches([grey], [replace(video.grid, frames=1)]), None, opening
+        )
+        blind = replace(video, features_MD=one_MD.repeat(video.grid.frames, 1))
+        return self.take(blind, self.processor.settings, None, opening)[0]
 
     def repruned(self, known: EncodedVideo, settings: ProcessorSettings) -> EncodedVideo:
         """The same video under the pruner settings asked for; its features do not change."""

@@ -6,20 +6,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
 
 from vl3.audio import SoundLength
 from vl3.audio.ear import Ear
+from vl3.audio.official import SAMPLES as OFFICIAL_SAMPLES
+from vl3.families.settings import ProcessorSettings
 from vl3.inference.engine import Engine
 from vl3.inference.opening import Opening
 from vl3.messages.sounds import SoundPart
-from vl3.pipeline import PlannedSound
+from vl3.pipeline import PlannedSound, plan_sounds
 from vl3.sound import RATE_HZ, SoundTokens
 from vl3.sound_inputs import pool_steps
-from vl3.values import Progress
+from vl3.values import Progress, SoundPlan
 from vl3.vision.token_map import SlotRuns
+
+MUTED = "Sound is switched off, so nothing of it was heard."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -79,6 +84,11 @@ def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> E
 
     def pieces() -> Iterator[torch.Tensor]:
         done = 0
+        if planned.bank_AZ is not None:
+            with engine.turn(opening.stopped), torch.no_grad():
+                bank_AZ = planned.bank_AZ.to(engine.model.device)
+                yield ear(bank_AZ[None], torch.tensor([OFFICIAL_SAMPLES]))
+            return
         form = ear.form(ear.config)
         blocks = part.blocks(lambda: opening.on_stage(tell(done=done)))
         for piece_S in form.pieces(blocks):
@@ -116,9 +126,21 @@ def joined(pieces: Iterator[torch.Tensor], ear: Ear, pool: int) -> torch.Tensor:
     return torch.cat([*found, pool_steps(rest_KD, pool, bands)])
 
 
+def plan_of_sound(part: SoundPart, settings: ProcessorSettings) -> SoundPlan:
+    """What a sound will cost. Raises: vl3.video.VideoError; ValueError where there is no ear."""
+    (planned,), length = plan_sounds([part], settings), part.measure()
+    return SoundPlan(
+        source=Path(str(getattr(part.source, "source", part.source))).name,
+        tokens=planned.tokens if planned else SoundTokens(spans_s=()),
+        duration_s=length.duration_s,
+        start_s=length.start_s + length.first_frame_s,
+        notes=(*length.notes, *(() if planned else (MUTED,))),
+    )
+
+
 def muted(model, part: SoundPart) -> EncodedSound:
     """What is left of a sound where sound is switched off."""
-    notes = ("Sound is switched off, so nothing of it was heard.",)
+    notes = (MUTED,)
     return EncodedSound(
         part=part,
         length=SoundLength(num_samples=0, start_s=0.0, first_frame_s=0.0, track=None, notes=notes),

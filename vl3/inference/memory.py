@@ -8,7 +8,7 @@ vl3.training.memory counts what training takes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -20,15 +20,16 @@ from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.connectors import connector_class
 from vl3.families import read_settings
-from vl3.families.settings import SOUND_TOKENS
+from vl3.families.settings import SOUND_TOKENS, ProcessorSettings
+from vl3.families.videollama2 import MAX_FRAMES
 from vl3.inference.generation import PREFILL_TOKENS
 from vl3.language.kv_cache import capacity_for
-from vl3.model import CHUNK_PATCHES
 from vl3.units import format_bytes as gb
 from vl3.units import parse_memory
 from vl3.values import Grid
 from vl3.vision import fit_grid
 from vl3.vision.towers import is_tower, side
+from vl3.visual_inputs import CHUNK_PATCHES
 from vl3.weights.hub import resolve
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
 from vl3.weights.sizes import NF4_BYTES, parts, widths
@@ -163,6 +164,17 @@ def visual_slots(config: VL3Config, tokens: int) -> int:
         (grid,) = fit_grid([TYPICAL], [MERGE], tokens)
     made = connector_class(config.connector).token_grid(grid)
     return ceil(tokens * made.num_tokens / grid.num_tokens)
+
+
+def usual_budget(config: VL3Config, small: Mapping | None = None) -> int:
+    """Merged cells of a video that a model of these sizes is given where nobody says.
+
+    small: max_frames and budget_tokens in place of the usual ones
+    """
+    if not is_tower(config.vision_config):
+        return small["budget_tokens"] if small else ProcessorSettings().budget_tokens
+    frames = small["max_frames"] if small else MAX_FRAMES
+    return frames * side(config.vision_config) ** 2
 
 
 def weight_bytes(

@@ -50,8 +50,6 @@ def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
         [video.clip.frames_TYX3.shape[1:3] for video in videos],
     )
     is_slot_L = np.isin(reply.prompt_ids, model.config.visual_token_ids)
-    runs = [run for seen in reply.seen if seen.sound for run in seen.sound.runs]
-    sound_K = np.concatenate([np.arange(0), *(first + np.arange(count) for first, count in runs)])
     ids = reply.prompt_ids + reply.token_ids
     is_known = 0 <= min(ids) <= max(ids) < model.config.text_config.vocab_size
     if is_slot_L.sum() != len(layout) or not is_known:
@@ -83,13 +81,19 @@ def replay_input(encoded: EncodedCache, reply: Reply) -> ReplayInput:
         answer_ids=reply.token_ids,
         text=text,
         slot_K=np.flatnonzero(is_slot_L),
-        sound_K=sound_K,
+        sound_K=_sound_positions(reply),
         cells=layout,
         embeds=embeds,
         frame=lambda clip, index: _frame(videos[clip], index),
         is_lasting=now.model is not None,
         notes=() if now.model and now.model == reply.model else (CHANGED,),
     )
+
+
+def _sound_positions(reply: Reply) -> np.ndarray:
+    """Where the prompt holds sound, int64."""
+    runs = [run for seen in reply.seen if seen.sound for run in seen.sound.runs]
+    return np.concatenate([np.arange(0), *(first + np.arange(count) for first, count in runs)])
 
 
 def _frame(video: EncodedVideo, index: int) -> tuple[torch.Tensor, Grid]:

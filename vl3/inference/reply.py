@@ -45,6 +45,7 @@ class Request:
 
     is_prune_asked: whether settings.prune is meant for videos that were opened before, too
     reuse: whether what earlier questions left may be used
+    sees: False for grey in place of what every image and video shows
     """
 
     messages: Sequence[dict]
@@ -53,6 +54,7 @@ class Request:
     stopped: Callable[[], bool]
     is_prune_asked: bool = False
     reuse: bool = True
+    sees: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -197,8 +199,10 @@ def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> I
             if isinstance(medium, SoundPart):
                 return encoded.open_sound(medium, request.settings, opening)
             if video is None:
-                return encoded.open(medium, request.settings, opening)
-            return encoded.take(video, request.settings, prune_anew, opening)
+                found, is_known = encoded.open(medium, request.settings, opening)
+            else:
+                found, is_known = encoded.take(video, request.settings, prune_anew, opening)
+            return found if request.sees else encoded.blinded(found, opening), is_known
 
         state.media.append((yield from _staged(opened, request.stopped)))
     state.prompt = encoded.processor.render(
@@ -364,6 +368,10 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         peak_memory_bytes=peak,
     )
     media = {key: value for key, value in asdict(request.settings).items() if key in MEDIA_SETTINGS}
+    if request.settings.sound is not None:
+        media["sound"] = request.settings.sound.hear
+    if not request.sees:
+        media["picture"] = False
     return Reply(
         text=state.text,
         token_ids=tuple(state.token_ids),
@@ -372,14 +380,14 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         ledger=ledger,
         stopped=state.stopped,
         truncated=state.truncated,
-        notes=(*request.notes, *_notes([medium for medium, _ in state.media])),
+        notes=(*request.notes, *_notes([medium for medium, _ in state.media], request.sees)),
         model=(state.now and state.now.model) or "",
         seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
 
 
-def _notes(media: Sequence[EncodedVideo | EncodedSound]) -> list[str]:
+def _notes(media: Sequence[EncodedVideo | EncodedSound], sees: bool) -> list[str]:
     """What is to be known of how media were seen and heard: once for each, named where several."""
     told: dict[tuple, int] = {}
     for medium in media:
@@ -387,7 +395,7 @@ def _notes(media: Sequence[EncodedVideo | EncodedSound]) -> list[str]:
         if isinstance(medium, EncodedSound):
             told.setdefault((medium.source, tuple(own)), len(told) + 1)
             continue
-        if medium.made.encoder == HANDED_OVER:
+        if medium.made.encoder == HANDED_OVER and sees:
             own.append("The features are those that were handed over, not the encoder's.")
         if medium.has_own_keep:
             own.append("The mask is the one that was handed over, not the pruner's.")
@@ -411,7 +419,9 @@ def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
         sound = None
         if heard is not None:
             runs = tuple(islice(sounds, sum(map(bool, medium.slots.sounds))))
-            sound = SoundContext(tokens=heard.tokens, runs=runs, key=heard.key)
+            sound = SoundContext(
+                tokens=heard.tokens, runs=runs, key=heard.key, track=heard.length.track
+            )
         if isinstance(medium, EncodedSound):
             found.append(
                 VisualContext(times_s=None, tokens_per_step=0, kept_per_step=(), sound=sound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -74,6 +74,8 @@ class Attention:
                         source has no single layers and heads
             slot_K - int64 position of every visual token among L
             sink_K - bool, visual tokens that draw attention whatever the word (vl3.interpret.sinks)
+            sound_K - int64 position of every token of sound among L, in the order of the reply's
+                      SoundContexts; none in source "vision"
     notes: what a person must know of the replay, one sentence each
     """
 
@@ -88,6 +90,25 @@ class Attention:
     sink_K: np.ndarray
     cells: TokenLayout
     notes: tuple[str, ...] = ()
+    sound_K: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def split_IHQ3(self) -> np.ndarray:
+        """The share of each row on sound, on pictures and on words, template and answer included.
+
+        They sum to 1; in source "vision", which sees one frame alone, all is the picture's.
+        """
+        total_IHQ = self.weight_IHQL.sum(axis=-1, dtype=np.float64)
+        sound_IHQ = self.sound_IHQK.sum(axis=-1, dtype=np.float64)
+        picture_IHQ = self.visual_IHQK.sum(axis=-1, dtype=np.float64)
+        words_IHQ = np.maximum(0, total_IHQ - sound_IHQ - picture_IHQ)
+        split_IHQ3 = np.stack([sound_IHQ, picture_IHQ, words_IHQ], axis=-1)
+        return split_IHQ3 / np.maximum(split_IHQ3.sum(axis=-1, keepdims=True), 1e-30)
+
+    @property
+    def sound_IHQK(self) -> np.ndarray:
+        """The weights on tokens of sound."""
+        return self.weight_IHQL[..., self.sound_K]
 
     @property
     def visual_IHQK(self) -> np.ndarray:

@@ -139,6 +139,7 @@ class Tracer:
             sink_K=self._sinks(scene, layers),
             cells=scene.cells,
             notes=scene.notes,
+            sound_K=scene.sound_K,
         )
 
     def _sinks(self, scene: ReplayInput, layers: tuple[int, ...]) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from PIL import Image
 
-from vl3 import audio, video
-from vl3.arguments import shown
-from vl3.messages import spool
+from vl3 import video
 from vl3.messages.reader import Read, frame_times, read
-from vl3.messages.sounds import SoundPart, sound_part
+from vl3.messages.sounds import SoundPart, part_of_sound, sound_part
+from vl3.messages.sources import found_source, pictures_in, shown_kind
 from vl3.values import Clip, Grid, Sound
-from vl3.video.container import local_file
-from vl3.video.images import Resize, image_size, kind_of, resized, shape_of, still_notes
+from vl3.video.images import Resize, image_size, resized, shape_of, still_notes
 from vl3.video.official import filled
 from vl3.video.sample import exact_picks, piece_middles, thin
 from vl3.video.square import Square
@@ -31,10 +26,10 @@ if TYPE_CHECKING:
 
 SAMPLING = ("fps", "max_frames", "num_frames", "start", "end", "mode")
 MAX_PICTURES = 180  # of a list of pictures, where nothing says how many
-FOLDER_FPS = 3.0  # of a folder of frames, where nothing says when they are shown
+FIXED = "however long the video is: this model does not go by frames per second."
+FOLDER_FPS = 3.0  # of a folder of frames, as VideoLLaMA 2 takes it
 LONGEST = 1 << 30  # frames: where nobody names a number
 EVERY_FRAME_FPS = 240.0  # faster than videos are; a number of frames is spread over them
-SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole, others by sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +66,7 @@ class MediaPart:
 
     def measure(self, settings: ProcessorSettings) -> MediaInfo:
         """Its size, from headers and packets; nothing is decoded but a first frame."""
-        if isinstance(self.source, Clip):
-            clip = self._spread(self.source, settings)
+        if (clip := self._held(settings)) is not None:
             frames, height_px, width_px = clip.frames_TYX3.shape[:3]
             return MediaInfo(frames, height_px, width_px, clip.times_s, notes=clip.notes)
         if self.kind == "image":
@@ -84,18 +78,27 @@ class MediaPart:
             return MediaInfo(frames, height_px, width_px, notes=clip.notes)
         planned = video.schedule(self.source, **self.sampling(settings))
         header = video.probe(self.source)
+        is_ignored = settings.spread and self.options.get("fps") not in (None, settings.fps)
+        fixed = (f"{len(planned)} frames, {FIXED}",) if is_ignored else ()
         return MediaInfo(
             len(planned),
             header.height_px,
             header.width_px,
             planned.times_s,
             planned.duration_s,
-            planned.notes,
+            (*planned.notes, *fixed),
         )
 
     def sound(self) -> SoundPart | None:
-        """The sound of a video that is a file."""
-        if self.kind == "image" or isinstance(self.source, Clip):
+        """The sound of a video that is a file, or of a clip that came with one."""
+        if self.kind == "image":
+            return None
+        if isinstance(self.source, Clip):
+            heard = getattr(self.part.get("video"), "sound", None)
+            span = {key: self.part[key] for key in ("start", "end") if key in self.part}
+            if isinstance(heard, Sound):
+                with suppress(ValueError):  # of a range in which nothing is heard
+                    return SoundPart(self.part, part_of_sound(heard, **span), {})
             return None
         options = {key: self.options[key] for key in ("start", "end") if key in self.options}
         return SoundPart(self.part, self.source, options)
@@ -125,8 +128,8 @@ class MediaPart:
         on_frame: called with (done, total) after each frame, and again while none comes; may raise
         """
         size = settings.square or (grid.rows * settings.patch, grid.cols * settings.patch)
-        if isinstance(self.source, Clip):
-            return resize_clip(self._spread(self.source, settings), size)
+        if (clip := self._held(settings)) is not None:
+            return resize_clip(clip, size)
         from vl3 import ops  # with torch, which is not needed before a picture is made smaller
 
         resize = resized if settings.square else ops.resizer(resized)
@@ -145,25 +148,47 @@ class MediaPart:
             self.source, size=size, on_frame=tell, on_wait=tell, resize=resize, **sampling
         )
 
-    def _spread(self, clip: Clip, settings: ProcessorSettings) -> Clip:
-        """The frames of a clip that has been read which a fixed number of them stands for.
+    def _held(self, settings: ProcessorSettings) -> Clip | None:
+        """The clip of a source that is no file: one that has been read, or, for a model that takes
+        a fixed number of frames, those of a folder of pictures."""
+        if isinstance(self.source, Clip):
+            clip = self.source
+            if not settings.spread or clip.times_s is None:
+                return clip
+            taken, black = self._taken(len(clip), settings)
+            if taken == list(range(len(clip))) and not black:
+                return clip
+            taken_s = tuple(clip.times_s[index] for index in taken)
+            clip = replace(clip, frames_TYX3=clip.frames_TYX3[taken], times_s=taken_s)
+            return _blackened(clip, black)
+        files = pictures_in(self.source) if settings.spread else []
+        if not files:
+            return None
+        times_s = [index / FOLDER_FPS for index in range(len(files))]
+        inside = _chosen(times_s, {k: v for k, v in self.options.items() if k in ("start", "end")})
+        taken, black = self._taken(len(inside), settings)
+        chosen = [inside[index] for index in taken]
+        shown_s = tuple(times_s[index] for index in chosen)
+        return _blackened(clip_of_pictures([files[index] for index in chosen], shown_s), black)
 
-        One of just so many is left as it is. Of a shorter one frames repeat or, in mode "official",
-        black ones follow.
+    def _taken(self, count: int, settings: ProcessorSettings) -> tuple[list[int], int]:
+        """Which of so many frames stand for all of them, and how many black ones follow.
+
+        Of just as many as are wanted all. Of fewer some repeat or, in mode "official", black ones
+        follow.
         """
-        if not settings.spread or clip.times_s is None:
-            return clip
-        pieces, count = self.sampling(settings)["pieces"], len(clip)
-        if count == pieces:
-            return clip
-        black = pieces - count if settings.sampling == "official" else 0
-        taken = list(range(count)) if black > 0 else piece_middles(count, pieces)
-        times_s = [clip.times_s[index] for index in taken]
-        return replace(
-            clip,
-            frames_TYX3=filled(clip.frames_TYX3[taken], max(0, black)),
-            times_s=tuple(times_s + times_s[-1:] * max(0, black)),
-        )
+        pieces = self.sampling(settings)["pieces"]
+        black = max(0, pieces - count) if settings.sampling == "official" else 0
+        return list(range(count)) if black or count == pieces else piece_middles(
+            count, pieces
+        ), black
+
+
+def _blackened(clip: Clip, count: int) -> Clip:
+    """The clip and so many black frames, under the time of its last."""
+    times_s = cast(tuple, clip.times_s)
+    frames_TYX3 = filled(clip.frames_TYX3, count)
+    return replace(clip, frames_TYX3=frames_TYX3, times_s=times_s + times_s[-1:] * count)
 
 
 def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
@@ -171,8 +196,10 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
 
     messages: in any of the shapes that vl3.messages.reader reads. A source is a path, a file: or
     data: URL, bytes, a PIL image, an array or tensor [Y, X, 3] or [3, Y, X], a Clip (or what has
-    one, as an opened video); of a video also a list of pictures, a folder of them or an array of
-    frames; of sound a path, a URL, bytes, a Sound (or what has one), or (samples, rate).
+    one as clip, and perhaps a Sound as sound: an opened video, a film of the toy world); of a video
+    also a list of pictures or an array of frames and, for a model that takes a fixed number of
+    them, a folder of pictures; of sound a path, a URL, bytes, a Sound (or what has one), or
+    (samples, rate).
     Raises: ValueError in one sentence for what is not read.
     """
     media: list[MediaPart | SoundPart] = []
@@ -190,7 +217,7 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
             if kind == "audio":
                 held = getattr(part[kind], "part", None)  # of one that was opened before
                 if not isinstance(held, SoundPart):
-                    held = sound_part(part, _found(kind, part[kind]))
+                    held = sound_part(part, found_source(kind, part[kind]))
                 media.append(held)
             else:
                 media.append(_medium(part))
@@ -199,10 +226,8 @@ def find_media(messages: Sequence[dict]) -> list[MediaPart | SoundPart]:
 
 def _medium(part: dict) -> MediaPart:
     kind = part["type"]
-    source = _found(kind, part[kind])
+    source = found_source(kind, part[kind])
     options = {key: value for key, value in part.items() if key not in ("type", kind)}
-    if kind == "video" and isinstance(source, str | Path) and Path(source).is_dir():
-        source, part = _frames_of(Path(source)), {"sample_fps": FOLDER_FPS} | part
     if isinstance(source, list):
         taken, times_s = pictures_taken(part, len(source))
         source, options = clip_of_pictures([source[index] for index in taken], times_s), {}
@@ -210,102 +235,7 @@ def _medium(part: dict) -> MediaPart:
         source, options = part_of_clip(source, options), {}
     if isinstance(source, Clip) and kind == "image" and source.kind == "video":
         raise ValueError("an image is one picture - got a clip of frames; use type video")
-    return MediaPart(part, "image" if kind == "image" else _kind_of(source), source, options)
-
-
-def _frames_of(folder: Path) -> list[Path]:
-    """The pictures of a folder, by their names. Raises: ValueError where it has none."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
-    if not files:
-        raise ValueError(f"the folder {folder.name} has no pictures; give one that holds frames")
-    return files
-
-
-def _found(kind: str, source: object) -> object:
-    """A source as it can be read: a path, a Clip, a picture, a list of pictures; a sound."""
-    sound = getattr(source, "sound", source)
-    if kind == "audio" and isinstance(sound, Sound | tuple):
-        return sound
-    clip = getattr(source, "clip", None)
-    if isinstance(clip, Clip):
-        return clip
-    if isinstance(source, bytes | bytearray):
-        return spool.shared().keep(bytes(source))
-    if isinstance(source, str):
-        if spool.is_data_url(source):
-            try:
-                return spool.shared().keep(spool.data_of_url(source))
-            except ValueError as error:
-                raise ValueError(f"the data: URL of the {kind} cannot be read: {error}") from None
-        path = spool.file_of_url(source)
-        if spool.SCHEME.match(path):
-            raise ValueError(
-                f"{shown(path)} is a web address; only files and data: URLs are read, so download "
-                "it first and give the path"
-            )
-        return path
-    if isinstance(source, os.PathLike):
-        return Path(source)
-    if kind == "audio":
-        raise ValueError(
-            "the source of audio is a path, a file: or data: URL, bytes, a vl3.values.Sound or "
-            f"(samples, rate) - got {shown(source)}"
-        )
-    if hasattr(source, "detach"):  # a tensor: torch is there already, and not imported for it
-        tensor = source.detach().cpu()
-        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    if isinstance(source, np.ndarray):
-        source = _channels_last(source)
-    if isinstance(source, np.ndarray) and source.ndim == 4 and kind == "video":
-        return list(source)
-    if isinstance(source, list) and kind == "video":
-        pictures = [_found("image", picture) for picture in source]
-        if any(isinstance(picture, Clip) and len(picture) != 1 for picture in pictures):
-            raise ValueError("a list of frames holds pictures - got a clip of several frames")
-        return pictures
-    if isinstance(source, Clip | Image.Image | np.ndarray):
-        return source
-    raise ValueError(
-        f"the source of {'an image' if kind == 'image' else 'a video'} is a path, a file: or data: "
-        f"URL, bytes, a picture, an array (height, width, 3), a tensor or a Clip - got "
-        f"{shown(source)}"
-    )
-
-
-def is_wave(source: object) -> bool:
-    """Whether it is samples of sound with their rate."""
-    return (
-        isinstance(source, tuple)
-        and len(source) == 2
-        and hasattr(source[0], "ndim")
-        and isinstance(source[1], int | float)
-    )
-
-
-def is_sound(source: object) -> bool:
-    """Whether it is sound without a picture: a Sound, samples with their rate, or such a file."""
-    if isinstance(getattr(source, "part", None), SoundPart) or isinstance(source, Sound):
-        return True
-    if isinstance(source, str | Path) and os.path.isfile(source):
-        with suppress(video.VideoError):  # told by whoever reads it
-            header = audio.probe(source)
-            return header.has_sound and not header.has_picture
-    return is_wave(source)
-
-
-def _channels_last(pixels: np.ndarray) -> np.ndarray:
-    """Pictures [..., Y, X, channels], of such or of [..., channels, Y, X] as torch has them."""
-    channels = (1, 3, 4)
-    if pixels.ndim in (3, 4) and pixels.shape[-1] not in channels and pixels.shape[-3] in channels:
-        return np.moveaxis(pixels, -3, -1)
-    return pixels
-
-
-def _kind_of(source) -> str:
-    """What a source shows that a message calls a video: a still picture is an image."""
-    if isinstance(source, Clip):
-        return source.kind
-    return kind_of(local_file(source)) if isinstance(source, str | Path) else "image"
+    return MediaPart(part, "image" if kind == "image" else shown_kind(source), source, options)
 
 
 def pictures_taken(part: dict, count: int) -> tuple[list[int], tuple[float, ...]]:
@@ -425,25 +355,3 @@ def resize_clip(clip: Clip, size: tuple[int, int] | Square) -> Clip:
     resize: Resize = resized if isinstance(size, Square) else ops.resizer(resized)
     frames = [resize(frame_YX3, size) for frame_YX3 in clip.frames_TYX3]
     return replace(clip, frames_TYX3=np.stack(frames))
-
-
-def content_digest(source) -> str:
-    """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
-    digest = hashlib.sha256()
-    if isinstance(source, str | Path):
-        size = Path(source).stat().st_size
-        digest.update(str(size).encode())
-        step = max(BLOCK_BYTES, size // SAMPLED_BLOCKS)
-        with open(source, "rb") as file:
-            for offset in range(0, size, step):
-                file.seek(offset)
-                digest.update(file.read(BLOCK_BYTES))
-        return digest.hexdigest()
-    if isinstance(source, Sound):
-        digest.update(repr((source.start_s, source.first_frame_s)).encode())
-        digest.update(source.samples_S.tobytes())
-        return digest.hexdigest()
-    clip = source if isinstance(source, Clip) else video.read_image(source)
-    digest.update(repr((clip.frames_TYX3.shape, clip.times_s)).encode())
-    digest.update(clip.frames_TYX3.tobytes())
-    return digest.hexdigest()

@@ -26,6 +26,11 @@ class SoundPart:
 
     kind = "audio"
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it lies on disk and all of it is asked for."""
+        return not isinstance(self.source, Sound) and not self.options
+
     def measure(self) -> SoundLength:
         """Its length and times, exactly. Raises: vl3.video.VideoError."""
         if not isinstance(self.source, Sound):

@@ -1,21 +1,33 @@
 """Frames of a scene, at any times and any scale.
 
 The same scene can be a training sample of 112 x 112 pixels at 1 frame per second or a smooth clip
-for a person.
+for a person. Where it has sound, its frames and its sound become one Film.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vl3.toyworld.world import DIGIT_WIDTH, LIT_LEVELS, Level, Scene
+from vl3.sound import Sound
+from vl3.toyworld.synthesis import listen
+from vl3.toyworld.world import (
+    DARK_INK,
+    DIGIT_WIDTH,
+    LIGHT_INK,
+    LIT_LEVELS,
+    Level,
+    Scene,
+    Sprite,
+)
 from vl3.values import Clip
 
+FLASH = 0.75  # of the way from its own colour that a flashing sprite goes
 # Lit segments of 0..9: top, middle, bottom, then upper left and right, lower left and right.
 SEGMENTS = tuple(
     f"{lit:07b}"
@@ -53,7 +65,8 @@ def render(scene: Scene, times_s: tuple[float, ...] | None = None, scale: int = 
             if sprite.visible(time_s):
                 x_px, y_px = sprite.centre(time_s)
                 mask_YX = _mask(sprite.shape, sprite.size_px * scale)
-                _paint(frame_YX3, mask_YX, sprite.rgb, x_px * scale, y_px * scale)
+                rgb = _flashing(scene, sprite) if sprite.flashes(time_s) else sprite.rgb
+                _paint(frame_YX3, mask_YX, rgb, x_px * scale, y_px * scale)
     return frames_TYX3
 
 
@@ -73,6 +86,15 @@ def coverage(scene: Scene, time_s: float = 0.0) -> np.ndarray:
         left, top, right, bottom = map(round, scene.digit.box(time_s))
         sprite_YX[max(0, top) : bottom, max(0, left) : right] = len(scene.sprites)
     return sprite_YX
+
+
+def _flashing(scene: Scene, sprite: Sprite) -> tuple[int, int, int]:
+    """The colour of a sprite in its flash: bright before dark, dark before bright."""
+    ink = LIGHT_INK if scene.background[0] < 128 else DARK_INK
+    red, green, blue = (
+        round(FLASH * to + (1 - FLASH) * own) for own, to in zip(sprite.rgb, ink, strict=True)
+    )
+    return red, green, blue
 
 
 def _background(scene: Scene, scale: int) -> np.ndarray:
@@ -193,6 +215,37 @@ def shake(frames_TYX3: np.ndarray, noise: np.random.Generator, whole: bool) -> n
             quiet_TYX1[index, top:bottom, left:right] = False
         change_TYX1[quiet_TYX1] = 0
     return (frames_TYX3 + change_TYX1).clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Film:
+    """A clip and what is heard with it, for a part of a message: {"type": "video", "video": film}.
+
+    Both count from the first frame. A model that hears nothing takes the clip alone, and so does
+    one that is told not to: {"sound": False} beside it.
+    """
+
+    clip: Clip
+    sound: Sound
+
+    @property
+    def kind(self) -> str:
+        """ "video", as of its clip."""
+        return self.clip.kind
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+
+Medium = Clip | Film | Sound
+
+
+def shoot(scene: Scene, rng: random.Random, level: Level) -> Medium:
+    """What a message holds of a scene: its clip, its clip with sound, or its sound alone."""
+    if scene.kind == "audio":
+        return listen(scene)
+    clip = film(scene, rng, level)
+    return clip if scene.track is None else Film(clip, listen(scene))
 
 
 def film(scene: Scene, rng: random.Random, level: Level) -> Clip:

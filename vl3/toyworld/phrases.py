@@ -9,8 +9,15 @@ from vl3.toyworld.world import HELD_OUT, SEEN, Scene, Sprite
 NUMBERS = ("Zero", "One", "Two", "Three", "Four", "Five")
 
 
+MEDIA = {
+    "image": ("image", "picture"),
+    "video": ("video", "clip"),
+    "audio": ("recording",),
+}
+
+
 def medium(scene: Scene, rng: random.Random) -> str:
-    return rng.choice(("image", "picture") if scene.kind == "image" else ("video", "clip"))
+    return rng.choice(MEDIA[scene.kind])
 
 
 def loosely(question: str, rng: random.Random) -> str:

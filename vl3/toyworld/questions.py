@@ -2,7 +2,7 @@
 
 Each family is one function (scene, rng) -> (question, answer), or None where the scene does not
 settle the question. Answers are the only right ones, letter by letter. Families about time are in
-vl3.toyworld.events.
+vl3.toyworld.events, those about sound in vl3.toyworld.hearing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vl3.toyworld import events
 from vl3.toyworld.events import ANSWER_OF_MOTION, Pair
+from vl3.toyworld.hearing import HEARD_FAMILIES, SOUND_FAMILIES
 from vl3.toyworld.phrases import (
     NUMBERS,
     article,
@@ -50,7 +51,9 @@ class QA:
 
 def ask(scene: Scene, rng: random.Random, family: str) -> QA | None:
     """A question of the family about the scene; None where the scene does not settle one."""
-    pair = FAMILIES[family](scene, rng)
+    if scene.kind == "audio" and family not in HEARD_FAMILIES:
+        return None
+    pair = (FAMILIES | SOUND_FAMILIES)[family](scene, rng)
     if pair is None:
         return None
     question, answer = pair

@@ -1,11 +1,16 @@
 """Scores a toy-world model on fresh scenes, family by family, with the blind score beside it.
 
     python -m vl3.toyworld.score --model assets/nano
+    python -m vl3.toyworld.score --model FOLDER --sound
 
 An answer counts when greedy decoding gives it letter by letter; beside that, boxes are scored by
 their overlap, times with a second to spare, and captions by the objects and motions they name.
 Blind means black frames with the true time stamps: what can be guessed from the question alone.
 Held-out pairs are colours on shapes on which training never drew them.
+
+Of a model that hears, --sound scores clips with sound, about what is heard and what is seen, as
+they are, muted (silence of the same length) and blind, beside what can be guessed
+(vl3.toyworld.chance); then sounds without picture, and digits of a voice that training never heard.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +30,12 @@ import torch
 from vl3.bundled import NANO_NAME
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
-from vl3.toyworld.draw import film
+from vl3.sound import Sound
+from vl3.toyworld import chance
+from vl3.toyworld.draw import Film, Medium, shoot
+from vl3.toyworld.hearing import HEARD_FAMILIES, SEEN_FAMILIES
 from vl3.toyworld.questions import QA, ask
+from vl3.toyworld.voices import HELD_OUT_SPEAKER
 from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, sample_scene
 from vl3.training.collate import attention_mask, collate
 from vl3.training.samples import build
@@ -36,6 +45,10 @@ from vl3.weights.hub import resolve
 
 IMAGES = Level(seconds=(0, 0), sprites=(1, 4))
 CLIPS = Level(seconds=(3, 10), sprites=(1, 3), shaky=0.2, noisy=0.05, rescaled=0.15)
+SOUNDING = Level(
+    seconds=(4, 10), sprites=(2, 3), shaky=0.2, noisy=0.05, rescaled=0.15, sound=1.0, hum=0.5
+)
+VOICES = 0.12  # of the sounds, where not only voices are asked about
 STILL_FAMILIES = (
     "colour",
     "shape",
@@ -53,32 +66,51 @@ STILL_DIGIT_FAMILIES = ("digit", "choice")
 CLIP_DIGIT_FAMILIES = ("digit", "digit_at", "choice")
 HELD_OUT_FAMILIES = ("colour", "shape", "exist", "order", "direction", "caption")
 FIRST_SEED = 1_000_000  # training draws its scenes from text seeds, which never meet these
+GUESSED = 500  # questions of which chance is counted
 BATCH = 16
 LONGEST_REPLY = 64
 
-Drawn = list[tuple[Clip, list[QA]]]
+Asked = tuple[Medium, list[QA]]
+Drawn = Sequence[Asked]
 
 
-def draw(level: Level, families: tuple[str, ...], count: int, seed: int) -> Drawn:
+def draw(level: Level, families: tuple[str, ...], count: int, seed: int) -> list[Asked]:
     """Fresh clips with at most one question a family, until each family has count questions."""
     missing = dict.fromkeys(families, count)
-    drawn: Drawn = []
+    drawn: list[Asked] = []
     rng = random.Random(FIRST_SEED + seed)
     while any(missing.values()) and len(drawn) < 40 * count:
         scene = sample_scene(rng, level)
         tried = [ask(scene, rng, family) for family, left in missing.items() if left]
         asked = [qa for qa in tried if qa is not None]
-        clip = film(scene, rng, level)
+        medium = shoot(scene, rng, level)
         if asked:
-            drawn.append((clip, asked))
+            drawn.append((medium, asked))
         for qa in asked:
             missing[qa.family] -= 1
     return drawn
 
 
-def blinded(clip: Clip) -> Clip:
-    """The clip with black frames."""
+def blinded(medium: Medium) -> Medium:
+    """The clip with black frames; its sound stays as it is."""
+    if isinstance(medium, Film):
+        return replace(medium, clip=_black(medium.clip))
+    return _black(medium) if isinstance(medium, Clip) else medium
+
+
+def _black(clip: Clip) -> Clip:
     return replace(clip, frames_TYX3=np.zeros_like(clip.frames_TYX3))
+
+
+def muted(medium: Medium) -> Medium:
+    """The sound as silence of the same length; the picture stays as it is."""
+    if isinstance(medium, Film):
+        return replace(medium, sound=_silent(medium.sound))
+    return _silent(medium) if isinstance(medium, Sound) else medium
+
+
+def _silent(sound: Sound) -> Sound:
+    return replace(sound, samples_S=np.zeros_like(sound.samples_S))
 
 
 def overlap(reply: str, truth: str) -> float:
@@ -113,11 +145,32 @@ def _named(caption: str) -> list[tuple[str, ...]]:
     return sorted(tuple(word for word in part.split() if word in known) for part in parts)
 
 
+def same_sounds(reply: str, truth: str) -> float:
+    """1 when two descriptions of sounds name the same ones in the same order, at whatever times."""
+    one, other = (re.sub(r" at \d+ seconds?", "", text) for text in (reply, truth))
+    return float(one == other)
+
+
+def word_errors(reply: str, truth: str) -> float:
+    """Digits that are wrong, missing or too many, for each digit that is said."""
+    said, meant = (re.findall(r"\d", text) for text in (reply, truth))
+    row = list(range(len(meant) + 1))  # edits from none of the reply to each beginning of the truth
+    for number, digit in enumerate(said, 1):
+        before, row[0] = row[0], number
+        for place, right in enumerate(meant, 1):
+            changed = before + (digit != right)
+            before, row[place] = row[place], min(changed, row[place] + 1, row[place - 1] + 1)
+    return row[-1] / len(meant)
+
+
 # Families of which an answer can be nearly right, the name of the measure, and how it is taken.
 MEASURES: dict[str, tuple[str, Callable[[str, str], float]]] = {
     "box": ("box, mean IoU", overlap),
     "when": ("when, within 1 s", within_a_second),
     "caption": ("caption, objects and motions", same_events),
+    "heard_when": ("heard_when, within 1 s", within_a_second),
+    "hearing": ("hearing, sounds", same_sounds),
+    "spoken": ("spoken, word error rate", word_errors),
 }
 
 
@@ -125,10 +178,15 @@ MEASURES: dict[str, tuple[str, Callable[[str, str], float]]] = {
 def score(model: VL3ForConditionalGeneration, processor: VL3Processor, drawn: Drawn) -> dict:
     """Mean score per family (share of answers right letter by letter) and per measure."""
     tally: dict[str, list[float]] = {}
-    by_length = sorted(drawn, key=lambda pair: len(pair[0]))
+    by_length = sorted(drawn, key=lambda pair: _steps(pair[0]))
     for name, value in (*exact(model, processor, by_length), *_near(model, processor, by_length)):
         tally.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in tally.items()}
+
+
+def _steps(medium: Medium) -> float:
+    """How long it is, in frames or seconds."""
+    return medium.duration_s if isinstance(medium, Sound) else len(medium)
 
 
 @torch.no_grad()
@@ -141,8 +199,8 @@ def exact(model, processor: VL3Processor, drawn: Drawn) -> Iterator[tuple[str, f
     pad_id, patch_values = processor.tokenizer.pad_token_id, 3 * processor.settings.patch**2
     for start in range(0, len(drawn), BATCH):
         records = [
-            scene_record(str(number), "scenes", clip, [[qa] for qa in qas])
-            for number, (clip, qas) in enumerate(drawn[start : start + BATCH])
+            scene_record(str(number), "scenes", medium, [[qa] for qa in qas])
+            for number, (medium, qas) in enumerate(drawn[start : start + BATCH])
         ]
         budget = processor.settings.budget_tokens
         part = collate(
@@ -158,7 +216,7 @@ def exact(model, processor: VL3Processor, drawn: Drawn) -> Iterator[tuple[str, f
 
 def _near(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, float]]:
     """Measure and value of each answer that is decoded and then compared."""
-    asked = [(clip, qa) for clip, qas in drawn for qa in qas if qa.family in MEASURES]
+    asked = [(medium, qa) for medium, qas in drawn for qa in qas if qa.family in MEASURES]
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
         for reply, (_, qa) in zip(replies(model, processor, part), part, strict=True):
@@ -166,9 +224,9 @@ def _near(model, processor: VL3Processor, drawn: Drawn) -> Iterable[tuple[str, f
             yield name, measure(reply, qa.answer)
 
 
-def replies(model, processor: VL3Processor, asked: list[tuple[Clip, QA]]) -> list[str]:
+def replies(model, processor: VL3Processor, asked: list[tuple[Medium, QA]]) -> list[str]:
     """What greedy decoding answers, through the processor, as one batch."""
-    records = (scene_record("", "", clip, [[qa]]) for clip, qa in asked)
+    records = (scene_record("", "", medium, [[qa]]) for medium, qa in asked)
     conversations = [record.conversations[0][:-1] for record in records]
     inputs = processor(messages=conversations, add_generation_prompt=True)
     ids = model.generate(**inputs, max_new_tokens=LONGEST_REPLY, do_sample=False)
@@ -187,19 +245,59 @@ def score_all(model, processor: VL3Processor, count: int, seed: int) -> dict[str
         drawn = draw(level, families, count, seed)
         drawn += draw(replace(level, digits=1.0), digit_families, count, seed + 1)
         results[name] = score(model, processor, drawn)
-        black = [(blinded(clip), qas) for clip, qas in drawn]
+        black = [(blinded(medium), qas) for medium, qas in drawn]
         results[f"{name}_blind"] = score(model, processor, black)
     drawn = draw(replace(CLIPS, pairs=HELD_OUT), HELD_OUT_FAMILIES, count, seed + 2)
     results["held_out"] = score(model, processor, drawn)
     return results
 
 
+def score_sound(model, processor: VL3Processor, count: int, seed: int) -> dict[str, dict]:
+    """Scores on clips with sound: as they are, muted, blind, what is heard alone, a new voice.
+
+    chance_muted and chance_blind: what the best guesses score
+    """
+    level = replace(SOUNDING, voices=VOICES)
+    spoken = replace(level, voices=1.0, sounds=(1, 3))
+    families = (*HEARD_FAMILIES, *SEEN_FAMILIES, *CLIP_FAMILIES)
+    drawn = draw(level, tuple(name for name in families if name != "spoken"), count, seed + 3)
+    drawn += draw(spoken, ("spoken",), count, seed + 4)
+    alone = draw(replace(level, alone=1.0), tuple(HEARD_FAMILIES), count, seed + 5)
+    new = draw(replace(spoken, speakers=(HELD_OUT_SPEAKER,)), ("spoken",), count, seed + 6)
+    return {
+        "sound": score(model, processor, drawn),
+        "sound_muted": score(model, processor, [(muted(medium), qas) for medium, qas in drawn]),
+        "chance_muted": {
+            name: chance.deaf(spoken if name == "spoken" else level, name, GUESSED, seed)
+            for name in (*HEARD_FAMILIES, "source", "match")
+        },
+        "sound_blind": score(model, processor, [(blinded(medium), qas) for medium, qas in drawn]),
+        "chance_blind": {
+            name: chance.blind(level, name, GUESSED, seed) for name in ("source", "match")
+        },
+        "sound_alone": score(model, processor, alone),
+        "new_voice": score(model, processor, new),
+    }
+
+
+HEADS = {
+    "clips_blind": "blind",
+    "images_blind": "blind",
+    "held_out": "held-out pairs",
+    "sound": "clips with sound",
+    "sound_muted": "muted",
+    "chance_muted": "guessed",
+    "sound_blind": "blind",
+    "chance_blind": "guessed",
+    "sound_alone": "sound alone",
+    "new_voice": "new voice",
+}
+
+
 def table(results: dict[str, dict[str, float]]) -> str:
     """The results as a Markdown table in percent."""
-    lines = [
-        "| family | clips | blind | images | blind | held-out pairs |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    heads = " | ".join(HEADS.get(name, name) for name in results)
+    lines = [f"| family | {heads} |", f"|---|{'---:|' * len(results)}"]
     names = dict.fromkeys(name for column in results.values() for name in column)
     for name in sorted(names, key=_rank):
         cells = [column.get(name) for column in results.values()]
@@ -210,7 +308,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def _rank(name: str) -> tuple[int, str]:
     """Families in their usual order, a measure right after its family."""
-    order = (*CLIP_FAMILIES, *CLIP_DIGIT_FAMILIES)
+    order = (*HEARD_FAMILIES, *SEEN_FAMILIES, *CLIP_FAMILIES, *CLIP_DIGIT_FAMILIES)
     return order.index(name.split(",")[0]), name
 
 
@@ -230,6 +328,9 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="decides the clips (default: %(default)s)"
     )
+    parser.add_argument(
+        "--sound", action="store_true", help="score clips with sound, of a model that hears"
+    )
     parser.add_argument("--json", type=Path, help="also write the shares to this file")
     options = parser.parse_args()
     folder = resolve(options.model)
@@ -237,7 +338,8 @@ def main() -> None:
         folder, dtype=torch.float32, attn_implementation="eager"
     )
     processor = VL3Processor.from_pretrained(folder)
-    results = score_all(model.eval(), processor, options.count, options.seed)
+    chosen = score_sound if options.sound else score_all
+    results = chosen(model.eval(), processor, options.count, options.seed)
     sys.stdout.write(table(results) + "\n")
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Trains nano's tokenizer: byte-level BPE on the toy world's own text, in Qwen2's format.
 
 Qwen2's rules for splitting text (digits stand alone) and Qwen2.5's added tokens in their order,
-then the three of VideoLLaMA 3. Every byte has an entry, so any text can be encoded.
+then the three of VideoLLaMA 3. Every byte has an entry, so any text can be encoded. A nano that is
+to hear gets words for what it hears.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Tokenizer
 
 from vl3.toyworld.questions import FAMILIES, ask
+from vl3.toyworld.sounds import KINDS, LOUDNESSES, PITCHES, VOICE
 from vl3.toyworld.world import Level, sample_scene
 
 # The split of Qwen2's tokenizer, with every digit on its own.
@@ -51,6 +53,19 @@ PLAIN = (
 )
 VISUAL = ("<image>", "<|stream_start|>", "<|stream_end|>")
 CONTEXT_TOKENS = 8192
+# What questions about sound say most often and the tokenizer of a silent world has in three to five
+# pieces. None is part of a word of that world, so its texts keep their tokens.
+SOUND_WORDS = (
+    *(f" {kind}" for kind in (*KINDS, VOICE, "sound", "hum")),
+    *(f" {how}" for how in (*PITCHES, *LOUDNESSES)),
+    *(" hear", " heard", " flash", " match", " make", " nothing", " says"),
+)
+
+
+def add_sound_words(tokenizer) -> int:
+    """Gives a tokenizer a token for each of SOUND_WORDS; how many rows its table grows by."""
+    words = [AddedToken(word, normalized=False, special=False) for word in SOUND_WORDS]
+    return tokenizer.add_tokens(words)
 
 
 def world_text(seed: int, scenes: int) -> Iterator[str]:

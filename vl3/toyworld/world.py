@@ -1,13 +1,17 @@
 """A toy world of coloured shapes that move, appear and disappear: scenes, and how they are sampled.
 
 A Scene is a handful of numbers; vl3.toyworld.draw makes frames of it, vl3.toyworld.questions asks
-about it. Nothing here knows a picture, a model or a tokenizer.
+about it, and vl3.toyworld.sounds says what is heard. Nothing here knows a picture, a model or a
+tokenizer.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+
+from vl3.toyworld.sounds import Track, with_sound
+from vl3.toyworld.voices import SEEN_SPEAKERS
 
 COLOURS = {
     "red": (214, 38, 38),
@@ -49,6 +53,7 @@ class Sprite:
     """One shape: what it is, when it is visible and how its centre moves (pixels per second).
 
     It is visible at the times start_s <= t < stop_s and at (x_px, y_px) when it appears.
+    flash_s: the second in which it flashes; None where it does not
     """
 
     shape: str
@@ -61,6 +66,7 @@ class Sprite:
     speed_px: float
     x_px: float
     y_px: float
+    flash_s: int | None = None
 
     @property
     def name(self) -> str:
@@ -72,6 +78,9 @@ class Sprite:
 
     def visible(self, time_s: float) -> bool:
         return self.start_s <= time_s < self.stop_s
+
+    def flashes(self, time_s: float) -> bool:
+        return self.flash_s is not None and self.flash_s <= time_s < self.flash_s + 1
 
     def centre(self, time_s: float) -> tuple[float, float]:
         """Column and row of the centre in pixels."""
@@ -120,7 +129,11 @@ class Digit:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A background, its sprites and perhaps one digit, for `seconds` seconds (0: a still image)."""
+    """A background, its sprites and perhaps one digit, for `seconds` seconds (0: a still image).
+
+    track: what is heard; None where it has no sound
+    seen: whether there is a picture; sound alone has none, and no sprites
+    """
 
     height_px: int
     width_px: int
@@ -130,10 +143,14 @@ class Scene:
     seed: int
     sprites: tuple[Sprite, ...]
     digit: Digit | None = None
+    track: Track | None = None
+    seen: bool = True
 
     @property
     def kind(self) -> str:
-        """Either "image", which has no times, or "video"."""
+        """ "image", which has no times, "video", or "audio" where nothing is seen."""
+        if not self.seen:
+            return "audio"
         return "image" if self.seconds == 0 else "video"
 
     @property
@@ -153,6 +170,11 @@ class Level:
     a lattice of patches, at most that far off it: shapes then look alike each time, which is where
     learning them begins; half a lattice step gives free places and sizes. pairs are the colours
     and shapes that occur.
+
+    sound is the share of clips that have it, alone the share of those that are heard without their
+    picture. sounds are the fewest and most in a clip, one a second at most; voices is the share of
+    sounds that are spoken digits, by one of the speakers, hum the share of clips with a hum behind
+    their sounds.
     """
 
     seconds: tuple[int, int]
@@ -165,6 +187,12 @@ class Level:
     rescaled: float = 0.0
     jitter_px: float | None = None
     pairs: tuple[tuple[str, str], ...] = SEEN
+    sound: float = 0.0
+    alone: float = 0.0
+    sounds: tuple[int, int] = (0, 3)
+    voices: float = 0.0
+    speakers: tuple[str, ...] = SEEN_SPEAKERS
+    hum: float = 0.0
 
 
 def sample_scene(rng: random.Random, level: Level) -> Scene:
@@ -180,9 +208,10 @@ def sample_scene(rng: random.Random, level: Level) -> Scene:
         if len(sprites) >= min(wanted, max(1, wanted - attempt // 4)):
             break
     grain = rng.choice((0, 0, 4, 10))
-    return Scene(
+    scene = Scene(
         height_px, width_px, seconds, (grey,) * 3, grain, rng.getrandbits(32), sprites, digit
     )
+    return with_sound(scene, rng, level) if level.sound else scene
 
 
 def _sample_sprites(

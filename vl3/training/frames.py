@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vl3.families.settings import ProcessorSettings
-from vl3.messages.media import MediaPart, content_digest
+from vl3.messages.media import MediaPart
+from vl3.messages.sources import content_digest
 from vl3.values import Clip, Grid
 
 TRIM_EVERY = 64  # writes between two looks at the size of the folder

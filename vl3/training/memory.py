@@ -17,13 +17,13 @@ from transformers import PreTrainedConfig
 
 from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
-from vl3.model import CHUNK_PATCHES
 from vl3.ops import CHUNK_TOKENS
 from vl3.sound_inputs import PIECES_AT_ONCE
 from vl3.training.activations import Kept, kept_of_pass
 from vl3.training.optim import rates_for
 from vl3.training.ranges import HEARING, SEEING
 from vl3.training.recipe import Adapter, Recipe
+from vl3.visual_inputs import CHUNK_PATCHES
 from vl3.weights.sizes import NF4_BYTES, Linear, parts, widths
 
 SMALL = 500_000_000  # parameters below which a CPU run computes attention weights openly

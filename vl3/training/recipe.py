@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vl3.arguments import choice, shown
-from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings
+from vl3.arguments import shown
+from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings, check_world
 
 
 @dataclass(kw_only=True)
@@ -98,6 +98,11 @@ class World:
     noisy: share of clips with noise
     rescaled: share of clips drawn large and made smaller
     sizes_px: height and width of the pictures, one of the pairs for each scene
+    sound: share of clips with sound; the others are silent
+    alone: share of those that are heard without their picture
+    sounds: fewest and most sounds in a clip with sound
+    voices: share of sounds that are spoken digits
+    hum: share of clips with sound that have a hum behind it
     """
 
     seconds: list[int] = field(default_factory=lambda: [0, 0])
@@ -111,6 +116,11 @@ class World:
     noisy: float = 0.0
     rescaled: float = 0.0
     sizes_px: list[list[int]] = field(default_factory=lambda: [[112, 112]])
+    sound: float = 0.0
+    alone: float = 0.0
+    sounds: list[int] = field(default_factory=lambda: [0, 3])
+    voices: float = 0.0
+    hum: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -146,6 +156,7 @@ class Media:
     max_frames: most frames taken from a video
     image_merge: patches of an image along each side that become one token
     video_merge: the same for the frames of a video
+    fit: how a picture becomes the square of a vision tower: its middle, out of shape or with bars
     prune: whether tokens that repeat the frame before are left out
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     sound: whether sounds and the tracks of videos are heard, by a model with an ear
@@ -159,6 +170,7 @@ class Media:
     max_frames: int | None = None
     image_merge: int | None = None
     video_merge: int | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None
     prune: bool | None = None
     visual_tokens: int = 10240
     sound: bool | None = None
@@ -243,11 +255,15 @@ class Nano:
         encoder
     spatial_images: images of the toy world per step on which the encoder goes on learning to see
     temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
+    sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
+    sounds: sounds of the toy world per step on which the ear learns to hear
     """
 
     encoder_steps: int = 0
     spatial_images: int = 0
     temporal_loss: bool = False
+    sound_words: bool = False
+    sounds: int = 0
 
 
 @dataclass(kw_only=True)
@@ -363,7 +379,7 @@ def check(recipe: Recipe) -> None:
         if source.world is not None:
             if source.samples is None:
                 raise ValueError(f"data set {source.name!r} has no end: give it samples")
-            _check_world(source.name, source.world, f"{prefix}.{source.name}.world")
+            check_world(source.name, source.world, f"{prefix}.{source.name}.world")
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
@@ -392,22 +408,6 @@ def _check_parts(recipe: Recipe) -> None:
         raise ValueError(
             f"batch.samples is a multiple of {whole}, the sum of batch.parts - got "
             f"{recipe.batch.samples}"
-        )
-
-
-def _check_world(name: str, world: World, prefix: str) -> None:
-    from vl3.toyworld.questions import FAMILIES
-
-    for setting, (low, high) in (("seconds", world.seconds), ("sprites", world.sprites)):
-        if low > high:
-            raise ValueError(
-                f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
-            )
-    for family in world.families:
-        choice(f"a family of data set {name!r}", family, FAMILIES)
-    if not any(world.families.values()):
-        raise ValueError(
-            f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
         )
 
 

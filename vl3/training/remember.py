@@ -17,6 +17,7 @@ from vl3.data.records import Record
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IGNORE
+from vl3.toyworld.hearing import SOUND_FAMILIES
 from vl3.toyworld.questions import FAMILIES
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.collate import attention_mask, collate
@@ -42,9 +43,29 @@ WORLDS = (
 )
 
 
-def scenes(seed: str, count: int) -> list[Record]:
-    """Pictures and clips, one after the other, with questions; never the same for two seeds."""
-    worlds = [Scenes("remembered", world, seed) for world in WORLDS]
+# What a model that hears is held to as well: clips with sound, and sounds alone.
+HEARD_WORLDS = (
+    World(
+        seconds=[3, 10],
+        sprites=[1, 3],
+        families=ASKED | dict.fromkeys(SOUND_FAMILIES, 2.0),
+        questions=QUESTIONS,
+        sound=1.0,
+        alone=0.3,
+        voices=0.1,
+        hum=0.5,
+        shaky=0.2,
+    ),
+)
+
+
+def scenes(seed: str, count: int, hears: bool = False) -> list[Record]:
+    """Pictures and clips, one after the other, with questions; never the same for two seeds.
+
+    hears: whether the model does, and clips with sound are among them
+    """
+    chosen = WORLDS + HEARD_WORLDS if hears else WORLDS
+    worlds = [Scenes("remembered", world, seed) for world in chosen]
     return [worlds[number % len(worlds)][number] for number in range(count)]
 
 
@@ -57,7 +78,9 @@ class Remember(AuxiliaryLoss):
         self.processor, self.count, self.seed = processor, count, seed
 
     def of_step(self, model, step: int) -> Iterator[Mapping[str, torch.Tensor]]:
-        for loss in losses(model, self.processor, scenes(f"{self.seed} {step}", self.count)):
+        hears = self.processor.settings.sound is not None
+        drawn = scenes(f"{self.seed} {step}", self.count, hears)
+        for loss in losses(model, self.processor, drawn):
             yield {self.name: loss}
 
 

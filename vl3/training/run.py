@@ -157,8 +157,8 @@ def first_sample(trainer: VL3Trainer) -> str:
     conversations = []
     for conversation in seen.conversations:
         text = "".join(
-            f"<image x {piece.count}>"
-            if piece.visual
+            f"<{'audio' if piece.heard else 'image'} x {piece.count}>"
+            if piece.visual or piece.heard
             else f"[[{piece.text}]]"
             if piece.learned
             else piece.text

@@ -138,7 +138,7 @@ def build(
     if max_tokens is not None and len(ids) > max_tokens:
         is_cut, kept = True, slice(max_tokens)
         if not (overlong == "truncate" and _may_end(prompts, labels, max_tokens)):
-            raise _too_long(record, len(ids), prepared.num_tokens, max_tokens, overlong)
+            raise _too_long(record, len(ids), prepared, max_tokens, overlong, planned.settings)
     texts: list[Any] = [torch.tensor(part[kept]) for part in (ids, labels, positions, branches)]
     heard = [sound for sound in prepared.heard if sound and sound.num_tokens]
     sound = sound_tensors(heard) if heard else {}
@@ -163,11 +163,20 @@ def _may_end(prompts: Sequence[Prompt], labels: Sequence[int], tokens: int) -> b
     return media <= tokens and any(label != IGNORE for label in labels[:tokens])
 
 
-def _too_long(record: Record, tokens: int, visual: int, most: int, overlong: str) -> BadSample:
-    knobs = "lower media.visual_tokens or raise batch.max_tokens"
+def _too_long(
+    record: Record,
+    tokens: int,
+    prepared: Prepared,
+    most: int,
+    overlong: str,
+    settings: ProcessorSettings,
+) -> BadSample:
+    lower = "lower media.max_frames" if settings.spread else "lower media.visual_tokens"
+    knobs = f"{lower} or raise batch.max_tokens"
     if overlong == "skip":
-        knobs = "lower media.visual_tokens, raise batch.max_tokens or set batch.overlong: truncate"
-    return BadSample("E130", f"{record.id}: {tokens} tokens ({visual} visual) > {most}; {knobs}.")
+        knobs = f"{lower}, raise batch.max_tokens or set batch.overlong: truncate"
+    told = f"{record.id}: {tokens} tokens ({prepared.num_tokens} visual) > {most}; {knobs}."
+    return BadSample("E130", told)
 
 
 def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Planned:
@@ -175,7 +184,10 @@ def _planned(record: Record, processor: VL3Processor, visual_tokens: int) -> Pla
     check_hearing(media, processor.settings)
     if any(len(find_media(each)) != len(media) for each in record.conversations[1:]):
         raise BadSample("E110", f"{record.id}: its conversations are not about the same media.")
-    return plan(media, replace(processor.settings, budget_tokens=visual_tokens))
+    settings = processor.settings
+    if not settings.spread:  # else the number of frames is fixed, and so are their tokens
+        settings = replace(settings, budget_tokens=visual_tokens)
+    return plan(media, settings)
 
 
 def thin(prompt: Prompt, processor: VL3Processor, rng: random.Random) -> None:

@@ -19,6 +19,7 @@ from vl3.processor import VL3Processor
 from vl3.settings import PruneSettings
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
+from vl3.training.nano.sound_loss import SoundLoss
 from vl3.training.nano.spatial_loss import SpatialLoss
 from vl3.training.nano.temporal_loss import TemporalLoss
 from vl3.training.ranges import MODULES
@@ -125,6 +126,8 @@ def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryL
         found.append(TemporalLoss(processor.tokenizer))
     if images := recipe.nano.spatial_images:
         found.append(SpatialLoss(processor.tokenizer, images, f"{recipe.seed} sight {recipe.name}"))
+    if sounds := recipe.nano.sounds:
+        found.append(SoundLoss(processor, sounds, f"{recipe.seed} hearing {recipe.name}"))
     if recipe.remember:
         found.append(Remember(processor, recipe.remember, f"{recipe.seed} remember"))
     return found
@@ -182,7 +185,8 @@ def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3
     if recipe.start.ear:
         if model.ear is not None:
             raise ValueError("start.ear: this model has an ear already; set it to null")
-        processor = add_ear(model, processor, load_ear(recipe.start.ear, recipe.seed))
+        add = init.add_nano_ear if recipe.nano.sound_words else add_ear
+        processor = add(model, processor, load_ear(recipe.start.ear, recipe.seed))
     for name in ("ear", "audio_connector"):
         if getattr(recipe.rates, name) and model.ear is None:
             raise ValueError(f"rates.{name}: this model has no ear; name one under start.ear")
@@ -201,6 +205,13 @@ def settings_for(recipe: Recipe, processor: VL3Processor):
         for name in ("fps", "max_frames", "image_merge", "video_merge")
         if (value := getattr(media, name)) is not None
     }
+    if media.fit is not None:
+        if processor.settings.square is None:
+            raise ValueError(
+                "media.fit is of models whose vision tower sees squares of one size, and this one "
+                "takes pictures of any size; leave it out"
+            )
+        chosen["square"] = replace(processor.settings.square, fit=media.fit)
     if media.prune is not None:
         own = processor.settings.prune or PruneSettings()
         chosen["prune"] = own if media.prune else None

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from vl3.data.quarantine import Bad
 from vl3.data.records import BadSample, Record
 from vl3.processor import VL3Processor
-from vl3.toyworld.draw import film
+from vl3.toyworld.draw import Medium, shoot
 from vl3.toyworld.questions import QA, ask_many
 from vl3.toyworld.world import Level, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
@@ -22,8 +22,9 @@ from vl3.training.frames import FrameCache
 from vl3.training.order import DataOrder, Part, PartedOrder, split
 from vl3.training.recipe import Recipe, Source, World
 from vl3.training.samples import Sample, Size, build, measure
-from vl3.values import Clip
 from vl3.video import VideoError
+
+MOST_TRIES = 2000  # scenes until one settles a question
 
 
 class Records(Protocol):
@@ -37,12 +38,13 @@ class Records(Protocol):
 class Scenes:
     """Endless questions about scenes of the toy world; the index decides everything.
 
-    The truth of a record is its scene.
+    The truth of a record is its scene, where there is something to be seen.
     """
 
     def __init__(self, name: str, world: World, seed: int | str) -> None:
         self.name, self.world, self.seed = name, world, seed
         (shortest, longest), (fewest, most) = world.seconds, world.sprites
+        least_heard, most_heard = world.sounds
         self.level = Level(
             seconds=(shortest, longest),
             sprites=(fewest, most),
@@ -52,46 +54,67 @@ class Scenes:
             shaky=world.shaky,
             noisy=world.noisy,
             rescaled=world.rescaled,
+            sound=world.sound,
+            alone=world.alone,
+            sounds=(least_heard, most_heard),
+            voices=world.voices,
+            hum=world.hum,
         )
 
     def __getitem__(self, index: int) -> Record:
         rng = random.Random(f"{self.seed} {self.name} {index}")
-        while True:
+        for _ in range(MOST_TRIES):
             scene = sample_scene(rng, self.level)
             qas = ask_many(scene, rng, self.world.families, self.world.questions)
             if qas:
                 break
-        clip = film(scene, rng, self.level)
+        else:
+            raise ValueError(
+                f"data set {self.name!r} asks what its scenes never settle "
+                f"({', '.join(self.world.families)}): change its world"
+            )
+        medium = shoot(scene, rng, self.level)
         asked: list[list[QA]] = []
         for qa in qas:
             if not asked or rng.random() >= self.world.follow:
                 asked.append([])
             asked[-1].append(qa)
-        return replace(scene_record(self.place(index), self.name, clip, asked), truth=scene)
+        record = scene_record(self.place(index), self.name, medium, asked)
+        return record if scene.kind == "audio" else replace(record, truth=scene)
 
     def place(self, index: int) -> str:
         """The name of a scene."""
         return f"{self.name}:{index}"
 
 
-def scene_record(name: str, dataset: str, clip: Clip, asked: Sequence[Sequence[QA]]) -> Record:
-    """A record of questions about a clip; those of one conversation follow one another."""
+def scene_record(name: str, dataset: str, medium: Medium, asked: Sequence[Sequence[QA]]) -> Record:
+    """A record of questions about a medium; those of one conversation follow one another.
+
+    The medium stands in the first message of each conversation: a part of type image or video, with
+    a Clip or a Film (a clip with its sound) under that name, or of type audio with a Sound.
+    """
     conversations = []
     for conversation in asked:
         messages: list[dict] = []
         for qa in conversation:
             messages.append({"role": "user", "content": [{"type": "text", "text": qa.question}]})
             messages.append({"role": "assistant", "content": qa.answer})
-        messages[0]["content"].insert(0, {"type": clip.kind, clip.kind: clip})
+        messages[0]["content"].insert(0, {"type": medium.kind, medium.kind: medium})
         conversations.append(messages)
     families = tuple(qa.family for conversation in asked for qa in conversation)
     return Record(id=name, dataset=dataset, conversations=tuple(conversations), families=families)
 
 
 def open_source(source: Source, seed: int | str) -> Records | Scenes:
-    """The data set, ready to be indexed."""
+    """The data set, ready to be indexed.
+
+    Raises: ValueError for a world whose scenes never settle one of its questions, and as
+    vl3.data.readers.open_records.
+    """
     if source.world is not None:
-        return Scenes(source.name, source.world, seed)
+        scenes = Scenes(source.name, source.world, seed)
+        scenes[0]  # says at once where no scene settles a question
+        return scenes
     from vl3.data.readers import open_records
 
     return open_records(

@@ -18,11 +18,12 @@ not why the answer was given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from vl3.values import Clip
+from vl3.values import Clip, SoundTokens
 from vl3.vision.token_map import TokenLayout
 from vl3.viz.pack import packed, sheet
 
@@ -32,10 +33,19 @@ MOST_BYTES = 2_000_000  # of maps in one answer to a "need"
 MEAN, LAYERED, JOINED = "mean", ("language", "vision"), ("rollout", "relevancy")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """A sound of the prompt. strip: its data of vl3.viz.sound; tokens: as of its SoundContext."""
+
+    strip: Mapping
+    tokens: SoundTokens
+
+
 def data(
     mean,
     clips: Sequence[Clip],
     *,
+    sounds: Sequence[Heard] | None = None,
     vision: tuple[int, int] | None = None,
     details: Sequence = (),
     token: int | None = None,
@@ -46,6 +56,7 @@ def data(
 
     mean: vl3.interpret.Attention, the mean over all layers and heads for all words of the answer
     clips: of the prompt in its order, at the size that the model saw (Studio.videos)
+    sounds: what was heard, in the order of the prompt; None shows how much of it was, and not where
     vision: numbers of layers and heads of the vision encoder; without it that is not offered
     details: further Attention, as `maps` takes it, to be had without asking (in a one-file page)
     token, medium, frame: what to begin with; without token the word that looked there most
@@ -62,6 +73,12 @@ def data(
         raise ValueError(
             f"{len(clips)} clips with frames of {sizes} for an answer that saw {len(lengths)} with "
             f"{list(cells.frame_sizes)}; pass the clip of every video that the reply saw"
+        )
+    heard = len(mean.sound_K) if sounds is None else sum(one.tokens.num_tokens for one in sounds)
+    if heard != len(mean.sound_K):
+        raise ValueError(
+            f"sounds of {heard} tokens for an answer that heard {len(mean.sound_K)}; pass every "
+            "sound that the reply heard"
         )
     layers, heads = mean.share_IHQ.shape[:2]
     share_tops, share_levels = quantised(mean.share_IHQ.reshape(layers * heads, count).T)
@@ -81,10 +98,33 @@ def data(
         "share": {"tops": packed(share_tops), "levels": packed(share_levels)},
         "mean": _packed_maps(mean, MEAN),
         "details": [maps(one) for one in details],
+        "split": packed(mean.split_IHQ3[0, 0].astype(np.float32)) if heard else None,
+        "sounds": _listened(mean, sounds or ()),
         "token": token,
         "medium": medium,
         "frame": frame,
     }
+
+
+def _listened(mean, sounds: Sequence[Heard]) -> list[dict]:
+    """Of each sound its strip, the times of its steps, and what every word gave to each of them."""
+    weight_QK, first, found = mean.sound_IHQK[0, 0], 0, []
+    for sound in sounds:
+        tokens, end = sound.tokens, first + sound.tokens.num_tokens
+        if not tokens.num_tokens:
+            continue
+        steps_QT = weight_QK[:, first:end].reshape(len(weight_QK), -1, tokens.bands).sum(axis=2)
+        tops, levels = quantised(steps_QT)
+        found.append(
+            {
+                "strip": dict(sound.strip),
+                "spans": packed(np.array(tokens.spans_s, np.float32)),
+                "tops": packed(tops),
+                "levels": packed(levels),
+            }
+        )
+        first = end
+    return found
 
 
 def _medium(clip: Clip, slots_TRC: np.ndarray) -> dict:

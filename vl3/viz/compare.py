@@ -120,13 +120,16 @@ def rows(first: Reply, second: Reply) -> list[dict]:
         "Prompt tokens": "prompt_tokens",
         "Answer tokens": "new_tokens",
     }
+    hears = any(ledger.sound_tokens for ledger in ledgers)
+    if hears:
+        counted["Tokens of sound"] = "sound_tokens"
     counts = [
         (name, "", [getattr(ledger, field) for ledger in ledgers])
         for name, field in counted.items()
     ]
     times = [
         (one["name"], "s", [one["time_s"], other["time_s"]])
-        for one, other in zip(*map(stages, ledgers), strict=True)
+        for one, other in zip(*(stages(ledger, hears) for ledger in ledgers), strict=True)
     ]
     total = ("Total", "s", [ledger.total_s for ledger in ledgers])
     memory = ("Peak memory", "bytes", [ledger.peak_memory_bytes for ledger in ledgers])

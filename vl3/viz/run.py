@@ -34,6 +34,7 @@ def data(
         "prompt_tokens": reply.ledger.prompt_tokens,
         "reused_tokens": reply.ledger.reused_tokens,
         "kept_tokens": reply.ledger.kept_tokens,
+        "sound_tokens": reply.ledger.sound_tokens,
         "reused_clips": reply.ledger.reused_clips,
         "seed": None if greedy else reply.settings.get("seed"),
         "stopped": reply.stopped,
@@ -46,14 +47,17 @@ def data(
     }
 
 
-def stages(ledger: Ledger) -> list[dict]:
+def stages(ledger: Ledger, hears: bool | None = None) -> list[dict]:
     """The parts of a reply in order, each with name and seconds; together they are the total.
 
+    hears: whether hearing is one of them; None where something was heard
     The rest is what lies between them: reading headers, resizing plans, writing the prompt.
     """
+    hears = ledger.sound_tokens > 0 if hears is None else hears
     timed = {
         "Reading frames": ledger.decode_s,
         "Encoding video": ledger.encode_s,
+        **({"Hearing sound": ledger.hear_s} if hears else {}),
         "Removing repeated patches": ledger.prune_s,
         "Reading the prompt": ledger.prefill_s,
         "Answering": ledger.total_s - ledger.first_token_s,

@@ -6,27 +6,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
-from vl3.values import Plan, VisualContext
+from vl3.values import Plan, SoundPlan, VisualContext
 from vl3.webapp import form, text_format
 from vl3.webapp.conversation import Attachment, reply_about
 from vl3.webapp.sessions import Session
 
 
-def planned(visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
-    """The attachment read as the page says (start, end, fps, max_frames, budget_tokens)."""
-    budget_tokens = form.value("budget_tokens", reading["budget_tokens"])
-    if item.kind == "image":
-        item = replace(item, budget_tokens=budget_tokens)
-    else:
+def planned(
+    visitor: Session, item: Attachment, reading: Mapping, heard: Mapping | None = None
+) -> Attachment:
+    """The attachment read as the page says (start, end, fps, max_frames, budget_tokens).
+
+    heard: whether its sound is, as Studio.plan takes it; nothing for a model without an ear
+    """
+    if item.kind != "image":
         start_s, end_s = form.moments(reading["start"], reading["end"])
+        item = replace(item, start_s=start_s, end_s=end_s)
+    if item.kind == "video":
         item = replace(
             item,
-            start_s=start_s,
-            end_s=end_s,
             fps=form.value("fps", reading["fps"]),
             max_frames=form.value("max_frames", reading["max_frames"]),
-            budget_tokens=budget_tokens,
         )
+    if item.kind != "audio":
+        tokens = form.value("budget_tokens", reading["budget_tokens"])
+        item = replace(item, budget_tokens=tokens)
     plan = visitor.studio.plan(
         item.path,
         fps=item.fps,
@@ -34,6 +38,7 @@ def planned(visitor: Session, item: Attachment, reading: Mapping) -> Attachment:
         start=item.start_s,
         end=item.end_s,
         budget_tokens=item.budget_tokens,
+        **(heard or {}),
     )
     return replace(item, plan=plan)
 
@@ -51,6 +56,8 @@ def line(
     rule: all settings of the pruner, None for off; room: tokens that fit beside the answer
     is_asked: whether pruning is chosen on the page, which this model may not do
     """
+    if isinstance(item.plan, SoundPlan):
+        return text_format.sound_budget(item.plan, room)
     known = visitor.studio.settings
     default = card["defaults"]["budget_tokens"]
     is_own = item.budget_tokens not in (None, default)

@@ -7,9 +7,9 @@ elements, images or links. Only the links to moments of the video are ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from vl3.webapp import box_links, text_format, timestamps
+from vl3.webapp import box_links, text_format, timestamps, without
 from vl3.webapp.conversation import Attachment, Turn
 
 # Breaks the syntax without being seen; taken out again by plain().
@@ -71,14 +71,14 @@ def _answer_text(turn: Turn, turns: Sequence[Turn]) -> str:
     key, duration_s = subject(turn, turns)
     # A blank line first: after an inline element Markdown would not see a list or a heading.
     text = timestamps.link(inert(turn.answer), key, duration_s)
-    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}{_told(turn)}"
+    return f"\n\n{text}{_boxes(turn, turns)}{_ending(turn)}{_without(turn, turns)}{_told(turn)}"
 
 
 def _boxes(turn: Turn, turns: Sequence[Turn]) -> str:
     """A link that shows the boxes of a finished answer."""
     if turn.status == "working":
         return ""
-    item = last_seen(turn, turns)
+    item = last_seen(turn, turns, ("video", "image"))
     if item is None:
         link = box_links.link(turn.answer, "")
     elif item.kind == "image":
@@ -114,6 +114,30 @@ def _ending(turn: Turn) -> str:
     return "\n\n" + "<br>".join(parts)
 
 
+def _without(turn: Turn, turns: Sequence[Turn]) -> str:
+    """Links that ask without sound or picture, and what was answered then, its changes marked."""
+    if not without.is_offered(turn) or turn not in turns:
+        return ""
+    known = dict(turn.without)
+    links = [
+        f"[{name}](#without={what}&turn={turns.index(turn)})"
+        for what, name in without.NAMES.items()
+        if what not in known
+    ]
+    blocks = [
+        f'<span class="without"><b>{name}</b> {_marked(words)}</span>'
+        for name, words in without.told(turn)
+    ]
+    return "".join(f"\n\n{part}" for part in (*blocks, " · ".join(links)) if part)
+
+
+def _marked(words: Sequence[tuple[bool, str]]) -> str:
+    if not words:
+        return "One moment."
+    text = "".join(_span("changed", text) if is_other else inert(text) for is_other, text in words)
+    return text if any(is_other for is_other, _ in words) else f"{text} (the same words)"
+
+
 def _stopped(turn: Turn) -> str:
     if turn.reply is None and turn.answer:  # its end was never told, as after a reload
         return "(stopped)"
@@ -128,15 +152,15 @@ def _told(turn: Turn) -> str:
 
 def subject(turn: Turn, turns: Sequence[Turn]) -> tuple[str, float | None]:
     """Key and length of the video whose times an answer names: the last one attached so far."""
-    item = last_seen(turn, turns, images=False)
+    item = last_seen(turn, turns, ("video", "audio"))
     return (item.key, item.duration_s) if item else ("", None)
 
 
-def last_seen(turn: Turn, turns: Sequence[Turn], images: bool = True) -> Attachment | None:
-    """The last video (or image) that was attached up to the turn."""
+def last_seen(turn: Turn, turns: Sequence[Turn], kinds: Collection[str]) -> Attachment | None:
+    """The last attachment of these kinds up to the turn."""
     so_far = [*turns[: turns.index(turn)], turn] if turn in turns else [turn]
     items = [item for earlier in so_far for item in earlier.attachments]
-    return next((item for item in reversed(items) if images or item.kind == "video"), None)
+    return next((item for item in reversed(items) if item.kind in kinds), None)
 
 
 def _span(kind: str, text: str) -> str:

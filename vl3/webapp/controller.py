@@ -18,7 +18,7 @@ from typing import Any, cast
 from vl3.arguments import number
 from vl3.inference.registry import Registry
 from vl3.settings import PruneSettings
-from vl3.webapp import budget, examples, film_strip, saved, text_format
+from vl3.webapp import budget, examples, saved, text_format
 from vl3.webapp.conversation import (
     Attachment,
     Turn,
@@ -114,22 +114,17 @@ class Controller:
     def choose_upload(self, visitor: Session, path: str) -> None:
         """Makes the uploaded file the current video of the visitor."""
         visitor.choice += 1
-        choice, item = visitor.choice, self.uploads.attach(path)
+        choice, item = visitor.choice, self._attach(path)
         if visitor.choice == choice:  # of two uploads the later one, whichever is read sooner
             visitor.current = item
         self.clean_up()
 
-    def make_film_strip(self, visitor: Session) -> None:
-        """Makes the pictures of the current video's film strip, unless there are none to make."""
-        item = visitor.current
-        if item is None or item.plan is None or item.plan.times_s is None:
-            return
-        if item.strip and item.strip.spans == film_strip.spans(item.plan.times_s):
-            return
-        strip = self.uploads.film_strip(item)
-        # Fields may have changed meanwhile; another file has pictures of its own.
-        if visitor.current and visitor.current.key == item.key:
-            visitor.current = replace(visitor.current, strip=strip)
+    def _attach(self, path: str) -> Attachment:
+        """The uploaded file. Raises: UserError for sound where the model hears nothing."""
+        item = self.uploads.attach(path)
+        if item.kind == "audio" and not self.card["hears"]:
+            raise UserError("Nothing to see", text_format.hears_nothing(item.name, self.card))
+        return item
 
     def clean_up(self) -> None:
         """Forgets sessions that ended long ago and removes unused files beyond the limit."""
@@ -177,7 +172,8 @@ class Controller:
         if visitor.current is None:
             return text_format.NO_BUDGET
         try:
-            visitor.current = budget.planned(visitor, visitor.current, reading)
+            heard = self.heard(settings)
+            visitor.current = budget.planned(visitor, visitor.current, reading, heard)
         except (UserError, ValueError, *self.refusals) as error:  # type: ignore[misc]  # it does not follow the star
             return text_format.Budget(str(error), "refused")
         room = self.room(settings["max_new_tokens"])
@@ -207,8 +203,9 @@ class Controller:
         check_question(question)
         self.line.check()
         whole = {**reading, "start": None, "end": None}
-        extra = [budget.planned(visitor, self.uploads.attach(path), whole) for path in files]
-        current = visitor.current and budget.planned(visitor, visitor.current, reading)
+        heard = self.heard(settings)
+        extra = [budget.planned(visitor, self._attach(path), whole, heard) for path in files]
+        current = visitor.current and budget.planned(visitor, visitor.current, reading, heard)
         seen = any(turn.attachments for turn in context(visitor.turns))
         if not (current or extra or seen):
             raise UserError("No video yet", "Upload a video, then ask about it.")
@@ -218,7 +215,8 @@ class Controller:
         visitor.begin([*visitor.turns, turn])
 
     def _check_room(self, turn: Turn, settings: Mapping) -> None:
-        tokens = sum(item.plan.num_tokens for item in turn.attachments if item.plan)
+        plans = [item.plan for item in turn.attachments if item.plan]
+        tokens = sum(plan.num_tokens + plan.sound_tokens for plan in plans)
         room = self.room(settings["max_new_tokens"])
         prunes = not self.card["unpruned"]
         if tokens > room and (settings["prune"] is None or not prunes):
@@ -330,7 +328,20 @@ class Controller:
     def _as_model(self, settings: Mapping) -> dict:
         """The settings, with pruning that is the model's own left to the model."""
         rule = self.rule(settings["prune"])
-        return {**settings, "prune": "model" if rule == self.prune else rule}
+        return {**self.arguments(settings), "prune": "model" if rule == self.prune else rule}
+
+    def arguments(self, settings: Mapping) -> dict:
+        """The settings as arguments of a studio's stream, pruning with all that decides it."""
+        chosen = {name: value for name, value in settings.items() if name != "sound"}
+        return {**chosen, "prune": self.rule(settings["prune"]), **self.heard(settings)}
+
+    def heard(self, settings: Mapping) -> dict:
+        """That nothing shall be heard, as an argument, where the page says so.
+
+        None for a model that hears nothing, nor where the page is not against it.
+        """
+        is_muted = self.card["hears"] and settings.get("sound") is False
+        return {"sound": False} if is_muted else {}
 
     def mark_failed(self, visitor: Session) -> None:
         """Marks a turn that nothing works on any more: the answer ended without saying how."""
@@ -398,10 +409,11 @@ class Controller:
         for name, value in video.items():
             if value is not None:  # in a message NaN would stand for nothing, as in a table
                 number(name, value, **cast(Any, {"above" if name == "fps" else "low": 0}))
-        item = self.uploads.attach(path)
+        item = self._attach(path)
         names = {"start": "start_s", "end": "end_s"}
         chosen = {names.get(key, key): value for key, value in video.items()}
-        item = replace(item, **chosen) if item.kind == "video" else item
+        if item.kind != "image":
+            item = replace(item, **chosen)  # a sound has no use for frames
         turn = Turn(question=question.strip(), attachments=(item,))
         with self.line.place() as place:
             deque(place.wait(left.is_set), maxlen=0)

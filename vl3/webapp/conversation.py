@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from vl3.values import Plan, Progress, Reply, VisualContext
+from vl3.values import Plan, Progress, Reply, SoundPlan, VisualContext
 from vl3.webapp import text_format
 from vl3.webapp.errors import UserError
 from vl3.webapp.film_strip import FilmStrip
@@ -21,9 +21,10 @@ MOST_LETTERS = 50_000  # of a question: more is no question, and fills the conte
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
-    """One video or image of a question, and how it is read. path is never shown.
+    """One video, image or sound of a question, and how it is read. path is never shown.
 
-    kind: "image" or "video"; zero_s, first_s: of a video as of vl3.video.Schedule
+    sound: the file with the data of its strip of sound
+    kind: "image", "video" or "audio"; zero_s, first_s: of a video as of vl3.video.Schedule
     """
 
     path: str
@@ -39,8 +40,9 @@ class Attachment:
     facts: tuple[str, ...] = field(default=(), compare=False)
     zero_s: float = field(default=0.0, compare=False)
     first_s: float = field(default=0.0, compare=False)
-    plan: Plan | None = field(default=None, compare=False)
+    plan: Plan | SoundPlan | None = field(default=None, compare=False)
     strip: FilmStrip | None = field(default=None, compare=False)
+    sound: str | None = field(default=None, compare=False)
 
     @property
     def caption(self) -> str:
@@ -53,12 +55,17 @@ class Attachment:
     @property
     def files(self) -> tuple[str, ...]:
         strip = self.strip.path if self.strip else None
-        return tuple(path for path in (self.path, self.poster, strip) if path)
+        paths = (self.path, self.poster, strip, self.sound)
+        return tuple(path for path in paths if path)
 
     def part(self) -> dict:
         """The attachment as a part of a message."""
         if self.kind == "image":
             return {"type": "image", "image": self.path}
+        if self.kind == "audio":
+            times_s = {"start": self.start_s, "end": self.end_s}
+            given = {key: time_s for key, time_s in times_s.items() if time_s is not None}
+            return {"type": "audio", "audio": self.path, **given}
         video = {
             "path": self.path,
             "fps": self.fps,
@@ -76,6 +83,7 @@ class Turn:
     status: "working", "done", "stopped" or "failed"
     card: of the model that answered; asked_s: where the player stood when it was asked
     told: what happened to the conversation after it, one sentence each
+    without: what was answered to the same without "sound" or "picture"; empty while it is not known
     """
 
     question: str
@@ -91,6 +99,7 @@ class Turn:
     card: Mapping | None = None
     asked_s: float | None = None
     told: tuple[str, ...] = ()
+    without: tuple[tuple[str, str], ...] = ()
 
     @property
     def was_answered(self) -> bool:

@@ -16,7 +16,7 @@ from vl3.webapp.errors import UserError
 READING = ("start", "end", "fps", "max_frames", "budget_tokens")
 DECODING = ("temperature", "top_p", "max_new_tokens", "repetition_penalty", "seed")
 PRUNER = ("prune", "threshold", "mode", "keep")
-ANSWER = (*DECODING, *PRUNER, "system")
+ANSWER = (*DECODING, *PRUNER, "system", "sound")
 FIELDS = (*READING, *ANSWER)
 LONGEST_TEXT = 20_000
 MODES, SIDES = get_args(PruneMode), get_args(PruneSide)
@@ -105,6 +105,7 @@ def answer(values: Sequence) -> tuple[dict, str]:
     given = {name: value(name, fields[name]) for name in DECODING}
     settings = {name: DEFAULTS[name] if given[name] is None else given[name] for name in DECODING}
     settings["prune"] = pruning([fields[name] for name in PRUNER])
+    settings["sound"] = fields["sound"] is not False  # as it is where there is no such field
     return settings, fields["system"] or ""
 
 
@@ -120,7 +121,7 @@ def defaults(card: Mapping, prune: Mapping | None) -> dict:
     """
     rule = prune or {"mode": PruneSettings().mode, "keep": PruneSettings().keep}
     pruning = {"prune": bool(prune), **{name: rule.get(name) for name in PRUNER[1:]}}
-    known = {**DEFAULTS, **pruning, "system": "", **card["defaults"]}
+    known = {**DEFAULTS, **pruning, "system": "", "sound": True, **card["defaults"]}
     return {name: known[name] for name in FIELDS[2:]}
 
 

@@ -11,7 +11,16 @@ from typing import Any, cast
 
 import gradio as gr
 
-from vl3.webapp import chat_rows, form, tabs, text_format, uploads, widget_values
+from vl3.webapp import (
+    chat_rows,
+    form,
+    strips,
+    tabs,
+    text_format,
+    uploads,
+    widget_values,
+    without,
+)
 from vl3.webapp.controller import Controller
 from vl3.webapp.errors import UserError, toast
 from vl3.webapp.layout import THEMES, Layout
@@ -89,7 +98,7 @@ class Handlers(Layout):
         return self.controller.budget(visitor, *form.split(values)).as_value()
 
     def on_strip(self, visitor: Session, event: dict) -> dict:
-        self.controller.make_film_strip(visitor)
+        strips.make(visitor, self.controller.uploads, self.controller.card["hears"])
         return widget_values.player(visitor)
 
     def on_upload(self, visitor: Session, event: dict, path: str, *values) -> tuple:
@@ -153,6 +162,10 @@ class Handlers(Layout):
 
     def on_answer(self, visitor: Session, event: dict, *values) -> Iterator[list[dict]]:
         for turns in self.controller.answer(visitor, *form.answer(values)):
+            yield chat_rows.rows(turns)
+
+    def on_without(self, visitor: Session, event: dict) -> Iterator[list[dict]]:
+        for turns in without.ask(self.controller, visitor, event):
             yield chat_rows.rows(turns)
 
     def on_ended(self, visitor: Session, event: dict) -> tuple:

@@ -24,6 +24,7 @@ import gradio as gr
 from gradio import route_utils, routes
 
 import vl3
+import vl3.audio
 import vl3.studio
 import vl3.video
 from vl3.bundled import CLIPS
@@ -154,7 +155,7 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
     load = partial(vl3.load, **fitting, offline=options.offline, features_gb=options.features_gb)
     estimate = partial(vl3.studio.estimate, **fitting)
     first = {"model": options.model, "quantize": options.quantize, "adapter": options.adapter}
-    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9))
+    media = Uploads(folder, vl3.video, int(options.keep_gb * 1e9), vl3.audio)
     try:
         fits = partial(fits_beside, **fitting)
         controller = Controller(load, media, refusals(), fits, give_back_memory, **first)
@@ -195,9 +196,17 @@ def _serve(options: Namespace, folder: Path, made: ExitStack) -> None:
         pass
     controller.close()
 
-    # What does not end by itself in time, a layer or a slow reader, ends with the process. The
-    # interpreter is not taken down first: torch aborts the process where a thread of an answer
-    # comes back to it.
+    _end(demo, made)
+
+
+def _end(demo: gr.Blocks, made: ExitStack) -> None:
+    """Ends the program with what was made for it.
+
+    What does not end by itself in time, a layer or a slow reader, ends with the process. The
+    interpreter is not taken down first: torch aborts the process where a thread of an answer comes
+    back to it.
+    """
+
     def end() -> None:
         made.close()
         sys.stdout.flush()

@@ -6,10 +6,11 @@ handlers.py says what they do, page.py which handler listens to which of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from dataclasses import asdict
 
 import gradio as gr
 
+from vl3.settings import PruneSettings
 from vl3.viz import pruning
 from vl3.webapp import form, tabs, text_format, widget_values
 from vl3.webapp.controller import Controller
@@ -17,6 +18,7 @@ from vl3.webapp.controller import Controller
 # By their endings those whose kind not every browser knows.
 MEDIA = ["video", "image", ".mkv", ".mts", ".m2ts", ".ts", ".avi", ".flv", ".wmv", ".ogv", ".mpg"]
 MEDIA += [".vob", ".mxf", ".heic", ".heif", ".avif"]
+MEDIA += ["audio", ".m4a", ".flac", ".ogg", ".oga", ".opus"]
 THEMES = ["System", "Light", "Dark"]
 
 
@@ -43,8 +45,8 @@ def widget(
 class Layout:
     """The components of the page, each under its name, and the demo that holds them.
 
-    reading, answer: the fields of vl3.webapp.form in its order; longest, pruning: those of answer
-    that change what a video costs; numbers: those that do not, but can be out of range
+    reading, answer: the fields of vl3.webapp.form in its order; longest, pruning, sound: those of
+    answer that change what a video costs; numbers: those that do not, but can be out of range
     panels: what the tabs of Inspect draw, by their names
     """
 
@@ -107,7 +109,7 @@ class Layout:
             file_count="multiple",
             max_plain_text_length=20_000,
         )
-        self.moment = widget("moment")
+        self.moment = widget("moment", events=("without",))
         widget("held")
         with gr.Row(elem_id="actions"):
             self.again = gr.Button("Try again", size="sm", elem_id="again")
@@ -154,7 +156,9 @@ class Layout:
 
     def _pruner(self, removes: bool) -> list:
         """Fields that say how the pruner decides: whether, threshold, mode, which of two stays."""
-        own = cast(dict, self.controller.rule({}))
+        own = asdict(PruneSettings()) | (
+            self.controller.prune or {}
+        )  # none where nothing is pruned
         prune = gr.Checkbox(removes, label="Remove repeated patches")
         threshold = gr.Number(own["threshold"], label="Threshold", step=0.1, min_width=80)
         modes, sides = (
@@ -195,6 +199,8 @@ class Layout:
                 form.DEFAULTS["repetition_penalty"], label="Repetition penalty", step=0.05
             )
             system = gr.Textbox(label="System prompt", lines=2, placeholder="the model's own")
+            # Shown by the header's word that the model hears.
+            sound = gr.Checkbox(True, label="Sound", elem_id="sound")
         self.faults = widget("faults")
         with gr.Group():
             gr.Markdown("### Pruning")
@@ -206,4 +212,5 @@ class Layout:
             gr.Markdown("### Links")
             self.revoke = gr.Button("Revoke links", size="sm", elem_id="revoke")
         self.longest, self.numbers = longest, [temperature, top_p, penalty, seed]
-        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system]
+        self.sound = sound
+        self.answer = [temperature, top_p, longest, penalty, seed, *self.pruning, system, sound]

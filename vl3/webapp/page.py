@@ -116,7 +116,7 @@ class Page(Handlers):
                 taken.failure(lambda: None, None, self.drop, **QUICK)
         followed = {"trigger_mode": "always_last", "queue": False}
         planned = [self.player, self.budget, self.faults]
-        for field in (*self.reading, self.longest, *self.pruning):
+        for field in (*self.reading, self.longest, *self.pruning, self.sound):
             self._on_video(field.change, self.on_plan, plan, planned, **followed)
         for field in self.numbers:
             self._on(field.change, self.on_plan, plan, planned, **followed)
@@ -138,6 +138,7 @@ class Page(Handlers):
                 plan = [*self.reading, *self.answer]
                 planned = [self.player, self.budget, self.faults]
                 self._on_video(ended, self.on_plan, plan, planned, queue=False)
+        self._on_turn(self.moment.without, self.on_without, None, self.chat)
         self._on(self.box.stop, self.on_stop, None, [self.chat, self.box], queue=False)
         undone = self._on(self.undo.click, self.on_undo, None, [self.chat, self.box])
         emptied = [self.chat, self.box, self.memory]

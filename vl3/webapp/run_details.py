@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import cast
 
+from vl3.audio.notes import described
 from vl3.settings import Decoding
 from vl3.units import format_bytes
 from vl3.values import Ledger, Reply
@@ -15,22 +16,29 @@ from vl3.webapp import text_format
 from vl3.webapp.conversation import Turn, context, messages
 
 # The arguments of Studio.reply that a person may have changed, as they are when left alone.
-DEFAULTS: dict[str, object] = {**asdict(Decoding()), "budget_tokens": None, "prune": None}
+MEDIA: dict[str, object] = {"budget_tokens": None, "prune": None, "sound": True}
+DEFAULTS: dict[str, object] = {**asdict(Decoding()), **MEDIA}
 
 
 def rows(turn: Turn) -> list[tuple[str, str]]:
     """What an answered turn was made of and by: the rows of its ledger below its model."""
     by = [("Model", text_format.model(turn.card))] if turn.card else []
-    return [*by, *ledger_rows(cast(Reply, turn.reply).ledger)]
+    reply = cast(Reply, turn.reply)
+    tracks = [seen.sound.track for seen in reply.seen if seen.sound and seen.sound.track]
+    stored = [("Sound", described(track)) for track in tracks]
+    return [*by, *stored, *ledger_rows(reply.ledger)]
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
     """Where tokens and time of a reply went, as pairs of name and value."""
     answer_s = max(ledger.total_s - ledger.first_token_s, 0.0)
+    heard = [("Tokens of sound", text_format.count(ledger.sound_tokens))]
+    heard = heard if ledger.sound_tokens else []
     return [
         ("Frames", text_format.count(ledger.frames)),
         ("Visual tokens before pruning", text_format.count(ledger.visual_tokens)),
         ("Visual tokens kept", _share(ledger.kept_tokens, ledger.visual_tokens)),
+        *heard,
         ("Prompt tokens", text_format.count(ledger.prompt_tokens)),
         ("Prompt tokens reused", text_format.count(ledger.reused_tokens)),
         ("New tokens", text_format.count(ledger.new_tokens)),
@@ -38,6 +46,7 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
         ("Clips reused", text_format.count(ledger.reused_clips)),
         ("Reading frames", f"{ledger.decode_s:.2f} s"),
         ("Encoding", f"{ledger.encode_s:.2f} s"),
+        *([("Hearing", f"{ledger.hear_s:.2f} s")] if ledger.sound_tokens else []),
         ("Until the first token", f"{ledger.first_token_s:.2f} s"),
         ("Answering after it", f"{answer_s:.2f} s · {ledger.tokens_per_s:.1f} tokens/s"),
         ("Total", f"{ledger.total_s:.2f} s"),
@@ -112,13 +121,14 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     so_far = [item for old in (*context(turns), turn) for item in old.attachments]
     media = turn.attachments if turn.fresh else so_far
     for item in media:
-        command += ["--video", item.name]
-    videos = [item for item in media if item.kind == "video"]
-    if videos:
-        last = videos[-1]
+        command += ["--audio" if item.kind == "audio" else "--video", item.name]
+    timed = [item for item in media if item.kind != "image"]
+    if timed:
+        last = timed[-1]
         command += _flags({"fps": last.fps, "max_frames": last.max_frames})
         command += _flags({"start": last.start_s, "end": last.end_s})
-    command += _flags({name: value for name, value in settings.items() if name != "prune"})
+    chosen = {name: value for name, value in settings.items() if name not in ("prune", "sound")}
+    command += _flags(chosen) + (["--no-sound"] if settings.get("sound") is False else [])
     command += _prune_flags(settings.get("prune", "model"))
     return shlex.join(command + _flags({"system": turn.system.strip() or None}))
 

@@ -47,6 +47,9 @@ def draw_tab(controller: Controller, visitor: Session, rule: dict | None) -> Ite
     name = visitor.tab
     if not name:
         return
+    if name in ("pruning", "positions") and visitor.current and visitor.current.kind == "audio":
+        yield {"note": text_format.NO_PICTURE}
+        return
     made_of = _made_of(visitor, name)
     if made_of is None:
         yield {"note": _LACKING[name]}
@@ -177,11 +180,19 @@ def _attention(controller: Controller, visitor: Session) -> tuple[dict, list]:
         _open(visitor, item)  # it may have been dropped in between
     mean = visitor.studio.attention(reply)
     videos = visitor.studio.videos(reply)
+    sounds = [
+        attention.Heard(strip=controller.uploads.sound_data(item), tokens=seen.sound.tokens)
+        for item, seen in zip(items, reply.seen)
+        if seen.sound and seen.sound.runs
+    ]
+    items = [item for item in items if item.kind != "audio"]
     clips = [replace(video.clip, source=item.name) for item, video in zip(items, videos)]
     model = visitor.studio.model
     sizes = (len(model.vision.blocks), model.config.vision_config.num_attention_heads)
     _drop_maps(visitor)
-    data = attention.data(mean, clips, vision=sizes, medium=_first_shown(visitor, items))
+    data = attention.data(
+        mean, clips, sounds=sounds, vision=sizes, medium=_first_shown(visitor, items)
+    )
     return data, [_shared(item, clip) for item, clip in zip(items, clips)]
 
 
@@ -311,9 +322,9 @@ def compare(
     question = question.strip() or (visitor.turns[-1].question if visitor.turns else "")
     if not question:
         raise UserError("Nothing to compare", "Write the question that both shall answer.")
-    item = budget.planned(visitor, visitor.current, reading)
+    item = budget.planned(visitor, visitor.current, reading, controller.heard(answers[0]))
     one, other = [
-        {**answer, "prune": controller.rule(answer["prune"])} | ({"load": model} if model else {})
+        controller.arguments(answer) | ({"load": model} if model else {})
         for answer, model in zip(answers, models, strict=True)
     ]
     stop = visitor.comparing = Event()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from vl3.units import format_bytes
-from vl3.values import Ledger, Plan, VisualContext
+from vl3.values import Ledger, Plan, SoundPlan, VisualContext
 
 NO_BREAK = "\u00a0"
 MINUS = "\u2212"
@@ -29,6 +29,7 @@ FULL = "The disk of the server is full. Try again later, or tell whoever runs it
 REVOKED = "Every link that was copied in this browser has stopped working."
 NO_LINKS = "No link was copied in this browser, or all were revoked."
 NO_VIDEO = "Upload a video, then look inside."
+NO_PICTURE = "This file is sound alone. Upload a video, then look inside."
 NO_ANSWER = "Ask a question about a video, then look into the answer."
 NO_RUNS = (
     "Choose what the two runs differ in, then run both. They get the question and the current "
@@ -145,8 +146,8 @@ def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Bud
 
     seen: what pruning leaves of it, where that is known
     """
-    if plan.num_tokens > limits.room:
-        why = over_limit(plan.num_tokens, limits.room, limits.prunes)
+    if plan.num_tokens + plan.sound_tokens > limits.room:
+        why = over_limit(plan.num_tokens + plan.sound_tokens, limits.room, limits.prunes)
         return Budget(why, "over", 1.0, notes=plan.notes)
     limit = limits.room if limits.budget is None else min(limits.room, limits.budget)
     above = plan.num_tokens > limit
@@ -159,9 +160,36 @@ def budget(plan: Plan, limits: Limits, seen: VisualContext | None = None) -> Bud
         text = f"{plural(plan.num_frames, 'frame')} of {size} · {tokens}"
         if every := spacing(plan):
             text += f" · {every}"
+    text += beside(plan.sound_tokens)
     notes = (_above(plan, limits), *plan.notes) if above else (*_capped(plan, limits), *plan.notes)
     filled = min(plan.num_tokens / limit, 1.0)
     return Budget(text, "above" if above else "fits", filled, after_pruning(seen), notes)
+
+
+def beside(sound_tokens: int) -> str:
+    """What sound adds to a line of costs; nothing where nothing is heard."""
+    return f" · {of_sound(sound_tokens)}" if sound_tokens else ""
+
+
+def of_sound(tokens: int) -> str:
+    """38 tokens of sound."""
+    return f"{plural(tokens, 'token')} of sound"
+
+
+def sound_budget(plan: SoundPlan, room: int) -> Budget:
+    """What a sound by itself will cost; room: what fits beside the longest answer."""
+    tokens, limit = plan.sound_tokens, count(room)
+    if tokens > room:
+        why = f"{of_sound(tokens)} exceed the limit {limit}. Shorten the sound."
+        return Budget(why, "over", 1.0, notes=plan.notes)
+    text = f"Sound of {seconds(plan.duration_s)} · {of_sound(tokens)}, of {limit} that fit"
+    return Budget(text, "fits", tokens / room, notes=plan.notes)
+
+
+def hears_nothing(name: str, card: Mapping) -> str:
+    """Why a file without a picture is not taken by a model without an ear."""
+    shown = str(card["name"]).rstrip("/").rpartition("/")[2]
+    return f"{name} is sound alone, and {shown} hears nothing; load a model with an ear."
 
 
 def _above(plan: Plan, limits: Limits) -> str:
@@ -234,9 +262,14 @@ def over_limit(tokens: int, limit_tokens: int, prunes: bool = True) -> str:
     )
 
 
-def attached(plan: Plan, start_s: float | None = None, end_s: float | None = None) -> str:
+def attached(
+    plan: Plan | SoundPlan, start_s: float | None = None, end_s: float | None = None
+) -> str:
     """What a question carried: 0:00–1:04 · 64 frames · 9 216 tokens."""
-    tokens = f"{count(plan.num_tokens)} tokens"
+    if isinstance(plan, SoundPlan):
+        start_s, end_s = plan.start_s, plan.start_s + plan.duration_s
+        return f"{clock(start_s)}–{clock(end_s)} · {of_sound(plan.sound_tokens)}"
+    tokens = f"{count(plan.num_tokens)} tokens{beside(plan.sound_tokens)}"
     if plan.times_s is None:
         return f"image · {tokens}"
     start_s = plan.times_s[0] if start_s is None else start_s
@@ -323,7 +356,7 @@ def media_facts(probe) -> list[str]:
     """The probe line: name, length, size, frame rate, codec, and what was set right."""
     facts = [probe.path.name]
     if probe.duration_s is not None:
-        facts.append(clock(probe.duration_s) if probe.duration_s >= 10 else _short(probe))
+        facts.append(seconds(probe.duration_s))
     facts.append(f"{probe.width_px} × {probe.height_px}")
     if probe.fps:
         facts.append(f"{probe.fps:.4g} fps")
@@ -333,5 +366,14 @@ def media_facts(probe) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _short(probe) -> str:
-    return f"{probe.duration_s:.1f} s"
+def sound_facts(probe) -> list[str]:
+    """The probe line of a file without a picture: name, length, codec, rate, channels."""
+    facts = [probe.path.name, seconds(probe.duration_s) if probe.duration_s else ""]
+    facts += [probe.codec, f"{probe.rate_hz / 1000:g} kHz"]
+    facts.append(probe.layout or plural(probe.channels, "channel"))
+    return [fact for fact in facts if fact]
+
+
+def seconds(time_s: float) -> str:
+    """A length as the probe line has it: 3.5 s, 0:12."""
+    return clock(time_s) if time_s >= 10 else f"{time_s:.1f} s"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vl3.webapp import text_format, timestamps
+from vl3.webapp import text_format, timestamps, without
 from vl3.webapp.conversation import Attachment, Turn
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -33,6 +33,7 @@ def markdown(turns: Sequence[Turn], card: Mapping) -> str:
             ]
             parts.append(f"*{' · '.join(filter(None, facts))}*")
             parts += [f"*{note}*" for note in turn.reply.notes]
+        parts += [f"*{without.NAMES[what]}: {text}*" for what, text in turn.without if text]
         parts += [f"*{sentence}*" for sentence in turn.told]
     return "\n\n".join(parts) + "\n"
 
@@ -58,6 +59,8 @@ def _turn(turn: Turn) -> dict:
     }
     if turn.problem:
         record["problem"] = turn.problem
+    if turn.without:
+        record["without"] = dict(turn.without)
     if turn.told:
         record["events"] = list(turn.told)
     if turn.card:
@@ -80,6 +83,8 @@ def _attachment(item: Attachment) -> dict:
             "times_s": item.plan.times_s,
             "notes": item.plan.notes,
         }
+        if item.plan.sound_tokens:
+            record["sound_tokens"] = item.plan.sound_tokens
     return record
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from vl3.values import Plan
+from vl3.viz import sound
 from vl3.webapp import film_strip, text_format
 from vl3.webapp.conversation import Attachment
 from vl3.webapp.errors import UserError
@@ -57,12 +59,30 @@ class Reader(Protocol):
     def encode(self) -> Callable[..., Any]: ...
 
 
-class Uploads:
-    """The folder of files and the package that reads them (vl3.video, handed in)."""
+class Listener(Protocol):
+    """What the page asks of vl3.audio, in the same way."""
 
-    def __init__(self, folder: Path, video: Reader, limit_bytes: int) -> None:
+    @property
+    def is_sound(self) -> Callable[..., bool]: ...
+    @property
+    def probe(self) -> Callable[..., Any]: ...
+    @property
+    def measure(self) -> Callable[..., Any]: ...
+    @property
+    def blocks(self) -> Callable[..., Any]: ...
+
+
+class Uploads:
+    """The folder of files and the packages that read them (vl3.video and vl3.audio, handed in).
+
+    audio: without it a file of sound is one that cannot be read
+    """
+
+    def __init__(
+        self, folder: Path, video: Reader, limit_bytes: int, audio: Listener | None = None
+    ) -> None:
         self.folder = folder
-        self._video = video
+        self._video, self._audio = video, audio
         self._limit_bytes = limit_bytes
 
     def attach(self, path: str) -> Attachment:
@@ -72,6 +92,8 @@ class Uploads:
         """
         if not self.contains(path):
             raise UserError("Cannot read this file", "The file is gone. Upload it again.")
+        if self._audio is not None and self._audio.is_sound(path):
+            return self._attach_sound(path, self._audio)
         probe = self._video.probe(path)
         item = Attachment(
             path=path,
@@ -85,6 +107,15 @@ class Uploads:
         known = self._video.schedule(path, max_frames=3)
         item = replace(item, zero_s=known.zero_s, first_s=known.first_s)
         return replace(item, poster=self._poster(item, known.times_s))
+
+    def _attach_sound(self, path: str, audio: Listener) -> Attachment:
+        return Attachment(
+            path=path,
+            name=Path(path).name,
+            key=key_of(path),
+            kind="audio",
+            facts=tuple(text_format.sound_facts(audio.probe(path))),
+        )
 
     def adopt(self, path: Path) -> Attachment:
         """The same for a file from elsewhere: its copy in the folder, under its content's hash."""
@@ -161,6 +192,32 @@ class Uploads:
         with whole(target) as unfinished:
             image.save(unfinished, "JPEG", quality=75)
         return film_strip.FilmStrip(path=str(target), times_s=times_s, spans=chosen)
+
+    def sound_strip(self, item: Attachment) -> str | None:
+        """The file with the data of a sound view of all that is heard, next to the file; made once.
+
+        None where there is nothing to hear.
+        """
+        target = Path(item.path).with_name(f"{item.key}.sound.json")
+        if target.is_file():
+            return str(target)
+        length = self._audio.measure(item.path) if self._audio is not None else None
+        if self._audio is None or length is None or not length.num_samples:
+            return None
+        data = sound.data(
+            self._audio.blocks(item.path),
+            length.num_samples,
+            start_s=length.start_s + length.first_frame_s,
+            end_s=item.duration_s,
+            source=item.name,
+        )
+        with whole(target) as unfinished:
+            unfinished.write_text(json.dumps(data, allow_nan=False), "utf-8")
+        return str(target)
+
+    def sound_data(self, item: Attachment) -> dict:
+        """The data of a sound view of a file that was heard."""
+        return json.loads(Path(cast(str, self.sound_strip(item))).read_text("utf-8"))
 
     def _poster(self, item: Attachment, times_s: Sequence[float]) -> str:
         """The path of a small JPEG of the middle one of the times, next to the file; made once."""

@@ -16,7 +16,7 @@ from vl3.webapp.uploads import file_url
 def header(card: Mapping, number: int) -> dict:
     """What is loaded, and what to know about it. number: how many models were loaded before."""
     facts, note = text_format.model_facts(card), text_format.model_note(card)
-    return {"facts": facts, "note": note, "number": number}
+    return {"facts": facts, "note": note, "number": number, "hears": card["hears"]}
 
 
 def player(visitor: Session) -> dict:
@@ -32,6 +32,7 @@ def player(visitor: Session) -> dict:
         "clock": {"zero_s": item.zero_s, "first_s": item.first_s},
         "badge": "Video already encoded, reused" if visitor.has_reused(item) else "",
         "strip": film_strip_value(visitor, item),
+        "sound": file_url(item.sound) if item.sound else "",
     }
 
 

@@ -21,11 +21,12 @@ from vl3.families import layouts
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML, IMAGE_TOKEN, STREAM_TOKENS, Template
-from vl3.families.videollama2 import TEMPLATES, settings_of, square_of
+from vl3.families.videollama2 import NUM_FRAMES, TEMPLATES, settings_of, square_of
 from vl3.hf.chat_template import chat_template
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor, load_tokenizer
 from vl3.settings import PruneSettings
+from vl3.vision.towers import is_tower
 from vl3.weights.language_check import check_language
 from vl3.weights.places import local
 from vl3.weights.towers import load_tower, read_tower
@@ -47,10 +48,10 @@ def assemble(
 ) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     """A model whose encoder and language model are loaded and whose connector is new.
 
-    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, or a whole VideoLLaMA3 whose
-    encoder is taken (the 7B starts from the trained 2B's). language: a folder with any causal
-    language model of transformers that attends to keys and values (Llama, Mistral, Mixtral, Qwen,
-    SmolLM ...).
+    vision: a folder with plain SigLIP, the stand-alone SigLIP-NaViT, CLIP, which stays a tower of
+    one size, or a whole model whose encoder is taken (the 7B starts from the trained 2B's).
+    language: a folder with any causal language model of transformers that attends to keys and
+    values (Llama, Mistral, Mixtral, Qwen, SmolLM ...).
     tower: whether the encoder, CLIP or SigLIP, keeps its one size, as in VideoLLaMA 2; frames are
     then padded to squares with the mean colour, 16 spread over a video, and words are in that
     family's own format where it has one for the language model.
@@ -114,6 +115,8 @@ def _settings(encoder: Any, connector: str, tower: bool) -> ProcessorSettings:
         found = settings_of(encoder, connector, TOWER_FRAMES)
         return replace(found, square=square_of(encoder, "pad"))
     prune = None if connector_class(connector).mixes else PruneSettings()
+    if is_tower(encoder):
+        return replace(settings_of(encoder, connector, NUM_FRAMES), prune=prune)
     return ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
 
 
@@ -213,9 +216,15 @@ def _tensors(folder: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name there, name here, tensor) of a checkpoint, one at a time."""
     names = layouts.tensor_names(folder)
     family = families.detect(folder, names)
-    for file in sorted(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
         with safe_open(file, "pt") as tensors:
             for there in tensors.keys():  # noqa: SIM118 - not a dict
                 here = family.here(there)
                 if here is not None:
                     yield there, here, tensors.get_tensor(there)
+    for file in [] if files else sorted(folder.glob("pytorch_model*.bin")):
+        for there, tensor in torch.load(file, weights_only=True, mmap=True).items():
+            here = family.here(there)
+            if here is not None:
+                yield there, here, tensor

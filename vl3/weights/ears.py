@@ -78,7 +78,7 @@ def read_ear(source: str) -> PreTrainedConfig:
         return BEATsConfig(finetuned_model=True)
     found = local_ear(source)
     if found is None and source in released.WHISPER:
-        sizes: dict[str, Any] = dict(released.WHISPER[source])
+        sizes: dict[str, Any] = {**released.WHISPER[source]}
         return WhisperEarConfig(**sizes)
     return released.read_config(found or resolve(source, offline=True))
 

@@ -114,7 +114,10 @@ def _named(model, family: Family) -> dict[str, torch.Tensor]:
         own.pop("lm_head.weight", None)
     saved = revert_weight_conversion(model.language, own)
     weights |= {inner + name: tensor for name, tensor in saved.items()}
-    return {family.there(name): _alone(tensor) for name, tensor in weights.items()}
+    named = {family.there(name): _alone(tensor) for name, tensor in weights.items()}
+    for there, name in family.copies(model.config).items():
+        named[there] = weights[name].clone()
+    return named
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:

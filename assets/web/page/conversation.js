@@ -17,7 +17,7 @@ export function caption() {
   let pictures = [];
   for (const row of document.querySelectorAll("#chat .user-row, #chat .bot-row")) {
     if (row.classList.contains("user-row")) {
-      pictures.push(...row.querySelectorAll(".image-container"));
+      pictures.push(...row.querySelectorAll(".image-container, .minimal-audio-player"));
       continue;
     }
     row.querySelectorAll(".attached").forEach((from, i) => {

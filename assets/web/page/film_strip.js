@@ -5,7 +5,7 @@
 import { find, make } from "../shared/dom.js";
 import { readTime } from "../shared/format.js";
 import { dialog } from "./dialog.js";
-import { AFTER_S, setTime, timeOf } from "./video_time.js";
+import { AFTER_S, playing, setTime, timeOf } from "./video_time.js";
 
 /**
  * @typedef {{first: number, time_s: number, label: string, share: number | null}} Cell
@@ -85,7 +85,7 @@ export function followFrame() {
 
 /** @param {boolean} isNew whether there are other frames now */
 function follow(isNew) {
-  const video = find("#player video");
+  const video = playing();
   const index = video ? nearest(shown.frames.times_s, timeOf(video)) : -1;
   if (index === frame.index && !isNew) return;
   frame.index = index;
@@ -117,7 +117,7 @@ function markFrame(index, { cells, labels, times_s, kept, tokens }) {
   const line = box?.querySelector("p");
   if (!line || index < 0) return;
   // Read out when somebody goes to a frame, not while the video plays.
-  line.setAttribute("aria-live", find("#player video").paused ? "polite" : "off");
+  line.setAttribute("aria-live", playing().paused ? "polite" : "off");
   const parts = [`Frame ${index + 1} of ${times_s.length}`, labels[index]];
   if (kept) parts.push(`${kept[index]} of ${tokens} tokens kept`);
   line.textContent = parts.join(" · ");
@@ -125,7 +125,7 @@ function markFrame(index, { cells, labels, times_s, kept, tokens }) {
 
 /** @param {number} time_s */
 export function goTo(time_s) {
-  setTime(find("#player video"), time_s + AFTER_S);
+  setTime(playing(), time_s + AFTER_S);
   followFrame();
 }
 
@@ -144,7 +144,7 @@ export function step(video, direction) {
 }
 
 export function askTime() {
-  if (!find("#player video")) return;
+  if (!playing()) return;
   const field = make("input", { "aria-label": "Time", placeholder: "0:12", autocomplete: "off" });
   const note = make("p", { role: "alert" });
   const go = (/** @type {Event} */ event) => {

@@ -8,9 +8,21 @@ import { dotted } from "./widget.js";
 
 const NEWS_MS = 5000; // how often an open tab asks whether another model answers now
 
+/**
+ * Shows what only a model with an ear needs; by a variable, since Gradio puts its own selectors before ours.
+ * @param {boolean} isHearing
+ */
+function hears(isHearing) {
+  const { style } = document.documentElement;
+  style.setProperty("--of-sound", isHearing ? "block" : "none");
+  style.setProperty("--drop-here", `"Drop a video${isHearing ? ", an image or a sound" : " or an image"} here, `
+    + 'or click to choose"');
+}
+
 /** @type {import("./widget.js").Widget} */
 export function header(root, value, trigger, server) {
   root.number = value.number;
+  hears(Boolean(value.hears));
   root.news ??= server && setInterval(async () => {
     if (document.visibilityState !== "visible" || root.asking || !root.isConnected) return;
     root.asking = true;

@@ -6,7 +6,7 @@ import { dialog } from "./dialog.js";
 import { askTime, step } from "./film_strip.js";
 import { goToTab, TABS } from "./inspect.js";
 import { flip } from "./theme.js";
-import { setTime, timeOf } from "./video_time.js";
+import { playing, setTime, timeOf } from "./video_time.js";
 
 /** @typedef {import("./video_time.js").Video} Video */
 
@@ -76,7 +76,7 @@ function isTyping(target) {
  * @returns {(() => unknown) | undefined} gives false where the key keeps its own meaning
  */
 function actionOf(key, target) {
-  const video = find("#player video"), tab = Number(key);
+  const video = playing(), tab = Number(key);
   if (Number.isInteger(tab) && tab >= 1 && tab <= Object.keys(TABS).length) return () => goToTab(tab);
   const onControl = target.closest?.("button, a, summary, video, input, [role=button]");
   /** @type {Record<string, () => unknown>} */

@@ -2,6 +2,7 @@
 // Links of an answer, and pictures of a question, that move the player: #boxes=... and #t=12&v=key.
 
 import { readBoxes, showBoxes } from "./boxes.js";
+import { askWithout } from "./moment.js";
 import { seek } from "./player.js";
 
 /** @param {MouseEvent} event */
@@ -20,6 +21,11 @@ export function clicked(event) {
 function actionOf(target) {
   const boxes = /** @type {HTMLAnchorElement | null} */ (target.closest?.('a[href^="#boxes="]'));
   if (boxes) return () => showBoxes(readBoxes(boxes));
+  const other = /** @type {HTMLAnchorElement | null} */ (target.closest?.('a[href^="#without="]'));
+  if (other) {
+    const of = new URLSearchParams(other.hash.slice(1));
+    return () => askWithout(of.get("without"), Number(of.get("turn")));
+  }
   const link = /** @type {HTMLAnchorElement | null} */ (target.closest?.('a[href*="#t="]'));
   if (link) {
     const to = new URLSearchParams(link.hash.slice(1));

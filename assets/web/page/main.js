@@ -11,7 +11,7 @@ import { header } from "./header.js";
 import { panel, tabs } from "./inspect.js";
 import { pressed } from "./keyboard.js";
 import { clicked } from "./links.js";
-import { moment, offerMoment } from "./moment.js";
+import { moment, momentWidget } from "./moment.js";
 import { followPlayer, player, seek } from "./player.js";
 import { saver } from "./share.js";
 import { forgetEmpty, keep, memory, remembered } from "./storage.js";
@@ -20,7 +20,7 @@ import { answered, held, holds, watchUploads } from "./uploads.js";
 
 /** @type {Record<string, import("./widget.js").Widget>} */
 const WIDGETS = {
-  header, player, budget, gallery, held, faults, tabs, saver, memory, moment: offerMoment,
+  header, player, budget, gallery, held, faults, tabs, saver, memory, moment: momentWidget,
   pruning: panel, positions: panel, attention: panel, compare: panel, run: panel,
 };
 

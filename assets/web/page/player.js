@@ -1,10 +1,11 @@
 // @ts-check
-// The player: a video or an image, its film strip, what it is; and links that move it.
+// The player: a video, an image or a sound, its film strip, what it is; and links that move it.
 
 import { find, make } from "../shared/dom.js";
 import { drawBoxes, showWantedBoxes } from "./boxes.js";
 import { filmStrip, followFrame } from "./film_strip.js";
 import { offerMoment } from "./moment.js";
+import { followSound, soundStrip } from "./sound_strip.js";
 import { chooseFile, comes } from "./uploads.js";
 import { keepClock, setTime, setTimeOnceLoaded } from "./video_time.js";
 import { dotted } from "./widget.js";
@@ -22,9 +23,10 @@ export function player(root, value, trigger) {
   if (root.dataset.url !== (value.url || "")) {
     root.dataset.url = value.url || "";
     root.dataset.key = value.key || "";
-    const below = ["strip", "probe"].map((name) => make("div", { class: name }));
+    const below = ["sound-strip", "strip", "probe"].map((name) => make("div", { class: name }));
     root.replaceChildren(...(value.url ? [screenOf(value), ...below] : []));
   }
+  soundStrip(root, value.sound);
   filmStrip(root, value.strip);
   const line = root.querySelector(".probe");
   if (!line) return;
@@ -42,8 +44,10 @@ function screenOf(value) {
     frame.append(make("img", { src: value.url, alt: fact || "Image" }));
     return frame;
   }
-  const video = make("video", { src: value.url, controls: "", playsinline: "", preload: "metadata",
-    "aria-label": fact || "Video" });
+  const isSound = value.kind === "audio";
+  const video = make(isSound ? "audio" : "video", { src: value.url, controls: "", preload: "metadata",
+    playsinline: isSound ? null : "", "aria-label": fact || "Video" });
+  if (isSound) frame.classList.add("sound");
   keepClock(/** @type {import("./video_time.js").Video} */ (video), value.key || "", value.clock);
   video.addEventListener("error", async () => {
     const line = make("p", { class: "unplayable" });
@@ -63,7 +67,7 @@ function screenOf(value) {
  */
 export function seek(time_s, key) {
   const root = find(".vl3-player");
-  const video = root?.querySelector("video");
+  const video = root?.querySelector("video, audio");
   if (video && (!key || root.dataset.key === key)) {
     setTime(video, time_s);
     video.scrollIntoView({ block: "nearest" });
@@ -78,6 +82,7 @@ export function followPlayer() {
     offerMoment();
     drawBoxes();
     followFrame();
+    followSound();
   };
   for (const name of ["play", "pause", "seeked", "timeupdate", "loadedmetadata"]) {
     document.addEventListener(name, moved, true);

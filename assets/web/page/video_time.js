@@ -1,7 +1,9 @@
 // @ts-check
 // The player's clock. Everything on the page counts from where the file starts; a browser may count by
 // the file's own clock, in which that is at zero_s: Chromium does, Firefox does not. Nothing but these
-// functions reads or sets what a video says of its time.
+// functions reads or sets what a video, or a sound without a picture, says of its time.
+
+import { find } from "../shared/dom.js";
 
 /**
  * @typedef {HTMLVideoElement & {zero_s: number, goal_s?: number | null, end_s?: number}} Video
@@ -38,6 +40,14 @@ export function keepClock(video, key, { zero_s, first_s }) {
   for (const name of ["play", "pointerdown"]) {
     video.addEventListener(name, () => { video.goal_s = null; });
   }
+}
+
+/**
+ * What plays: the video, or a sound without a picture; null for neither.
+ * @returns {any}
+ */
+export function playing() {
+  return find("#player :is(video, audio)");
 }
 
 /** @param {Video} video */

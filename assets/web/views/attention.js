@@ -53,6 +53,7 @@ export function attentionView(el, data, emit) {
       stop(view);
       document.removeEventListener("keydown", keys);
       view.drawing.end();
+      view.parts.heard?.destroy();
     },
   };
 }

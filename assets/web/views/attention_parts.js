@@ -3,6 +3,7 @@
 
 import { button, make } from "../shared/dom.js";
 import { matrixHeight, paintMatrix } from "./attention_canvas.js";
+import { listenedTo } from "./attention_sound.js";
 import { patchPlace, SOURCES } from "./attention_state.js";
 import { aloneWords, frameRows, tokenText, wordRows } from "./attention_text.js";
 import { picture } from "./canvas.js";
@@ -43,7 +44,7 @@ export function partsOf(state, act) {
     onfocus: () => act.preview(index), onblur: () => act.preview(null), onpointerenter: () => act.preview(index),
   }));
   return {
-    ...lines(), ...pictures(state, act), tokens,
+    ...lines(), ...pictures(state, act), tokens, heard: listenedTo(state.sounds, state.split),
     strip: make("div", { class: "answer", role: "group", "aria-label": "Tokens of the answer",
       onpointerleave: () => act.preview(null) }, ...grouped(state.words, tokens)),
     play: button("Play", act.play, { class: "play", title: "Step through the answer (arrow keys)" }),
@@ -145,7 +146,7 @@ export function rootOf(state, parts, act) {
     make("div", { class: "top" }, parts.readout), parts.spoken,
     make("p", { class: "words caption" }, "Attention shows where information was read, not why the answer was given."),
     make("div", { class: "row said" }, parts.play, parts.strip),
-    parts.tinted, parts.note,
+    parts.tinted, parts.note, parts.heard?.node,
     seesPictures ? make("div", { class: "halves" }, mainHalf(parts, act), sideHalf(state, parts)) : null,
     seesPictures ? parts.perFrame.node : null, parts.perWord.node);
 }

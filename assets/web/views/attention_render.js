@@ -31,6 +31,7 @@ export function refresh(view) {
   parts.readout.textContent = summary(state);
   parts.note.textContent = noteWords(state);
   markTokens(view);
+  parts.heard?.follow(shown.word);
   if (!media.length) return;
   const { frames, rows, cols, times_s, sheet } = media[medium];
   parts.canvas.style.setProperty("--ratio", ratioOf(sheet));
@@ -155,7 +156,9 @@ export function released({ state, parts }) {
   if (state.hover !== null) return;
   const { media, medium, slots, totals, sizes, token } = state, seesPictures = media.length > 0;
   const strong = seesPictures ? strongestWords(state) : "";
-  const said = [summary(state) + strong, state.patch ? parts.patchWords.textContent : "", parts.note.textContent];
+  const heard = parts.heard ? `Attention on ${parts.heard.words(token)}` : "";
+  const patch = state.patch ? parts.patchWords.textContent : "";
+  const said = [summary(state) + strong, heard, patch, parts.note.textContent];
   parts.spoken.textContent = said.filter(Boolean).join(". ");
   parts.perWord.fill();
   if (!seesPictures) return;

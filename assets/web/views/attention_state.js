@@ -2,6 +2,7 @@
 // What the attention view knows and has chosen, and what follows from that: which weights are shown.
 
 import { clamp, mapStore, meanOf, most, slotsOf, weightsOf } from "./attention_maps.js";
+import { unpack } from "./unpack.js";
 
 /**
  * @typedef {import("./attention_maps.js").Medium} Medium
@@ -11,7 +12,8 @@ import { clamp, mapStore, meanOf, most, slotsOf, weightsOf } from "./attention_m
  * @typedef {{tokens: number, slots: number, layers: number, heads: number, vision_layers: number,
  *   vision_heads: number}} Sizes
  * @typedef {{view: "attention", words: string[], media: Medium[], sizes: Sizes, share: PackedWeights, mean: PackedMaps,
- *   details: PackedMaps[], token: number | null, medium: number, frame: number}} AttentionData of vl3/viz/attention.py
+ *   details: PackedMaps[], token: number | null, medium: number, frame: number, split: string | null,
+ *   sounds: import("./attention_sound.js").Listened[]}} AttentionData of vl3/viz/attention.py
  * @typedef {object} Shown the weights that are looked at
  * @property {string} source that they are of: the chosen one, or "mean" while its maps are not there
  * @property {number} word
@@ -47,7 +49,8 @@ export function newState(data, canAsk) {
     || (canAsk && (name !== "vision" || sizes.vision_layers))));
   const medium = clamp(data.medium, media.length);
   const state = {
-    words, sizes, media, canAsk, details: data.details, store, offered,
+    words, sizes, media, canAsk, details: data.details, store, offered, sounds: data.sounds,
+    split: data.split ? unpack(data.split, Float32Array) : null, // on sound, picture and words, of every token
     mean: { ...weightsOf(data.mean), sinks: new Set(data.mean.sinks) },
     share: weightsOf({ ...data.share, first: 0, slots: sizes.layers * sizes.heads }),
     shares: /** @type {number[]} */ ([]), // of every token on all media, once it was asked for

@@ -119,7 +119,8 @@ export function aloneWords({ details, words }) {
 export function noteWords(state) {
   const { source, shown, token, words, patch, canAsk } = state, isVision = source === "vision";
   if (!state.media.length) {
-    return "This answer saw no picture, so there is nothing to paint: its words were written from text alone.";
+    const from = state.split ? "sound and text" : "text alone";
+    return `This answer saw no picture, so there is nothing to paint: its words were written from ${from}.`;
   }
   if (source === "mean" || shown.source === source || state.hover !== null) return "";
   if (isVision && !patch) {
@@ -199,9 +200,12 @@ export function frameRows({ media, slots, totals, shown }) {
 
 /** @param {State} state */
 export function wordRows(state) {
-  const { media, where, words } = state, read = readOfPatch(state);
-  const head = ["Number", "Word", ...(media.length ? [`On the ${where}`] : [])];
+  const { media, where, words, split } = state, read = readOfPatch(state);
+  const heard = (/** @type {number} */ index) => (split ? [split[3 * index], split[3 * index + 2]].map(percent) : []);
+  const head = ["Number", "Word", ...(media.length ? [`On the ${where}`] : []),
+    ...(split ? ["On sound", "On words"] : [])];
   const rows = words.map((word, index) => [index + 1, tokenText(word),
-    ...(media.length ? [percent(wordShare(state, index))] : []), ...(read ? [smallPercent(read.values[index])] : [])]);
+    ...(media.length ? [percent(wordShare(state, index))] : []), ...heard(index),
+    ...(read ? [smallPercent(read.values[index])] : [])]);
   return [[...head, ...(read ? ["On the chosen patch"] : [])], ...rows];
 }

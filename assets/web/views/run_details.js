@@ -13,7 +13,8 @@ import { table } from "./controls.js";
  *   time_s: number | null}} Piece
  *   of the prompt
  * @typedef {{view: "run", stages: Stage[], total_s: number, pieces: Piece[], prompt: string, prompt_tokens: number,
- *   kept_tokens: number, new_tokens: number, reused_tokens: number, reused_clips: number, first_token_s: number,
+ *   kept_tokens: number, sound_tokens: number, new_tokens: number, reused_tokens: number, reused_clips: number,
+ *   first_token_s: number,
  *   tokens_per_s: number | null, seed: number | null, stopped: boolean, truncated: boolean, notes: string[],
  *   rows: [string, string][], blocks: {title: string, text: string}[], frame?: number | null
  *   }} RunData of vl3/viz/run.py
@@ -33,7 +34,7 @@ export function runDetailsView(el, data, emit) {
     emit("frame", frame);
   });
   const chips = data.pieces.map((piece) => pieceOf(piece, goTo));
-  const visual = `${count(data.prompt_tokens)} tokens, ${count(data.kept_tokens)} of them visual`;
+  const visual = `${count(data.prompt_tokens)} tokens, ${count(data.kept_tokens)} of them visual${ofSound(data)}`;
   const reused = data.reused_tokens ? ` · ${count(data.reused_tokens)} kept from the answer before` : "";
   const all = table("Show as table", "Tokens and times", () =>
     [["", ""], ...data.stages.map(({ name, time_s }) => [name, duration(time_s)]), ...data.rows]);
@@ -97,6 +98,11 @@ function noteWords({ seed, reused_clips, stopped, truncated, notes }) {
   ].filter(Boolean);
 }
 
+/** @param {RunData} data */
+function ofSound({ sound_tokens }) {
+  return sound_tokens ? ` and ${count(sound_tokens)} of sound` : "";
+}
+
 /**
  * A piece of the prompt: its text, or the visual tokens of a frame, on a page that listens as a way to the frame.
  * @param {Piece} piece
@@ -104,6 +110,7 @@ function noteWords({ seed, reused_clips, stopped, truncated, notes }) {
  */
 function pieceOf({ kind, text, tokens, clip, frame, frames, time_s }, goTo) {
   if (kind === "special") return make("span", { class: "special" }, text);
+  if (kind === "sound") return make("span", { class: "chip sound" }, `${count(tokens)} of sound`);
   if (kind !== "slots") return text;
   const words = `${count(tokens)} visual ${tokens === 1 ? "token" : "tokens"}`;
   const which = frames > 1 ? `frames ${frame + 1} to ${frame + frames}` : `frame ${frame + 1}`;

@@ -10,20 +10,23 @@ import numpy as np
 import pytest
 import torch
 from clips import noise_clip, write_clip
+from language_models import plain_tokenizer, write_language
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig
-from videollama2_folders import RELEASES, SIDE, write_release
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
+from videollama2_folders import RELEASES, SIDE, TOWER, write_release
 
 import vl3
 from vl3 import video
 from vl3.config import VL3Config
+from vl3.data.checks import check_medium
 from vl3.families import detect, read_config, videollama2
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import Template
 from vl3.hf.chat_template import chat_template
-from vl3.inference.memory import need, visual_slots
+from vl3.inference.memory import need, usual_budget, visual_slots
+from vl3.messages.media import find_media
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import SlotIds, render
@@ -32,6 +35,7 @@ from vl3.values import Grid
 from vl3.video import Square
 from vl3.vision.towers import VisionTower
 from vl3.viz import attention as attention_view
+from vl3.weights.assemble import assemble
 from vl3.weights.export import export
 from vl3.weights.sizes import parts, sizes_of
 
@@ -142,7 +146,7 @@ def test_tensors_that_lack_or_are_unknown_are_listed(releases, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"mm_audio_tower": "audio_tower.bin"}, "hears as well.*sound is not read yet; take the"),
+        ({"mm_audio_tower": "audio_tower.bin"}, r"model\.audio_tower\.|audio_connector|ear\."),
         ({"vision_config": "gone"}, "has the vision tower /where/it.*whose sizes are not known"),
         ({"vision_config": {"model_type": "vit"}}, "is of a 'vit'; a tower is one of clip_vision"),
         ({"mm_vision_select_feature": "cls_patch"}, "only 'patch', which leaves the class token"),
@@ -378,7 +382,12 @@ def test_a_film_is_seen_in_the_middle_of_equal_pieces(padded, film):
     assert opened.clip.frames_TYX3.shape == (8, 56, 56, 3)
     assert opened.clip.times_s == plan.times_s
     assert padded.plan(film, max_frames=3).num_frames == 3
-    assert padded.plan(film, fps=30).num_frames == 8  # the rate says nothing here
+    fast = padded.plan(film, fps=30)
+    assert (fast.num_frames, fast.notes) == (
+        8,
+        ("8 frames, however long the video is: this model does not go by frames per second.",),
+    )
+    assert padded.plan(film, fps=1).notes == ()  # what the page has unless somebody changes it
     assert padded.plan(film, max_frames=20).num_frames == 20
     assert padded.plan(film, max_frames=200).num_frames == 32  # as far as the budget goes
     assert padded.plan(film, budget_tokens=4 * 16).num_frames == 4
@@ -417,19 +426,39 @@ def test_frames_that_were_read_are_taken_as_they_are_or_spread(padded):
     assert not black.frames_TYX3[3:].any()
 
 
-def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tmp_path):
+def test_a_folder_of_frames_is_a_film_of_three_a_second(padded, tiny_processor, tmp_path):
     clip = noise_clip(frames=12, size=(56, 56), still=False)
+    folder = tmp_path / "frames"
+    folder.mkdir()
     for number, frame in enumerate(clip.frames_TYX3):
-        Image.fromarray(frame).save(tmp_path / f"{number:03}.png")
-    (tmp_path / ".hidden").write_text("no picture")
-    opened = padded.open(tmp_path)
+        Image.fromarray(frame).save(folder / f"{number:03}.png")
+    (folder / "notes.txt").write_text("no picture")
+    opened = padded.open(folder)
     taken = [1, 2, 3, 5, 6, 8, 9, 10]
     assert opened.clip.times_s == pytest.approx([index / 3 for index in taken])
     assert np.array_equal(opened.clip.frames_TYX3, clip.frames_TYX3[taken])
+    assert padded.plan(folder).times_s == opened.clip.times_s
+    part = padded.open(folder, start=1, end=3, max_frames=2)
+    assert part.clip.times_s == pytest.approx((4 / 3, 7 / 3))
+    again = padded.reply(asks(("video", str(folder))), **SHORT)
+    assert again.ledger.reused_clips == 1
+    Image.fromarray(clip.frames_TYX3[0]).save(folder / "001.png")  # another picture of that name
+    assert padded.open(folder).key != opened.key
+    # models that go by time, and folders without pictures, as ever
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="the folder empty has no pictures"):
+    with pytest.raises(ValueError, match="empty is a folder, not a video"):
         padded.open(empty)
+    with pytest.raises(ValueError, match="frames is a folder, not a video"):
+        tiny_processor(asks(("video", str(folder))))
+
+
+def test_a_row_of_data_is_measured_without_a_rate(padded, film):
+    notes: list = []
+    (medium,) = find_media(asks(("video", {"path": str(film), "fps": 2})))
+    measured = check_medium(medium, padded.settings, notes)
+    assert measured.frames == 8
+    assert [note.code for note in notes] == ["W125"]  # that the rate is not used, and no W124
 
 
 def test_a_single_frame_is_refused_with_the_knob(unpadded, film):
@@ -585,6 +614,61 @@ def test_memory_counts_squares(padded, film):
     assert many - few == pytest.approx(kept[1] - kept[0], rel=0.15)
     with pytest.raises(ValueError, match=r"least is"):
         vl3.load(padded.card["path"], memory="1MB")
+    bounded = vl3.load(padded.card["path"], memory="1GB")
+    assert "up to 512 visual tokens" in bounded.card["note"]
+    assert bounded.plan(film).num_frames == 8
+
+
+def test_a_real_size_on_a_cpu_sees_eight_frames():
+    config = sizes_of("DAMO-NLP-SG/VideoLLaMA2-7B-16F")
+    assert usual_budget(config) == 32 * 576
+    assert usual_budget(config, {"max_frames": 8, "budget_tokens": 2048}) == 8 * 576
+    plan = vl3.studio.estimate(
+        "DAMO-NLP-SG/VideoLLaMA2-7B-16F", device="cpu", dtype="bfloat16", memory="30GB"
+    )
+    assert plan.budget_tokens == 8 * 576
+    assert plan.quantize is None
+
+
+# made of parts
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_tower_of_the_hub_and_a_language_model_are_assembled(tmp_path, film, pickled):
+    """CLIP with its other half, as it is published, some of it as .bin."""
+    vision = CLIPVisionConfig(**TOWER, image_size=14 * SIDE)
+    whole = CLIPModel(CLIPConfig(vision_config=vision.to_dict())).eval()
+    whole.save_pretrained(tmp_path / "clip")
+    if pickled:
+        tensors = load_file(tmp_path / "clip/model.safetensors")
+        torch.save(tensors, tmp_path / "clip/pytorch_model.bin")
+        (tmp_path / "clip/model.safetensors").unlink()
+    write_language(tmp_path / "llama", "llama", plain_tokenizer("words"))
+    model, processor = assemble(tmp_path / "clip", tmp_path / "llama", connector="stc_connector")
+    theirs = whole.vision_model.state_dict()
+    assert all(
+        torch.equal(theirs[key], own) for key, own in model.vision.tower.state_dict().items()
+    )
+    assert (processor.settings.spread, processor.settings.max_frames) == (True, 8)
+    export(model, processor, tmp_path / "own")
+    studio = vl3.load(tmp_path / "own")
+    reply = studio.reply(asks(("video", film)), **SHORT)
+    assert reply.ledger.visual_tokens == 45
+    # another prompt format than the released models: times stand before each step
+    assert "Time 0.1s:<image>,Time 0.5s:<image>" in reply.prompt
+
+
+def test_the_tower_of_a_whole_model_serves_another(releases, tmp_path, film):
+    write_language(tmp_path / "qwen", "qwen2", plain_tokenizer())
+    release = releases("2.1-7B-16F")
+    model, processor = assemble(release.folder, tmp_path / "qwen", connector="mlp2x_gelu")
+    own = model.vision.tower.state_dict()
+    assert all(torch.equal(own[key], one) for key, one in release.tower.state_dict().items())
+    assert (processor.settings.square.fit, processor.settings.prune) == ("stretch", PruneSettings())
+    inputs = processor(asks(("video", film)))
+    assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1]
+    picture = noise_clip(1, frames=1).frames_TYX3[0]
+    assert processor(asks(("image", picture)))["grid_thw"].tolist() == [[1, SIDE, SIDE]]
 
 
 # settings

@@ -10,7 +10,7 @@ from clips import write_animation, write_clip
 from PIL import Image
 
 import vl3
-from vl3.messages.media import BLOCK_BYTES, SAMPLED_BLOCKS, content_digest
+from vl3.messages.sources import BLOCK_BYTES, SAMPLED_BLOCKS, content_digest
 from vl3.values import Clip
 from vl3.video import VideoError
 

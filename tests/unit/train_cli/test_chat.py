@@ -2,13 +2,16 @@
 
 import argparse
 import io
+import re
 from importlib import import_module
 
 import pytest
 from clips import write_clip
+from sounds import tone, write_film, write_sound
 
 import vl3
 from train_cli.__main__ import main
+from vl3.sound import RATE_HZ
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,37 @@ def test_help_explains(capsys):
     out = capsys.readouterr().out
     assert "frames per second to look at" in out
     assert "/video FILE" in out
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sound(folder / "low.wav", tone(2, RATE_HZ, 300), RATE_HZ)
+    write_film(folder / "low.mp4", [(0.0, tone(2, RATE_HZ, 300))], RATE_HZ)
+    return folder
+
+
+def test_a_sound_and_a_film_are_heard_unless_told_not_to(hearing_folder, sounds, capsys):
+    named = ["--model", str(hearing_folder), "--details", "--max-new-tokens", "2"]
+    for medium, heard in (("--audio", "low.wav"), ("--video", "low.mp4")):
+        asked = ["chat", *named, medium, str(sounds / heard), "What?"]
+        assert main([*asked, "--end", "1"]) == 0
+        assert re.search(r"1[2-4] tokens of sound", capsys.readouterr().err)
+        assert main([*asked, "--no-sound"]) == 0
+        assert "tokens of sound" not in capsys.readouterr().err
+
+
+def test_a_conversation_takes_a_sound(hearing_folder, sounds, capsys, monkeypatch):
+    lines = [f"/audio {sounds / 'low.wav'}", "What?", "/help"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    named = ["--model", str(hearing_folder), "--details", "--max-new-tokens", "2"]
+    assert main(["chat", *named]) == 0
+    err = capsys.readouterr().err
+    assert "25 tokens of sound" in err
+    assert "commands: /video FILE, /audio FILE, /new, /quit" in err
+
+
+def test_a_model_without_an_ear_takes_no_sound(tiny_folder, sounds, capsys):
+    named = ["--model", str(tiny_folder), "--audio", str(sounds / "low.wav"), "What?"]
+    assert main(["chat", *named]) == 2
+    assert "sound is not read by this model" in capsys.readouterr().err

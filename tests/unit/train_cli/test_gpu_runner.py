@@ -15,7 +15,7 @@ from train_cli.bench.gpu.runner import Ended, run
 
 REPOSITORY = Path(__file__).parents[3]
 START_S = 60  # at most, of a process that imports torch on a busy core
-LATE_S = 30  # with the end of that start, of which the step before it leaves some
+LATE_S = 60  # with the end of that start, of which the step before it leaves some
 
 
 def is_alive(number: int) -> bool:
@@ -36,6 +36,7 @@ def gone(numbers: list[int]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # seven processes that import torch, and one that is waited for
 def test_a_step_that_fails_dies_or_hangs_ends_itself_alone(tmp_path, capsys):
     path = tmp_path / "f"
     kept = Record(path)
@@ -117,7 +118,8 @@ run([step("hanging"), step("quick")], 60, kept, "cpu", True, spawn=True)
 )
 def test_a_run_that_is_stopped_leaves_no_process_behind(sent, code, tmp_path):
     path = tmp_path / "f"
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    paths = f"{REPOSITORY}:{REPOSITORY / 'tests'}"
+    environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
     # A shell's background job ignores Ctrl-C, and a Python started there as well.
     start = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{CODE}"
     main = subprocess.Popen(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vl3.model import chunk_grids
 from vl3.values import Grid
 from vl3.vision import downsample, unique_frames
+from vl3.visual_inputs import chunk_grids
 
 GRIDS = (Grid(frames=6, rows=4, cols=2, merge=2), Grid(frames=3, rows=2, cols=2, merge=1))
 SHOWN = [0, 0, 1, 0, 0, 0]  # the picture of each frame of the first clip

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from vl3.config import VL3VisionConfig
-from vl3.model import chunk_grids
 from vl3.values import Grid
 from vl3.vision import VisionEncoder, downsample
+from vl3.visual_inputs import chunk_grids
 
 CONFIG = VL3VisionConfig(
     hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4

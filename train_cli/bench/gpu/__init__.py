@@ -16,7 +16,7 @@ from train_cli.exits import FAILED, OK, fail
 
 def command(chosen: argparse.Namespace) -> int:
     """bench with --gpu."""
-    from train_cli.bench.gpu import record
+    from train_cli.bench.gpu import page, record
     from train_cli.bench.gpu.steps import STEPS
 
     if chosen.clips or chosen.rounds is not None:
@@ -24,23 +24,26 @@ def command(chosen: argparse.Namespace) -> int:
     minutes = 8.0 if chosen.minutes is None else chosen.minutes
     if not (minutes > 0 and math.isfinite(minutes)):
         fail(f"--minutes is above 0 - got {minutes:g}")
-    names = chosen.only.split(",") if chosen.only else [step.name for step in STEPS]
     known = {step.name: step for step in STEPS}
+    given = [name.strip() for name in chosen.only.split(",")] if chosen.only else known
+    names = list(dict.fromkeys(given))
     for name in names:
         if name not in known:
             fail(f"no step {name!r}; choose {', '.join(known)}")
     if chosen.decide:
         _check_decidable(chosen)
+    if chosen.source is not None and (chosen.json or chosen.tiny or chosen.only):
+        fail("--from reads what was measured; leave --json, --tiny and --only to a run")
     try:
+        if chosen.markdown:
+            chosen.markdown.open("a").close()  # or it would be known when all is measured
         if chosen.source is not None:
             lines = [line for path in chosen.source for line in record.read(path)]
-            record.steps(lines)  # what cannot be put together is refused before anything is written
+            print(page.tables(record.steps(lines)))
             code = OK
         else:
             code, lines = _measured([known[name] for name in names], minutes, chosen)
         if chosen.markdown:
-            from train_cli.bench.gpu import page
-
             page.write(lines, chosen.markdown)
         if chosen.decide:
             _decide(lines)
@@ -63,6 +66,7 @@ def _measured(steps: list, minutes: float, chosen: argparse.Namespace) -> tuple[
     if chosen.tiny:  # before torch and Triton are imported, which read them once
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("TRITON_INTERPRET", "1")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from train_cli.bench.gpu.machine import described, refusal
 
     if not chosen.tiny and (why := refusal()):

@@ -17,7 +17,7 @@ from train_cli.bench import whole
 from train_cli.bench.gpu.encoder import random_model
 from train_cli.bench.gpu.record import Check, Memory, Row, Skip, Speed
 from train_cli.bench.gpu.steps import Place
-from train_cli.bench.gpu.timing import cap, once_s, peak_bytes, start_peak
+from train_cli.bench.gpu.timing import cap, once_s, peak_bytes, reserved, start_peak
 from train_cli.bench.measure import spread
 from vl3.config import videollama3_2b, videollama3_7b
 from vl3.families.settings import ProcessorSettings
@@ -90,12 +90,13 @@ def from_a_file(place: Place) -> Iterator[Row]:
         None,
         used.visual_tokens,
         place,
+        peak_bytes(place.device),
         None,
-        told,
+        told + reserved(place.device),
     )
 
 
-def _memory(work, studio, kind, tokens, place, cap_gb, said) -> Memory:
+def _memory(work, studio, kind, tokens, place, most_bytes, cap_gb, said) -> Memory:
     model = studio.model
     wanted = need(
         model.config,
@@ -107,7 +108,7 @@ def _memory(work, studio, kind, tokens, place, cap_gb, said) -> Memory:
     return Memory(
         work=work,
         estimate_bytes=wanted.total,
-        peak_bytes=peak_bytes(place.device),
+        peak_bytes=most_bytes,
         cap_gb=cap_gb,
         said=said,
     )
@@ -199,15 +200,20 @@ def _asked(
     card_gb: float | None = None,
 ) -> Memory:
     """Memory and speed of one question about noise, of which nothing is pruned."""
-    video, reply = whole.ask_noise(studio, frames, budget_tokens)
+    opened: list[int | None] = []
+    video, reply = whole.ask_noise(
+        studio, frames, budget_tokens, lambda: opened.append(peak_bytes(place.device))
+    )
+    most_bytes = max(filter(None, (*opened, peak_bytes(place.device))), default=None)
     used = reply.ledger
     notes = "".join(f"; {note}" for note in reply.notes)
     said = (
         f"{used.kept_tokens:,} tokens of {used.frames} frames, encoded in "
         f"{video.ledger.encode_s:.2f} s, first token after {used.first_token_s:.2f} s, "
-        f"{used.tokens_per_s:.1f} tokens a second{notes}"
+        f"{used.tokens_per_s:.1f} tokens a second{reserved(place.device)}{notes}"
     )
-    return _memory(name, studio, kind, video.grid.num_tokens, place, card_gb, said)
+    tokens = video.grid.num_tokens
+    return _memory(name, studio, kind, tokens, place, most_bytes, card_gb, said)
 
 
 def large(place: Place) -> Iterator[Row]:

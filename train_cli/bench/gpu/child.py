@@ -69,7 +69,7 @@ def warm_up() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    import_module("vl3.studio" if find_spec("av") else "vl3.model")
+    import_module("vl3.studio" if find_spec("av") else "vl3.ops")
 
 
 def _end_with_parent() -> None:

@@ -1,6 +1,6 @@
 """The released encoder with random weights on the device, beside transformers' own.
 
-Random models for the other steps are made here, too; PyAV is not needed for that.
+Random models for the other steps are made here, too.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def encoder_flops(config, grid: Grid) -> float:
     """Multiplications and additions of the encoder's products and of its attention in a frame."""
     width, inner = config.hidden_size, config.intermediate_size
     layer = 2 * (4 * width**2 + 2 * width * inner) + 4 * grid.patches_per_frame * width
-    return grid.num_patches * (config.num_hidden_layers * layer + 2 * config.patch_values * width)
+    embedding = 2 * 3 * config.patch_size**2 * width
+    return grid.num_patches * (config.num_hidden_layers * layer + embedding)
 
 
 def beside(

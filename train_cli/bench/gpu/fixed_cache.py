@@ -26,49 +26,61 @@ def fixed_decode(
 
     Raises: RuntimeError where something in a step cannot be captured.
     """
-    language, length = model.language, embeds_BLE.shape[1]
-    room = length + count + WARM_UPS
-    cache = StaticCache(config=model.config.text_config, max_cache_len=room)
-    for part in embeds_BLE.split(PREFILL_TOKENS[device], dim=1):
-        logits = language(
-            inputs_embeds=part, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits
-    first = logits[:, -1].argmax(-1, keepdim=True)
-    token = first.clone()
-    position = torch.full((1, 1), length, device=device)
-    seen = torch.zeros(1, 1, 1, room, dtype=torch.bool, device=device)
-
-    def rewind() -> None:
-        token.copy_(first)
-        position.fill_(length)
-        seen.fill_(False)
-        seen[..., :length] = True
-        for layer in cache.layers:
-            layer.cumulative_length.fill_(length)
-
-    def step() -> None:
-        seen.index_fill_(3, position[0], True)
-        found = language(
-            inputs_embeds=language.get_input_embeddings()(token),
-            attention_mask=seen,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-        token.copy_(found[:, -1].argmax(-1, keepdim=True))
-        position.add_(1)
-
-    rewind()
-    replay = _captured(step) if device == "cuda" else step
-    rewind()
-    ids = [int(first)]
+    answer = FixedAnswer(model, embeds_BLE, count + WARM_UPS, device)
+    replay = _captured(answer.step) if device == "cuda" else answer.step
+    answer.rewind()
+    ids = [int(answer.token)]
 
     def rest() -> None:
         for _ in range(count - 1):
             replay()
-            ids.append(int(token))  # waits, as whoever shows each word must
+            ids.append(int(answer.token))  # waits, as whoever shows each word must
 
     return ids, once_s(rest, device) / max(1, count - 1)
+
+
+class FixedAnswer:
+    """A prompt that was read, and the tensors of an answer to it.
+
+    token, position - [1, 1], the last token and the place where it belongs; seen - bool
+    [1, 1, 1, room], which places hold a token
+    """
+
+    def __init__(self, model, embeds_BLE: torch.Tensor, most_tokens: int, device: str) -> None:
+        self.language, self.length = model.language, embeds_BLE.shape[1]
+        room = self.length + most_tokens
+        self.cache = StaticCache(config=model.config.text_config, max_cache_len=room)
+        for part in embeds_BLE.split(PREFILL_TOKENS[device], dim=1):
+            logits = self.language(
+                inputs_embeds=part, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            ).logits
+        self.first = logits[:, -1].argmax(-1, keepdim=True)
+        self.token = self.first.clone()
+        self.position = torch.full((1, 1), self.length, device=device)
+        self.seen = torch.zeros(1, 1, 1, room, dtype=torch.bool, device=device)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """To the end of the prompt and the first token after it."""
+        self.token.copy_(self.first)
+        self.position.fill_(self.length)
+        self.seen.fill_(False)
+        self.seen[..., : self.length] = True
+        for layer in self.cache.layers:
+            layer.cumulative_length.fill_(self.length)
+
+    def step(self) -> None:
+        """The next token. Nothing here asks the device for a number, or a graph could not be."""
+        self.seen.index_fill_(3, self.position[0], True)
+        logits = self.language(
+            inputs_embeds=self.language.get_input_embeddings()(self.token),
+            attention_mask=self.seen,
+            position_ids=self.position,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        self.token.copy_(logits[:, -1].argmax(-1, keepdim=True))
+        self.position.add_(1)
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:

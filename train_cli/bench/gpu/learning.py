@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,16 +17,18 @@ from train_cli.bench.gpu.cards import checkpoint
 from train_cli.bench.gpu.record import Check, Memory, Row, Skip
 from train_cli.bench.gpu.smoke import NEW_TOKENS, asked, noise_clip
 from train_cli.bench.gpu.steps import Place
-from train_cli.bench.gpu.timing import once_s, peak_bytes, start_peak
+from train_cli.bench.gpu.timing import once_s, peak_bytes, reserved, start_peak
 from vl3.bundled import NANO
 from vl3.config import videollama3_2b
 from vl3.training import run as runs
+from vl3.training.collate import MicroBatch
 from vl3.training.memory import Shape
 from vl3.training.memory import memory as needs
-from vl3.training.plan import machine_for
+from vl3.training.plan import machine_for, make_plan
 from vl3.training.recipe import Adapter, Batch, Media, Rates, Recipe, Source, Start, World
 from vl3.training.setup import prepare
 from vl3.training.trainer import VL3Trainer
+from vl3.units import format_bytes
 
 STEPS, UNTIL = 5, 3  # of a run, and where it is interrupted
 MOST_APART = 2e-2  # of the first loss: a GPU adds up gradients in no fixed order, in bfloat16
@@ -103,7 +106,7 @@ def memory(place: Place) -> Iterator[Row]:
         if recipe.start.quantize and find_spec("bitsandbytes") is None:
             yield Skip(work=name, why="bitsandbytes is not installed")
             continue
-        if place.device == "cuda" and (why := _too_large(name, recipe)):
+        if place.device == "cuda" and (why := _too_large(recipe)):
             yield Skip(work=name, why=why)
             continue
         yield measured(name, recipe, place)
@@ -132,11 +135,8 @@ def recipes(model: str) -> dict[str, Recipe]:
     }
 
 
-def _too_large(name: str, recipe: Recipe) -> str:
+def _too_large(recipe: Recipe) -> str:
     """Why a card cannot hold it, by the plan of its largest pass; empty where it can."""
-    from vl3.training.plan import make_plan
-    from vl3.units import format_bytes
-
     config = videollama3_2b()
     plan = make_plan(recipe, config, machine_for(recipe, config, "cuda", True), [])
     free = torch.cuda.mem_get_info()[0]
@@ -145,49 +145,53 @@ def _too_large(name: str, recipe: Recipe) -> str:
     return f"{format_bytes(plan.peak_bytes)} are needed and {format_bytes(free)} are free"
 
 
+class NotedTrainer(VL3Trainer):
+    """The trainer, which notes the shapes of its passes."""
+
+    def __init__(self, *given) -> None:
+        self.shapes: list[Shape] = []
+        super().__init__(*given)
+
+    def _inputs(self, part: MicroBatch) -> dict[str, torch.Tensor]:
+        rows, length = part.inputs["input_ids"].shape
+        sizes_I3, merge_I = part.inputs["grid_thw"], part.inputs["merge_sizes"]
+        self.shapes.append(
+            Shape(
+                tokens=rows * length,
+                row=length,
+                visual=int((sizes_I3.prod(dim=1) // merge_I**2).sum()),
+                patches=len(part.inputs["pixel_values"]),
+                frame=int(sizes_I3[:, 1:].prod(dim=1).max()),
+                learned=part.learned,
+            )
+        )
+        return super()._inputs(part)
+
+
 def measured(name: str, recipe: Recipe, place: Place) -> Memory:
     """Steps of the real trainer, without a checkpoint at their end."""
     device = torch.device(place.device)
     if place.tiny:
         recipe = replace(recipe, data=[_toy(16, [2, 3])], batch=Batch(samples=2, tokens=2048))
-    start_peak(place.device)
+    start_peak(place.device)  # the model before is gone
     model, processor = prepare(recipe, device)
     out = place.folder / name.replace(" ", "_")
     out.mkdir(exist_ok=True)
-    trainer = VL3Trainer(model, processor, recipe, out, MEASURED_STEPS)
+    trainer = NotedTrainer(model, processor, recipe, out, MEASURED_STEPS)
     trainer.args.save_strategy = SaveStrategy.NO
-    shapes: list[Shape] = []
-    inputs_of = trainer._inputs
-
-    def noted(part):
-        rows, length = part.inputs["input_ids"].shape
-        patches = len(part.inputs["pixel_values"])
-        merged = sum(
-            int(grid.prod()) // int(merge) ** 2
-            for grid, merge in zip(part.inputs["grid_thw"], part.inputs["merge_sizes"])
-        )
-        frame = int(part.inputs["grid_thw"][:, 1:].prod(dim=1).max())
-        shapes.append(
-            Shape(
-                tokens=rows * length,
-                row=length,
-                visual=merged,
-                patches=patches,
-                frame=frame,
-                learned=part.learned,
-            )
-        )
-        return inputs_of(part)
-
-    trainer._inputs = noted
-    spent_s = once_s(trainer.train, place.device)
+    start_peak(place.device)  # loading took more than what stays of it
+    try:
+        spent_s = once_s(trainer.train, place.device)
+    finally:
+        gc.unfreeze()  # what the trainer froze for its workers, of which the model is a part
     machine = machine_for(recipe, model.config, place.device, model.dtype == torch.bfloat16)
-    tables = [needs(recipe, model.config, shape, machine) for shape in shapes]
+    tables = [needs(recipe, model.config, shape, machine) for shape in trainer.shapes]
+    shapes = trainer.shapes
     largest = max(shapes, key=lambda shape: shape.tokens)
     return Memory(
         work=f"2B, {name}",
         estimate_bytes=max(sum(table.values()) for table in tables),
         peak_bytes=peak_bytes(place.device),
         said=f"{len(shapes)} passes of up to {largest.tokens:,} tokens and {largest.patches:,} "
-        f"patches in {spent_s:.1f} s",
+        f"patches in {spent_s:.1f} s{reserved(place.device)}",
     )

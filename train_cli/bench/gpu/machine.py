@@ -21,6 +21,7 @@ PACKAGES = (
     "av",
     "jsonargparse",
 )
+PATIENCE_S = 10  # with nvidia-smi
 SOURCES = ("vl3", "train_cli", "kernels")
 
 
@@ -74,7 +75,7 @@ def sources() -> str:
         ]
         if not any(one.returncode for one in told):
             return told[0].stdout.strip() + ("+" if told[1].stdout.strip() else "")
-    return f"sources {_digest()}"
+    return f"digest {_digest()}"
 
 
 def _digest() -> str:
@@ -100,5 +101,8 @@ def _driver() -> str:
     if not program:
         return "unknown"
     ask = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    told = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=20)
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return "unknown"
     return told.stdout.strip().splitlines()[0] if told.stdout.strip() else "unknown"

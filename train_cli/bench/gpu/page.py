@@ -39,7 +39,7 @@ table of [kernels](../kernels/README.md).
 
 Needed are Linux, Python 3.11 or newer, torch 2.11 or newer with CUDA, triton, transformers 5.17 or
 newer, accelerate, psutil, PyYAML, xxhash, Pillow and safetensors. PyAV, bitsandbytes and peft may
-be missing: steps that need them say so and are skipped, which without PyAV is most of them. Neither
+be missing: steps that need them say so and are skipped, without PyAV all but the kernels. Neither
 Gradio nor jsonargparse is imported. On a machine that reaches no index, wheels are brought along:
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 -d wheels av bitsandbytes

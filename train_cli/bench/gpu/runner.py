@@ -31,7 +31,13 @@ class Child:
     """The process of a step that is still to be told which one; it imports meanwhile."""
 
     def __init__(self) -> None:
-        paths = os.pathsep.join(path for path in sys.path if path)
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        own = {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "CUDA_VISIBLE_DEVICES": cards.partition(",")[0],  # with several a trainer takes all
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",  # or it warns when a loader forks
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "train_cli.bench.gpu.child"],
             stdin=subprocess.PIPE,
@@ -39,7 +45,7 @@ class Child:
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for us, and its children can be ended with it
-            env=os.environ | {"PYTHONPATH": paths},
+            env=os.environ | own,
         )
 
     def do(self, step: Step, place: Place, limit_s: float) -> Generator[dict]:
@@ -153,7 +159,8 @@ def _noted(step: Step, lines: Generator[dict], record: Record) -> Ended:
                 s = round(time.monotonic() - started, 1)
                 record.add(step=step.name, **values, s=s)
                 how = values["ended"]
-                print(f"{step.name}: {how} after {s:.0f} s {values['why']}".rstrip(), flush=True)
+                why = f": {values['why']}" if values["why"] else ""
+                print(f"{step.name}: {how} after {s:.0f} s{why}", flush=True)
         except (KeyboardInterrupt, SystemExit):
             s = round(time.monotonic() - started, 1)
             record.add(step=step.name, ended=LATE, why="stopped from outside", s=s)
@@ -183,8 +190,9 @@ def _terminated() -> Iterator[None]:
 
 
 def _roomy() -> str | None:
-    """Where large files are written in no time: in memory where there is enough, else as usual."""
-    if not SHARED_MEMORY.is_dir():
+    """Where large files are written in no time: in memory where there is enough and TMPDIR names
+    no other place, else as usual."""
+    if "TMPDIR" in os.environ or not SHARED_MEMORY.is_dir():
         return None
     room = os.statvfs(SHARED_MEMORY)
     return str(SHARED_MEMORY) if room.f_bavail * room.f_frsize > ROOM_BYTES else None

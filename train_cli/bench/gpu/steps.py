@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-STUDIO = ("av",)  # vl3.studio and vl3.training read media, so they import PyAV
+MODEL = ("av",)  # all that knows a model reads media as well, and so imports PyAV
 PACKAGES = {"av": "PyAV (pip install av)"}  # where they go by another name
 
 
@@ -75,7 +75,7 @@ STEPS = (
         function=f"{HERE}.smoke:answers",
         about_s=20,
         limit_s=75,
-        needs=STUDIO,
+        needs=MODEL,
     ),
     _kernel("difffp", 6),
     _kernel("rope2d", 6),
@@ -88,6 +88,7 @@ STEPS = (
         function=f"{HERE}.encoder:encoder",
         about_s=8,
         limit_s=40,
+        needs=MODEL,
     ),
     Step(
         name="quantized",
@@ -95,7 +96,7 @@ STEPS = (
         function=f"{HERE}.smoke:quantized",
         about_s=8,
         limit_s=45,
-        needs=(*STUDIO, "bitsandbytes"),
+        needs=(*MODEL, "bitsandbytes"),
     ),
     Step(
         name="language",
@@ -103,7 +104,7 @@ STEPS = (
         function=f"{HERE}.language:language",
         about_s=25,
         limit_s=80,
-        needs=STUDIO,
+        needs=MODEL,
     ),
     Step(
         name="file",
@@ -111,7 +112,7 @@ STEPS = (
         function=f"{HERE}.cards:from_a_file",
         about_s=25,
         limit_s=75,
-        needs=STUDIO,
+        needs=MODEL,
     ),
     Step(
         name="cards",
@@ -119,7 +120,7 @@ STEPS = (
         function=f"{HERE}.cards:under_caps",
         about_s=35,
         limit_s=90,
-        needs=(*STUDIO, "bitsandbytes"),
+        needs=(*MODEL, "bitsandbytes"),
     ),
     Step(
         name="learning",
@@ -127,7 +128,7 @@ STEPS = (
         function=f"{HERE}.learning:adapters",
         about_s=25,
         limit_s=60,
-        needs=(*STUDIO, "peft", "accelerate"),
+        needs=(*MODEL, "peft", "accelerate"),
     ),
     Step(
         name="short",
@@ -135,7 +136,7 @@ STEPS = (
         function=f"{HERE}.smoke:short",
         about_s=5,
         limit_s=30,
-        needs=STUDIO,
+        needs=MODEL,
         gpu_only="memory cannot be made short for one process without harm to others",
     ),
     Step(
@@ -144,6 +145,7 @@ STEPS = (
         function=f"{HERE}.smoke:stream",
         about_s=5,
         limit_s=30,
+        needs=MODEL,
     ),
     Step(
         name="training",
@@ -151,7 +153,7 @@ STEPS = (
         function=f"{HERE}.learning:memory",
         about_s=60,
         limit_s=120,
-        needs=(*STUDIO, "peft", "accelerate"),
+        needs=(*MODEL, "peft", "accelerate"),
     ),
     Step(
         name="7b",
@@ -159,7 +161,7 @@ STEPS = (
         function=f"{HERE}.cards:large",
         about_s=35,
         limit_s=90,
-        needs=STUDIO,
+        needs=MODEL,
     ),
     Step(
         name="compiled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def ceilings(device: str, tiny: bool = False) -> Ceilings:
 
 
 def start_peak(device: str) -> None:
-    """Forgets what was held at most; memory that nothing refers to goes back to the device."""
+    """Forgets what was held at most; memory that nothing refers to goes back to the device, models
+    that only their own trainers and caches refer to as well."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -91,6 +94,11 @@ def start_peak(device: str) -> None:
 def peak_bytes(device: str) -> int | None:
     """The most that tensors held at once since start_peak; None on a CPU."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else None
+
+
+def reserved(device: str) -> str:
+    """What torch took of the card for that, which a cap is a bound of, as the end of a sentence."""
+    return f", {torch.cuda.max_memory_reserved() / 1e9:.2f} GB reserved" if device == "cuda" else ""
 
 
 def cap(device: str, size_bytes: float | None) -> None:

@@ -16,15 +16,23 @@ from typing import Any, cast
 
 import torch
 
+from vl3.audio.ear import Ear
 from vl3.config import nano
 from vl3.families.settings import ProcessorSettings
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor
 from vl3.prompt import IMAGE_TOKEN
-from vl3.toyworld.tokenizer import CONTEXT_TOKENS, train_tokenizer, world_text
+from vl3.toyworld.tokenizer import (
+    CONTEXT_TOKENS,
+    SOUND_WORDS,
+    add_sound_words,
+    train_tokenizer,
+    world_text,
+)
 from vl3.training import optim
 from vl3.training.nano import spatial_loss
 from vl3.training.recipe import Optim, Rates
+from vl3.weights.ears import add_ear
 
 log = logging.getLogger("vl3.training.nano.init")
 
@@ -60,6 +68,25 @@ def untrained(seed: int) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor
+
+
+def add_nano_ear(
+    model: VL3ForConditionalGeneration, processor: VL3Processor, ear: Ear
+) -> VL3Processor:
+    """As vl3.weights.ears.add_ear, with a token for each word about sound.
+
+    Its row is the mean of those of the pieces that stood for the word before.
+    """
+    tokenizer: Any = processor.tokenizer
+    pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in SOUND_WORDS]
+    add_sound_words(tokenizer)
+    processor = add_ear(model, processor, ear)
+    rows = tokenizer.convert_tokens_to_ids(list(SOUND_WORDS))
+    table_VE = cast(torch.Tensor, model.get_input_embeddings().weight)
+    with torch.no_grad():
+        for row, ids in zip(rows, pieces, strict=True):
+            table_VE[row] = table_VE[ids].mean(dim=0)
+    return processor
 
 
 def train_encoder(
