@@ -95,15 +95,9 @@ def collate(
         "position_ids": positions,
         "sample_BL": sample_BL,
         "branch_BL": branch_BL,
-        "pixel_values": torch.cat(pixels),
-        "grid_thw": torch.tensor([[grid.frames, grid.rows, grid.cols] for grid in grids]),
-        "merge_sizes": torch.tensor([grid.merge for grid in grids]),
-        "keep_mask": torch.cat(sources),
+        **join_pictures(pixels, grids, sources),
+        **join_sounds(sounds or ([silence] if silence else [])),
     }
-    if silence and not sounds:
-        sounds = [silence]
-    if sounds:
-        inputs |= join_sounds(sounds)
     names = tuple(sample.id for row in rows for sample in row)
     numbers = torch.cat(answers) if answers else torch.empty(0).long()
     return MicroBatch(inputs, numbers, tuple(owners), names, _targets(targets, sources))
@@ -124,8 +118,22 @@ def silence_of(settings: ProcessorSettings) -> dict[str, torch.Tensor] | None:
     }
 
 
+def join_pictures(
+    pixels: Sequence[torch.Tensor], grids: Sequence[Grid], sources: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What the model takes of the pictures of several samples, one after the other."""
+    return {
+        "pixel_values": torch.cat([*pixels]),
+        "grid_thw": torch.tensor([[grid.frames, grid.rows, grid.cols] for grid in grids]),
+        "merge_sizes": torch.tensor([grid.merge for grid in grids]),
+        "keep_mask": torch.cat([*sources]),
+    }
+
+
 def join_sounds(sounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What the model takes of the sounds of several samples, one after the other."""
+    """What the model takes of the sounds of several samples, one after the other; none: nothing."""
+    if not sounds:
+        return {}
     banks = [bank_AZ for each in sounds for bank_AZ in each["input_features"]]
     found = {"input_features": torch.nn.utils.rnn.pad_sequence(banks, batch_first=True)}
     for name in ("feature_lengths", "sound_pieces", "sound_pools"):

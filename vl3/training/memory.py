@@ -216,7 +216,11 @@ def memory(recipe: Recipe, config: VL3Config, shape: Shape, machine: Machine) ->
         "attention mask": mask,
     }
     if shape.pieces:
-        found["filter banks"] = 2 * 4 * shape.pieces * _bank_numbers(config)
+        held = (
+            2 * shape.pieces
+        )  # this pass and the next; on a CPU all of the step, a piece a sample
+        held = max(held, recipe.batch.samples) if machine.device == "cpu" else held
+        found["filter banks"] = 4 * held * _bank_numbers(config)
         found["ear activations"] = ear
     steady = found["weights"] + found["gradients"] + found["optimizer"]
     at_language = vision + connector + ear + language + mask

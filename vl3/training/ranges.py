@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import is_dataclass
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from vl3.arguments import choice, number, shown, whole
+
+if TYPE_CHECKING:
+    from vl3.training.recipe import World
 
 SEEING = ("vision", "connector", "language")  # what every model has
 HEARING = ("ear", "audio_connector")  # what a model with an ear has besides
@@ -170,3 +173,35 @@ def _ranged(key: tuple[str, str]) -> str:
     owner, name = key
     prefix = {"Recipe": "", "Source": "data."}.get(owner, f"{owner.lower()}.")
     return prefix + name
+
+
+def check_world(name: str, world: World, prefix: str) -> None:
+    """Raises: ValueError where the settings of a toy world contradict each other."""
+    from vl3.toyworld.hearing import HEARD_FAMILIES, SILENT_FAMILIES, SOUND_FAMILIES
+    from vl3.toyworld.questions import FAMILIES
+
+    ranges = {"seconds": world.seconds, "sprites": world.sprites, "sounds": world.sounds}
+    for setting, (low, high) in ranges.items():
+        if low > high:
+            raise ValueError(
+                f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
+            )
+    for family in world.families:
+        choice(f"a family of data set {name!r}", family, FAMILIES | SOUND_FAMILIES)
+    asked = {family for family, weight in world.families.items() if weight}
+    if not asked:
+        raise ValueError(
+            f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
+        )
+    if world.sound and not world.seconds[0]:
+        raise ValueError(f"{prefix}.sound needs clips: give {prefix}.seconds, e.g. [3, 10]")
+    if world.sound < 1 and asked.isdisjoint({*FAMILIES, *SILENT_FAMILIES}):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its clips without sound: set {prefix}.sound to 1, "
+            "or name a family like colour or any_sound as well"
+        )
+    if world.sound and world.alone and asked.isdisjoint(HEARD_FAMILIES):
+        raise ValueError(
+            f"data set {name!r} asks nothing of its sounds without picture: set {prefix}.alone to "
+            "0, or name a family like hearing as well"
+        )

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vl3.arguments import choice, shown
-from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings
+from vl3.arguments import shown
+from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings, check_world
 
 
 @dataclass(kw_only=True)
@@ -379,7 +379,7 @@ def check(recipe: Recipe) -> None:
         if source.world is not None:
             if source.samples is None:
                 raise ValueError(f"data set {source.name!r} has no end: give it samples")
-            _check_world(source.name, source.world, f"{prefix}.{source.name}.world")
+            check_world(source.name, source.world, f"{prefix}.{source.name}.world")
     names = [source.name for source in recipe.data]
     if len(set(names)) != len(names):
         raise ValueError("two data sets have the same name; losses are reported by name")
@@ -408,37 +408,6 @@ def _check_parts(recipe: Recipe) -> None:
         raise ValueError(
             f"batch.samples is a multiple of {whole}, the sum of batch.parts - got "
             f"{recipe.batch.samples}"
-        )
-
-
-def _check_world(name: str, world: World, prefix: str) -> None:
-    from vl3.toyworld.hearing import HEARD_FAMILIES, SILENT_FAMILIES, SOUND_FAMILIES
-    from vl3.toyworld.questions import FAMILIES
-
-    ranges = {"seconds": world.seconds, "sprites": world.sprites, "sounds": world.sounds}
-    for setting, (low, high) in ranges.items():
-        if low > high:
-            raise ValueError(
-                f"{prefix}.{setting} is the least and the most - got {low} and {high}; swap them"
-            )
-    for family in world.families:
-        choice(f"a family of data set {name!r}", family, FAMILIES | SOUND_FAMILIES)
-    asked = {family for family, weight in world.families.items() if weight}
-    if not asked:
-        raise ValueError(
-            f"data set {name!r} asks nothing: name some world.families, e.g. colour: 1"
-        )
-    if world.sound and not world.seconds[0]:
-        raise ValueError(f"{prefix}.sound needs clips: give {prefix}.seconds, e.g. [3, 10]")
-    if world.sound < 1 and asked.isdisjoint({*FAMILIES, *SILENT_FAMILIES}):
-        raise ValueError(
-            f"data set {name!r} asks nothing of its clips without sound: set {prefix}.sound to 1, "
-            "or name a family like colour or any_sound as well"
-        )
-    if world.sound and world.alone and asked.isdisjoint(HEARD_FAMILIES):
-        raise ValueError(
-            f"data set {name!r} asks nothing of its sounds without picture: set {prefix}.alone to "
-            "0, or name a family like hearing as well"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -68,9 +69,7 @@ def assemble(
     vision, language = _folder("vision", vision), _folder("language", language)
     text = families.read_language(language)
     tokenizer = load_tokenizer(language)
-    if template is None:
-        own = TEMPLATES.get(text.model_type) if tower else None
-        template = own or _usual_template(tokenizer)
+    template = template or _usual_template(tokenizer, text.model_type if tower else "")
     _add_tokens(tokenizer, template)
     rows = 1 + max(tokenizer.get_vocab().values())
     grown = deepcopy(text)
@@ -85,10 +84,7 @@ def assemble(
     model = VL3ForConditionalGeneration(config)
     model.language = None  # its random weights make room for those of the folder
     model.to(dtype)
-    if tower:
-        load_tower(model.vision.tower, vision)
-    else:
-        _fill_vision(model, vision)
+    load_tower(model.vision.tower, vision) if tower else _fill_vision(model, vision)
     model.language = _load_language(language, text, dtype)
     check_language(model.language, language.name)
     if rows > text.vocab_size:
@@ -96,14 +92,7 @@ def assemble(
     model.config.text_config = model.language.config
     model.tie_weights()
     _set_ends(model, tokenizer, template)
-    prune = None if connector_class(connector).mixes else PruneSettings()
-    if tower:
-        square = square_of(encoder, "pad")
-        settings = replace(settings_of(encoder, connector, TOWER_FRAMES), square=square)
-    elif is_tower(encoder):
-        settings = replace(settings_of(encoder, connector, NUM_FRAMES), prune=prune)
-    else:
-        settings = ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
+    settings = _settings(encoder, connector, tower)
     tokenizer.chat_template = chat_template(template=template)
     processor = VL3Processor(tokenizer, settings, image_token_id=image_token_id, template=template)
     return model.eval(), processor
@@ -120,11 +109,25 @@ def _folder(name: str, given: str | Path) -> Path:
     return folder
 
 
-def _usual_template(tokenizer) -> Template:
+def _settings(encoder: Any, connector: str, tower: bool) -> ProcessorSettings:
+    """How a model with this encoder and connector sees clips."""
+    if tower:
+        found = settings_of(encoder, connector, TOWER_FRAMES)
+        return replace(found, square=square_of(encoder, "pad"))
+    prune = None if connector_class(connector).mixes else PruneSettings()
+    if is_tower(encoder):
+        return replace(settings_of(encoder, connector, NUM_FRAMES), prune=prune)
+    return ProcessorSettings(patch=encoder.patch_size, connector=connector, prune=prune)
+
+
+def _usual_template(tokenizer, language: str) -> Template:
     """ChatML, after the token that the tokenizer puts before every text, where it does.
 
     A language model that always saw one there leans on it: much of its attention rests on it.
+    language: its kind, where VideoLLaMA 2's own words are wanted if it has any
     """
+    if language in TEMPLATES:
+        return TEMPLATES[language]
     first = tokenizer("a").input_ids[0]
     if tokenizer.bos_token is None or first != tokenizer.bos_token_id:
         return CHATML

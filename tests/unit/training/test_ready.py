@@ -113,7 +113,13 @@ MISTAKES = [
     (["demo", "--out", "F/file"], "is a file; choose another --out"),
     (["demo", "--out", "F/run"], "holds a run already"),
     (["recipes", "which", "--goal", "own", "--size", "2b", "--memory-gb", "nan"], "--memory-gb is"),
-    (["assemble"], "invalid choice"),
+    (["assmble"], "invalid choice"),
+    (["assemble"], "the following arguments are required: DST"),
+    (["assemble", "--ear", "F/gone.pt", "F/new"], "an ear is BEATs' .pt file"),
+    (["assemble", "--ear", "nano-whisper", "F/file"], "is not empty; name a new or empty folder"),
+    (["run", "ear1_align", "--start.model", "F/gone"], "start.model: there is no folder"),
+    (["run", "ear1_align", "--start.ear", "F/gone"], "start.ear: an ear is BEATs' .pt file"),
+    (["run", "G", "--batch.parts", "{av: 1}"], "is one of batch.parts (av) - got None"),
 ]
 
 
