@@ -23,7 +23,7 @@ SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 18  # files up to 16 MiB are hashed whole
 
 def pictures_in(folder: object) -> list[Path]:
     """The pictures of a folder, by their names; none where it has none, or is none."""
-    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+    if not isinstance(folder, str | Path) or not os.path.isdir(folder):
         return []
     kinds = [(file, mimetypes.guess_type(file.name)[0]) for file in sorted(Path(folder).iterdir())]
     return [file for file, kind in kinds if (kind or "").startswith("image/")]
@@ -112,14 +112,14 @@ def shown_kind(source) -> str:
     if isinstance(source, Clip):
         return source.kind
     if isinstance(source, str | Path):
-        return "video" if Path(source).is_dir() else kind_of(local_file(source))
+        return "video" if os.path.isdir(source) else kind_of(local_file(source))
     return "image"
 
 
 def content_digest(source) -> str:
     """Digest of what a file (by its size and up to 64 blocks), a Clip or a picture shows."""
     digest = hashlib.sha256()
-    if isinstance(source, str | Path) and Path(source).is_dir():
+    if isinstance(source, str | Path) and os.path.isdir(source):
         for picture in pictures_in(source):
             digest.update(f"{picture.name} {content_digest(picture)}".encode())
         return digest.hexdigest()
