@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
     for name, (width, height) in {"p": (64, 64), "thin": (3, 900), "long": (9000, 40)}.items():
         Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(folder / f"{name}.png")
     (folder / "text.png").write_text("no picture")
+    (folder / "a.wav").write_bytes(b"RIFF")
     return folder
 
 
@@ -150,7 +151,7 @@ ERRORS = [
     ),
     (
         said("?", audio="a.wav"),
-        "E121 a.wav: sound is not read by this model; take the audio out of the sample.",
+        "E121 ROOT/a.wav: sound is not read by this model; take the audio out of the sample.",
     ),
     (
         said("<image>", image="thin.png"),

@@ -42,6 +42,16 @@ class Without:
     def __getattr__(self, name): return getattr(self.inner, name)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
+
+
+@pytest.fixture(autouse=True)
+def settings_of_a_run_end_with_it(monkeypatch):
+    """--tiny sets them for the process that it runs in, and later tests compile kernels."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 NEVER = "gradio,pyarrow,playwright,pandas,plotly,datasets,anywidget,ipywidgets"
 SOUND = "kaldi_native_fbank,soundfile,librosa,torchaudio"
 BARE = f"{NEVER},jsonargparse,av,bitsandbytes,peft"
@@ -49,6 +59,7 @@ BARE = f"{NEVER},jsonargparse,av,bitsandbytes,peft"
 
 def run(*words: str | Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    del environment["TRITON_INTERPRET"]
     command = [sys.executable, *map(str, words)]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=MOST_S
@@ -173,10 +184,8 @@ def test_figures_of_another_bench_are_refused(tmp_path, capsys):
     assert json.loads(figures.read_text()) == {"machine": {}, "groups": {}}
 
 
-def test_the_rest_of_the_line_is_names_of_steps(monkeypatch, tmp_path, capsys):
+def test_the_rest_of_the_line_is_names_of_steps(tmp_path, capsys):
     """The order is theirs, not that of the table; a second run goes on in the same file."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
     figures = tmp_path / "gpu.jsonl"
     for names in ("stream, short,stream", "encoder"):
         assert main(["bench", "--gpu", "--tiny", "--only", names, "--json", str(figures)]) == 0
