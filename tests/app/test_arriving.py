@@ -106,6 +106,7 @@ def test_a_question_waits_for_what_is_attached_to_it(page, clip, picture):
     expect(page.locator("#chat .caption")).to_contain_text([clip.name, picture.name])
 
 
+@pytest.mark.slow
 def test_of_two_files_chosen_at_once_the_later_one_counts(page, clip, other_clip):
     upload(page, clip)
     uploads = slow(page)

@@ -138,6 +138,7 @@ def test_a_name_that_is_not_ones_own_shows_nothing(new_page, server, script, cli
         stranger.close()
 
 
+@pytest.mark.slow
 def test_without_a_clipboard_the_link_is_shown(page, clip):
     page.get_by_role("button", name="Copy link", exact=True).click()
     assert "Ask a question first." in toast(page)

@@ -258,6 +258,7 @@ def test_typed_times_are_read_as_the_fields_read_them(page):
         assert time_s == expected, text
 
 
+@pytest.mark.slow
 def test_pictures_have_a_strip_of_their_own_or_none(
     new_page, server, script, clip, other_clip, tmp_path
 ):

@@ -257,6 +257,7 @@ def parts(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_five_stages_of_videollama_2_run_in_small(parts, rows, tmp_path):
     """Each from the one before: what learns moves, what is frozen stays, sound is heard at last."""
     start = ["--start.vision", str(parts / "tower"), "--start.language", str(parts / "language")]

@@ -293,6 +293,7 @@ print(type(processor).__name__, type(model).__name__, type(config).__name__, mod
 AUTO_CLASSES = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 def test_auto_classes_know_it_in_either_order(late):
     first, second = ("import vl3", AUTO_CLASSES)[:: -1 if late else 1]

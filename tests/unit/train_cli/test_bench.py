@@ -119,6 +119,7 @@ def test_the_official_arrangement_gives_the_same_mask_on_drifting_noise():
     assert 4 < int(ours.sum()) < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", clips.KINDS)
 def test_generated_clips_show_what_they_say(kind, tmp_path):
     frames = video.read(clips.write(kind, tmp_path, 2), fps=2).frames_TYX3.astype(int)

@@ -75,6 +75,7 @@ def chosen(folder, rows, tmp_path, **changes):
     return recipe(tmp_path, **settings | changes)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_bit_for_bit_the_same(hearing, rows, tmp_path):
     """BEATs leaves layers out at random, so the states of the generators count."""
     straight = chosen(hearing, rows, tmp_path / "straight")

@@ -335,6 +335,7 @@ def _read_in_worker(path, line):
     line.put((len(video.read(path)), decoder.processes(), os.getpid()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_daemonic_worker_has_a_process_of_its_own(film, fresh, method):
     video.read(film)
@@ -363,6 +364,7 @@ print("once", len(video.read(sys.argv[1])), *decoder.processes())
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard(film, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
