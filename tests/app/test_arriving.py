@@ -79,6 +79,7 @@ def test_a_question_can_stop_waiting_and_the_button_waits_as_enter_does(page, cl
     expect(page.locator("#ask textarea")).to_have_value("Wait?")
 
 
+@pytest.mark.slow
 def test_a_question_about_a_file_that_cannot_be_read_is_not_sent(page, clip, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

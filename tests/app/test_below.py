@@ -76,6 +76,7 @@ def proxy(url: str, strips: bool) -> Iterator[str]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strips", [True, False], ids=["stripped", "whole"])
 def test_the_page_works_below_a_path(new_page, upload_folder, clip, strips):
     with (

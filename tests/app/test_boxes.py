@@ -163,6 +163,7 @@ def test_boxes_over_a_video(page, clip, script):
     expect(offer).to_be_focused()
 
 
+@pytest.mark.slow
 def test_a_box_is_shown_on_the_frame_asked_about_and_on_no_other(page, clip, script):
     script.answer = "[[200,300,700,800]]"
     upload(page, clip)

@@ -188,6 +188,7 @@ def test_notes_of_the_plan_come_with_every_state():
 # In the browser.
 
 
+@pytest.mark.slow
 def test_wrong_settings_are_said_at_once_and_nothing_fails_behind_the_page(page, clip):
     failed = []
     page.on("response", lambda reply: reply.status >= 400 and failed.append(reply.url))

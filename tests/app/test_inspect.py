@@ -466,6 +466,7 @@ def test_every_tab_by_key_without_findings_in_both_themes_and_on_a_phone(page):
     expect(page.get_by_role("dialog", name="Keys")).to_contain_text("Tabs of Inspect")
 
 
+@pytest.mark.slow
 def test_names_and_questions_stay_text_in_every_tab_and_in_the_file(
     page, tmp_path, clip, open_file
 ):

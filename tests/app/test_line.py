@@ -138,6 +138,7 @@ def test_a_crowd_loses_no_event_and_is_answered_or_told_its_place(server, script
     eventually(lambda: len(server.controller.line) == 0)
 
 
+@pytest.mark.slow
 def test_as_many_as_have_room_are_answered_together(server, script):
     async def asked(count: int) -> load.Seen:
         seen, clip = load.Seen(), load.CLIP.read_bytes()

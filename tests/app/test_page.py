@@ -6,6 +6,7 @@ import re
 import time
 
 import clips
+import pytest
 from fake import FakeOutOfMemory
 from steps import answer, ask, expect, open_tab, toast, type_and_send, upload
 
@@ -323,6 +324,7 @@ def test_run_details(page, clip):
     assert "/tmp" not in details.inner_text()
 
 
+@pytest.mark.slow
 def test_replaced_by_dropping_on_the_player(page, clip, other_clip):
     upload(page, clip)
     page.locator("#player .screen").evaluate(
