@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,9 @@ import vl3
 from vl3 import audio
 from vl3.data.records import BadSample, Record
 from vl3.families.layouts import LayoutError
+from vl3.inference import heard as heard_module
 from vl3.inference.encoded_video import slot_embeds
+from vl3.inference.heard import EncodedSound
 from vl3.processor import VL3Processor
 from vl3.sound import RATE_HZ, SoundRuns, SoundTokens
 from vl3.training.collate import collate
@@ -56,6 +60,12 @@ def film(path, **more):
 
 def heard(source, **more):
     return {"type": "audio", "audio": source, **more}
+
+
+def part_of(opened):
+    """A part of a message with what a studio opened."""
+    kind = "audio" if isinstance(opened, EncodedSound) else "video"
+    return {"type": kind, kind: opened}
 
 
 def recorded(name, conversations):
@@ -280,6 +290,82 @@ def test_another_ear_hears_anew(studio, files):
     again = studio.reply(asks(heard((LOW, RATE_HZ))), max_new_tokens=8)
     assert after.ledger.hear_s > 0
     assert after.token_ids != before.token_ids == again.token_ids
+
+
+def other_ear(studio):
+    """The model's ear with one layer turned round, for a while."""
+    weight = studio.model.ear.encoder.conv1.weight
+
+    @contextmanager
+    def turned():
+        with torch.no_grad():
+            weight.mul_(-1)
+            try:
+                yield
+            finally:
+                weight.mul_(-1)
+
+    return turned()
+
+
+@pytest.mark.parametrize("name", ["low.wav", "low.mp4"])
+def test_what_was_opened_is_heard_anew_by_another_ear(studio, files, name):
+    """Not what the ear before it left: opened before, and of an answer that is looked into."""
+    opened = studio.open(str(files / name))
+    before = "".join(studio.ask(opened, "What?", max_new_tokens=8))
+    reply = studio.reply(asks(part_of(opened)), **SHORT)
+    with other_ear(studio):
+        anew = "".join(studio.ask(opened, "What?", max_new_tokens=8))
+        fresh = "".join(studio.ask(str(files / name), "What?", max_new_tokens=8, reuse=False))
+        assert anew == fresh != before
+        assert "by the model as it is now" in studio.attention(reply).notes[0]
+    assert "".join(studio.ask(opened, "What?", max_new_tokens=8)) == before
+
+
+@pytest.mark.parametrize("name", ["low.wav", "low.mp4"])
+def test_features_of_a_sound_that_are_handed_over_are_what_is_heard(studio, files, name):
+    opened = studio.open(str(files / name))
+    sound = opened if name.endswith("wav") else opened.sound
+    changed = replace(sound, features_KD=sound.features_KD.roll(1, 0) * -2)
+    medium = changed if name.endswith("wav") else replace(opened, sound=changed)
+    before = "".join(studio.ask(opened, "What?", max_new_tokens=8))
+    reply = studio.reply(asks(part_of(medium)), max_new_tokens=8)
+    assert reply.text != before
+    assert any("features" in note and "handed over" in note for note in reply.notes)
+    assert np.isfinite(studio.attention(reply).weight_IHQL).all()
+    assert "".join(studio.ask(opened, "What?", max_new_tokens=8)) == before
+    sound.features_KD.mul_(-3)  # in place: of what is kept, too
+    assert "".join(studio.ask(opened, "What?", max_new_tokens=8)) != before
+    again = studio.open(str(files / name))
+    assert "".join(studio.ask(again, "What?", max_new_tokens=8)) == before
+
+
+def test_nobody_holds_the_model_between_two_pieces(studio, tmp_path, monkeypatch):
+    path = write_sound(tmp_path / "long.wav", np.concatenate([LOW, HIGH, LOW])[None], RATE_HZ)
+    busy, pool = [], heard_module.pool_steps
+
+    def watched(*given):
+        busy.append(studio.engine.is_busy)
+        return pool(*given)
+
+    monkeypatch.setattr(heard_module, "pool_steps", watched)
+    studio.open(str(path))
+    assert len(busy) > 4
+    assert not any(busy)
+
+
+def test_a_stop_is_noticed_between_the_layers_of_an_ear(studio, files):
+    stop, layers = threading.Event(), studio.model.ear.encoder.layers
+    hook = layers[0].register_forward_hook(lambda *_: stop.set())
+    ran = []
+    other = layers[1].register_forward_hook(lambda *_: ran.append(1))
+    try:
+        reply = studio.reply(asks(heard((LOW, RATE_HZ))), stop=stop, **SHORT)
+    finally:
+        hook.remove()
+        other.remove()
+    assert reply.stopped
+    assert not ran
 
 
 def test_a_sound_that_was_opened_is_asked_about(studio, files):

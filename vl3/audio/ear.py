@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from vl3.arguments import shown
@@ -49,6 +50,11 @@ class Ear(PreTrainedModel):
     main_input_name = "bank_BAZ"
     input_modalities: Any = ("audio",)
     supports_gradient_checkpointing = True
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """Its layers in their order, between which a stop is noticed; none that are known."""
+        return getattr(getattr(self, "encoder", None), "layers", ())
 
     @classmethod
     def form(cls, config: PreTrainedConfig) -> EarForm:

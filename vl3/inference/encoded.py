@@ -98,9 +98,14 @@ class EncodedCache:
         return known
 
     def find_sound(self, key: str, now: ModelFingerprint) -> EncodedSound | None:
-        """The sound of this key while it is kept and the ear is the one that heard it."""
+        """The sound of this key (EncodedSound.kept_as) while it is kept, as the ear hears it now;
+        a caller's features as they are."""
         known = self._sounds.get(key)
-        return known if known and known.ear is not None and known.ear == now.ear else None
+        if known is None or key == known.kept_as != known.key:
+            return known
+        if key != known.key:  # a caller's features that were edited in place since
+            return None
+        return self.heard(known, Opening(now))
 
     def plan(self, medium: MediaPart, settings: ProcessorSettings) -> Plan:
         """What a medium will cost, from headers alone."""
@@ -118,28 +123,48 @@ class EncodedCache:
 
     def hear(self, planned: PlannedSound, opening: Opening) -> EncodedSound:
         """The sound as the ear gives it, at once where it is kept."""
-        part, ear = planned.part, opening.now.ear
+        part = planned.part
         official, ear_sizes = planned.bank_AZ is not None, self.model.config.audio_config
         asked = repr((sorted(part.options.items()), planned.pool, official, ear_sizes))
         key = f"{content_digest(part.source)}-{hashlib.sha256(asked.encode()).hexdigest()}"
         known = self._sounds.get(key)
-        if known is not None and opening.reuse and ear is not None and known.ear == ear:
-            with suppress(KeyError):  # where everything was released in between
-                self._sounds.move_to_end(key)
-            return replace(known, hear_s=0.0)
-        fresh = hear(self.engine, planned, key, opening)
-        self._sounds[key] = fresh
+        if known is not None and not known.has_own_features:
+            return self.heard(known, opening)
+        return self._keep(hear(self.engine, planned, key, opening))
+
+    def heard(self, sound: EncodedSound, opening: Opening) -> EncodedSound:
+        """A sound that was heard before, as the ear hears it now; a caller's features as they
+        are."""
+        if sound.has_own_features:
+            features_KD = sound.features_KD.to(self.model.device, self.model.dtype)
+            return self._keep(replace(sound, features_KD=features_KD, hear_s=0.0))
+        ear = opening.now.ear
+        if opening.reuse and ear is not None and sound.ear == ear:
+            return self._keep(replace(sound, hear_s=0.0))
+        return self._keep(hear(self.engine, sound.planned, sound.key, opening))
+
+    def _keep(self, sound: EncodedSound) -> EncodedSound:
+        self._sounds[sound.kept_as] = sound
+        with suppress(KeyError):  # where everything was released in between
+            self._sounds.move_to_end(sound.kept_as)
         self._keep_within()
-        return fresh
+        return sound
 
     def open_sound(
-        self, medium: SoundPart, settings: ProcessorSettings, opening: Opening
+        self,
+        medium: SoundPart,
+        settings: ProcessorSettings,
+        opening: Opening,
+        handed: EncodedSound | None = None,
     ) -> tuple[EncodedSound, bool]:
-        """A sound by itself, and whether it was known already; without tokens where it is muted."""
+        """A sound by itself, and whether it was known already; without tokens where it is muted.
+
+        handed: the one that a caller hands over
+        """
         (planned,) = plan_sounds([medium], settings)
         if planned is None:
             return muted(self.model, medium), False
-        sound = self.hear(planned, opening)
+        sound = self.heard(handed, opening) if handed else self.hear(planned, opening)
         return sound, sound.hear_s == 0.0
 
     def _seen(
@@ -173,7 +198,8 @@ class EncodedCache:
         """
         video = replace(video, tokens=self.processor.settings.tokens_of(video.grid))
         is_heard = asked.sound is not None and asked.sound.hear
-        video = with_sound(video, video.sound if is_heard else None, asked)
+        heard = self.heard(video.sound, opening) if is_heard and video.sound else None
+        video = with_sound(video, heard, asked)
         check_parts(video, self.model.config.vision_config)
         if (why := self.processor.settings.unpruned) and not video.keep.keep_M.all():
             raise ValueError(f"{why[:-1]}; hand over a mask that keeps every patch")

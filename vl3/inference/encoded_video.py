@@ -69,7 +69,7 @@ class EncodedVideo:
     @property
     def answer_key(self) -> str:
         """Digest of everything the language model sees and hears of this video."""
-        heard = f"-{self.sound.key}-{self.slots.sounds}" if self.sound else ""
+        heard = f"-{self.sound.answer_key}-{self.slots.sounds}" if self.sound else ""
         return f"{self.key}-{of_mask(self.keep)}{heard}"
 
     @property

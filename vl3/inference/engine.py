@@ -77,7 +77,8 @@ class Engine:
         turn, hooks = Turn(self, stopped), []
         try:  # from the first: Ctrl-C, at any moment, must not leave the turn in the line
             turn._enter()
-            for layer in (*self.model.vision.blocks, *decoder_layers(self.model.language)):
+            ear = self.model.ear.layers if self.model.ear is not None else ()
+            for layer in (*self.model.vision.blocks, *ear, *decoder_layers(self.model.language)):
                 hooks.append(layer.register_forward_pre_hook(turn._check))
             yield turn
         finally:

@@ -16,6 +16,7 @@ from vl3.audio.ear import Ear
 from vl3.audio.official import SAMPLES as OFFICIAL_SAMPLES
 from vl3.families.settings import ProcessorSettings
 from vl3.inference.engine import Engine
+from vl3.inference.fingerprint import checksum
 from vl3.inference.opening import Opening
 from vl3.messages.sounds import SoundPart
 from vl3.pipeline import PlannedSound, plan_sounds
@@ -31,20 +32,46 @@ MUTED = "Sound is switched off, so nothing of it was heard."
 class EncodedSound:
     """A sound, or the track of a video, as the ear gave it.
 
+    planned: where it comes from, its length, and the time that each token stands for
     features_KD: one vector for each token, before the connector, on the model's device
-    tokens: the time that each stands for, on the clip's clock
-    length: what is known of the sound without its samples
     key: digest of content, range and how steps of the ear are joined
+    made: digest of the features as the ear gave them
     ear: fingerprint of the ear; None where code of a caller took part in it
+
+    dataclasses.replace(sound, features_KD=...), or an edit in place, is an intervention, as of an
+    EncodedVideo.
     """
 
-    part: SoundPart
-    length: SoundLength
-    tokens: SoundTokens
+    planned: PlannedSound
     features_KD: torch.Tensor
     key: str
+    made: str
     ear: str | None
     hear_s: float = 0.0
+
+    @property
+    def part(self) -> SoundPart:
+        return self.planned.part
+
+    @property
+    def length(self) -> SoundLength:
+        """What is known of the sound without its samples."""
+        return self.planned.length
+
+    @property
+    def tokens(self) -> SoundTokens:
+        """The time that each token stands for, on the clip's clock."""
+        return self.planned.tokens
+
+    @property
+    def has_own_features(self) -> bool:
+        """Whether they are a caller's, not the ear's."""
+        return checksum(self.features_KD) != self.made
+
+    @property
+    def kept_as(self) -> str:
+        """By which a studio keeps it, a caller's features beside the ear's."""
+        return f"{self.key}+{checksum(self.features_KD)}" if self.has_own_features else self.key
 
     @property
     def source(self) -> str:
@@ -58,7 +85,7 @@ class EncodedSound:
     @property
     def answer_key(self) -> str:
         """Digest of everything the language model hears of it."""
-        return self.key
+        return f"{self.key}-{checksum(self.features_KD)}"
 
     @property
     def slots(self) -> SlotRuns:
@@ -68,7 +95,8 @@ class EncodedSound:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person must know of how it was read, one sentence each."""
-        return self.length.notes
+        own = "The features of the sound were handed over, and are not the ear's."
+        return (*self.length.notes, own) if self.has_own_features else self.length.notes
 
 
 def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> EncodedSound:
@@ -82,28 +110,28 @@ def hear(engine: Engine, planned: PlannedSound, key: str, opening: Opening) -> E
     tell = partial(Progress, "Hearing sound", total=total_s, kind="hearing")
     opening.on_stage(tell(done=0))
 
+    def one(bank_AZ: torch.Tensor, num_samples: int) -> torch.Tensor:
+        with engine.turn(opening.stopped), torch.no_grad():  # ended before anybody goes on
+            return ear(bank_AZ[None].to(engine.model.device), torch.tensor([num_samples]))
+
     def pieces() -> Iterator[torch.Tensor]:
         done = 0
         if planned.bank_AZ is not None:
-            with engine.turn(opening.stopped), torch.no_grad():
-                bank_AZ = planned.bank_AZ.to(engine.model.device)
-                yield ear(bank_AZ[None], torch.tensor([OFFICIAL_SAMPLES]))
+            yield one(planned.bank_AZ, OFFICIAL_SAMPLES)
             return
         form = ear.form(ear.config)
         blocks = part.blocks(lambda: opening.on_stage(tell(done=done)))
         for piece_S in form.pieces(blocks):
-            bank_AZ = ear.bank(ear.config, piece_S)
-            with engine.turn(opening.stopped), torch.no_grad():
-                yield ear(bank_AZ[None].to(engine.model.device), torch.tensor([len(piece_S)]))
+            yield one(ear.bank(ear.config, piece_S), len(piece_S))
             done = min(total_s, done + form.piece_samples // RATE_HZ)
             opening.on_stage(tell(done=done))
 
+    features_KD = joined(pieces(), ear, planned.pool)
     return EncodedSound(
-        part=part,
-        length=length,
-        tokens=planned.tokens,
-        features_KD=joined(pieces(), ear, planned.pool),
+        planned=planned,
+        features_KD=features_KD,
         key=key,
+        made=checksum(features_KD),
         ear=opening.now.ear,
         hear_s=time.perf_counter() - begun_s,
     )
@@ -140,12 +168,12 @@ def plan_of_sound(part: SoundPart, settings: ProcessorSettings) -> SoundPlan:
 
 def muted(model, part: SoundPart) -> EncodedSound:
     """What is left of a sound where sound is switched off."""
-    notes = (MUTED,)
+    nothing = SoundLength(num_samples=0, start_s=0.0, first_frame_s=0.0, track=None, notes=(MUTED,))
+    features_KD = torch.zeros(0, model.ear.config.width, device=model.device)
     return EncodedSound(
-        part=part,
-        length=SoundLength(num_samples=0, start_s=0.0, first_frame_s=0.0, track=None, notes=notes),
-        tokens=SoundTokens(spans_s=()),
-        features_KD=torch.zeros(0, model.ear.config.width, device=model.device),
+        planned=PlannedSound(part, nothing, SoundTokens(spans_s=()), 1),
+        features_KD=features_KD,
         key="muted",
+        made=checksum(features_KD),
         ear=None,
     )

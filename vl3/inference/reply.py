@@ -30,6 +30,8 @@ from vl3.prompt import Prompt
 from vl3.settings import Decoding
 from vl3.values import Clip, Ledger, Progress, Reply, SoundContext, VisualContext
 
+Handed = dict[int, tuple[Clip | SoundPart, EncodedVideo | EncodedSound]]
+
 
 class TooLong(ValueError):
     """A prompt that does not fit the model's context."""
@@ -188,16 +190,17 @@ def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[s
 
 def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
     """Opens every medium of the messages in order, telling the stages as they come."""
-    handed: dict[int, tuple[Clip, EncodedVideo]] = {}
+    handed: Handed = {}
     messages = [_with_clips(message, handed) for message in request.messages]
     prune_anew = request.settings if request.is_prune_asked else None
     for medium in find_media(messages):
-        _, video = handed.get(id(medium.source), (None, None))
+        is_sound = isinstance(medium, SoundPart)
+        _, video = handed.get(id(medium if is_sound else medium.source), (None, None))
 
         def opened(on_stage, stopped, medium=medium, video=video):
             opening = Opening(cast(ModelFingerprint, state.now), request.reuse, on_stage, stopped)
             if isinstance(medium, SoundPart):
-                return encoded.open_sound(medium, request.settings, opening)
+                return encoded.open_sound(medium, request.settings, opening, video)
             if video is None:
                 found, is_known = encoded.open(medium, request.settings, opening)
             else:
@@ -213,16 +216,19 @@ def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> I
     )
 
 
-def _with_clips(message: dict, handed: dict[int, tuple[Clip, EncodedVideo]]) -> dict:
-    """The message with a clip in place of each opened video; handed tells them by the clip's id.
-
-    Each has a clip object of its own, since two videos may share one.
-    """
+def _with_clips(message: dict, handed: Handed) -> dict:
+    """The message with a clip for each opened video, and for each opened sound one with a part of
+    its own; handed tells them by the ids of these, since two videos may share a clip."""
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list | tuple):
         return message  # text, or what find_media refuses
 
     def clip_of(part):
+        sound = part.get("audio") if isinstance(part, dict) else None
+        if isinstance(sound, EncodedSound):
+            own = replace(sound.part)
+            handed[id(own)] = (own, sound)
+            return part | {"audio": replace(sound, planned=replace(sound.planned, part=own))}
         held = _opened_in(part)
         if not held:
             return part
@@ -420,7 +426,7 @@ def _seen(state: ReplyState) -> tuple[VisualContext, ...]:
         if heard is not None:
             runs = tuple(islice(sounds, sum(map(bool, medium.slots.sounds))))
             sound = SoundContext(
-                tokens=heard.tokens, runs=runs, key=heard.key, track=heard.length.track
+                tokens=heard.tokens, runs=runs, key=heard.kept_as, track=heard.length.track
             )
         if isinstance(medium, EncodedSound):
             found.append(

@@ -278,7 +278,8 @@ def _taken(kind: str, rest: dict) -> object:
     """Takes the source out of the keys; bytes before the name that a table keeps beside them."""
     names = (*OWN_SOURCES[kind], *ANY_SOURCES, *(WAVES if kind == "audio" else ()))
     keys = [key for key in names if key in rest]
-    if "path" in keys and (content := {"bytes", "array"} & set(keys)):
+    content = [key for key in ("bytes", "array") if key in keys]
+    if "path" in keys and len(content) == 1 and len(keys) == 2:
         keys = [*content, "path"]
     elif len(keys) > 1:
         raise ValueError(f"{_a(kind)} has one source - got {', '.join(keys)}")

@@ -86,7 +86,7 @@ def is_wave(source: object) -> bool:
         isinstance(source, tuple)
         and len(source) == 2
         and hasattr(source[0], "ndim")
-        and isinstance(source[1], int | float)
+        and isinstance(source[1], int | float | np.number)
     )
 
 
