@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "Measure this project beside its peers.",
     "assemble": "Join an encoder and a language model, or give a model an ear.",
     "export": "Write a run or model as one folder, adapters merged, in any layout.",
+    "ablate": "Train variants of a recipe with several seeds; a table of what they learned.",
     "compare": "Say whether two runs learned alike, or where they parted.",
 }
 

@@ -35,11 +35,13 @@ def sizes(recipe: Recipe):
     if start.nano:
         found = nano(vocab_size=1024, image_token_id=0)
     elif start.model:
-        found = _whole(start.model)
+        found = copy.deepcopy(_whole(start.model))
+        found.connector = start.connector or found.connector
     else:
         text = _text(start.language)
         vision = _tower(start.vision) if start.tower else _vision(start.vision)
-        found = VL3Config(vision_config=vision, text_config=text, connector=start.connector)
+        found = VL3Config(vision_config=vision, text_config=text)
+        found.connector = start.connector or found.connector
     return _with_ear(found, start.ear) if start.ear else found
 
 

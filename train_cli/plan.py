@@ -18,7 +18,7 @@ from pathlib import Path
 
 from train_cli.config import RecipeParser
 from train_cli.exits import BAD_DATA, OK, TOO_BIG, fail
-from train_cli.model_sizes import UnknownSizes, or_unknown, sizes
+from train_cli.model_sizes import or_unknown, sizes
 from vl3.training.ready import folder as run_folder
 from vl3.training.ready import nearest_folder
 from vl3.training.recipe import Recipe, Source
@@ -54,7 +54,7 @@ def run(chosen) -> int:
         fail(error)
     try:
         plan = make(chosen.recipe, on, limit)
-    except UnknownSizes as error:
+    except ValueError as error:
         fail(error)
     if getattr(chosen, "json", False):
         print(json.dumps(as_json(plan), indent=2))
@@ -69,7 +69,8 @@ def make(recipe: Recipe, on: str = "auto", limit: float | None = None):
     """The plan (vl3.training.plan.Plan) of a recipe for a device with so many bytes to use.
 
     on: "auto", "cpu" or "cuda"; limit: None for what the device has
-    Raises: UnknownSizes; SystemExit for data that cannot be read.
+    Raises: UnknownSizes; ValueError for settings that do not go with the model; SystemExit for data
+    that cannot be read.
     """
     from vl3.training.plan import machine_for, make_plan
 
@@ -139,6 +140,7 @@ def local_processor(recipe: Recipe):
     from vl3.processor import VL3Processor
     from vl3.toyworld.tokenizer import add_sound_words
     from vl3.training.setup import settings_for
+    from vl3.weights.assemble import joined_by
     from vl3.weights.ears import read_ear, with_ear
     from vl3.weights.hub import resolve
 
@@ -152,6 +154,8 @@ def local_processor(recipe: Recipe):
         add_sound_words(processor.tokenizer)
     if recipe.start.ear:
         processor = or_unknown(lambda: with_ear(processor, read_ear(recipe.start.ear)))
+    if recipe.start.connector:
+        processor.settings = joined_by(processor.settings, recipe.start.connector)
     processor.settings = settings_for(recipe, processor)
     return processor
 

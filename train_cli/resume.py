@@ -19,7 +19,7 @@ from train_cli.exits import USAGE, fail
 from train_cli.run import check_until, train
 from vl3.training.changes import check_changes, last_run
 from vl3.training.ready import check_source, check_trackers, check_writable
-from vl3.training.recipe import read
+from vl3.training.recorded import read
 
 
 class Parser(RecipeParser):

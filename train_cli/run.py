@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from logging import INFO, StreamHandler, getLogger
+from pathlib import Path
 
 from train_cli.config import RecipeParser
 from train_cli.exits import BAD_DATA, FAILED, OK, TOO_BIG, USAGE, fail
@@ -71,6 +72,8 @@ def check_memory(recipe) -> None:
         plan = make(recipe)
     except UnknownSizes:
         return
+    except ValueError as error:
+        fail(error)
     if plan.measured:
         refuse_misfit(plan)
 
@@ -80,6 +83,20 @@ def train(begin, quiet: bool) -> int:
 
     begin: run or resume of vl3.training.run, given callbacks and stop
     """
+    code, last = trained(begin, quiet)
+    if code == OK:
+        print(last, file=sys.stdout)
+    elif os.environ.get("RANK", "0") == "0":
+        step = last.name.rpartition("-")[2]
+        print(
+            f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
+            file=sys.stderr,
+        )
+    return code
+
+
+def trained(begin, quiet: bool) -> tuple[int, Path]:
+    """As train; the exit code, which is not 0 where a signal ended it, and the last checkpoint."""
     import torch
     from transformers.utils import logging
 
@@ -110,13 +127,4 @@ def train(begin, quiet: bool) -> int:
         fail(error, FAILED)
     except (ValueError, OSError, ImportError) as error:
         fail(error, USAGE)
-    if stop.signal:
-        step = last.name.rpartition("-")[2]
-        if os.environ.get("RANK", "0") == "0":
-            print(
-                f"stopped after step {step}; python -m train_cli resume {last.parent} goes on",
-                file=sys.stderr,
-            )
-        return 128 + stop.signal
-    print(last, file=sys.stdout)
-    return OK
+    return (128 + stop.signal if stop.signal else OK), last

@@ -37,6 +37,7 @@ GROUPS = {
     "prefill": "prompt to first token, growing shares pruned",
     "answer": "token by token",
     "question": "a second question, with the prefix kept",
+    "sound": "a first question about a clip with its sound, beside the same without",
     "nf4": "weights rounded to 4 bits, a linear layer of them, and their bytes",
     "training": "forward and backward of a training step",
     "scaling": "time and memory from 8 to 180 frames",
@@ -169,10 +170,20 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
     from functools import cache
 
     from train_cli.bench import clips as generated
-    from train_cli.bench import files, models, quantized, scaling, stages, training, whole
+    from train_cli.bench import (
+        files,
+        hearing,
+        models,
+        quantized,
+        scaling,
+        stages,
+        training,
+        whole,
+    )
     from train_cli.bench.measure import say
 
     sizes = models.TINY if tiny else models.Sizes()
+    small = (models.TINY,) if tiny else ()
 
     @cache
     def all_clips() -> tuple[Path, ...]:
@@ -199,6 +210,7 @@ def _steps(folder: Path, clips: list[Path], rounds: int, tiny: bool) -> dict[str
         "prefill": lambda: stages.prefill(sizes, rounds),
         "answer": lambda: stages.decode(sizes, rounds),
         "question": lambda: stages.second_question(sizes, rounds),
+        "sound": lambda: hearing.first_token(all_clips(), folder, rounds, *small),
         "nf4": lambda: quantized.nf4(rounds, *((64, 128, None) if tiny else ())),
         "training": lambda: training.training(rounds, *((1, 56, 1) if tiny else ())),
         "scaling": lambda: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 SEED = 0
 GOP, B_FRAMES = 250, 3  # x264's own defaults
 SLIDE_S = 5
+TRACK_HZ = 44_100
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,28 @@ def _page(noise: np.random.Generator, height: int, width: int) -> np.ndarray:
         letters = noise.random((height // 40, end - width // 12, 1)) > 0.5
         page[top : top + height // 40, width // 12 : end] = np.where(letters, 30, 240)
     return page
+
+
+def with_track(clip: Path, folder: Path) -> Path:
+    """The clip where it has sound, else a copy in the folder with noise as its track."""
+    with av.open(str(clip)) as given:
+        if given.streams.audio:
+            return clip
+        made, picture = folder / f"{clip.stem}_sound.mp4", given.streams.video[0]
+        with av.open(str(made), "w") as container:
+            copied = container.add_stream_from_template(picture)
+            track = container.add_stream("aac", rate=TRACK_HZ, layout="stereo")
+            end_s = 0.0
+            for packet in given.demux(picture):
+                if packet.dts is not None:
+                    end_s = max(end_s, float((packet.pts + packet.duration) * packet.time_base))
+                    packet.stream = copied
+                    container.mux(packet)
+            noise = np.random.default_rng(SEED)
+            for second in range(math.ceil(end_s)):
+                sound = noise.normal(0, 0.1, (2, TRACK_HZ)).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="stereo")
+                frame.sample_rate, frame.pts = TRACK_HZ, second * TRACK_HZ
+                container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    return made

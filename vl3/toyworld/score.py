@@ -22,6 +22,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from vl3.toyworld.questions import QA, ask
 from vl3.toyworld.voices import HELD_OUT_SPEAKER
 from vl3.toyworld.world import COLOURS, HELD_OUT, MOTIONS, SHAPES, Level, sample_scene
 from vl3.training.collate import attention_mask, collate
-from vl3.training.samples import build
+from vl3.training.samples import Sample, build
 from vl3.training.sources import scene_record
 from vl3.values import Clip
 from vl3.weights.hub import resolve
@@ -189,23 +190,29 @@ def _steps(medium: Medium) -> float:
     return medium.duration_s if isinstance(medium, Sound) else len(medium)
 
 
-@torch.no_grad()
 def exact(model, processor: VL3Processor, drawn: Drawn) -> Iterator[tuple[str, float]]:
     """Family and whether each answer is right, in one order for the same questions.
 
     All answers of a clip are read off one forward pass: greedy decoding gives an answer exactly
     when each of its tokens is the likeliest one after the true tokens before it.
     """
+    records = (
+        scene_record(str(number), "scenes", medium, [[qa] for qa in qas])
+        for number, (medium, qas) in enumerate(drawn)
+    )
+    budget = processor.settings.budget_tokens
+    return exact_samples(model, processor, (build(record, processor, budget) for record in records))
+
+
+@torch.no_grad()
+def exact_samples(
+    model, processor: VL3Processor, samples: Iterable[Sample]
+) -> Iterator[tuple[str, float]]:
+    """As exact, of samples."""
     pad_id, patch_values = processor.tokenizer.pad_token_id, 3 * processor.settings.patch**2
-    for start in range(0, len(drawn), BATCH):
-        records = [
-            scene_record(str(number), "scenes", medium, [[qa] for qa in qas])
-            for number, (medium, qas) in enumerate(drawn[start : start + BATCH])
-        ]
-        budget = processor.settings.budget_tokens
-        part = collate(
-            [build(record, processor, budget) for record in records], pad_id, patch_values
-        )
+    waiting = iter(samples)
+    while some := list(islice(waiting, BATCH)):
+        part = collate(some, pad_id, patch_values)
         inputs = dict(part.inputs)
         mask = attention_mask(inputs.pop("sample_BL"), inputs.pop("branch_BL"), model.dtype)
         output = model(**inputs, attention_mask=mask, use_cache=False, skip_logits=True)

@@ -8,6 +8,7 @@ attention is counted as it is.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
@@ -69,12 +70,13 @@ def kept_of_pass(
         # Of the product over experts only what replaces it in a compiler runs on fake tensors.
         with in_bfloat16, patch.object(moe, "_can_use_grouped_mm", lambda *_given: False):
             # What a small pass saves again in the next one are weights in another format.
-            vision = config.vision_config
-            _run(model, counter, _grids(4, 4, vision), visual=1, rows=1, row=1)
+            merge = recipe.media.video_merge or 2
+            _run(model, counter, _grids(4, 4, config, merge), visual=1, rows=1, row=1)
             if one:
                 _hear(model, counter, one, sound=1)
             counter.ignore_what_was_saved()
-            grids, rows = _grids(shape.patches, shape.frame, vision), -(-shape.tokens // shape.row)
+            grids = _grids(shape.patches, shape.frame, config, merge)
+            rows = -(-shape.tokens // shape.row)
             found = _run(model, counter, grids, visual=shape.visual, rows=rows, row=shape.row)
             return found | (_hear(model, counter, banks, sound=shape.sound) if banks else {})
 
@@ -99,13 +101,16 @@ def _banks(config: VL3Config, pieces: int) -> _Banks | None:
     return _Banks(frames, channels, torch.full((pieces,), samples))
 
 
-def _grids(patches: int, frame: int, vision: Any) -> tuple[Grid, ...]:
-    """So many patches in frames of a size, and what is left in a smaller one; in whole tokens, and
-    in whole squares of a tower of fixed size."""
-    if is_tower(vision):
-        places = side(vision)
+def _grids(patches: int, frame: int, config: VL3Config, merge: int) -> tuple[Grid, ...]:
+    """So many patches in frames of a size, and what is left in a smaller one; in whole tokens. In
+    whole squares of a tower of fixed size, or where a connector joins rows, columns and frames."""
+    is_square = is_tower(config.vision_config)
+    if is_square or connector_class(config.connector).mixes:
+        merge = 1 if is_square else merge
+        tokens = max(2, round(math.sqrt(frame) / merge))
+        places = side(config.vision_config) if is_square else merge * tokens
         frames = max(2, -(-patches // places**2))
-        return (Grid(frames=frames, rows=places, cols=places, merge=1),)
+        return (Grid(frames=frames, rows=places, cols=places, merge=merge),)
     patches, frame = max(4, patches), max(4, frame)  # without any picture an empty one goes in
     count, left = divmod(patches, frame)
     sizes = [(count, frame), (1, left)]

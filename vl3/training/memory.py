@@ -173,11 +173,12 @@ def gradient_flow(recipe: Recipe) -> dict[str, bool]:
     """Whether gradients are recorded in a module: it learns, or one before it does."""
     flows: dict[str, bool] = {}
     before = False
+    adapted = recipe.adapter.on if recipe.adapter else ()
     for name in HEARING:
-        flows[name] = bool(getattr(recipe.rates, name)) or any(flows.values())
+        learns = bool(getattr(recipe.rates, name)) or name in adapted
+        flows[name] = learns or any(flows.values())
     for name in SEEING:
-        adapted = recipe.adapter is not None and name in recipe.adapter.on
-        before = before or bool(getattr(recipe.rates, name)) or adapted
+        before = before or bool(getattr(recipe.rates, name)) or name in adapted
         flows[name] = before or (name == "language" and flows["audio_connector"])
     return flows
 

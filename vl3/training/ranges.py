@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SEEING = ("vision", "connector", "language")  # what every model has
 HEARING = ("ear", "audio_connector")  # what a model with an ear has besides
 MODULES = (*SEEING, *HEARING)
-ADAPTED = (*SEEING, "words")  # what can have adapters; words is the language model's output head
+ADAPTED = (*MODULES, "words")  # what can have adapters; words is the language model's output head
 BLOCKS = ("vision", "language", "ear")  # modules whose blocks can be computed again
 
 
@@ -44,6 +44,7 @@ RANGES = {
         "adapter.width",
         "media.max_frames",
         "media.visual_tokens",
+        "media.frame_tokens",
         "media.sound_tokens",
         "batch.samples",
         "batch.tokens",
@@ -58,6 +59,7 @@ RANGES = {
     **_counts(
         "nano.encoder_steps",
         "nano.spatial_images",
+        "nano.ear_steps",
         "nano.sounds",
         "least_steps",
         "remember",

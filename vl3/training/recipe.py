@@ -7,9 +7,8 @@ The docstring of each class has a line for each setting, which is also its line 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal
 
 from vl3.arguments import shown
 from vl3.training.ranges import ADAPTED, HEARING, MODULES, check_settings, check_world
@@ -22,7 +21,8 @@ class Start:
     model: folder or hub id of a whole model in any layout; a run folder continues its last weights
     vision: plain SigLIP, a SigLIP-NaViT, or a whole model whose encoder is taken
     language: any causal language model of transformers; the connector between the two is new
-    connector: between vision and language, like mlp2x_gelu or stc_connector
+    connector: between vision and language, like mlp2x_gelu (where none is named) or stc_connector;
+        with model a new one in place of its own
     tower: true: the encoder keeps its one size, as in VideoLLaMA 2
     nano: true: an untrained nano with a tokenizer made for the toy world
     ear: for a model without one: BEATs' .pt file, a folder of Whisper, or nano-whisper or
@@ -33,7 +33,7 @@ class Start:
     model: str | None = None
     vision: str | None = None
     language: str | None = None
-    connector: str = "mlp2x_gelu"
+    connector: str | None = None
     tower: bool = False
     nano: bool = False
     ear: str | None = None
@@ -71,8 +71,8 @@ class Adapter:
     dropout: share of an adapter's inputs left out at random
     width: hidden size of the language model that rates.adapter is meant for; half as wide a model
         takes twice the rate. null: the rate as it is
-    on: modules that get adapters, of vision, connector, language, and words, the output head:
-        without it words that the model has never said stay unsaid
+    on: modules that get adapters, of vision, connector, language, ear, audio_connector, and words,
+        the output head: without it words that the model has never said stay unsaid
     """
 
     kind: Literal["lora", "dora"] = "lora"
@@ -158,6 +158,7 @@ class Media:
     video_merge: the same for the frames of a video
     fit: how a picture becomes the square of a vision tower: its middle, out of shape or with bars
     prune: whether tokens that repeat the frame before are left out
+    frame_tokens: most merged cells of each picture and frame
     visual_tokens: most visual tokens of a sample; larger pictures are made smaller
     sound: whether sounds and the tracks of videos are heard, by a model with an ear
     sound_tokens: most tokens of sound of a sample; of more, neighbours are joined
@@ -172,6 +173,7 @@ class Media:
     video_merge: int | None = None
     fit: Literal["crop", "stretch", "pad"] | None = None
     prune: bool | None = None
+    frame_tokens: int | None = None
     visual_tokens: int = 10240
     sound: bool | None = None
     sound_tokens: int | None = None
@@ -256,13 +258,15 @@ class Nano:
     spatial_images: images of the toy world per step on which the encoder goes on learning to see
     temporal_loss: whether visual tokens of toy clips learn what came, moves and has gone
     sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
-    sounds: sounds of the toy world per step on which the ear learns to hear
+    ear_steps: steps on sounds of the toy world before the first one, in place of a pre-trained ear
+    sounds: sounds of the toy world per step on which the ear goes on learning to hear
     """
 
     encoder_steps: int = 0
     spatial_images: int = 0
     temporal_loss: bool = False
     sound_words: bool = False
+    ear_steps: int = 0
     sounds: int = 0
 
 
@@ -338,16 +342,21 @@ def check(recipe: Recipe) -> None:
     starts = [recipe.start.model, recipe.start.nano, recipe.start.vision]
     if sum(map(bool, starts)) != 1 or bool(recipe.start.vision) != bool(recipe.start.language):
         raise ValueError("start names exactly one of: model; vision and language; nano")
-    if not recipe.start.vision and (recipe.start.tower or recipe.start.connector != "mlp2x_gelu"):
-        raise ValueError("start.connector and start.tower go with start.vision and start.language")
+    if recipe.start.tower and not recipe.start.vision:
+        raise ValueError("start.tower goes with start.vision and start.language")
+    if recipe.start.connector and recipe.start.nano:
+        raise ValueError(
+            "start.connector goes with start.model, or with start.vision and start.language"
+        )
     rates = {name: getattr(recipe.rates, name) for name in (*MODULES, "adapter")}
     if not any(rates.values()):
         raise ValueError("nothing trains: give a learning rate under rates, e.g. rates.language")
     if (rates["adapter"] is None) != (recipe.adapter is None):
         raise ValueError("rates.adapter and adapter go together: name both or neither")
     if recipe.adapter:
-        if not recipe.start.model or recipe.start.ear:
+        if not recipe.start.model or recipe.start.ear or recipe.start.connector:
             made_of = "start.nano" if recipe.start.nano else "start.vision and start.language"
+            made_of = "start.connector" if recipe.start.model else made_of
             made_of = "start.ear" if recipe.start.ear else made_of
             raise ValueError(
                 f"an adapter needs a base that can be loaded again, and what {made_of} makes is in "
@@ -387,8 +396,9 @@ def check(recipe: Recipe) -> None:
 
 
 def learns_to_hear(recipe: Recipe) -> bool:
-    """Whether the ear or its connector trains."""
-    return any(getattr(recipe.rates, name) for name in HEARING)
+    """Whether the ear or its connector trains, whole or through adapters."""
+    adapted = recipe.adapter.on if recipe.adapter else ()
+    return any(getattr(recipe.rates, name) or name in adapted for name in HEARING)
 
 
 def _check_parts(recipe: Recipe) -> None:
@@ -409,34 +419,3 @@ def _check_parts(recipe: Recipe) -> None:
             f"batch.samples is a multiple of {whole}, the sum of batch.parts - got "
             f"{recipe.batch.samples}"
         )
-
-
-def read(values: dict) -> Recipe:
-    """The recipe whose dataclasses.asdict gave these values.
-
-    Runs that began before nano's settings had a part of their own can go on: it gets them.
-    """
-    if "lessons" in values:
-        before = {name: value for name, value in values.items() if name not in ("lessons", "story")}
-        start = dict(values["start"])
-        nano = {
-            "encoder_steps": start.pop("lessons"),
-            "spatial_images": values["lessons"],
-            "temporal_loss": values["story"],
-        }
-        values = {**before, "start": start, "nano": nano}
-    return _read(Recipe, values)
-
-
-def _read(kind: Any, value):
-    origin, inner = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        return kind(**{name: _read(hints[name], entry) for name, entry in value.items()})
-    if origin is list:
-        return [_read(inner[0], entry) for entry in value]
-    if origin is tuple:
-        return tuple(value)
-    if value is not None and origin is UnionType:
-        return _read(inner[0], value)
-    return value

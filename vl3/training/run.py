@@ -18,7 +18,8 @@ from vl3.training.changes import check_changes, last_run, steps_left
 from vl3.training.left_out import QUARANTINE
 from vl3.training.plan import Looked, taken, warnings
 from vl3.training.ready import check_ready, check_trackers, check_writable, folder
-from vl3.training.recipe import Recipe, read
+from vl3.training.recipe import Recipe
+from vl3.training.recorded import read
 from vl3.training.setup import auxiliary_losses, prepare
 from vl3.training.stop import Stop
 from vl3.training.trainer import VL3Trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from vl3.training.nano import init
 from vl3.training.nano.sound_loss import SoundLoss
 from vl3.training.nano.spatial_loss import SpatialLoss
 from vl3.training.nano.temporal_loss import TemporalLoss
-from vl3.training.ranges import MODULES
+from vl3.training.ranges import HEARING, MODULES
 from vl3.training.recipe import Adapter, Recipe
 from vl3.training.remember import Remember
 from vl3.vision.towers import is_tower
-from vl3.weights.assemble import assemble
+from vl3.weights.assemble import assemble, renew_connector
 from vl3.weights.ears import add_ear, load_ear
 from vl3.weights.hub import resolve
 from vl3.weights.load import load
 from vl3.weights.number_format import LARGE, bfloat16_time
 
+MLP = "mlp2x_gelu"  # the connector where none is named
 # Linear layers of the vision encoder, which adapters go into.
 TARGETS = {
     "vision": r"vision\.blocks\.\d+\.(attention\.(q|k|v|out)|mlp\.fc[12])",
@@ -49,15 +51,18 @@ def adapter_targets(model: VL3ForConditionalGeneration) -> dict[str, str]:
     body, head = (
         re.escape(name_of(model, part)) for part in (layers, model.get_output_embeddings())
     )
-    inside, joined = (
-        "|".join(map(re.escape, linear_names(parts))) for parts in (layers, [model.connector])
-    )
-    vision = {"vision": TOWER} if is_tower(model.config.vision_config) else TARGETS
-    return vision | {
-        "connector": rf"connector\.({joined})",
-        "language": rf"{body}\.\d+\.({inside})",
-        "words": head,
+    whole = {
+        name: rf"{name}\.({_either([module])})"
+        for name in ("connector", *HEARING)
+        if (module := getattr(model, name)) is not None
     }
+    vision = {"vision": TOWER} if is_tower(model.config.vision_config) else TARGETS
+    return vision | whole | {"language": rf"{body}\.\d+\.({_either(layers)})", "words": head}
+
+
+def _either(parts: Iterable[torch.nn.Module]) -> str:
+    """What matches the names, within each part, of its linear layers."""
+    return "|".join(map(re.escape, linear_names(parts)))
 
 
 def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
@@ -155,11 +160,11 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
     if start.nano:
         model, processor = init.untrained(recipe.seed)
         init.train_encoder(model, processor, recipe.nano.encoder_steps if fresh else 0, recipe.seed)
-        return model, _with_ear(recipe, model, processor)
+        return model, _with_ear(recipe, model, processor, fresh)
     if start.vision:
         vision, language = resolve(start.vision), resolve(start.language)
-        joined: dict[str, Any] = {"connector": start.connector, "tower": start.tower}
-        model, processor = assemble(vision, language, **joined, dtype=kind, seed=recipe.seed)
+        kept: dict[str, Any] = {"tower": start.tower, "dtype": kind, "seed": recipe.seed}
+        model, processor = assemble(vision, language, connector=start.connector or MLP, **kept)
     else:
         loaded = load(start.model, device=str(device), dtype=kind, quantize=start.quantize)
         model, processor = loaded.model, loaded.processor
@@ -171,13 +176,17 @@ def _start(recipe: Recipe, device: torch.device, kind: torch.dtype, fresh: bool)
                 f"{start.model} is an adapter; merge it first with python -m train_cli export "
                 "--merge-adapters, or resume its run"
             )
-    processor = _with_ear(recipe, model, processor)
+        if start.connector:
+            processor = renew_connector(model, processor, start.connector, recipe.seed)
+    processor = _with_ear(recipe, model, processor, fresh)
     if device.type == "cpu" and model.num_parameters() < LARGE:
         plain_attention(model)
     return model.to(device), processor  # type: ignore[arg-type]  # its decorator hides the method
 
 
-def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3Processor):
+def _with_ear(
+    recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3Processor, fresh: bool
+):
     """The processor of the model, which gets the ear that the recipe starts from.
 
     Raises: ValueError for rates of an ear that is not there.
@@ -187,6 +196,8 @@ def _with_ear(recipe: Recipe, model: VL3ForConditionalGeneration, processor: VL3
             raise ValueError("start.ear: this model has an ear already; set it to null")
         add = init.add_nano_ear if recipe.nano.sound_words else add_ear
         processor = add(model, processor, load_ear(recipe.start.ear, recipe.seed))
+    if recipe.nano.ear_steps:
+        init.train_ear(model, processor, recipe.nano.ear_steps if fresh else 0, recipe.seed)
     for name in ("ear", "audio_connector"):
         if getattr(recipe.rates, name) and model.ear is None:
             raise ValueError(f"rates.{name}: this model has no ear; name one under start.ear")
@@ -202,7 +213,7 @@ def settings_for(recipe: Recipe, processor: VL3Processor):
     media = recipe.media
     chosen: dict[str, Any] = {
         name: value
-        for name in ("fps", "max_frames", "image_merge", "video_merge")
+        for name in ("fps", "max_frames", "image_merge", "video_merge", "frame_tokens")
         if (value := getattr(media, name)) is not None
     }
     if media.fit is not None:
@@ -237,6 +248,8 @@ def add_adapter(model: VL3ForConditionalGeneration, adapter: Adapter) -> None:
             "connector out of adapter.on, or train it whole by rates.connector"
         )
     targets = adapter_targets(model)
+    if missing := [name for name in adapter.on if name not in targets]:
+        raise ValueError(f"adapter.on: this model has no {missing[0]}; leave it out")
     model.add_adapter(
         LoraConfig(
             r=adapter.rank,

@@ -79,8 +79,8 @@ class VL3Trainer(Trainer):
         cache = FrameCache(out / "frames", kept_bytes) if kept_bytes else None
         self.samples = Samples(opened, processor, recipe, cache, losses)
         seed = f"{recipe.seed} held out"
-        held = [open_source(source, seed) for source in recipe.evaluate.sources]
-        self.held = evaluate.held_out(held, recipe.evaluate)
+        asked = recipe.evaluate.sources if recipe.evaluate.every else []
+        self.held = evaluate.held_out([open_source(s, seed) for s in asked], recipe.evaluate)
         self.tally = RunningMetrics()
         device = next(model.parameters()).device
         super().__init__(

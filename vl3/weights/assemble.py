@@ -98,6 +98,28 @@ def assemble(
     return model.eval(), processor
 
 
+def renew_connector(
+    model: VL3ForConditionalGeneration, processor: VL3Processor, connector: str, seed: int = 0
+) -> VL3Processor:
+    """Gives the model a fresh connector in place of its own; the processor that knows of it.
+
+    Raises: ValueError for a name that nobody registered, and for sizes it cannot join.
+    """
+    config, kind = model.config, connector_class(connector)
+    torch.manual_seed(seed)
+    fresh = kind(connector, config.vision_config.hidden_size, config.text_config.hidden_size)
+    config.connector = connector
+    model.connector = fresh.to(model.device, model.dtype)
+    processor.settings = joined_by(processor.settings, connector)
+    return processor
+
+
+def joined_by(settings: ProcessorSettings, connector: str) -> ProcessorSettings:
+    """The settings for another connector; one that mixes has nothing pruned."""
+    prune = None if connector_class(connector).mixes else settings.prune
+    return replace(settings, connector=connector, prune=prune)
+
+
 def _folder(name: str, given: str | Path) -> Path:
     """The checkpoint folder. Raises: LayoutError."""
     try:

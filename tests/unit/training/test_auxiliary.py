@@ -8,7 +8,8 @@ from unit.training.test_trainer import WORLDS, recipe
 
 from vl3.training import setup
 from vl3.training.auxiliary import AuxiliaryLoss
-from vl3.training.recipe import Nano, Source, Start, read
+from vl3.training.recipe import Nano, Source, Start
+from vl3.training.recorded import read
 from vl3.training.trainer import VL3Trainer
 
 

@@ -17,13 +17,25 @@ from vl3.sound import RATE_HZ
 from vl3.training import run as runs
 from vl3.training import setup
 from vl3.training.collate import collate, silence_of
+from vl3.training.memory import Machine, module_rows
 from vl3.training.order import order_of
-from vl3.training.recipe import Adapter, Batch, Media, Optim, Rates, Source, Start
+from vl3.training.recipe import (
+    Adapter,
+    Batch,
+    Media,
+    Optim,
+    Rates,
+    Source,
+    Start,
+    learns_to_hear,
+)
 from vl3.training.samples import build, measure
 from vl3.training.sources import Samples, Steps, open_source, parts
 from vl3.weights.ears import NANO, add_ear, load_ear
+from vl3.weights.load import load
 from vl3.weights.runs import checkpoints
 
+CPU = Machine(device="cpu", compute_bytes=4, eager=True)
 LEARNS = Rates(ear=1e-3, audio_connector=1e-3, language=1e-3)
 
 
@@ -193,6 +205,40 @@ def test_an_adapter_remembers_how_its_model_hears(hearing, rows, tmp_path):
     part = {"type": "audio", "audio": (sound, RATE_HZ)}
     asks = [{"role": "user", "content": [part, {"type": "text", "text": "What is heard?"}]}]
     assert studio.reply(asks, max_new_tokens=3).ledger.sound_tokens in range(20, 61)
+
+
+@pytest.mark.parametrize("on", [["ear"], ["ear", "audio_connector", "language"]])
+def test_an_adapter_in_the_ear_is_learned_and_comes_back(on, hearing, rows, tmp_path):
+    adapter = Adapter(rank=4, alpha=8, dropout=0.0, on=on)
+    asked = chosen(
+        hearing, rows, tmp_path, rates=Rates(adapter=1e-2), adapter=adapter, steps=2, save_every=2
+    )
+    assert learns_to_hear(asked)
+    folder = runs.run(asked)
+    trained = weights(folder)
+    assert {name.split()[1].split(".")[2] for name in trained if "lora_B" in name} == set(on)
+    assert all(trained[name].abs().sum() > 0 for name in trained if "lora_B" in name)
+    (row,) = [row for row in module_rows(asked, load(hearing).model.config, CPU) if row.rate]
+    assert row.parameters == sum(tensor.numel() for tensor in trained.values())
+    banks = np.random.default_rng(0).normal(0, 0.1, 4 * RATE_HZ).astype(np.float32)
+    part = {"type": "audio", "audio": (banks, RATE_HZ)}
+    asks = [{"role": "user", "content": [part, {"type": "text", "text": "What is heard?"}]}]
+    own, adapted = (vl3.load(name).processor(asks) for name in (hearing, folder))
+    with torch.no_grad():
+        features = [
+            load(name).model.embed_sound(own["input_features"], own["feature_lengths"])
+            for name in (hearing, folder)
+        ]
+    assert own.keys() == adapted.keys()
+    assert not torch.allclose(*features)
+
+
+def test_without_an_ear_it_gets_no_adapter(tiny_folder, rows, tmp_path):
+    asked = chosen(
+        tiny_folder, rows, tmp_path, rates=Rates(adapter=1e-2), adapter=Adapter(on=["ear"])
+    )
+    with pytest.raises(ValueError, match=r"adapter\.on: this model has no ear"):
+        setup.prepare(asked, torch.device("cpu"))
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ CHILD = """
 import json, os, signal, sys
 import torch
 from transformers import TrainerCallback
-from vl3.training import recipe, run
+from vl3.training import recorded, run
 
 torch.set_num_threads(1)
 if "ACCELERATE_USE_FSDP" in os.environ:
@@ -43,7 +43,7 @@ if "ACCELERATE_USE_FSDP" in os.environ:
             self._shared_state["distributed_type"] = DistributedType.FSDP
 
     state.AcceleratorState.__init__ = spread
-chosen = recipe.read(json.loads(sys.argv[1]))
+chosen = recorded.read(json.loads(sys.argv[1]))
 
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):

@@ -34,8 +34,8 @@ from vl3.training.recipe import (
     Source,
     Start,
     World,
-    read,
 )
+from vl3.training.recorded import read
 from vl3.training.saving import CannotSave
 from vl3.training.stop import Stop
 from vl3.training.trainer import NotFinite, VL3Trainer
@@ -54,7 +54,7 @@ CHILD = """
 import json, os, signal, sys
 import torch
 from transformers import TrainerCallback
-from vl3.training import recipe, run
+from vl3.training import recorded, run
 
 torch.set_num_threads(1)
 
@@ -63,7 +63,7 @@ class Kill(TrainerCallback):
         if state.global_step == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-run.run(recipe.read(json.loads(sys.argv[1])), callbacks=(Kill(),))
+run.run(recorded.read(json.loads(sys.argv[1])), callbacks=(Kill(),))
 """
 
 

@@ -1,6 +1,7 @@
 """What each token of sound is told that it holds, and that an ear learns it."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,39 @@ def test_the_recipe_gives_a_model_the_words_and_the_loss():
     assert first[0]["sound"] == again[0]["sound"] != other[0]["sound"]
     first[0]["sound"].backward()
     assert model.ear.encoder.conv1.weight.grad.abs().sum() > 0
+
+
+def test_an_ear_learns_alone_before_the_first_step(caplog):
+    recipe = Recipe(
+        name="heard",
+        start=Start(model=str(NANO), ear="nano-whisper"),
+        rates=Rates(language=1e-3),
+        nano=Nano(sound_words=True),
+    )
+    before, _ = prepare(recipe, torch.device("cpu"))
+    taught = replace(recipe, nano=Nano(sound_words=True, ear_steps=2))
+    with caplog.at_level("INFO"):
+        after, _ = prepare(taught, torch.device("cpu"))
+        resumed, _ = prepare(taught, torch.device("cpu"), fresh=False)
+    assert "ear step 2 of 2" in caplog.text
+    assert caplog.text.count("ear step") == 1  # a run that goes on has its weights
+    old, new, third = (model.state_dict() for model in (before, after, resumed))
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"ear", "audio_connector"}
+    assert all(torch.equal(old[name], third[name]) for name in old)
+    learns = {name: param.requires_grad for name, param in before.named_parameters()}
+    assert learns == {name: param.requires_grad for name, param in after.named_parameters()}
+
+
+def test_without_an_ear_no_steps_of_it():
+    recipe = Recipe(
+        name="deaf",
+        start=Start(model=str(NANO)),
+        rates=Rates(language=1e-3),
+        nano=Nano(ear_steps=2),
+    )
+    with pytest.raises(ValueError, match=r"^nano.ear_steps needs a model that hears"):
+        prepare(recipe, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("has_ear", [False, True])

@@ -86,6 +86,23 @@ def _said(heard: Heard) -> tuple[int, int, int, int]:
     )
 
 
+def heard_words(
+    processor: VL3Processor, setting: str
+) -> tuple[SoundSettings, tuple[torch.Tensor, ...]]:
+    """How a model hears, and the ids of the words of each list.
+
+    Raises: ValueError that names the setting, where it does not hear or lacks words.
+    """
+    tokenizer: Any = processor.tokenizer
+    missing = [w for w in WORDS[0] if len(tokenizer(w, add_special_tokens=False).input_ids) > 1]
+    if processor.settings.sound is None or missing:
+        raise ValueError(
+            f"{setting} needs a model that hears and has words for it; name an ear under "
+            "start.ear and set nano.sound_words, or start from one that has both"
+        )
+    return processor.settings.sound, tuple(word_ids(tokenizer, WORDS))
+
+
 def draw_recordings(rng: random.Random, settings: SoundSettings, count: int) -> Recordings:
     """Fresh sounds of the toy world with the truth about each of their tokens."""
     kind = ear_class(settings.ear)
@@ -129,14 +146,7 @@ class SoundLoss(AuxiliaryLoss):
     name, weight = "sound", 0.2
 
     def __init__(self, processor: VL3Processor, sounds: int, seed: str) -> None:
-        tokenizer: Any = processor.tokenizer
-        missing = [w for w in WORDS[0] if len(tokenizer(w, add_special_tokens=False).input_ids) > 1]
-        if processor.settings.sound is None or missing:
-            raise ValueError(
-                "nano.sounds needs a model that hears and has words for it; name an ear under "
-                "start.ear and set nano.sound_words, or start from one that has both"
-            )
-        self.settings, self.words = processor.settings.sound, word_ids(tokenizer, WORDS)
+        self.settings, self.words = heard_words(processor, "nano.sounds")
         self.sounds, self.seed = sounds, seed
 
     def of_step(self, model, step: int) -> Iterator[Mapping[str, torch.Tensor]]:
