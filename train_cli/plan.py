@@ -136,7 +136,7 @@ def describe_device(on: str, limit: float | None) -> tuple[str, bool, float]:
 
 def local_processor(recipe: Recipe):
     """The processor that samples are measured with; None where its tokenizer is not at hand."""
-    from vl3.bundled import NANO, NANO_NAME
+    from vl3.bundled import MODELS, NANO
     from vl3.processor import VL3Processor
     from vl3.toyworld.tokenizer import add_sound_words
     from vl3.training.setup import settings_for
@@ -145,7 +145,7 @@ def local_processor(recipe: Recipe):
     from vl3.weights.hub import resolve
 
     folder = NANO if recipe.start.nano else Path(recipe.start.model or "").expanduser()
-    if recipe.start.model == NANO_NAME or (recipe.start.model and folder.is_dir()):
+    if recipe.start.model in MODELS or (recipe.start.model and folder.is_dir()):
         folder = or_unknown(lambda: resolve(folder, offline=True))  # of a run, its last checkpoint
     if not (folder / "tokenizer.json").is_file():
         return None

@@ -16,10 +16,13 @@ HOME = PACKAGE if IS_WHEEL else PACKAGE.parent  # all that is ours, and in a whe
 ASSETS = HOME / "assets"
 KERNELS = HOME / "kernels"
 NANO = ASSETS / "nano"
+NANO_AV = ASSETS / "nano-av"
 CLIPS = ASSETS / "clips"
 VOICES = ASSETS / "voices"
 WEB = ASSETS / "web"
-NANO_NAME = "assets/nano"  # means the bundled model also where there is no such folder
+# Each name means the bundled model also where there is no such folder.
+NANO_NAME, NANO_AV_NAME = "assets/nano", "assets/nano-av"
+MODELS = {NANO_NAME: NANO, NANO_AV_NAME: NANO_AV}
 PAGE_COMMAND = "vl3" if IS_WHEEL else "python app.py"
 
 

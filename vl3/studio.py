@@ -144,7 +144,7 @@ class Studio:
         notes = [str(note) for note in (loaded.quantized, self._fitted) if note]
         return {
             "name": loaded.name,
-            "path": str(loaded.folder),
+            "path": loaded.path,
             "parameters": self.model.num_parameters(),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),

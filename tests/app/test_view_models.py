@@ -133,7 +133,8 @@ def test_caption_and_footer():
 def test_header_line():
     facts = ["tiny", "5.2 M parameters", "float32", "no adapter", "cpu", "21 MB"]
     assert text_format.model_facts(CARD) == facts
-    assert text_format.model_note(CARD | {"is_nano": True}) == text_format.NANO_NOTE
+    assert text_format.model_note(CARD | {"path": "assets/nano"}) == text_format.NANO_NOTE
+    assert text_format.model_note(CARD | {"path": "assets/nano-av"}) == text_format.NANO_AV_NOTE
     trained = CARD | {"adapter": "/data/runs/mine/checkpoint-200"}
     assert "adapter mine/checkpoint-200" in text_format.model_facts(trained)
 

@@ -11,13 +11,14 @@ from train_cli.config import read_recipe
 from train_cli.plan import local_processor
 from vl3 import bundled
 from vl3.weights.hub import resolve
+from vl3.weights.load import load
 from vl3.weights.places import local
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 def test_every_folder_holds_what_it_is_for():
-    assert (bundled.NANO / "model.safetensors").is_file()
+    assert all((folder / "model.safetensors").is_file() for folder in bundled.MODELS.values())
     assert (bundled.CLIPS / "examples.json").is_file()
     assert (bundled.VOICES / "digits.npz").is_file()
     assert (bundled.WEB / "page" / "main.js").is_file()
@@ -27,8 +28,9 @@ def test_every_folder_holds_what_it_is_for():
 
 def test_the_bundled_model_has_its_name_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve("assets/nano", offline=True) == bundled.NANO
-    assert local("assets/nano") == bundled.NANO
+    for name, folder in bundled.MODELS.items():
+        assert resolve(name, offline=True) == local(name) == folder
+        assert load(name).path == name
     recipe = read_recipe(["--config", "nano_colour"])
     assert recipe.start.model == "assets/nano"
     assert local_processor(recipe) is not None

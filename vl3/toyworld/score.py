@@ -1,12 +1,14 @@
 """Scores a toy-world model on fresh scenes, family by family, with the blind score beside it.
 
     python -m vl3.toyworld.score --model assets/nano
-    python -m vl3.toyworld.score --model FOLDER --sound
+    python -m vl3.toyworld.score --model assets/nano-av --sound
+    python -m vl3.toyworld.score --model assets/nano-av --beside assets/nano
 
 An answer counts when greedy decoding gives it letter by letter; beside that, boxes are scored by
 their overlap, times with a second to spare, and captions by the objects and motions they name.
 Blind means black frames with the true time stamps: what can be guessed from the question alone.
-Held-out pairs are colours on shapes on which training never drew them.
+Held-out pairs are colours on shapes on which training never drew them. --beside asks two models
+about the same clips, in silence.
 
 Of a model that hears, --sound scores clips with sound, about what is heard and what is seen, as
 they are, muted (silence of the same length) and blind, beside what can be guessed
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
 import sys
@@ -241,22 +244,53 @@ def replies(model, processor: VL3Processor, asked: list[tuple[Medium, QA]]) -> l
     return [processor.decode(row).strip() for row in new]
 
 
-def score_all(model, processor: VL3Processor, count: int, seed: int) -> dict[str, dict]:
-    """Scores on clips and images, seen and blind, and on clips of held-out pairs."""
-    results = {}
+def draw_all(count: int, seed: int) -> dict[str, list[Asked]]:
+    """Clips, images, and clips of held-out pairs, all without sound."""
+    drawn = {}
     kinds = (
         ("clips", CLIPS, CLIP_FAMILIES, CLIP_DIGIT_FAMILIES),
         ("images", IMAGES, STILL_FAMILIES, STILL_DIGIT_FAMILIES),
     )
     for name, level, families, digit_families in kinds:
-        drawn = draw(level, families, count, seed)
-        drawn += draw(replace(level, digits=1.0), digit_families, count, seed + 1)
+        drawn[name] = draw(level, families, count, seed)
+        drawn[name] += draw(replace(level, digits=1.0), digit_families, count, seed + 1)
+    held_out = replace(CLIPS, pairs=HELD_OUT)
+    return {**drawn, "held_out": draw(held_out, HELD_OUT_FAMILIES, count, seed + 2)}
+
+
+def score_all(model, processor: VL3Processor, count: int, seed: int) -> dict[str, dict]:
+    """Scores on clips and images, seen and blind, and on clips of held-out pairs."""
+    results = {}
+    for name, drawn in draw_all(count, seed).items():
         results[name] = score(model, processor, drawn)
-        black = [(blinded(medium), qas) for medium, qas in drawn]
-        results[f"{name}_blind"] = score(model, processor, black)
-    drawn = draw(replace(CLIPS, pairs=HELD_OUT), HELD_OUT_FAMILIES, count, seed + 2)
-    results["held_out"] = score(model, processor, drawn)
+        if name != "held_out":
+            black = [(blinded(medium), qas) for medium, qas in drawn]
+            results[f"{name}_blind"] = score(model, processor, black)
     return results
+
+
+def score_beside(
+    one: tuple[VL3ForConditionalGeneration, VL3Processor],
+    other: tuple[VL3ForConditionalGeneration, VL3Processor],
+    count: int,
+    seed: int,
+) -> dict[str, dict]:
+    """Two models about the same clips without sound: shares of right answers, how much the first
+    has more of them, and between which bounds that lies with 95 % (normal, of paired answers)."""
+    columns: dict[str, dict[str, float]] = {name: {} for name in BESIDE}
+    for name, drawn in draw_all(count, seed).items():
+        pairs: dict[str, list[tuple[float, float]]] = {}
+        for (family, right), (_, others) in zip(exact(*one, drawn), exact(*other, drawn)):
+            for row in (f"{family}, {HEADS.get(name, name)}", f"all, {HEADS.get(name, name)}"):
+                pairs.setdefault(row, []).append((right, others))
+        for row, answers in pairs.items():
+            ours, theirs = (sum(side) / len(answers) for side in zip(*answers))
+            squares = sum((a - b - ours + theirs) ** 2 for a, b in answers)
+            error = 1.96 * math.sqrt(squares / max(1, len(answers) - 1) / len(answers))
+            values = (ours, theirs, ours - theirs, ours - theirs - error, ours - theirs + error)
+            for column, value in zip(BESIDE, values):
+                columns[column][row] = value
+    return columns
 
 
 def score_sound(model, processor: VL3Processor, count: int, seed: int) -> dict[str, dict]:
@@ -287,6 +321,7 @@ def score_sound(model, processor: VL3Processor, count: int, seed: int) -> dict[s
     }
 
 
+BESIDE = ("this model", "the other", "more", "at least", "at most")
 HEADS = {
     "clips_blind": "blind",
     "images_blind": "blind",
@@ -315,8 +350,16 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def _rank(name: str) -> tuple[int, str]:
     """Families in their usual order, a measure right after its family."""
-    order = (*HEARD_FAMILIES, *SEEN_FAMILIES, *CLIP_FAMILIES, *CLIP_DIGIT_FAMILIES)
+    order = (*HEARD_FAMILIES, *SEEN_FAMILIES, *CLIP_FAMILIES, *CLIP_DIGIT_FAMILIES, "all")
     return order.index(name.split(",")[0]), name
+
+
+def _load(name: Path) -> tuple[VL3ForConditionalGeneration, VL3Processor]:
+    folder = resolve(name)
+    model = VL3ForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval(), VL3Processor.from_pretrained(folder)
 
 
 def main() -> None:
@@ -338,15 +381,18 @@ def main() -> None:
     parser.add_argument(
         "--sound", action="store_true", help="score clips with sound, of a model that hears"
     )
+    parser.add_argument(
+        "--beside", type=Path, metavar="MODEL", help="compare with this model, on the same clips"
+    )
     parser.add_argument("--json", type=Path, help="also write the shares to this file")
     options = parser.parse_args()
-    folder = resolve(options.model)
-    model = VL3ForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
-    processor = VL3Processor.from_pretrained(folder)
-    chosen = score_sound if options.sound else score_all
-    results = chosen(model.eval(), processor, options.count, options.seed)
+    given = (options.count, options.seed)
+    if options.beside and options.sound:
+        parser.error("--beside compares clips without sound; leave out --sound")
+    if options.beside:
+        results = score_beside(_load(options.model), _load(options.beside), *given)
+    else:
+        results = (score_sound if options.sound else score_all)(*_load(options.model), *given)
     sys.stdout.write(table(results) + "\n")
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import cast
 
+from vl3.bundled import NANO_AV_NAME, NANO_NAME
 from vl3.units import format_bytes
 from vl3.values import Ledger, Plan, SoundPlan, VisualContext
 
@@ -48,6 +49,7 @@ QUANTIZATIONS = (
     ("4 bits, the rest 8 (nf4+int8)", "nf4+int8"),
 )
 NANO_NOTE = "nano knows only its synthetic world of coloured shapes."
+NANO_AV_NOTE = "nano-av knows only its synthetic world of coloured shapes and their sounds."
 
 
 def clock(time_s: float) -> str:
@@ -340,7 +342,8 @@ def _folder(path: str) -> str:
 
 def model_note(card: Mapping) -> str:
     """What a person has to know about the model before believing it; often empty."""
-    return NANO_NOTE if card["is_nano"] else str(card.get("note") or "")
+    own = {NANO_NAME: NANO_NOTE, NANO_AV_NAME: NANO_AV_NOTE}
+    return own.get(str(card.get("path"))) or str(card.get("note") or "")
 
 
 def needed(fit) -> str:

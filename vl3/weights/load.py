@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vl3.arguments import shown
-from vl3.bundled import NANO
+from vl3.bundled import MODELS, NANO
 from vl3.families import read_config, read_settings
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import CONFIG_FILE
@@ -42,6 +42,12 @@ class Loaded:
     @property
     def is_nano(self) -> bool:
         return self.folder == NANO
+
+    @property
+    def path(self) -> str:
+        """By which it is loaded again: its folder, or the name of a bundled model."""
+        names = {folder: name for name, folder in MODELS.items()}
+        return names.get(self.folder, str(self.folder))
 
 
 def load(

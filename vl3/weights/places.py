@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from vl3.arguments import choice, shown
-from vl3.bundled import NANO, NANO_NAME
+from vl3.bundled import MODELS
 from vl3.weights.runs import checkpoints
 
 EXAMPLE = "DAMO-NLP-SG/VideoLLaMA3-2B"
@@ -21,7 +21,7 @@ NANO_EARS = ("nano-whisper", "nano-beats")  # small ones without training (vl3.w
 def local(name: str | Path) -> Path | None:
     """The folder of that name, of a training run its last checkpoint; None for a hub id.
 
-    "assets/nano" is the bundled model wherever the caller stands.
+    "assets/nano" and "assets/nano-av" are the bundled models wherever the caller stands.
 
     Raises: ValueError in one sentence for what is neither.
     """
@@ -93,4 +93,4 @@ def _folder(name: str | Path) -> Path | None:
         is_there = folder.is_dir()
     except (OSError, RuntimeError):  # a name that is too long, an unknown user's home
         return None
-    return folder if is_there or str(name) != NANO_NAME else NANO
+    return folder if is_there else MODELS.get(str(name), folder)

@@ -15,16 +15,19 @@ from vl3.toyworld import score as scoring
 from vl3.toyworld.draw import Film
 from vl3.toyworld.hearing import HEARD_FAMILIES
 from vl3.toyworld.score import (
+    BESIDE,
     CLIPS,
     SOUNDING,
     blinded,
     draw,
+    draw_all,
     muted,
     overlap,
     replies,
     same_events,
     same_sounds,
     score,
+    score_beside,
     score_sound,
     table,
     within_a_second,
@@ -155,3 +158,34 @@ def test_sound_is_scored_as_it_is_muted_blind_and_alone(nano, monkeypatch):
     assert first == f"| family | {heads} |"
     assert "| match | 100.0 | 100.0 | 50.0 | 100.0 | 25.0 |  |  |" in lines
     assert "| spoken | 100.0 | 100.0 | 50.0 | 100.0 |  | 100.0 | 100.0 |" in lines
+
+
+def test_two_models_are_compared_about_the_same_clips(nano):
+    worse = VL3ForConditionalGeneration.from_pretrained(NANO, dtype=torch.float32).eval()
+    with torch.no_grad():
+        noise = torch.Generator().manual_seed(0)
+        weight = worse.connector.readout[0].weight
+        weight += 1.5 * weight.std() * torch.randn(weight.shape, generator=noise)
+    found = score_beside(nano, (worse, nano[1]), count=6, seed=0)
+    drawn = draw_all(6, 0)["clips"]
+    rows = {}
+    for side, model in (("one", nano[0]), ("other", worse)):
+        for family, right in scoring.exact(model, nano[1], drawn):
+            rows.setdefault(family, {}).setdefault(side, []).append(right)
+    for family, sides in rows.items():
+        more = np.array(sides["one"]) - np.array(sides["other"])
+        error = 1.96 * more.std(ddof=1) / len(more) ** 0.5
+        wanted = (np.mean(sides["one"]), np.mean(sides["other"]), more.mean())
+        values = [found[column][f"{family}, clips"] for column in BESIDE]
+        assert values == pytest.approx([*wanted, more.mean() - error, more.mean() + error])
+    assert found["more"]["all, clips"] > 0.1
+    assert {"all, images", "order, held-out pairs"} <= found["more"].keys()
+    same = score_beside(nano, nano, count=2, seed=0)
+    assert set(same["more"].values()) == {0.0}
+
+
+def test_a_comparison_is_without_sound(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["score", "--beside", "assets/nano", "--sound"])
+    with pytest.raises(SystemExit):
+        scoring.main()
+    assert "--beside compares clips without sound" in capsys.readouterr().err
