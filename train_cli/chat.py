@@ -18,6 +18,7 @@ from typing import get_args
 import vl3
 from train_cli.exits import OK, USAGE, in_words
 from vl3.arguments import number
+from vl3.bundled import PAGE_MODEL
 from vl3.settings import Decoding, PruneMode, PruneSide
 from vl3.units import parse_memory
 from vl3.values import Progress, Reply
@@ -38,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="checkpoint folder or hub id (default: the bundled nano)")
+    parser.add_argument(
+        "--model",
+        default=PAGE_MODEL,
+        help="checkpoint folder or hub id (default: the bundled %(default)s)",
+    )
     parser.add_argument(
         "--video",
         action="append",

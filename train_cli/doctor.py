@@ -13,7 +13,7 @@ import sys
 import psutil
 import torch
 
-from vl3.bundled import NANO, PAGE_COMMAND
+from vl3.bundled import MODELS, PAGE_COMMAND
 from vl3.inference.memory import KINDS, USABLE
 from vl3.studio import estimate
 from vl3.units import format_bytes
@@ -56,8 +56,9 @@ def run(_chosen: argparse.Namespace) -> int:
     free = _device()
     disk = shutil.disk_usage(os.getcwd()).free / GIB
     print(f"disk            {disk:.0f} GiB free here")
-    nano = (NANO / "model.safetensors").is_file()
-    print(f"nano            {'bundled' if nano else 'not found: ' + str(NANO)}")
+    gone = [str(f) for f in MODELS.values() if not (f / "model.safetensors").is_file()]
+    found = "not found: " + ", ".join(gone) if gone else ", ".join(MODELS)
+    print(f"bundled models  {found}")
     for line in _fits(free):
         print(line)
     if missing or sys.version_info < (3, 11):

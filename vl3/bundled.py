@@ -23,6 +23,7 @@ WEB = ASSETS / "web"
 # Each name means the bundled model also where there is no such folder.
 NANO_NAME, NANO_AV_NAME = "assets/nano", "assets/nano-av"
 MODELS = {NANO_NAME: NANO, NANO_AV_NAME: NANO_AV}
+PAGE_MODEL = NANO_AV_NAME  # what page and terminal answer with where no other is named
 PAGE_COMMAND = "vl3" if IS_WHEEL else "python app.py"
 
 

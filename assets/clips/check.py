@@ -1,4 +1,4 @@
-"""Asks nano about the demonstration clips, whose truth is known: python assets/clips/check.py
+"""Asks nano-av about the demonstration clips, whose truth is known: python assets/clips/check.py
 
 Goes the whole way of a user's file (decode, resize, prune, answer) and exits with 1 when one of the
 questions of examples.json is answered wrongly. --all asks further wordings of every family.
@@ -13,6 +13,7 @@ from pathlib import Path
 from make import SCENES
 
 import vl3
+from vl3.bundled import PAGE_MODEL
 from vl3.toyworld.questions import ask
 
 HERE = Path(__file__).parent
@@ -28,18 +29,23 @@ FAMILIES = (
     "absent",
     "caption",
 )
+SOUNDING = ("source", "match", "flash", "heard_when", "hearing", "sounds", "sound")
+DRAWN = 15000  # questions of each family, so that every wording comes
 
 
 def truths(scene) -> dict[str, str]:
     """Right answers to all wordings that many draws give."""
     rng = random.Random(0)
-    asked = [ask(scene, rng, family) for family in FAMILIES for _ in range(15000)]
+    families = (*FAMILIES, *SOUNDING) if scene.track else FAMILIES
+    asked = [ask(scene, rng, family) for family in families for _ in range(DRAWN)]
     return {qa.question: qa.answer for qa in asked if qa is not None}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="checkpoint folder (default: the bundled nano)")
+    parser.add_argument(
+        "--model", default=PAGE_MODEL, help="checkpoint folder (default: %(default)s)"
+    )
     parser.add_argument("--all", action="store_true", help="ask 30 further questions per clip")
     options = parser.parse_args()
     studio = vl3.load(options.model)

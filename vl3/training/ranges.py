@@ -61,6 +61,7 @@ RANGES = {
         "nano.spatial_images",
         "nano.ear_steps",
         "nano.sounds",
+        "nano.sources",
         "least_steps",
         "remember",
         "workers",

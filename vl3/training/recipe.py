@@ -260,6 +260,7 @@ class Nano:
     sound_words: whether the tokenizer gets words for what is heard, with the ear of start.ear
     ear_steps: steps on sounds of the toy world before the first one, in place of a pre-trained ear
     sounds: sounds of the toy world per step on which the ear goes on learning to hear
+    sources: clips with sound per step whose tokens of sound learn which shape makes them
     """
 
     encoder_steps: int = 0
@@ -268,6 +269,7 @@ class Nano:
     sound_words: bool = False
     ear_steps: int = 0
     sounds: int = 0
+    sources: int = 0
 
 
 @dataclass(kw_only=True)

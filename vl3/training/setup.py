@@ -21,6 +21,7 @@ from vl3.settings import PruneSettings
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.nano import init
 from vl3.training.nano.sound_loss import SoundLoss
+from vl3.training.nano.source_loss import SourceLoss
 from vl3.training.nano.spatial_loss import SpatialLoss
 from vl3.training.nano.temporal_loss import TemporalLoss
 from vl3.training.ranges import HEARING, MODULES
@@ -133,6 +134,8 @@ def auxiliary_losses(recipe: Recipe, processor: VL3Processor) -> list[AuxiliaryL
         found.append(SpatialLoss(processor.tokenizer, images, f"{recipe.seed} sight {recipe.name}"))
     if sounds := recipe.nano.sounds:
         found.append(SoundLoss(processor, sounds, f"{recipe.seed} hearing {recipe.name}"))
+    if clips := recipe.nano.sources:
+        found.append(SourceLoss(processor, clips, f"{recipe.seed} sources {recipe.name}"))
     if recipe.remember:
         found.append(Remember(processor, recipe.remember, f"{recipe.seed} remember"))
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vl3.arguments import number, shown, whole
-from vl3.bundled import PAGE_COMMAND
+from vl3.bundled import PAGE_COMMAND, PAGE_MODEL
 from vl3.units import parse_memory
 from vl3.webapp import uploads
 
@@ -26,7 +26,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _Parser(
         prog=PAGE_COMMAND,
         description="Opens a browser page to ask a video-language model about videos and images. "
-        "Without a model it runs nano, a small bundled one that knows coloured shapes only.",
+        "Without a model it runs nano-av, a small bundled one that knows a toy world of coloured "
+        "shapes and sounds only.",
     )
     _add_model(parser.add_argument_group("model"))
     _add_server(parser.add_argument_group("server"))
@@ -117,7 +118,12 @@ def _plain(text: str) -> object:
 
 
 def _add_model(group) -> None:
-    group.add_argument("--model", metavar="PATH_OR_ID", help="folder or hub id; default: nano")
+    group.add_argument(
+        "--model",
+        metavar="PATH_OR_ID",
+        default=PAGE_MODEL,
+        help="folder or hub id; default: the bundled %(default)s",
+    )
     group.add_argument(
         "--quantize",
         choices=("nf4", "int8", "nf4+int8"),

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import cast
 
 from vl3.audio.notes import described
+from vl3.bundled import PAGE_MODEL
 from vl3.settings import Decoding
 from vl3.units import format_bytes
 from vl3.values import Ledger, Reply
@@ -115,7 +116,7 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     Earlier questions are not part of it; they are in the Python.
     """
     command = ["python", "-m", "train_cli", "chat", turn.question]
-    if not card["is_nano"]:
+    if card["path"] != PAGE_MODEL:
         command += ["--model", str(card["path"])]
     command += _flags({name: card[name] for name in ("quantize", "adapter") if card[name]})
     so_far = [item for old in (*context(turns), turn) for item in old.attachments]

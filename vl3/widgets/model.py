@@ -10,6 +10,7 @@ from typing import Any, cast
 from ipywidgets import HTML, Button, Combobox, Dropdown, HBox, Layout, Output, Text, VBox
 
 from vl3.arguments import choice, instance
+from vl3.bundled import NANO_AV_NAME
 from vl3.studio import Studio, estimate, load
 
 # What an unattended run sets instead of filling in the form.
@@ -22,7 +23,7 @@ ENVIRONMENT = {
     "dtype": "VL3_DTYPE",
 }
 BUNDLED = "nano (bundled)"
-SUGGESTED = (BUNDLED, "DAMO-NLP-SG/VideoLLaMA3-2B", "DAMO-NLP-SG/VideoLLaMA3-7B")
+SUGGESTED = (BUNDLED, NANO_AV_NAME, "DAMO-NLP-SG/VideoLLaMA3-2B", "DAMO-NLP-SG/VideoLLaMA3-7B")
 KINDS = ("nf4", "nf4+int8", "int8")
 QUANTIZATIONS = {"none, or as Memory asks": ""} | {kind: kind for kind in KINDS}
 WIDE = {"style": {"description_width": "96px"}, "layout": Layout(width="420px")}

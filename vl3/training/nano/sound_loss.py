@@ -62,22 +62,25 @@ def token_words(track: Track, tokens: SoundTokens) -> torch.Tensor:
 
     The end of a sound that a token hardly holds is not asked for.
     """
-    spans = [_held(track, span_s) for span_s in tokens.spans_s]
-    return torch.tensor(spans).repeat_interleave(tokens.bands, dim=0)
+    found = [held(track, span_s) for span_s in tokens.spans_s]
+    return torch.tensor([_said(heard) for heard in found]).repeat_interleave(tokens.bands, dim=0)
 
 
-def _held(track: Track, span_s: tuple[float, float]) -> tuple[int, int, int, int]:
+def held(track: Track, span_s: tuple[float, float]) -> Heard | bool:
+    """The sound that a token of this time holds; False for silence, True for too little of one."""
     start_s, end_s = span_s
     for heard in track.sounds:
         length_s = lasts_s(heard)
         common_s = min(end_s, heard.start_s + length_s) - max(start_s, heard.start_s)
         if common_s > 0:
             least_s = min(LEAST_OF_TOKEN * (end_s - start_s), LEAST_OF_SOUND * length_s)
-            return _said(heard) if common_s >= least_s else (IGNORE,) * 4
-    return NOTHING, IGNORE, IGNORE, IGNORE
+            return heard if common_s >= least_s else True
+    return False
 
 
-def _said(heard: Heard) -> tuple[int, int, int, int]:
+def _said(heard: Heard | bool) -> tuple[int, int, int, int]:
+    if isinstance(heard, bool):
+        return IGNORE if heard else NOTHING, IGNORE, IGNORE, IGNORE
     return (
         THINGS.index(heard.kind),
         IGNORE if heard.pitch is None else PITCHES.index(heard.pitch),
