@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from typing import Any
 from train_cli.config import PHASES, ConfigError, check_file, find_config, read_recipe
 from train_cli.exits import OK, fail
 from train_cli.run import check_memory, trained
-from vl3.arguments import did_you_mean, whole
+from vl3.arguments import did_you_mean, shown, whole
+from vl3.training.changes import differences, last_run
 from vl3.training.ready import check_ready
 from vl3.training.recipe import Recipe
+from vl3.training.recorded import read
 from vl3.weights.runs import checkpoints
 
 SEEDS = 3
@@ -56,8 +59,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         runs = variant_runs(chosen)
         for recipes in runs.values():
-            for recipe in (recipe for recipe in recipes if not checkpoints(Path(recipe.out))):
-                check_ready(recipe)
+            for recipe in recipes:
+                _check(recipe)
             check_memory(recipes[0])
     except (ConfigError, ValueError, OSError) as error:
         fail(error)
@@ -80,6 +83,20 @@ def run(chosen: argparse.Namespace) -> int:
     return OK
 
 
+def _check(recipe: Recipe) -> None:
+    """Raises: ValueError or OSError where the run cannot begin, or was begun otherwise."""
+    out = Path(recipe.out)
+    if not checkpoints(out):
+        check_ready(recipe)
+        return
+    begun = read(last_run(out)[1]["recipe"])
+    for name, was, becomes in differences(replace(begun, out=recipe.out), recipe):
+        raise ValueError(
+            f"{out} holds a run with {name} {shown(was)} where {shown(becomes)} is asked for; "
+            "choose another --out, or remove that folder"
+        )
+
+
 def _begin(recipe: Recipe, **options):
     from vl3.training import run as runs
 
@@ -100,7 +117,7 @@ def variant_runs(chosen: argparse.Namespace) -> dict[str, list[Recipe]]:
     wanted = chosen.variants.split(",") if chosen.variants else found
     for name in wanted:
         if name not in found:
-            raise ConfigError(f"{file.stem} has no variant {name}{did_you_mean(name, found)}")
+            raise ConfigError(f"{file.stem} has no variant {shown(name)}{did_you_mean(name, found)}")
     out = chosen.out or Path("runs") / file.stem
     runs: dict[str, list[Recipe]] = {}
     for name in wanted:

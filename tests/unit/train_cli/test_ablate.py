@@ -69,6 +69,18 @@ def test_every_variant_is_trained_with_every_seed_and_asked_the_same(tmp_path, c
     assert "1 of 4" not in told
 
 
+def test_runs_with_other_settings_are_not_taken_for_these(tmp_path, capsys):
+    file, out = file_of(tmp_path, linear=LINEAR), tmp_path / "out"
+    assert ablate(file, "--seeds", 1, "--out", out) == 0
+    for changed in (("--steps", 2), ("--optim.clip", 0.5), ("--evaluate.samples", 4)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            ablate(file, "--seeds", 1, "--out", out, *changed)
+        (told,) = capsys.readouterr().err.strip().splitlines()
+        assert changed[0].removeprefix("--") in told
+        assert "choose another --out" in told
+
+
 def test_some_variants_and_settings_for_all(tmp_path, capsys):
     out, file = tmp_path / "out", file_of(tmp_path, own=OWN, linear=LINEAR)
     given = ("--variants", "linear", "--seeds", 1, "--out", out, "--steps", "2", "--save_every", 2)
@@ -101,7 +113,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(tmp_path, capsys, monkeyp
     ("arguments", "sentence"),
     [
         (["--seeds", "0"], "--seeds is a whole number, 1 or more"),
-        (["--variants", "linea"], "has no variant linea; did you mean linear?"),
+        (["--variants", "linea"], "has no variant 'linea'; did you mean linear?"),
         (["--stepps", "3"], "stepps"),
         (["--evaluate.every", "2"], "no evaluate.every"),
         (["--evaluate.sources", "[]"], "needs evaluate.sources"),

@@ -26,7 +26,7 @@ from vl3.toyworld.draw import Film, shoot
 from vl3.toyworld.hearing import HEARING_WORDINGS, transcript
 from vl3.toyworld.questions import QA
 from vl3.toyworld.sounds import Track, makers
-from vl3.toyworld.world import COLOURS, SHAPES, Level, Scene, sample_scene
+from vl3.toyworld.world import COLOURS, SHAPES, Level, Scene, Sprite, sample_scene
 from vl3.training.auxiliary import AuxiliaryLoss
 from vl3.training.collate import attention_mask, collate
 from vl3.training.nano.sound_loss import heard_words, held
@@ -50,7 +50,7 @@ def token_sources(scene: Scene, tokens: SoundTokens) -> torch.Tensor:
     Shapes: returns [K, 2]
     """
     track, colours = cast(Track, scene.track), tuple(COLOURS)
-    words = {None: (len(COLOURS), len(SHAPES))}
+    words: dict[Sprite | None, tuple[int, int]] = {None: (len(COLOURS), len(SHAPES))}
     for sprite in scene.sprites:
         words[sprite] = (colours.index(sprite.colour), SHAPES.index(sprite.shape))
     made = dict(zip(track.sounds, (words[maker] for maker in makers(scene)), strict=True))
