@@ -117,7 +117,8 @@ def variant_runs(chosen: argparse.Namespace) -> dict[str, list[Recipe]]:
     wanted = chosen.variants.split(",") if chosen.variants else found
     for name in wanted:
         if name not in found:
-            raise ConfigError(f"{file.stem} has no variant {shown(name)}{did_you_mean(name, found)}")
+            hint = did_you_mean(name, found)
+            raise ConfigError(f"{file.stem} has no variant {shown(name)}{hint}")
     out = chosen.out or Path("runs") / file.stem
     runs: dict[str, list[Recipe]] = {}
     for name in wanted:
