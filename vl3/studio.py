@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -20,33 +20,30 @@ from vl3.families.settings import ProcessorSettings
 from vl3.inference import memory as memories
 from vl3.inference import replay
 from vl3.inference import reply as replies
+from vl3.inference.asking import Request, TooLong, request_of
 from vl3.inference.disk_cache import FeatureCache, features_dir
 from vl3.inference.encoded import EncodedCache
 from vl3.inference.encoded_video import EncodedVideo
 from vl3.inference.engine import Engine
 from vl3.inference.generation import PrefixCache
 from vl3.inference.heard import EncodedSound, plan_of_sound
+from vl3.inference.memory import SMALL_PLAN, estimate
 from vl3.inference.opening import OnStage, Opening
-from vl3.inference.options import OPTIONS, READING, as_messages, check_names, chosen, is_models
-from vl3.inference.reply import OutOfMemory, Request, TooLong
+from vl3.inference.options import OPTIONS, READING, check_names, chosen, conversation, part_of
+from vl3.inference.reply import OutOfMemory
+from vl3.inference.scoring import Score, score
 from vl3.interpret import Attention, Tracer
 from vl3.messages.media import MediaPart, find_media
 from vl3.messages.sounds import SoundPart
-from vl3.messages.sources import is_sound, is_wave
 from vl3.settings import Decoding
 from vl3.values import Plan, Progress, PromptSegment, Reply, SoundPlan
 from vl3.weights.hub import resolve
-from vl3.weights.load import count_parameters, pick_device
 from vl3.weights.load import load as load_weights
-from vl3.weights.number_format import LARGE, pick_dtype
-from vl3.weights.quantize.bnb import KINDS as QUANTIZED
-from vl3.weights.sizes import sizes_of
+from vl3.weights.number_format import LARGE
 
 __all__ = ["EncodedVideo", "OutOfMemory", "Studio", "TooLong", "estimate", "load"]
 
 CACHE_BYTES = 1 << 30  # encoded clips that one studio keeps; the oldest go first
-# Real sizes take minutes on a CPU; squares of one size have few patches.
-SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 
 
 class Studio:
@@ -228,17 +225,39 @@ class Studio:
         asks for others. What dataclasses.replace(video, features_MD=..., keep=...) put in, or an
         edit in place, is what the answer is about.
         """
-        if not isinstance(question, str):
-            raise ValueError(f"the question is a text - got {shown(question)}")
-        if not isinstance(system, str | None):
-            raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
-        is_one = not isinstance(video, list | tuple) or is_wave(video)
-        parts = [self._part(medium) for medium in ([video] if is_one else video)]
-        history = [] if history is None else as_messages(history, "history")
-        asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
-        messages = [{"role": "system", "content": system}] if system else []
-        stream = self.stream([*messages, *history, asked], **settings)
+        stream = self.stream(
+            conversation(video, question, system, history, self._hears), **settings
+        )
         return (piece for piece in stream if isinstance(piece, str))
+
+    def score(
+        self, video, question: str, answer: str, *, system=None, history=(), **settings
+    ) -> Score:
+        """How likely the model is to give this answer, token by token, in natural logarithms.
+
+        The answer is read after the question as training reads it, none is generated. Arguments
+        are those of ask, settings those of stream without its decoding. What may be answered from
+        what was kept follows the same rule as there: never for other features, masks or weights.
+        Raises: as stream; vl3.inference.engine.Stopped where stop was set.
+        """
+        given = {"system": system, "history": history, **settings}
+        return self.score_choices(video, question, [answer], **given)[0]
+
+    def score_choices(
+        self, video, question: str, choices: Sequence[str], *, system=None, history=(), **settings
+    ) -> tuple[Score, ...]:
+        """A score for each answer, in their order; the question is read once for all of them.
+
+        max(scores, key=lambda score: score.mean) is the likeliest one, whatever their lengths.
+        """
+        instance("choices", choices, list | tuple, "a list of answers")
+        for text in choices:
+            instance("an answer", text, str, "a text")
+        check_names(settings, (), OPTIONS, what="a score")
+        messages = conversation(video, question, system, history, self._hears)
+        request = request_of(self.settings, messages, Decoding(), **settings)
+        with self._borrowed_prefix() as prefix:
+            return score(self._encoded, prefix, request, choices)
 
     def reply(self, messages: Sequence[dict], **settings) -> Reply:
         """The whole answer to a conversation; takes and raises what stream does."""
@@ -276,22 +295,17 @@ class Studio:
         Setting stop, or closing the iterator, ends the computation at the model's next layer.
         Raises: ValueError, vl3.video.VideoError, TooLong, OutOfMemory in one sentence.
         """
-        messages = as_messages(messages, "messages")
-        if not messages:
-            raise ValueError("there is no message to answer; pass at least one user message")
-        if stop is not None and not callable(getattr(stop, "is_set", None)):
-            raise ValueError(f"stop is a threading.Event - got {shown(stop)}")
         check_names(decoding, [each.name for each in fields(Decoding)], OPTIONS)
-        stop = stop or threading.Event()
-        request = Request(
+        request = request_of(
+            self.settings,
             messages,
-            chosen(self.settings, budget_tokens, prune, sound),
             Decoding(**decoding),
-            stop.is_set,
-            is_prune_asked=not is_models(prune),
-            reuse=switch("reuse", reuse),
-            sees=switch("picture", picture),
-            notes=() if picture else ("Every frame was grey, so nothing of it was seen.",),
+            budget_tokens=budget_tokens,
+            prune=prune,
+            sound=sound,
+            picture=picture,
+            stop=stop,
+            reuse=reuse,
         )
         return self._answered(request)
 
@@ -348,20 +362,27 @@ class Studio:
         return replay.pieces(self._encoded, reply)
 
     def _answered(self, request: Request) -> Generator[Progress | str | Reply]:
+        with (
+            self._borrowed_prefix() as prefix,
+            closing(replies.generate(self._encoded, prefix, request)) as events,
+        ):
+            for event in events:
+                if isinstance(event, Reply):
+                    reply = event
+                else:
+                    yield event
+        yield reply  # when all is kept, so that the caller may look into it at once
+
+    @contextmanager
+    def _borrowed_prefix(self) -> Iterator[PrefixCache]:
+        """That of this session, or a fresh one while another answer has it."""
         encoded, kept = self._encoded, self._prefix
-        # While one answer of this session is written another one has a prefix of its own.
         prefix, self._prefix = kept or PrefixCache(), None
         try:
-            with closing(replies.generate(encoded, prefix, request)) as events:
-                for event in events:
-                    if isinstance(event, Reply):
-                        reply = event
-                    else:
-                        yield event
+            yield prefix
         finally:
             if self._encoded is encoded and self._prefix is None:  # not released in between
                 self._prefix = prefix
-        yield reply  # when all is kept, so that the caller may look into it at once
 
     def _medium(self, source, **options) -> MediaPart | SoundPart:
         """The medium that a message with this source and these options would hold."""
@@ -370,7 +391,7 @@ class Studio:
             for key, value in options.items()
             if value is not None
         }
-        part = self._part(source)
+        part = part_of(source, self._hears)
         if part["type"] == "audio":
             part |= given
         elif given:
@@ -378,10 +399,9 @@ class Studio:
         (medium,) = find_media([{"role": "user", "content": [part]}])
         return medium
 
-    def _part(self, source) -> dict:
-        """The part of a message that asks about this source."""
-        kind = "audio" if self.settings.sound and is_sound(source) else "video"
-        return {"type": kind, kind: source}
+    @property
+    def _hears(self) -> bool:
+        return self.settings.sound is not None
 
     def _chosen(self, budget_tokens=None, prune="model", sound=None) -> ProcessorSettings:
         return chosen(self.settings, budget_tokens, prune, sound)
@@ -423,28 +443,3 @@ def load(
     )
     cache_bytes = min(CACHE_BYTES, fitted.spare_bytes) if fitted else CACHE_BYTES
     return Studio(Engine(loaded), cache_bytes=cast(int, cache_bytes), features=files, fitted=fitted)
-
-
-def estimate(
-    model=None, *, device="auto", dtype="auto", quantize=None, memory: str | None = None
-) -> memories.MemoryPlan:
-    """What load would choose for this memory, and what an answer about a long video would take.
-
-    Nothing is loaded and no hub is asked.
-    Raises: vl3.families.layouts.LayoutError where the model's sizes are not known here, ValueError
-    where it cannot be made to fit.
-    """
-    if quantize is not None:
-        choice("quantize", quantize, QUANTIZED)
-    config, target = sizes_of(model), pick_device(device)
-    parameters = count_parameters(config)
-    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else None
-    return memories.fit(
-        config,
-        device=target.type,
-        itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
-        budget_tokens=memories.usual_budget(config, small),
-        limit_bytes=memories.usable_bytes(memory, target) if memory is not None else float("inf"),
-        kinds=(quantize,) if quantize or memory is None else memories.KINDS,
-        sound_tokens=memories.sound_budget(model, config),
-    )

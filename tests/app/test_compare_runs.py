@@ -10,8 +10,8 @@ import pytest
 from clips import write_clip
 
 import vl3
+from vl3.inference.asking import TooLong
 from vl3.inference.registry import Registry
-from vl3.inference.reply import TooLong
 from vl3.webapp.compare import LOADING, names, run_both, view
 from vl3.webapp.conversation import Attachment, Turn, messages
 

@@ -21,8 +21,8 @@ from vl3.data.records import Record
 from vl3.families.layouts import LayoutError
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import replay
+from vl3.inference.asking import TooLong
 from vl3.inference.memory import need, visual_slots
-from vl3.inference.reply import TooLong
 from vl3.interpret.capture import embedded
 from vl3.model import VL3ForConditionalGeneration
 from vl3.processor import VL3Processor

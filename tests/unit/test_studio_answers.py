@@ -12,8 +12,9 @@ from clips import write_clip
 import vl3
 from vl3 import visual_inputs
 from vl3.inference import generation
+from vl3.inference.asking import TooLong
 from vl3.inference.encoded import EncodedCache
-from vl3.inference.reply import OutOfMemory, TooLong
+from vl3.inference.reply import OutOfMemory
 from vl3.settings import Decoding
 from vl3.values import Clip, Progress, Reply
 

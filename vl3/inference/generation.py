@@ -25,6 +25,7 @@ from vl3.inference.engine import Engine, Turn, never
 from vl3.language.kv_cache import GrowingCache
 from vl3.settings import Decoding
 
+LOGITS = 256  # tokens of a given answer at a time, each of which has logits for all words
 # Tokens per step, which bounds what a step needs. On a CPU 4-bit weights are unpacked once a step.
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 2048, "mps": 512}
 
@@ -147,6 +148,52 @@ def tokens(
                     logits = _step(model, prefix.cache, model.get_input_embeddings()(token))
     finally:
         prefix.drop_rest()
+
+
+def answer_logprobs(
+    engine: Engine,
+    question: PreparedPrompt,
+    answers: Sequence[Sequence[int]],
+    prefix: PrefixCache,
+    on_prefilled: Callable[[int], None] | None = None,
+    stopped: Callable[[], bool] = never,
+) -> list[torch.Tensor]:
+    """The log-probability of each token of each answer, were it the one to follow the prompt.
+
+    The prompt is read once for all answers; prefix and on_prefilled as of tokens.
+    Shapes: returns [T] float32 for each answer of T tokens, on the CPU
+    Raises: vl3.inference.engine.Stopped.
+    """
+    model = engine.model
+    prompt_ids = torch.tensor([question.ids], device=model.device)
+    first = _prefill(engine, question, prompt_ids, prefix, on_prefilled, stopped)
+    try:
+        asked, found = prefix.cache.get_seq_length(), []
+        for answer in answers:
+            ids_T = torch.tensor(answer, device=model.device)
+            parts = [_chosen(first, ids_T[:1])]
+            for start in range(0, len(answer) - 1, LOGITS):
+                next_ids = ids_T[start + 1 : start + 1 + LOGITS]
+                read = ids_T[start : start + len(next_ids)]
+                parts.append(_chosen(_logits(engine, prefix.cache, read, stopped), next_ids))
+            found.append(torch.cat(parts))
+            prefix.cache.crop_to(asked)
+        return found
+    finally:
+        prefix.drop_rest()
+
+
+def _chosen(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> torch.Tensor:
+    """The log-probability of one token in each row."""
+    return logits_TV.float().log_softmax(-1).gather(-1, ids_T[:, None])[:, 0].cpu()
+
+
+@torch.no_grad()
+def _logits(engine: Engine, cache: Cache, ids_T: torch.Tensor, stopped) -> torch.Tensor:
+    """Logits after each of these tokens, behind what is in the cache. Shapes: returns [T, V]"""
+    with engine.turn(stopped):
+        embeds = engine.model.get_input_embeddings()(ids_T[None])
+        return engine.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True).logits[0]
 
 
 @torch.no_grad()

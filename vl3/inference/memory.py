@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
+from vl3.arguments import choice
 from vl3.audio.ear import ear_class
 from vl3.config import VL3Config
 from vl3.connectors import connector_class
@@ -31,9 +33,14 @@ from vl3.vision import fit_grid
 from vl3.vision.towers import is_tower, side
 from vl3.visual_inputs import CHUNK_PATCHES
 from vl3.weights.hub import resolve
+from vl3.weights.load import count_parameters, pick_device
+from vl3.weights.number_format import LARGE, pick_dtype
+from vl3.weights.quantize.bnb import KINDS as QUANTIZED
 from vl3.weights.quantize.int8_rows import SLICE_WEIGHTS
-from vl3.weights.sizes import NF4_BYTES, parts, widths
+from vl3.weights.sizes import NF4_BYTES, parts, sizes_of, widths
 
+# Real sizes take minutes on a CPU; squares of one size have few patches.
+SMALL_PLAN: Any = {"max_frames": 8, "budget_tokens": 2048}
 USABLE = 0.92  # of a GPU's memory: its driver and fragments take the rest
 AT_ONCE = 4  # answers: with more each takes longer, and none of them ends sooner
 TEXT_TOKENS = 1024  # of a question and its answer
@@ -285,3 +292,28 @@ def usable_bytes(memory: str, device: torch.device) -> float:
     if device.type == "cuda":
         return share * torch.cuda.mem_get_info(device)[0]
     return share * psutil.virtual_memory().available
+
+
+def estimate(
+    model=None, *, device="auto", dtype="auto", quantize=None, memory: str | None = None
+) -> MemoryPlan:
+    """What load would choose for this memory, and what an answer about a long video would take.
+
+    Nothing is loaded and no hub is asked.
+    Raises: vl3.families.layouts.LayoutError where the model's sizes are not known here, ValueError
+    where it cannot be made to fit.
+    """
+    if quantize is not None:
+        choice("quantize", quantize, QUANTIZED)
+    config, target = sizes_of(model), pick_device(device)
+    parameters = count_parameters(config)
+    small = SMALL_PLAN if target.type == "cpu" and parameters >= LARGE else None
+    return fit(
+        config,
+        device=target.type,
+        itemsize=pick_dtype(dtype, target, parameters, quantize).itemsize,
+        budget_tokens=usual_budget(config, small),
+        limit_bytes=usable_bytes(memory, target) if memory is not None else float("inf"),
+        kinds=(quantize,) if quantize or memory is None else KINDS,
+        sound_tokens=sound_budget(model, config),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from vl3.arguments import did_you_mean, shown, switch, whole
 from vl3.families.settings import ProcessorSettings
+from vl3.messages.sources import is_sound, is_wave
 from vl3.settings import PruneSettings
 
 # Of an answer, besides its decoding.
@@ -68,3 +69,25 @@ def check_names(given: Mapping, known: Sequence[str], also: Sequence[str] = (), 
                 f"{what or 'an answer'} has no setting {name!r}; there are "
                 f"{', '.join([*known, *also])}{hint}"
             )
+
+
+def conversation(video, question: str, system, history, hears: bool) -> list[dict]:
+    """Messages that end with a question about one or several videos or sounds, opened or not."""
+    if not isinstance(question, str):
+        raise ValueError(f"the question is a text - got {shown(question)}")
+    if not isinstance(system, str | None):
+        raise ValueError(f"system is a text, or None for the model's - got {shown(system)}")
+    is_one = not isinstance(video, list | tuple) or is_wave(video)
+    parts = [part_of(medium, hears) for medium in ([video] if is_one else video)]
+    history = [] if history is None else as_messages(history, "history")
+    asked = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+    return [*([{"role": "system", "content": system}] if system else []), *history, asked]
+
+
+def part_of(source, hears: bool) -> dict:
+    """The part of a message that asks about this source.
+
+    hears: whether the model does, for which a sound is one
+    """
+    kind = "audio" if hears and is_sound(source) else "video"
+    return {"type": kind, kind: source}

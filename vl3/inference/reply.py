@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from itertools import accumulate, islice
-from pathlib import Path
-from typing import Any, cast
+from itertools import islice
 
 import numpy as np
 import psutil
@@ -18,56 +13,34 @@ import torch
 
 from vl3.families.settings import ProcessorSettings
 from vl3.inference import generation
+from vl3.inference.asking import (
+    Asked,
+    Request,
+    end_tokens,
+    notes_of,
+    open_media,
+    prepared,
+    rendered,
+)
 from vl3.inference.encoded import EncodedCache
-from vl3.inference.encoded_video import HANDED_OVER, EncodedVideo, slot_embeds, sound_of
+from vl3.inference.encoded_video import sound_of
 from vl3.inference.engine import Stopped, give_back_memory
 from vl3.inference.generation import PrefixCache, PreparedPrompt
 from vl3.inference.heard import EncodedSound
-from vl3.inference.opening import ModelFingerprint, Opening
-from vl3.messages.media import find_media
-from vl3.messages.sounds import SoundPart
 from vl3.prompt import Prompt
 from vl3.settings import Decoding
-from vl3.values import Clip, Ledger, Progress, Reply, SoundContext, VisualContext
-
-Handed = dict[int, tuple[Clip | SoundPart, EncodedVideo | EncodedSound]]
-
-
-class TooLong(ValueError):
-    """A prompt that does not fit the model's context."""
+from vl3.values import Ledger, Progress, Reply, SoundContext, VisualContext
 
 
 class OutOfMemory(RuntimeError):
     """The device ran out of memory even with a smaller plan."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """A conversation to answer, and how. stopped() is asked between the layers of the model.
-
-    is_prune_asked: whether settings.prune is meant for videos that were opened before, too
-    reuse: whether what earlier questions left may be used
-    sees: False for grey in place of what every image and video shows
-    """
-
-    messages: Sequence[dict]
-    settings: ProcessorSettings
-    decoding: Decoding
-    stopped: Callable[[], bool]
-    is_prune_asked: bool = False
-    reuse: bool = True
-    sees: bool = True
-    notes: tuple[str, ...] = ()
-
-
 @dataclass(slots=True, eq=False)
-class ReplyState:
+class ReplyState(Asked):
     """What is known of a reply while it is being made."""
 
     started: float = field(default_factory=time.perf_counter)
-    media: list[tuple[EncodedVideo | EncodedSound, bool]] = field(default_factory=list)
-    now: ModelFingerprint | None = None
-    prompt: Prompt | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     reused_tokens: int = 0
@@ -75,11 +48,6 @@ class ReplyState:
     first_token_s: float | None = None
     stopped: bool = False
     truncated: bool = False
-
-    @property
-    def videos(self) -> list[tuple[EncodedVideo, bool]]:
-        """The clips and images among the media."""
-        return [(one, known) for one, known in self.media if isinstance(one, EncodedVideo)]
 
 
 def generate(
@@ -153,8 +121,9 @@ def _attempt(encoded, prefix, request: Request) -> Iterator[Progress | str | Rep
         state.now = encoded.now(request.stopped)
         if not request.reuse:
             prefix.clear()
-        yield from _open_media(encoded, request, state)
-        question = _question(model, processor, request, state)
+        yield from open_media(encoded, request, state)
+        state.prompt = rendered(processor, request, state)
+        question = prepared(model, processor, state)
         decoding = _within_context(model, question, request.decoding)
         yield Progress("Answering", kind="answering")
         state.prompt_s = time.perf_counter() - state.started
@@ -188,161 +157,9 @@ def _write(stream, processor, request: Request, state: ReplyState) -> Iterator[s
             raise Stopped
 
 
-def _open_media(encoded: EncodedCache, request: Request, state: ReplyState) -> Iterator[Progress]:
-    """Opens every medium of the messages in order, telling the stages as they come."""
-    handed: Handed = {}
-    messages = [_with_clips(message, handed) for message in request.messages]
-    prune_anew = request.settings if request.is_prune_asked else None
-    for medium in find_media(messages):
-        is_sound = isinstance(medium, SoundPart)
-        _, video = handed.get(id(medium if is_sound else medium.source), (None, None))
-
-        def opened(on_stage, stopped, medium=medium, video=video):
-            opening = Opening(cast(ModelFingerprint, state.now), request.reuse, on_stage, stopped)
-            if isinstance(medium, SoundPart):
-                return encoded.open_sound(medium, request.settings, opening, video)
-            if video is None:
-                found, is_known = encoded.open(medium, request.settings, opening)
-            else:
-                found, is_known = encoded.take(video, request.settings, prune_anew, opening)
-            return found if request.sees else encoded.blinded(found, opening), is_known
-
-        state.media.append((yield from _staged(opened, request.stopped)))
-    state.prompt = encoded.processor.render(
-        messages,
-        [medium.slots for medium, _ in state.media],
-        add_system_prompt=request.settings.system_prompt,
-        add_generation_prompt=True,
-    )
-
-
-def _with_clips(message: dict, handed: Handed) -> dict:
-    """The message with a clip for each opened video, and for each opened sound one with a part of
-    its own; handed tells them by the ids of these, since two videos may share a clip."""
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list | tuple):
-        return message  # text, or what find_media refuses
-
-    def clip_of(part):
-        sound = part.get("audio") if isinstance(part, dict) else None
-        if isinstance(sound, EncodedSound):
-            own = replace(sound.part)
-            handed[id(own)] = (own, sound)
-            return part | {"audio": replace(sound, planned=replace(sound.planned, part=own))}
-        held = _opened_in(part)
-        if not held:
-            return part
-        kind = part.get("type")
-        given = {key: value for key, value in part.items() if value is not None and value != ""}
-        if (
-            kind not in ("image", "video")
-            or held != [kind]
-            or not isinstance(part[kind], EncodedVideo)
-            or (kind == "video" and len(given) > 2)
-        ):
-            raise ValueError(
-                'an opened video is a part of its own, {"type": "video", "video": video}, without '
-                f"options; those are studio.open's - got {sorted(part)}"
-            )
-        clip = replace(part[kind].clip)
-        handed[id(clip)] = (clip, part[kind])
-        return given | {kind: clip}
-
-    return message | {"content": [clip_of(part) for part in content]}
-
-
-def _opened_in(part) -> list[str]:
-    """Under which keys of a part an opened video stands, directly or within a dict."""
-    if not isinstance(part, dict):
-        return []
-    return [
-        key
-        for key, value in part.items()
-        if isinstance(value, EncodedVideo)
-        or (
-            isinstance(value, dict)
-            and any(isinstance(each, EncodedVideo) for each in value.values())
-        )
-    ]
-
-
-def _staged(work: Callable, stopped: Callable[[], bool]) -> Generator[Progress, None, Any]:
-    """Runs work(on_stage, stopped) beside us, yields its stages, returns its value or raises its
-    error."""
-    events: queue.SimpleQueue = queue.SimpleQueue()
-    closed = threading.Event()
-
-    def is_over() -> bool:
-        return closed.is_set() or stopped()
-
-    def on_stage(stage: Progress) -> None:
-        if is_over():
-            raise Stopped
-        events.put(stage)
-
-    def run() -> None:
-        try:
-            events.put(("done", work(on_stage, is_over)))
-        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
-            events.put(("failed", error))
-
-    worker = threading.Thread(target=run, name="vl3-open", daemon=True)
-    worker.start()
-    try:
-        while isinstance(event := events.get(), Progress):
-            yield event
-    finally:
-        closed.set()
-        worker.join()
-    kind, value = event
-    if kind == "failed":
-        raise value
-    return value
-
-
-def _question(model, processor, request: Request, state: ReplyState) -> PreparedPrompt:
-    """The prompt with its media as the prefill wants them."""
-    prompt, now = cast(Prompt, state.prompt), cast(ModelFingerprint, state.now)
-    filled = [medium for medium, _ in state.media if medium.slots.in_order]
-    spans = sorted(prompt.spans + prompt.sounds)
-    runs = accumulate(len(medium.slots.in_order) for medium in filled)
-    ends = tuple(sum(spans[count - 1]) for count in runs)
-    limit = model.config.text_config.max_position_embeddings
-    if len(prompt.ids) >= limit:
-        moving = any(video.clip.kind == "video" for video, _ in state.videos)
-        unpruned = processor.settings.unpruned
-        raise TooLong(
-            f"{len(prompt.ids)} tokens exceed the limit {limit}. "
-            + (
-                "Lower frames per second, or shorten the clip."
-                if moving and unpruned
-                else "Lower frames per second, shorten the clip, or raise the pruning threshold."
-                if moving
-                else "Lower the token budget, or show fewer pictures."
-                if state.videos
-                else "Shorten the sound, or let it have fewer tokens."
-                if state.media
-                else "Shorten the text, or leave earlier turns out."
-            )
-        )
-
-    keys = tuple(medium.answer_key for medium in filled)
-    embeds = [partial(slot_embeds, model, medium) for medium in filled]
-    return PreparedPrompt(prompt.ids, ends, keys, lambda index: embeds[index](), now.model)
-
-
 def _within_context(model, question: PreparedPrompt, decoding: Decoding) -> Decoding:
     room = model.config.text_config.max_position_embeddings - len(question.ids)
     return replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))
-
-
-def end_tokens(model, processor) -> frozenset[int]:
-    """Token ids that end an answer."""
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    ids = [*ids, processor.tokenizer.eos_token_id]
-    ids.append(processor.tokenizer.convert_tokens_to_ids(processor.template.end))
-    return frozenset(token for token in ids if token is not None)
 
 
 def _reply(model, request: Request, state: ReplyState) -> Reply:
@@ -386,34 +203,11 @@ def _reply(model, request: Request, state: ReplyState) -> Reply:
         ledger=ledger,
         stopped=state.stopped,
         truncated=state.truncated,
-        notes=(*request.notes, *_notes([medium for medium, _ in state.media], request.sees)),
+        notes=(*request.notes, *notes_of(state, request)),
         model=(state.now and state.now.model) or "",
         seen=_seen(state),
         prompt_ids=tuple(state.prompt.ids) if state.prompt else (),
     )
-
-
-def _notes(media: Sequence[EncodedVideo | EncodedSound], sees: bool) -> list[str]:
-    """What is to be known of how media were seen and heard: once for each, named where several."""
-    told: dict[tuple, int] = {}
-    for medium in media:
-        own = list(medium.notes)
-        if isinstance(medium, EncodedSound):
-            told.setdefault((medium.source, tuple(own)), len(told) + 1)
-            continue
-        if medium.made.encoder == HANDED_OVER and sees:
-            own.append("The features are those that were handed over, not the encoder's.")
-        if medium.has_own_keep:
-            own.append("The mask is the one that was handed over, not the pruner's.")
-        told.setdefault((medium.clip.source, tuple(own)), len(told) + 1)
-    names = [Path(source).name for source, _ in told]
-    if len(told) == 1:
-        return [note for _, own in told for note in own]
-    return [
-        f"{name}{f' ({number})' if names.count(name) > 1 else ''}: {note}"
-        for name, ((_, own), number) in zip(names, told.items())
-        for note in own
-    ]
 
 
 def _seen(state: ReplyState) -> tuple[VisualContext, ...]:

@@ -14,9 +14,11 @@ from clips import noise_clip as clip
 import vl3
 from vl3.families.settings import ProcessorSettings
 from vl3.families.template import CHATML
+from vl3.inference import asking
 from vl3.inference import reply as replies
+from vl3.inference.asking import Request, TooLong, end_tokens
 from vl3.inference.engine import Stopped
-from vl3.inference.reply import MEDIA_SETTINGS, ReplyState, Request, TooLong, end_tokens, shrunk
+from vl3.inference.reply import MEDIA_SETTINGS, ReplyState, shrunk
 from vl3.settings import Decoding
 from vl3.values import Clip, Progress
 
@@ -219,10 +221,10 @@ def test_work_beside_ends_at_its_next_stage_when_it_is_stopped_or_left():
             ended.append(True)
 
     with pytest.raises(Stopped):
-        [is_stopped.set() for _ in replies._staged(work, is_stopped.is_set)]
+        [is_stopped.set() for _ in asking.staged(work, is_stopped.is_set)]
     assert len(told) < 1000
     told.clear(), ended.clear()
-    staged = replies._staged(work, lambda: False)
+    staged = asking.staged(work, lambda: False)
     next(staged)
     staged.close()
     assert ended, "whoever leaves waits until the other thread has let go of the model"
@@ -237,13 +239,13 @@ def test_work_beside_gives_its_stages_its_value_and_its_error():
         return "value"
 
     def whole():
-        values.append((yield from replies._staged(work, lambda: False)))
+        values.append((yield from asking.staged(work, lambda: False)))
 
     values = []
     assert list(whole()) == [Progress("One"), Progress("Two")]
     assert values == ["value"]
     with pytest.raises(KeyError, match="own"):
-        list(replies._staged(lambda *_: {}["own"], lambda: False))
+        list(asking.staged(lambda *_: {}["own"], lambda: False))
 
 
 # memory
