@@ -17,6 +17,7 @@ from vl3.training.recipe import Recipe
 
 STAGES = ("stage1_vision_adaptation", "stage2_alignment", "stage3_multitask", "stage4_video")
 ADAPTERS = ("lora", "qlora", "dora")
+ABLATIONS = ("ablation_connectors", "ablation_ears", "ablation_hearing")
 EARS = ("ear1_align", "ear2_joint")
 VIDEOLLAMA2 = (
     "vl2_video1_pretraining",
@@ -61,8 +62,9 @@ def planned(recipe: Recipe) -> Plan:
 
 def test_all_are_here():
     names = [name for name in bundled() if not name.startswith("nano")]
-    assert names == sorted([*STAGES, "7b", *ADAPTERS, *EARS, *VIDEOLLAMA2, "tiny"])
-    assert len(names) == 16
+    own = [*STAGES, "7b", *ADAPTERS, *EARS, *VIDEOLLAMA2, *ABLATIONS, "tiny"]
+    assert names == sorted(own)
+    assert len(names) == 19
 
 
 @pytest.mark.parametrize("twin", ["", "_7b"])

@@ -118,7 +118,17 @@ def test_doctor_gives_a_verdict(capsys):
         assert word in out
 
 
-COMMANDS = ("chat", "doctor", "demo", "recipes", "validate", "assemble", "export", "compare")
+COMMANDS = (
+    "chat",
+    "doctor",
+    "demo",
+    "recipes",
+    "validate",
+    "assemble",
+    "export",
+    "ablate",
+    "compare",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
