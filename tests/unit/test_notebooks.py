@@ -64,10 +64,10 @@ def test_executed_in_order_and_readable_without_a_kernel(file):
 
 
 @by_name(EXECUTED)
-def test_a_clip_from_a_file_and_one_that_is_drawn(file):
+def test_a_clip_from_a_file_and_one_that_is_drawn_or_bundled(file):
     source = "".join("".join(cell["source"]) for cell in cells(file, "code"))
     assert "CLIP = " in source
-    assert any(made in source for made in ("clips.lanes(", "draw("))
+    assert any(made in source for made in ("clips.lanes(", "draw(", "CLIPS /"))
 
 
 @pytest.mark.slow
