@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from typing import NoReturn
+
+from train_cli.exits import Parser
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
@@ -31,13 +32,6 @@ COMMANDS = {
     "ablate": "Train variants of a recipe with several seeds; a table of what they learned.",
     "compare": "Say whether two runs learned alike, or where they parted.",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's, which says what is wrong in one line and leaves the usage to --help."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

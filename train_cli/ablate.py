@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from train_cli import exits
 from train_cli.config import PHASES, ConfigError, check_file, find_config, read_recipe
 from train_cli.exits import OK, fail
 from train_cli.run import check_memory, trained
@@ -31,8 +32,8 @@ from vl3.weights.runs import checkpoints
 SEEDS = 3
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's, which leaves what it does not know to the recipes, and their mistakes too."""
+class Parser(exits.Parser):
+    """Leaves what it does not know to the recipes, and their mistakes too."""
 
     def parse_args(self, arguments: Any = None, namespace: Any = None) -> argparse.Namespace:
         chosen, settings = self.parse_known_args(arguments, namespace)

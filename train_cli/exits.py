@@ -5,6 +5,7 @@ Nothing but Python's own library is imported, so that a command can say what is 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import NoReturn
 
@@ -24,3 +25,10 @@ def in_words(message: object) -> str:
         named = f"{message.filename}: " if message.filename else ""
         return f"{named}{message.strerror[0].lower()}{message.strerror[1:]}"
     return " ".join(str(message).split())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which says what is wrong in one line and leaves the usage to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from vl3.inference.asking import Asked, Request, TooLong, notes_of, open_media, prepared, rendered
@@ -59,8 +59,8 @@ def score(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    for free in (release, lambda *_: give_back_memory()):
-        free(encoded, prefix)
+    release(encoded, prefix)
+    give_back_memory()
     try:
         return _score(encoded, prefix, request, answers)
     except (RuntimeError, MemoryError) as error:
@@ -86,7 +86,8 @@ def _score(
     # oddities of a tokenizer where an answer begins.
     prompts = [(rendered(processor, request, state, answer), answer) for answer in answers]
     for ids, group in groupby(prompts, key=lambda pair: pair[0].ids[: _begins(pair[0])]):
-        state.prompt, same = _until(prompts[len(found)][0], len(ids)), list(group)
+        same = list(group)
+        state.prompt = replace(same[0][0], text="", ids=ids, labels=[])
         given = [prompt.labels[len(ids) : _ends(prompt)] for prompt, _ in same]
         question = prepared(encoded.model, processor, state)
         _check_room(encoded.model, len(ids) + max(map(len, given)))
@@ -125,14 +126,3 @@ def _begins(prompt: Prompt) -> int:
     """The position of the answer's first token; before it stands the header of its turn."""
     end = _ends(prompt)
     return max(place for place in range(end) if prompt.labels[place] == IGNORE) + 1
-
-
-def _until(prompt: Prompt, length: int) -> Prompt:
-    """The prompt without the answer."""
-    return Prompt(
-        text="",
-        ids=prompt.ids[:length],
-        labels=[],
-        spans=prompt.spans,
-        sounds=prompt.sounds,
-    )

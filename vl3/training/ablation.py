@@ -64,9 +64,11 @@ def write(scores: Scores, folder: Path) -> None:
 
 
 def read(folder: Path) -> Scores | None:
-    """What was written there, None where nothing was."""
-    file = folder / SCORES
-    return Scores(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    """What was written there, None where nothing was, or not to its end."""
+    try:
+        return Scores(**json.loads((folder / SCORES).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def table(by_variant: Mapping[str, Sequence[Scores]]) -> str:
