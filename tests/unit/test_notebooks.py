@@ -87,7 +87,7 @@ def test_runs_on_a_released_layout_in_4_bits(file, tiny_model, tiny_processor, t
 
 def run(file: Path, **environment: str) -> None:
     """Executes a notebook beside us; fails with what it said."""
-    command = ["-m", "pytest", "--nbmake", "--nbmake-timeout=400", "-p", "no:timeout", str(file)]
+    command = ["-m", "pytest", "--nbmake", "--nbmake-timeout=240", "-p", "no:timeout", str(file)]
     # One thread: two that wait for each other on a busy machine take many times as long.
     environment = (
         os.environ
