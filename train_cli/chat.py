@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        default=PAGE_MODEL,
-        help="checkpoint folder or hub id (default: the bundled %(default)s)",
+        help="checkpoint folder or hub id "
+        f"(default: the bundled {PAGE_MODEL}, with --adapter assets/nano)",
     )
     parser.add_argument(
         "--video",
@@ -134,7 +134,7 @@ def run(chosen: argparse.Namespace) -> int:
 
             logging.disable_progress_bar()
         studio = vl3.load(
-            chosen.model,
+            chosen.model or (None if chosen.adapter else PAGE_MODEL),
             device=chosen.device,
             dtype=chosen.dtype,
             quantize=chosen.quantize,

@@ -102,6 +102,12 @@ def test_a_full_disk_is_said_before_anything_is_loaded(tmp_path):
     assert "is on a disk without free space" in shown.stderr
 
 
+def test_an_adapter_alone_goes_on_the_model_that_adapters_are_trained_on():
+    assert cli.parse([]).model == "assets/nano-av"
+    assert cli.parse(["--adapter", "mine"]).model is None
+    assert cli.parse(["--adapter", "mine", "--model", "base"]).model == "base"
+
+
 def test_closed_doors_are_the_default():
     chosen = cli.parse([])
     assert chosen.host == "127.0.0.1"

@@ -42,7 +42,7 @@ class Scores:
 
 def score(folder: Path, settings: Evaluate) -> Scores:
     """Asks the model of a run about the samples of settings.sources, always the same ones."""
-    loaded = load(folder, dtype=torch.float32)
+    loaded = load(folder, device="cpu", dtype=torch.float32)  # where its samples are made
     records = held_out([open_source(source, FRESH) for source in settings.sources], settings)
     samples = [_sample(loaded.processor, record) for record in records]
     right: dict[str, int] = {}

@@ -32,6 +32,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     _add_model(parser.add_argument_group("model"))
     _add_server(parser.add_argument_group("server"))
     options = parser.parse_args(arguments)
+    if options.model is None and options.adapter is None:
+        options.model = PAGE_MODEL
     try:
         if options.memory not in (None, "auto"):
             size("--memory", options.memory)
@@ -121,8 +123,7 @@ def _add_model(group) -> None:
     group.add_argument(
         "--model",
         metavar="PATH_OR_ID",
-        default=PAGE_MODEL,
-        help="folder or hub id; default: the bundled %(default)s",
+        help=f"folder or hub id; default: the bundled {PAGE_MODEL}, with --adapter assets/nano",
     )
     group.add_argument(
         "--quantize",

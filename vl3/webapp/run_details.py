@@ -116,7 +116,7 @@ def shell_code(turns: Sequence[Turn], turn: Turn, card: Mapping, settings: Mappi
     Earlier questions are not part of it; they are in the Python.
     """
     command = ["python", "-m", "train_cli", "chat", turn.question]
-    if card["path"] != PAGE_MODEL:
+    if card["path"] != PAGE_MODEL or card["adapter"]:
         command += ["--model", str(card["path"])]
     command += _flags({name: card[name] for name in ("quantize", "adapter") if card[name]})
     so_far = [item for old in (*context(turns), turn) for item in old.attachments]
